@@ -1,0 +1,21 @@
+//! CPU kernels of OneBit-LLM: slices in, slices out, a folder per operation.
+//!
+//! Every kernel takes an [`Isa`], the capability token of an instruction set that this CPU was seen to have, so a path
+//! that the CPU lacks cannot be reached. Kernels are single-threaded: the caller splits work over threads by output row
+//! or by head, never along a reduction, so that results do not depend on the number of threads.
+//!
+//! Float kernels are written once over the 16-lane vector of [`simd::Simd`] and instantiated per instruction set; every
+//! reduction runs in 16 lanes (lane `i mod 16`, a chain of fused multiply-adds in index order) and folds 8-4-2-1. All paths therefore
+//! return the same bits.
+//!
+//! The kernels assert that slice lengths agree (`# Panics` on each); callers check user input before they call.
+#![no_std]
+#[cfg(test)]
+extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+pub mod isa;
+pub mod simd;
+
+pub use isa::Isa;

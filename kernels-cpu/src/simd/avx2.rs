@@ -1,0 +1,135 @@
+//! Sixteen lanes in two 256-bit registers.
+
+use core::arch::x86_64::*;
+
+use super::{LANES, Simd};
+use crate::isa::Avx2;
+
+/// Wraps one intrinsic call; every method of this file goes through it.
+macro_rules! with_token {
+    ($e:expr) => {
+        // SAFETY: `self`, the token, proves that the CPU has the instructions; memory operands are references to
+        // sixteen f32, read and written unaligned.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx2 {
+    type F = [__m256; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        with_token!([_mm256_set1_ps(x); 2])
+    }
+
+    #[inline(always)]
+    fn load(self, a: &[f32; LANES]) -> Self::F {
+        with_token!([_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(a.as_ptr().add(8))])
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::F, a: &mut [f32; LANES]) {
+        with_token!({
+            _mm256_storeu_ps(a.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(a.as_mut_ptr().add(8), v[1]);
+        })
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!([_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])])
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        with_token!([_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])])
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        with_token!([_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])])
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        with_token!({
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        with_token!([_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])])
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        with_token!([_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])])
+    }
+
+    #[inline(always)]
+    fn select_gt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
+        with_token!([
+            _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
+            _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]))
+        ])
+    }
+
+    #[inline(always)]
+    fn exp2_int(self, n: Self::F) -> Self::F {
+        let lift = |n: __m256| {
+            with_token!({
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            })
+        };
+        [lift(n[0]), lift(n[1])]
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, v: Self::F) -> f32 {
+        with_token!({
+            let v8 = _mm256_add_ps(v[0], v[1]);
+            let v4 = _mm_add_ps(_mm256_castps256_ps128(v8), _mm256_extractf128_ps::<1>(v8));
+            let v2 = _mm_add_ps(v4, _mm_movehl_ps(v4, v4));
+            _mm_cvtss_f32(_mm_add_ss(v2, _mm_shuffle_ps::<1>(v2, v2)))
+        })
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F) -> f32 {
+        with_token!({
+            let v8 = _mm256_max_ps(v[0], v[1]);
+            let v4 = _mm_max_ps(_mm256_castps256_ps128(v8), _mm256_extractf128_ps::<1>(v8));
+            let v2 = _mm_max_ps(v4, _mm_movehl_ps(v4, v4));
+            _mm_cvtss_f32(_mm_max_ss(v2, _mm_shuffle_ps::<1>(v2, v2)))
+        })
+    }
+}

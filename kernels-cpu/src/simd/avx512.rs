@@ -1,0 +1,138 @@
+//! Sixteen lanes in one 512-bit register.
+
+use core::arch::x86_64::*;
+
+use super::{LANES, Simd};
+use crate::isa::Avx512;
+
+/// Wraps one intrinsic call; every method of this file goes through it.
+macro_rules! with_token {
+    ($e:expr) => {
+        // SAFETY: `self`, the token, proves that the CPU has the instructions; memory operands are references to
+        // sixteen f32, read and written unaligned.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        with_token!(_mm512_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn load(self, a: &[f32; LANES]) -> Self::F {
+        with_token!(_mm512_loadu_ps(a.as_ptr()))
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::F, a: &mut [f32; LANES]) {
+        with_token!(_mm512_storeu_ps(a.as_mut_ptr(), v))
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        with_token!(_mm512_min_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        with_token!(_mm512_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        with_token!(_mm512_fnmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        with_token!(_mm512_abs_ps(a))
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::F) -> Self::F {
+        with_token!(_mm512_sqrt_ps(a))
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        with_token!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+
+    #[inline(always)]
+    fn select_gt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
+        with_token!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes))
+    }
+
+    #[inline(always)]
+    fn exp2_int(self, n: Self::F) -> Self::F {
+        with_token!({
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        })
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, v: Self::F) -> f32 {
+        with_token!({
+            let v8 = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v4 = _mm_add_ps(_mm256_castps256_ps128(v8), _mm256_extractf128_ps::<1>(v8));
+            let v2 = _mm_add_ps(v4, _mm_movehl_ps(v4, v4));
+            _mm_cvtss_f32(_mm_add_ss(v2, _mm_shuffle_ps::<1>(v2, v2)))
+        })
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F) -> f32 {
+        with_token!({
+            let v8 = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v4 = _mm_max_ps(_mm256_castps256_ps128(v8), _mm256_extractf128_ps::<1>(v8));
+            let v2 = _mm_max_ps(v4, _mm_movehl_ps(v4, v4));
+            _mm_cvtss_f32(_mm_max_ss(v2, _mm_shuffle_ps::<1>(v2, v2)))
+        })
+    }
+
+    #[inline(always)]
+    fn load_or(self, a: &[f32], fill: f32) -> Self::F {
+        let n = a.len().min(LANES);
+        let mask = ((1u32 << n) - 1) as __mmask16;
+        // SAFETY: the token proves the instructions; masked-off lanes are not read, and `n` lanes lie inside `a`.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, a.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_part(self, v: Self::F, a: &mut [f32]) {
+        let n = a.len().min(LANES);
+        let mask = ((1u32 << n) - 1) as __mmask16;
+        // SAFETY: the token proves the instructions; masked-off lanes are not written, and `n` lanes lie inside `a`.
+        unsafe { _mm512_mask_storeu_ps(a.as_mut_ptr(), mask, v) }
+    }
+}

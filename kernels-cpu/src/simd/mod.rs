@@ -1,0 +1,110 @@
+//! The 16-lane f32 vector that every float kernel is written over.
+//!
+//! [`Simd`] is implemented by the capability tokens themselves, so its methods are safe: holding the token proves that the
+//! CPU has the instructions. A kernel is one `#[inline(always)]` generic function over `S: Simd`; [`simd_kernel!`] makes
+//! the public function that enters it once per instruction set under the right `#[target_feature]`.
+//!
+//! All implementations return the same bits: each operation is the correctly rounded IEEE one, `fma` is fused, and
+//! [`Simd::reduce_sum`] folds lanes in one fixed order (16→8→4→2→1, lane `i` with lane `i + half`).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+/// Lanes of the vector, on every instruction set.
+pub const LANES: usize = 16;
+
+/// Operations on 16 lanes of f32. See the [module](self) for why they are safe.
+pub trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// Sixteen values from memory.
+    fn load(self, a: &[f32; LANES]) -> Self::F;
+    /// Sixteen values to memory.
+    fn store(self, v: Self::F, a: &mut [f32; LANES]);
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once.
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }` per lane (so `b` where either is NaN).
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }` per lane (so `b` where either is NaN).
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `|a|`.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// Square root.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `if a > b { yes } else { no }` per lane (so `no` where either is NaN).
+    fn select_gt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// `2^n` for lanes that hold whole numbers in −126..=127.
+    fn exp2_int(self, n: Self::F) -> Self::F;
+    /// Sum of the lanes, folded 8-4-2-1.
+    fn reduce_sum(self, v: Self::F) -> f32;
+    /// Largest lane, folded 8-4-2-1 with [`Simd::max`].
+    fn reduce_max(self, v: Self::F) -> f32;
+
+    /// Up to sixteen values from memory, missing lanes `fill`.
+    #[inline(always)]
+    fn load_or(self, a: &[f32], fill: f32) -> Self::F {
+        let mut full = [fill; LANES];
+        for (d, s) in full.iter_mut().zip(a) {
+            *d = *s;
+        }
+        self.load(&full)
+    }
+
+    /// The first `a.len()` (at most sixteen) lanes to memory.
+    #[inline(always)]
+    fn store_part(self, v: Self::F, a: &mut [f32]) {
+        let mut full = [0.0; LANES];
+        self.store(v, &mut full);
+        for (d, s) in a.iter_mut().zip(&full) {
+            *d = *s;
+        }
+    }
+}
+
+/// Makes the public entry of a kernel: `pub fn name(isa, args…) -> R` calls `body(token, args…)` under the
+/// `#[target_feature]` of the token. `body` must be `#[inline(always)] fn body<S: Simd>(s: S, args…) -> R`.
+macro_rules! simd_kernel {
+    ($(#[$meta:meta])* pub fn $name:ident $(<$($life:lifetime),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;) => {
+        $(#[$meta])*
+        pub fn $name $(<$($life),*>)? (isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            match isa {
+                $crate::isa::Isa::Scalar(s) => $body(s, $($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2(s) => {
+                    #[target_feature(enable = "avx2,fma,f16c")]
+                    fn enter $(<$($life),*>)? (s: $crate::isa::Avx2, $($arg: $ty),*) $(-> $ret)? { $body(s, $($arg),*) }
+                    // SAFETY: the token proves that the CPU has AVX2, FMA and F16C.
+                    unsafe { enter(s, $($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512(s) => {
+                    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+                    fn enter $(<$($life),*>)? (s: $crate::isa::Avx512, $($arg: $ty),*) $(-> $ret)? { $body(s, $($arg),*) }
+                    // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL, VNNI and what they include.
+                    unsafe { enter(s, $($arg),*) }
+                }
+            }
+        }
+    };
+}
+pub(crate) use simd_kernel;
