@@ -15,7 +15,26 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dense_gemv;
+pub mod dropout;
+pub mod elementwise;
+pub mod embedding;
+pub mod gemm;
+pub mod int8_gemv;
 pub mod isa;
+pub mod math;
+pub mod probe;
+pub mod quantize;
+pub mod rms_norm;
+pub mod rng;
+pub mod rope;
 pub mod simd;
+pub mod t2;
+pub mod ternary_gemm;
+pub mod ternary_gemv;
 
 pub use isa::Isa;

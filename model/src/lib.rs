@@ -1,1 +1,18 @@
-//! model
+//! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
+//!
+//! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], [`runtime`]
+//! and [`sampling`], over `onebit-kernels-cpu` alone.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod config;
+#[cfg(feature = "std")]
+pub mod files;
+#[cfg(feature = "std")]
+pub mod network;
+pub mod runtime;
+pub mod sampling;
+#[cfg(feature = "std")]
+pub mod tokenizer;
