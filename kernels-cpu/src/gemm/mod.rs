@@ -1,1 +1,297 @@
-//! gemm
+//! Dense f32 matrix product, packed and cache-blocked.
+//!
+//! ```text
+//! NN  C[m,n] (+)= A[m,k] · B[k,n]        a linear layer backwards to its input: dX = dY · W
+//! NT  C[m,n] (+)= A[m,k] · B[n,k]ᵀ       a linear layer forwards: Y = X · Wᵀ; attention scores Q · Kᵀ
+//! TN  C[m,n] (+)= A[k,m]ᵀ · B[k,n]       a linear layer's weight gradient: dW = dYᵀ · X
+//! ```
+//!
+//! Each row of A, B and C is contiguous and rows lie `lda`, `ldb`, `ldc` elements apart, so a head or a range of rows or
+//! columns of a larger matrix needs no copy.
+//!
+//! # Numerics
+//! Every element of C is computed alone, the same way on every instruction set:
+//!
+//! ```text
+//! for each block of KC values of k, in order:
+//!     t = 0;  for p in block: t = fma(a[p], b[p], t)        one chain, in index order
+//!     c = t            (first block, not accumulating)   or   c = c + t
+//! ```
+//!
+//! so the bits depend neither on the instruction set nor on how a caller splits `m` and `n` over threads.
+//!
+//! # Blocking
+//! ```text
+//!                      NC columns
+//!                  ┌───┬───┬───┬───┐
+//!                  │   │NR │   │   │ KC    B block: packed in panels of NR columns, [k][NR]; stays in L2
+//!                  └───┴───┴───┴───┘
+//!          KC
+//!        ┌────┐    ┌───┬───┬───┬───┐
+//!        ├ MR ┤    │   │ ▣ │   │   │       ▣ one tile of C, MR × NR, in registers for the whole KC block
+//!     MC ├────┤    │   │   │   │   │
+//!        └────┘    └───┴───┴───┴───┘       A block: packed in panels of MR rows, [k][MR]; the panel in use stays in L1
+//! ```
+//!
+//! The three layouts differ only in packing: one operand is copied row by row, the other goes through a transpose in
+//! registers. A tile step loads NR values of B and MR of A for MR·NR fused multiply-adds. Packing costs about `2/n` cycles
+//! per multiply-add for A and `2/m` for B on one lane, which 16 lanes make visible only for small `m` or `n`; with at most
+//! two panels of rows, a B that needs no transpose is read in place.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod pack;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+
+/// Values of k in one chain of multiply-adds. Part of the numerics: the same on every instruction set.
+pub const KC: usize = 256;
+/// Columns of B packed at a time; a multiple of every `NR`.
+const NC: usize = 512;
+/// Rows of A packed at a time, at most.
+const MC: usize = 240;
+/// Floats in a cache line, to which the packed blocks are aligned.
+const LINE: usize = 16;
+
+/// Which operand is stored transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `A[m,k] · B[k,n]`.
+    NN,
+    /// `A[m,k] · B[n,k]ᵀ`.
+    NT,
+    /// `A[k,m]ᵀ · B[k,n]`.
+    TN,
+}
+
+/// Elements of packing scratch that [`gemm`] needs, whatever the shape. It is written before it is read.
+pub const fn scratch_len() -> usize {
+    KC * NC + KC * MC + 2 * LINE
+}
+
+/// The register tile of an instruction set and the two operations that need its instructions.
+trait Tile: Copy {
+    /// Rows of C in a tile, at most [`Tile::W`].
+    const MR: usize;
+    /// Columns of C in a tile, a multiple of [`Tile::W`].
+    const NR: usize;
+    /// Side of the square block that [`Tile::transpose`] handles.
+    const W: usize;
+
+    /// Writes the transpose of `rows` rows of `cols` values of `src`, `ld` apart (both counts at most `W`), to `dst`:
+    /// `cols` rows of `W` values, `dst_stride` apart, zeros in the missing places. Rows are written in order, so that with
+    /// `dst_stride < W` each overwrites the tail of the one before.
+    ///
+    /// # Panics
+    /// If `src` or `dst` is too short.
+    fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize);
+
+    /// `C[mr, nr] = A · B` (or `+=` if `add`), `a` a packed panel `[kc][MR]`, `b` rows of `nr` values, `b_stride` apart.
+    ///
+    /// # Panics
+    /// If a slice is too short, or `mr` or `nr` is 0 or exceeds the tile.
+    fn tile(self, size: TileSize, a: &[f32], b: &[f32], b_stride: usize, c: &mut [f32], ldc: usize, add: bool);
+}
+
+/// The part of a tile that is in use.
+#[derive(Clone, Copy)]
+struct TileSize {
+    mr: usize,
+    nr: usize,
+    kc: usize,
+}
+
+impl TileSize {
+    /// Panics unless the operands hold what a tile of this size reads and writes.
+    #[inline(always)]
+    fn check<T: Tile>(self, a: &[f32], b: &[f32], b_stride: usize, c: &[f32], ldc: usize) {
+        let Self { mr, nr, kc } = self;
+        assert!(
+            (1..=T::MR).contains(&mr) && (1..=T::NR).contains(&nr),
+            "the tile fits its registers"
+        );
+        assert!(a.len() >= kc * T::MR, "A holds kc rows of the panel");
+        assert!(b.len() >= extent(kc, b_stride, nr), "B holds kc rows of nr");
+        assert!(c.len() >= extent(mr, ldc, nr), "C holds mr rows of nr");
+    }
+}
+
+/// Elements from the first of row 0 to the last of row `rows - 1`.
+#[inline(always)]
+fn extent(rows: usize, stride: usize, cols: usize) -> usize {
+    if rows == 0 || cols == 0 {
+        0
+    } else {
+        (rows - 1).saturating_mul(stride).saturating_add(cols)
+    }
+}
+
+/// Panics unless `data` holds `rows` rows of `cols` values, `stride` apart.
+fn check_matrix(name: &str, data: &[f32], rows: usize, cols: usize, stride: usize) {
+    assert!(
+        rows <= 1 || stride >= cols,
+        "{name}: row stride {stride} is below the row length {cols}"
+    );
+    assert!(
+        data.len() >= extent(rows, stride, cols),
+        "{name}: {} elements for [{rows}, {cols}]",
+        data.len()
+    );
+}
+
+/// `C = A · B`, or `C += A · B` if `accumulate`; shapes by [`Layout`], C `[m, n]`; single-threaded.
+///
+/// `scratch` holds at least [`scratch_len`] elements. With `k == 0` and without `accumulate`, C is set to zero.
+///
+/// # Panics
+/// If a row stride is below its row length, or a slice is shorter than its matrix or `scratch` than [`scratch_len`].
+pub fn gemm(
+    isa: Isa,
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    lda: usize,
+    b: &[f32],
+    ldb: usize,
+    accumulate: bool,
+    c: &mut [f32],
+    ldc: usize,
+    scratch: &mut [f32],
+) {
+    let (a_rows, a_cols) = if layout == Layout::TN { (k, m) } else { (m, k) };
+    let (b_rows, b_cols) = if layout == Layout::NT { (n, k) } else { (k, n) };
+    check_matrix("A", a, a_rows, a_cols, lda);
+    check_matrix("B", b, b_rows, b_cols, ldb);
+    check_matrix("C", c, m, n, ldc);
+    assert!(
+        scratch.len() >= scratch_len(),
+        "scratch: {} elements of {}",
+        scratch.len(),
+        scratch_len()
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !accumulate {
+            for row in c.chunks_mut(ldc.max(1)).take(m) {
+                row[..n].fill(0.0);
+            }
+        }
+        return;
+    }
+    let problem = Problem {
+        layout,
+        m,
+        n,
+        k,
+        a,
+        lda,
+        b,
+        ldb,
+        ldc,
+        accumulate,
+    };
+    match isa {
+        Isa::Scalar(t) => blocks(t, &problem, c, scratch),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(t) => {
+            #[target_feature(enable = "avx2,fma")]
+            fn enter(t: crate::isa::Avx2, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
+                blocks(t, problem, c, scratch)
+            }
+            // SAFETY: the token proves that the CPU has AVX2 and FMA.
+            unsafe { enter(t, &problem, c, scratch) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(t) => {
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            fn enter(t: crate::isa::Avx512, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
+                blocks(t, problem, c, scratch)
+            }
+            // SAFETY: the token proves that the CPU has AVX-512 F and what it includes.
+            unsafe { enter(t, &problem, c, scratch) }
+        }
+    }
+}
+
+/// The arguments of [`gemm`], checked, with `m`, `n` and `k` above 0.
+struct Problem<'a> {
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &'a [f32],
+    lda: usize,
+    b: &'a [f32],
+    ldb: usize,
+    ldc: usize,
+    accumulate: bool,
+}
+
+/// The loops over blocks; see the picture of the [module](self).
+#[inline(always)]
+fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
+    let &Problem {
+        layout,
+        m,
+        n,
+        k,
+        a,
+        lda,
+        b,
+        ldb,
+        ldc,
+        accumulate,
+    } = problem;
+    let start = scratch.as_ptr().align_offset(4 * LINE).min(LINE);
+    let (b_pack, a_pack) = scratch[start..].split_at_mut(KC * NC);
+    // Panels of equal height: a last panel of one or two rows would leave most of the multiply-adders idle.
+    let mr_step = m.div_ceil(m.div_ceil(T::MR));
+    let mc_step = MC / T::MR * mr_step;
+    // Packing pays only when the panel is read several times.
+    let b_in_place = layout != Layout::NT && m <= 2 * T::MR;
+
+    for jc in (0..n).step_by(NC) {
+        let nc = NC.min(n - jc);
+        for pc in (0..k).step_by(KC) {
+            let kc = KC.min(k - pc);
+            let add = accumulate || pc > 0;
+            match layout {
+                Layout::NT => pack::b_transposed(t, &b[jc * ldb + pc..], ldb, nc, kc, b_pack),
+                _ if b_in_place => {}
+                _ => pack::b_rows::<T>(&b[pc * ldb + jc..], ldb, nc, kc, b_pack),
+            }
+            for ic in (0..m).step_by(mc_step) {
+                let mc = mc_step.min(m - ic);
+                match layout {
+                    Layout::TN => pack::a_rows::<T>(&a[pc * lda + ic..], lda, mc, mr_step, kc, a_pack),
+                    _ => pack::a_transposed(t, &a[ic * lda + pc..], lda, mc, mr_step, kc, a_pack),
+                }
+                for (panel, ir) in (0..mc).step_by(mr_step).enumerate() {
+                    let a_panel = &a_pack[panel * kc * T::MR..];
+                    for jr in (0..nc).step_by(T::NR) {
+                        let size = TileSize {
+                            mr: mr_step.min(mc - ir),
+                            nr: T::NR.min(nc - jr),
+                            kc,
+                        };
+                        let c_tile = &mut c[(ic + ir) * ldc + jc + jr..];
+                        if b_in_place {
+                            t.tile(size, a_panel, &b[pc * ldb + jc + jr..], ldb, c_tile, ldc, add);
+                        } else {
+                            t.tile(size, a_panel, &b_pack[jr * kc..], T::NR, c_tile, ldc, add);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! 14 × 32 tile in 28 registers of sixteen lanes; two more hold the row of B and one the value of A.
+//!
+//! A step of k is 28 multiply-adds for 16 loads, so the loads hide on a CPU that starts two 512-bit multiply-adds a cycle as well as
+//! on one that starts one.
+
+use core::arch::x86_64::*;
+
+use super::{Tile, TileSize, extent};
+use crate::isa::Avx512;
+
+const MR: usize = 14;
+const VECS: usize = 2;
+const LANES: usize = 16;
+
+/// `(kc, a, b, b_stride, mask of the last vector, c, ldc, add)`.
+type Micro = unsafe fn(usize, *const f32, *const f32, usize, __mmask16, *mut f32, usize, bool);
+
+macro_rules! rows {
+    ($($m:literal)*) => { [$([micro::<$m, 1>, micro::<$m, 2>]),*] };
+}
+/// Indexed by rows and by vectors of a row, each less one.
+static MICRO: [[Micro; VECS]; MR] = rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+/// # Safety
+/// The CPU has AVX-512 F. `a` is good for `kc · MR` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c` for
+/// reads and writes of `M` rows, `ldc` apart, of the same; of the last vector only the lanes of `mask` count.
+#[target_feature(enable = "avx512f")]
+unsafe fn micro<const M: usize, const V: usize>(
+    kc: usize,
+    a: *const f32,
+    b: *const f32,
+    b_stride: usize,
+    mask: __mmask16,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let mut masks = [!0; V];
+    masks[V - 1] = mask;
+    // SAFETY: every offset below is within what the caller vouches for: rows of A below kc, rows of B below kc and of C
+    // below M, vectors of a row below V, and the lanes beyond the mask are not touched (a prefetch may point anywhere).
+    unsafe {
+        for i in 0..M {
+            for v in 0..V {
+                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * ldc + v * LANES).cast());
+            }
+        }
+        let mut acc = [[_mm512_setzero_ps(); V]; M];
+        let (mut a, mut b) = (a, b);
+        for _ in 0..kc {
+            let mut row = [_mm512_setzero_ps(); V];
+            for v in 0..V {
+                row[v] = _mm512_maskz_loadu_ps(masks[v], b.wrapping_add(v * LANES));
+            }
+            for i in 0..M {
+                let x = _mm512_set1_ps(*a.add(i));
+                for v in 0..V {
+                    acc[i][v] = _mm512_fmadd_ps(x, row[v], acc[i][v]);
+                }
+            }
+            a = a.wrapping_add(MR);
+            b = b.wrapping_add(b_stride);
+        }
+        for i in 0..M {
+            for v in 0..V {
+                let to = c.wrapping_add(i * ldc + v * LANES);
+                let t = acc[i][v];
+                let t = if add {
+                    _mm512_add_ps(_mm512_maskz_loadu_ps(masks[v], to), t)
+                } else {
+                    t
+                };
+                _mm512_mask_storeu_ps(to, masks[v], t);
+            }
+        }
+    }
+}
+
+/// A mask of the first `n` lanes.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Tile for Avx512 {
+    const MR: usize = MR;
+    const NR: usize = VECS * LANES;
+    const W: usize = LANES;
+
+    #[inline(always)]
+    fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize) {
+        assert!(rows <= LANES && cols <= LANES && src.len() >= extent(rows, ld, cols));
+        assert!(dst.len() >= extent(cols, dst_stride, LANES));
+        // SAFETY: the token proves AVX-512 F; the asserts are what the function asks for.
+        unsafe { transpose(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride) }
+    }
+
+    #[inline(always)]
+    fn tile(self, size: TileSize, a: &[f32], b: &[f32], b_stride: usize, c: &mut [f32], ldc: usize, add: bool) {
+        size.check::<Self>(a, b, b_stride, c, ldc);
+        let vecs = size.nr.div_ceil(LANES);
+        let mask = first(size.nr - (vecs - 1) * LANES);
+        let micro = MICRO[size.mr - 1][vecs - 1];
+        // SAFETY: the token proves AVX-512 F; `check` compared the slices with what a tile of this size touches.
+        unsafe {
+            micro(
+                size.kc,
+                a.as_ptr(),
+                b.as_ptr(),
+                b_stride,
+                mask,
+                c.as_mut_ptr(),
+                ldc,
+                add,
+            )
+        }
+    }
+}
+
+/// Sixteen rows in registers: interleaved by value, by pair, then by quarter register, twice.
+///
+/// # Safety
+/// The CPU has AVX-512 F. `src` is good for reading `rows` rows of `cols`, `ld` apart; `dst` for writing `cols` rows of
+/// sixteen, `dst_stride` apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(src: *const f32, ld: usize, rows: usize, cols: usize, dst: *mut f32, dst_stride: usize) {
+    let mask = first(cols);
+    let mut r = [_mm512_setzero_ps(); 16];
+    for i in 0..16 {
+        if i < rows {
+            // SAFETY: row `i` exists and `mask` ends it at `cols`.
+            r[i] = unsafe { _mm512_maskz_loadu_ps(mask, src.add(i * ld)) };
+        }
+    }
+    let mut t = r;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    let t = t.map(|x| _mm512_castps_pd(x));
+    // u[4g + c], quarter l: column 4l + c of rows 4g .. 4g + 4.
+    let mut u = r;
+    for g in 0..4 {
+        for h in 0..2 {
+            u[4 * g + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(t[4 * g + h], t[4 * g + h + 2]));
+            u[4 * g + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(t[4 * g + h], t[4 * g + h + 2]));
+        }
+    }
+    for c in 0..4 {
+        let even = _mm512_shuffle_f32x4::<0x88>(u[c], u[4 + c]);
+        let odd = _mm512_shuffle_f32x4::<0xdd>(u[c], u[4 + c]);
+        let even2 = _mm512_shuffle_f32x4::<0x88>(u[8 + c], u[12 + c]);
+        let odd2 = _mm512_shuffle_f32x4::<0xdd>(u[8 + c], u[12 + c]);
+        r[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+        r[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+        r[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+        r[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+    }
+    for j in 0..16 {
+        if j < cols {
+            // SAFETY: row `j` of `dst` exists and holds sixteen values.
+            unsafe { _mm512_storeu_ps(dst.add(j * dst_stride), r[j]) };
+        }
+    }
+}
