@@ -2,6 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use super::{LANES, Simd};
 use crate::isa::Avx2;
 
@@ -9,7 +11,7 @@ use crate::isa::Avx2;
 macro_rules! with_token {
     ($e:expr) => {
         // SAFETY: `self`, the token, proves that the CPU has the instructions; memory operands are references to
-        // sixteen f32, read and written unaligned.
+        // sixteen elements, read and written unaligned.
         unsafe { $e }
     };
 }
@@ -32,6 +34,52 @@ impl Simd for Avx2 {
         with_token!({
             _mm256_storeu_ps(a.as_mut_ptr(), v[0]);
             _mm256_storeu_ps(a.as_mut_ptr().add(8), v[1]);
+        })
+    }
+
+    #[inline(always)]
+    fn load_f16(self, a: &[f16; LANES]) -> Self::F {
+        with_token!({
+            let p = a.as_ptr().cast::<__m128i>();
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(p)),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(1))),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {
+        with_token!({
+            let p = a.as_ptr().cast::<__m128i>();
+            let (lo, hi) = (
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p)),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(1))),
+            );
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lo)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(hi)),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(self, a: &[i8; LANES]) -> Self::F {
+        with_token!({
+            let v = _mm_loadu_si128(a.as_ptr().cast());
+            let (lo, hi) = (_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v)));
+            [_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)]
+        })
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::F, a: &mut [i8; LANES]) {
+        with_token!({
+            // packs interleaves the 128-bit halves: 0-3 8-11 | 4-7 12-15; the permute puts the quarters back in order.
+            let w = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+            let w = _mm256_permute4x64_epi64::<0b11_01_10_00>(w);
+            let b = _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256::<1>(w));
+            _mm_storeu_si128(a.as_mut_ptr().cast(), b);
         })
     }
 

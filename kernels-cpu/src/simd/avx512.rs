@@ -2,6 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use half::{bf16, f16};
+
 use super::{LANES, Simd};
 use crate::isa::Avx512;
 
@@ -9,7 +11,7 @@ use crate::isa::Avx512;
 macro_rules! with_token {
     ($e:expr) => {
         // SAFETY: `self`, the token, proves that the CPU has the instructions; memory operands are references to
-        // sixteen f32, read and written unaligned.
+        // sixteen elements, read and written unaligned.
         unsafe { $e }
     };
 }
@@ -30,6 +32,34 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store(self, v: Self::F, a: &mut [f32; LANES]) {
         with_token!(_mm512_storeu_ps(a.as_mut_ptr(), v))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, a: &[f16; LANES]) -> Self::F {
+        with_token!(_mm512_cvtph_ps(_mm256_loadu_si256(a.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {
+        with_token!({
+            let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(a.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v))
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(self, a: &[i8; LANES]) -> Self::F {
+        with_token!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+            a.as_ptr().cast()
+        ))))
+    }
+
+    #[inline(always)]
+    fn store_i8(self, v: Self::F, a: &mut [i8; LANES]) {
+        with_token!(_mm_storeu_si128(
+            a.as_mut_ptr().cast(),
+            _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))
+        ))
     }
 
     #[inline(always)]

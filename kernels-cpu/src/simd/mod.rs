@@ -7,6 +7,8 @@
 //! All implementations return the same bits: each operation is the correctly rounded IEEE one, `fma` is fused, and
 //! [`Simd::reduce_sum`] folds lanes in one fixed order (16→8→4→2→1, lane `i` with lane `i + half`).
 
+use half::{bf16, f16};
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +31,14 @@ pub trait Simd: Copy {
     fn load(self, a: &[f32; LANES]) -> Self::F;
     /// Sixteen values to memory.
     fn store(self, v: Self::F, a: &mut [f32; LANES]);
+    /// Sixteen half-precision values from memory, widened exactly.
+    fn load_f16(self, a: &[f16; LANES]) -> Self::F;
+    /// Sixteen bfloat16 values from memory, widened exactly.
+    fn load_bf16(self, a: &[bf16; LANES]) -> Self::F;
+    /// Sixteen bytes from memory, converted exactly.
+    fn load_i8(self, a: &[i8; LANES]) -> Self::F;
+    /// To memory as bytes, for lanes that hold whole numbers in −128..=127 (other lanes store unspecified bytes).
+    fn store_i8(self, v: Self::F, a: &mut [i8; LANES]);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`.

@@ -1,5 +1,7 @@
 //! The portable twin: sixteen f32 in an array, each operation as its formula says.
 
+use half::{bf16, f16};
+
 use super::{LANES, Simd};
 use crate::isa::Scalar;
 
@@ -39,6 +41,22 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store(self, v: Self::F, a: &mut [f32; LANES]) {
         *a = v;
+    }
+    #[inline(always)]
+    fn load_f16(self, a: &[f16; LANES]) -> Self::F {
+        a.map(f16::to_f32_const)
+    }
+    #[inline(always)]
+    fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {
+        a.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn load_i8(self, a: &[i8; LANES]) -> Self::F {
+        a.map(f32::from)
+    }
+    #[inline(always)]
+    fn store_i8(self, v: Self::F, a: &mut [i8; LANES]) {
+        *a = v.map(|x| x as i8);
     }
     #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {

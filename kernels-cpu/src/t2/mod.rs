@@ -1,1 +1,135 @@
-//! t2
+//! `t2`: ternary weights at two bits each.
+//!
+//! A weight `w ∈ {−1, 0, 1}` is stored as the code `w + 1`. A *block* of 256 weights of one row is 64 bytes, and the
+//! order of weights is natural within each of its four fields:
+//!
+//! ```text
+//! bits      7 6        5 4        3 2       1 0
+//! byte j   w[j+192]   w[j+128]   w[j+64]   w[j]        0 ≤ j < 64
+//! ```
+//!
+//! Four rows form a *group* and are interleaved block by block, so that a kernel that works on four rows at a time reads
+//! one sequential stream (256 bytes a step), which is what the hardware prefetcher needs:
+//!
+//! ```text
+//! group g:  [block 0: row 4g | 4g+1 | 4g+2 | 4g+3] [block 1: row 4g | …] …
+//! ```
+//!
+//! Columns are padded to a multiple of 256 and rows to a multiple of 4 with weight 0 (byte `0x55`). The same bytes serve
+//! every instruction set, decode ([`ternary_gemv`](crate::ternary_gemv)) and prefill
+//! ([`ternary_gemm`](crate::ternary_gemm)). Packed rows are usable in place from a file: there is no header and no
+//! alignment need.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// Weights in a block.
+pub const BLOCK: usize = 256;
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = 64;
+/// Rows interleaved into one stream.
+pub const GROUP_ROWS: usize = 4;
+/// Most columns that a packed matrix may have: up to here no `i32` accumulator of any kernel can overflow.
+///
+/// The largest partial sum is a 32-bit lane of the AVX-512 GEMV, which takes in four products of at most `192 · 128`
+/// per block: `2^22 / 256 · 4 · 192 · 128 ≈ 1.61e9 < 2^31`.
+pub const MAX_COLS: usize = 1 << 22;
+
+/// Four weights 0.
+const ZEROS: u8 = 0x55;
+
+/// `cols` rounded up to whole blocks.
+pub const fn padded_cols(cols: usize) -> usize {
+    cols.next_multiple_of(BLOCK)
+}
+
+/// `rows` rounded up to whole groups.
+pub const fn padded_rows(rows: usize) -> usize {
+    rows.next_multiple_of(GROUP_ROWS)
+}
+
+/// Bytes of a group of four packed rows.
+pub const fn group_bytes(cols: usize) -> usize {
+    GROUP_ROWS * BLOCK_BYTES * (padded_cols(cols) / BLOCK)
+}
+
+/// Bytes of a packed matrix `[rows, cols]`.
+pub const fn bytes(rows: usize, cols: usize) -> usize {
+    group_bytes(cols) * (padded_rows(rows) / GROUP_ROWS)
+}
+
+/// Packs `w`, `[rows, cols]` of −1, 0 and 1, into `out`.
+///
+/// # Panics
+/// If a weight is not −1, 0 or 1, `w.len() != rows * cols` or `out.len() != bytes(rows, cols)`.
+pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
+    assert_eq!(w.len(), rows * cols, "w is [rows, cols]");
+    assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
+    if w.is_empty() {
+        out.fill(ZEROS);
+        return;
+    }
+    // Kept as an OR so that the check costs one instruction beside the packing instead of a pass of its own.
+    let mut strange = 0u8;
+    for (group, out) in w.chunks(GROUP_ROWS * cols).zip(out.chunks_exact_mut(group_bytes(cols))) {
+        for r in 0..GROUP_ROWS {
+            let row = group.get(r * cols..(r + 1) * cols).unwrap_or(&[]);
+            for (b, out) in out.chunks_exact_mut(GROUP_ROWS * BLOCK_BYTES).enumerate() {
+                let out = &mut out[r * BLOCK_BYTES..(r + 1) * BLOCK_BYTES];
+                let rest = &row[row.len().min(b * BLOCK)..];
+                let mut padded = [0i8; BLOCK];
+                let block = match rest.first_chunk::<BLOCK>() {
+                    Some(whole) => whole,
+                    None => {
+                        padded[..rest.len()].copy_from_slice(rest);
+                        &padded
+                    }
+                };
+                let code = |j: usize| (block[j] as u8).wrapping_add(1);
+                for j in 0..BLOCK_BYTES {
+                    let codes = [code(j), code(j + 64), code(j + 128), code(j + 192)];
+                    strange |= codes
+                        .map(|c| (c & !3) | (c & (c >> 1)))
+                        .into_iter()
+                        .fold(0, |a, c| a | c);
+                    out[j] = codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6;
+                }
+            }
+        }
+    }
+    assert_eq!(strange, 0, "weights are -1, 0 or 1");
+}
+
+/// Unpacks `bytes` into `out`, `[rows, cols]` (the inverse of [`pack`]).
+///
+/// # Panics
+/// If `packed.len() != bytes(rows, cols)` or `out.len() != rows * cols`.
+pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
+    assert_eq!(packed.len(), bytes(rows, cols), "packed holds bytes(rows, cols)");
+    assert_eq!(out.len(), rows * cols, "out is [rows, cols]");
+    if out.is_empty() {
+        return;
+    }
+    for (r, row) in out.chunks_exact_mut(cols).enumerate() {
+        let group = &packed[r / GROUP_ROWS * group_bytes(cols)..];
+        unpack_row(group, r % GROUP_ROWS, row);
+    }
+}
+
+/// Unpacks the first `out.len()` weights of row `r` (0..4) of a group.
+pub(crate) fn unpack_row(group: &[u8], r: usize, out: &mut [i8]) {
+    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+        let block = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
+        for (field, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
+            for (o, byte) in out.iter_mut().zip(block) {
+                *o = ((byte >> (2 * field)) & 3) as i8 - 1;
+            }
+        }
+    }
+}
+
+/// Whether every code is one of the three that stand for a weight. The fourth code, `3`, never comes from [`pack`]; every
+/// kernel takes it as weight 2, so bytes from a file are safe to use but should be refused by whoever reads them.
+pub fn is_valid(packed: &[u8]) -> bool {
+    packed.iter().fold(0, |bad, b| bad | (b & (b >> 1) & 0x55)) == 0
+}

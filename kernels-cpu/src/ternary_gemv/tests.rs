@@ -1,0 +1,107 @@
+//! Every path against an i64 oracle on the unpacked weights.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::t2::tests::{COLS, Lcg, packed};
+
+fn oracle(w: &[i8], cols: usize, x: &[i8]) -> Vec<i32> {
+    w.chunks_exact(cols)
+        .map(|row| {
+            row.iter()
+                .zip(x)
+                .map(|(a, b)| i64::from(*a) * i64::from(*b))
+                .sum::<i64>() as i32
+        })
+        .collect()
+}
+
+/// Runs every path on `w` and `x` placed off alignment, with rubbish in the padding of `x`.
+fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], rng: &mut Lcg) {
+    let want = oracle(w, cols, x);
+    let p = packed(w, rows, cols);
+    let offset = 1 + rng.below(63) as usize;
+    let mut bytes = vec![0; offset];
+    bytes.extend(&p);
+    let mut xq = vec![0; offset];
+    xq.extend(x);
+    xq.extend(rng.bytes(t2::padded_cols(cols) - cols));
+    for isa in Isa::available() {
+        let mut out = vec![77; rows];
+        ternary_gemv(isa, &bytes[offset..], cols, &xq[offset..], &mut out);
+        assert_eq!(out, want, "{} {rows} x {cols}", isa.name());
+    }
+}
+
+#[test]
+fn every_path_is_exact_on_random_values() {
+    let mut rng = Lcg(3);
+    for isa in Isa::available() {
+        std::println!("ternary_gemv path: {}", isa.name());
+    }
+    for cols in COLS {
+        for rows in 1..10 {
+            let (w, x) = (rng.trits(rows * cols), rng.bytes(cols));
+            check(&w, rows, cols, &x, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn every_path_is_exact_on_extremes() {
+    let mut rng = Lcg(4);
+    for cols in [1, 64, 255, 256, 1280, 1281, 1536, 2560, 6912] {
+        for weight in [-1i8, 0, 1] {
+            for value in [-128i8, -127, 127] {
+                check(&vec![weight; 5 * cols], 5, cols, &vec![value; cols], &mut rng);
+                // Signs that agree everywhere give the largest sums that mixed signs can.
+                let w: Vec<i8> = (0..5 * cols)
+                    .map(|i| if i % cols % 3 == 0 { weight } else { -weight })
+                    .collect();
+                let x: Vec<i8> = (0..cols)
+                    .map(|i| if i % 3 == 0 { value } else { value.saturating_neg() })
+                    .collect();
+                check(&w, 5, cols, &x, &mut rng);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_rows_and_no_columns() {
+    for isa in Isa::available() {
+        ternary_gemv(isa, &[], 300, &[1; 512], &mut []);
+        let mut out = [5; 3];
+        ternary_gemv(isa, &[], 0, &[], &mut out);
+        assert_eq!(out, [0; 3]);
+    }
+}
+
+#[test]
+fn the_widest_matrix_does_not_overflow() {
+    let cols = t2::MAX_COLS;
+    // The fourth code counts as weight 2 on every path: it is the largest that bytes from a file can hold.
+    for (byte, weight) in [(0x00u8, -1), (0xaa, 1), (0xff, 2)] {
+        let w = vec![byte; t2::bytes(1, cols)];
+        for value in [-128i8, 127] {
+            let x = vec![value; cols];
+            for isa in Isa::available() {
+                let mut out = [0];
+                ternary_gemv(isa, &w, cols, &x, &mut out);
+                assert_eq!(
+                    i64::from(out[0]),
+                    weight * i64::from(value) * cols as i64,
+                    "{}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "xq is padded")]
+fn activations_must_be_padded() {
+    ternary_gemv(Isa::best(), &packed(&[1; 10], 1, 10), 10, &[1; 10], &mut [0]);
+}
