@@ -1,0 +1,170 @@
+//! Every operation against central differences; straight-through ones against their stated surrogate.
+
+use onebit_engine::ops::activation::Gate;
+use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
+use onebit_engine::ops::rope::RopeTable;
+use onebit_engine::rng::Key;
+use onebit_engine::{Device, Shape, Tensor};
+
+use super::*;
+use crate::gradcheck::{gradcheck, gradcheck_surrogate};
+use crate::{AutogradError, Tape};
+
+fn device() -> Device {
+    Device::cpu().unwrap()
+}
+
+fn random(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let shape = shape.into();
+    let key = Key::new(seed, 1, 0);
+    let data = (0..shape.elements()).map(|i| key.normal(i as u64)).collect();
+    Tensor::from_f32(device(), shape, data).unwrap()
+}
+
+/// Random values at least 0.1 from zero, where ReLU² has its second-order kink.
+fn off_zero(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let mut t = random(shape, seed);
+    for x in t.f32_mut().unwrap() {
+        *x += 0.1f32.copysign(*x);
+    }
+    t
+}
+
+fn ids(values: &[u32]) -> Tensor {
+    Tensor::from_u32(device(), [values.len()], values.to_vec()).unwrap()
+}
+
+#[test]
+fn basic_operations() -> crate::Result<()> {
+    let (a, b) = (random([5, 7], 1), random([5, 7], 2));
+    gradcheck("add", &[a.clone(), b.clone()], |v| add(&v[0], &v[1]))?;
+    gradcheck("add_scaled", &[a.clone(), b.clone()], |v| add_scaled(&v[0], &v[1], -0.7))?;
+    gradcheck("mul", &[a.clone(), b.clone()], |v| mul(&v[0], &v[1]))?;
+    gradcheck("mul by itself", std::slice::from_ref(&a), |v| mul(&v[0], &v[0]))?;
+    gradcheck("scale", std::slice::from_ref(&a), |v| scale(&v[0], 1.7))?;
+    gradcheck("sum", std::slice::from_ref(&a), |v| sum(&v[0]))?;
+    gradcheck("mean", std::slice::from_ref(&a), |v| mean(&v[0]))?;
+    gradcheck("reshape", std::slice::from_ref(&a), |v| reshape(&v[0], [7, 5]))?;
+    gradcheck("matmul", &[random([4, 6], 3), random([6, 3], 4)], |v| matmul(&v[0], &v[1]))
+}
+
+#[test]
+fn embedding_and_norm() -> crate::Result<()> {
+    gradcheck("embedding", &[random([6, 5], 1)], |v| embedding(&v[0], &ids(&[3, 0, 3, 5])))?;
+    gradcheck("rms_norm", &[random([4, 18], 2), random([18], 3)], |v| rms_norm(&v[0], &v[1], 1e-5))?;
+    gradcheck("rms_norm by heads", &[random([3, 24], 4), random([8], 5)], |v| rms_norm(&v[0], &v[1], 1e-5))
+}
+
+#[test]
+fn rope_and_attention() -> crate::Result<()> {
+    let table = RopeTable::new(device(), 10_000.0, 8, 6).unwrap();
+    gradcheck("rope", &[random([12, 16], 1)], |v| rope(&v[0], &table, 6))?;
+    for (heads, kv_heads) in [(2, 2), (4, 2), (3, 1)] {
+        let shape = AttentionShape { seq: 5, heads, kv_heads, head_dim: 4 };
+        let inputs = [random([10, heads * 4], 2), random([10, kv_heads * 4], 3), random([10, kv_heads * 4], 4)];
+        gradcheck("attention", &inputs, |v| attention(shape, &v[0], &v[1], &v[2]))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn activations() -> crate::Result<()> {
+    gradcheck("relu2", &[off_zero([3, 17], 1)], |v| relu2(&v[0]))?;
+    for gate in [Gate::Relu2, Gate::Silu] {
+        gradcheck("gated", &[off_zero([3, 17], 2), random([3, 17], 3)], |v| gated(gate, &v[0], &v[1]))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn dropout_and_cross_entropy() -> crate::Result<()> {
+    gradcheck("dropout", &[random([9, 7], 1)], |v| dropout(&v[0], 0.4, Key::new(1, 2, 3)))?;
+    for smoothing in [0.0, 0.1] {
+        gradcheck("cross_entropy", &[random([6, 11], 2)], |v| {
+            Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), smoothing)?.0)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn label_smoothing_stays_out_of_the_reported_loss() -> crate::Result<()> {
+    let tape = Tape::new();
+    let logits = tape.constant(random([6, 11], 2));
+    let targets = ids(&[0, 10, 4, 4, 7, 1]);
+    let plain = cross_entropy(&logits, &targets, 0.0)?.1;
+    let smooth = cross_entropy(&logits, &targets, 0.2)?.1;
+    assert_eq!(plain.nll, smooth.nll);
+    assert_eq!(plain.nll, plain.smoothed);
+    assert!(smooth.smoothed > smooth.nll);
+    Ok(())
+}
+
+#[test]
+fn a_full_precision_linear_layer() -> crate::Result<()> {
+    gradcheck("linear", &[random([5, 12], 1), random([7, 12], 2)], |v| linear(&v[0], &v[1]))?;
+    // Three weights over one input, in full precision: the group's gradients add up.
+    let inputs = [random([5, 12], 1), random([7, 12], 2), random([4, 12], 3)];
+    gradcheck("group", &inputs, |v| {
+        let y = bit_linear(&v[0], &[(&v[1], Precision::Full), (&v[2], Precision::Full)], 0.0)?;
+        matmul(&reshape(&y[0], [7, 5])?, &y[1])
+    })
+}
+
+/// The surrogate of the straight-through layer at `(x₀, W₀)`: `(x + c_x)·(W + c_W)ᵀ` with the constants
+/// `c_x = x_eff(x₀) − x₀`, `c_W = W_eff(W₀) − W₀`.
+#[test]
+fn bit_linear_against_its_surrogate() -> crate::Result<()> {
+    let (x0, w0) = (random([6, 20], 4), random([9, 20], 5));
+    for precision in [Precision::Ternary, Precision::Binary, Precision::Int8, Precision::Int4] {
+        for anneal in [0.25, 0.9, 1.0] {
+            let x_eff = if anneal < 1.0 { blend_activations(&x0, anneal)? } else { QuantizedActivations::new(&x0)?.dequantize()? };
+            let w_eff = EffectiveWeight::new(&w0, precision, anneal)?.dense;
+            let shift = |eff: &Tensor, raw: &Tensor| {
+                let data = eff.f32().unwrap().iter().zip(raw.f32().unwrap()).map(|(e, r)| e - r).collect();
+                Tensor::from_f32(device(), raw.shape().clone(), data).unwrap()
+            };
+            let (cx, cw) = (shift(&x_eff, &x0), shift(&w_eff, &w0));
+            gradcheck_surrogate(
+                &format!("bit_linear {precision:?} at {anneal}"),
+                &[x0.clone(), w0.clone()],
+                |v| single(bit_linear(&v[0], &[(&v[1], precision)], anneal)?),
+                |v| {
+                    let tape = v[0].tape();
+                    linear(&add(&v[0], &tape.constant(cx.clone()))?, &add(&v[1], &tape.constant(cw.clone()))?)
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_checker_sees_a_wrong_gradient() {
+    let wrong = |v: &[crate::Var]| {
+        let y = onebit_engine::ops::elementwise::mul(v[0].tensor(), v[0].tensor())?;
+        let x = v[0].tensor().clone();
+        // The true gradient is 2x·dy; this one says 1.99x·dy.
+        let backward = move |dy: Vec<Option<Tensor>>| {
+            let dy = onebit_engine::ops::elementwise::scale(1.99, &only(dy)?)?;
+            Ok(vec![Some(onebit_engine::ops::elementwise::mul(&dy, &x)?)])
+        };
+        single(v[0].tape().record(&[&v[0]], vec![y], backward)?)
+    };
+    let error = gradcheck("wrong", &[random([4, 4], 1)], wrong).unwrap_err();
+    assert!(matches!(error, AutogradError::GradCheck { .. }), "{error}");
+}
+
+#[test]
+fn no_grad_records_nothing_and_a_second_tape_is_refused() {
+    let tape = Tape::new();
+    let x = tape.leaf(random([3], 1));
+    let y = tape.no_grad(|| mul(&x, &x)).unwrap();
+    assert!(!y.requires_grad());
+    let z = sum(&x).unwrap();
+    assert!(z.requires_grad());
+    let other = Tape::new().leaf(random([3], 2));
+    assert!(matches!(add(&x, &other), Err(AutogradError::OtherTape(_))));
+    assert!(matches!(tape.backward(&x), Err(AutogradError::NotScalar(_))));
+}
