@@ -1,1 +1,48 @@
-//! Criterion benches live in `benches/`; this library holds what they share.
+//! Criterion benches live in `benches/`; this library holds what they share: the limits of the machine, measured in the
+//! same run as the figures that are compared with them.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use onebit_kernels_cpu::{Isa, probe};
+
+/// Operations a second of `work(iterations) -> operations`, run on `threads` threads at once: the fastest of several
+/// short rounds, as other load on the machine can only slow one down.
+pub fn peak_rate(threads: usize, work: impl Fn(u64) -> f64 + Sync) -> f64 {
+    // Calibrated on one thread to rounds of about 10 ms.
+    let mut iterations = 1_000;
+    while iterations < 1 << 40 {
+        let start = Instant::now();
+        work(iterations);
+        if start.elapsed().as_secs_f64() > 0.01 {
+            break;
+        }
+        iterations *= 2;
+    }
+    let mut best = 0.0f64;
+    for _ in 0..8 {
+        let start = Instant::now();
+        let done: f64 = std::thread::scope(|scope| {
+            let running: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(iterations))).collect();
+            work(iterations) + running.into_iter().filter_map(|t| t.join().ok()).sum::<f64>()
+        });
+        best = best.max(done / start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Peak of f32 fused multiply-adds, operations a second.
+pub fn fma_peak(isa: Isa, threads: usize) -> f64 {
+    peak_rate(threads, |iterations| probe::fma_peak(isa, iterations))
+}
+
+/// Reproducible values in −1..1.
+pub fn values(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .collect()
+}

@@ -1,1 +1,55 @@
-//! probe
+//! The CPU's limits, measured: the denominators of every speed figure.
+//!
+//! | function | limit | work that is counted |
+//! |---|---|---|
+//! | [`fma_peak`] | f32 arithmetic | independent chains of fused multiply-adds in registers, 2 operations a lane |
+//! | [`int8_dot_peak`] | int8 dot products | multiply-adds of bytes into i32 in registers, 2 operations a pair |
+//! | [`read_sweep`] | memory reads | every byte once, in order |
+//!
+//! The caller takes the time: a probe returns how much it did. Nothing is loaded or stored inside the arithmetic loops.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod fma;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+
+/// Runs independent fused multiply-add chains for `iterations` steps; returns the floating-point operations done.
+pub fn fma_peak(isa: Isa, iterations: u64) -> f64 {
+    match isa {
+        Isa::Scalar(_) => fma::narrow(isa, iterations),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(_) => fma::narrow(isa, iterations),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) => fma::wide(isa, iterations),
+    }
+}
+
+/// Runs int8 dot products for `iterations` steps; returns the integer operations done (two for each pair of bytes).
+///
+/// AVX-512: `vpdpbusd`. AVX2: `vpmaddubsw`, `vpmaddwd`, `vpaddd`. Scalar: one product at a time.
+pub fn int8_dot_peak(isa: Isa, iterations: u64) -> f64 {
+    match isa {
+        Isa::Scalar(_) => scalar::int8_dot(iterations),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(t) => avx2::int8_dot(t, iterations),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(t) => avx512::int8_dot(t, iterations),
+    }
+}
+
+/// Reads `bytes` once, in order, and returns their sum.
+pub fn read_sweep(isa: Isa, bytes: &[u8]) -> u64 {
+    match isa {
+        Isa::Scalar(_) => scalar::read_sweep(bytes),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(t) => avx2::read_sweep(t, bytes),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(t) => avx512::read_sweep(t, bytes),
+    }
+}
