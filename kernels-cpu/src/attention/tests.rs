@@ -323,7 +323,7 @@ fn a_later_token_does_not_change_an_earlier_output() {
     let changed = 71;
     for i in 0..3 {
         let row = x[i].len() / s.seq;
-        x[i][changed * row..].iter_mut().for_each(|x| *x = -2.0 * *x);
+        x[i][changed * row..].iter_mut().for_each(|x| *x *= -2.0);
     }
     let after = run(Isa::best(), &s, &x);
     assert_eq!(

@@ -1,0 +1,93 @@
+//! The filters: which tokens stay.
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub logit: f32,
+    /// Proportional to the probability; 1 for the most likely token.
+    pub weight: f32,
+    pub id: u32,
+}
+
+/// The larger logit first, the lower id among equals. Logits are never NaN here; −0 and 0 are equal.
+pub(super) fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit
+        .partial_cmp(&a.logit)
+        .unwrap_or(Ordering::Equal)
+        .then(a.id.cmp(&b.id))
+}
+
+/// Room that [`top_k`] needs.
+pub(super) fn top_k_room(k: usize, vocab: usize) -> usize {
+    if k == 0 {
+        vocab
+    } else {
+        vocab.min(k.saturating_mul(2).max(64))
+    }
+}
+
+/// Puts the `k` largest finite logits into `out`, sorted (`k` = 0: all of them, by id).
+///
+/// Collects what beats the threshold; whenever `out` is full, keeps its `k` largest and raises the threshold to the
+/// smallest of these. Later equals lose to earlier ones, which have the lower ids.
+pub(super) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
+    out.clear();
+    let room = top_k_room(k, logits.len());
+    let mut threshold = f32::NEG_INFINITY;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > threshold {
+            if out.len() == room {
+                // Full means `room` < vocabulary, so `room` ≥ 2k > k here.
+                out.select_nth_unstable_by(k - 1, likelier);
+                out.truncate(k);
+                threshold = out[k - 1].logit;
+                if *logit <= threshold {
+                    continue;
+                }
+            }
+            out.push(Candidate {
+                logit: *logit,
+                weight: 0.0,
+                id: id as u32,
+            });
+        }
+    }
+    if k > 0 {
+        out.sort_unstable_by(likelier);
+        out.truncate(k);
+    }
+}
+
+/// Sorts as many of the most likely candidates to the front as together reach `p` of all weight, and drops the rest.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+    let total: f64 = candidates.iter().map(|c| f64::from(c.weight)).sum();
+    let target = f64::from(p) * total;
+    let (mut mass, mut sorted, mut step) = (0.0, 0, 64);
+    while sorted < candidates.len() {
+        // The next `step` likeliest of what is left: the set is small as a rule, the vocabulary large.
+        let mut rest = &mut candidates[sorted..];
+        if rest.len() > step {
+            rest.select_nth_unstable_by(step - 1, likelier);
+            rest = &mut rest[..step];
+        }
+        rest.sort_unstable_by(likelier);
+        for c in rest.iter() {
+            sorted += 1;
+            mass += f64::from(c.weight);
+            if mass >= target {
+                candidates.truncate(sorted);
+                return;
+            }
+        }
+        step *= 4;
+    }
+}
+
+/// Keeps the candidates at least `min_p` times as likely as the likeliest.
+pub(super) fn min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
+    let most = candidates.iter().fold(0.0f32, |a, c| a.max(c.weight));
+    candidates.retain(|c| c.weight >= min_p * most);
+}
