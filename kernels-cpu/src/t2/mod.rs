@@ -112,17 +112,17 @@ pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
     }
     for (r, row) in out.chunks_exact_mut(cols).enumerate() {
         let group = &packed[r / GROUP_ROWS * group_bytes(cols)..];
-        unpack_row(group, r % GROUP_ROWS, row);
+        unpack_row(group, r % GROUP_ROWS, row, |w| w);
     }
 }
 
-/// Unpacks the first `out.len()` weights of row `r` (0..4) of a group.
-pub(crate) fn unpack_row(group: &[u8], r: usize, out: &mut [i8]) {
+/// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
+pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
     for (b, out) in out.chunks_mut(BLOCK).enumerate() {
         let block = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
         for (field, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
             for (o, byte) in out.iter_mut().zip(block) {
-                *o = ((byte >> (2 * field)) & 3) as i8 - 1;
+                *o = store(((byte >> (2 * field)) & 3) as i8 - 1);
             }
         }
     }

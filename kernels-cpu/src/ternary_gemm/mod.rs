@@ -1,1 +1,97 @@
-//! ternary_gemm
+//! `out[t, r] = Σ_k x[t,k] · w[r,k]` for packed ternary weights and byte activations of many tokens, exact `i32`.
+//!
+//! Weights are in the [`t2`](crate::t2) layout. A panel of up to 64 rows is opened once into `scratch` and then meets all
+//! tokens (up to [`PASS`] at a time). In the panel a lane is a row, so sums need no fold at the end:
+//!
+//! ```text
+//! panel step s (columns 4s..4s+4):   [row 0: 4 codes] [row 1: 4 codes] … [row 15: 4 codes]   64 bytes, × vectors of rows
+//! token t, step s:                   4 activations, broadcast to every lane
+//! acc[t][row] += codes · activations                     (one byte dot product: 64 multiply-adds)
+//! ```
+//!
+//! The tile is 64 rows by 6 tokens in registers (24 accumulators): 10 loads feed 24 dot products, which leaves the dot
+//! product unit as the only limit. Codes are `w + 1`; each accumulator starts at `−Σ x` of its token (see
+//! [`ternary_gemv`](crate::ternary_gemv)). Opening a panel is a 16 × 16 transposition of packed words, then shift and
+//! mask: about the cost of four tokens, so up to [`FEW`] tokens go through the GEMV instead.
+//!
+//! AVX2 has no such dot product: there `maddubs` sums pairs in 16 bits, widened every 32 steps, and is limited to about a
+//! sixth of the rate. The portable path opens one row at a time.
+//!
+//! Cost: `tokens · rows · cols` multiply-adds; the panel and six tokens stay in the caches.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+use crate::t2;
+use crate::ternary_gemv::ternary_gemv;
+
+/// Rows of a panel.
+const PANEL_ROWS: usize = 64;
+/// Tokens that a panel meets before the next one is opened: their sums fit on the stack, their activations in L3.
+#[cfg(target_arch = "x86_64")]
+const PASS: usize = 1024;
+/// Up to this many tokens the GEMV is faster.
+const FEW: usize = 3;
+/// Most columns: the portable path and the GEMV are exact up to here, and so is a 32-bit lane of any path, which holds
+/// at most `3 · 128 · cols` in magnitude.
+const MAX_COLS: usize = t2::MAX_COLS;
+
+/// Bytes of scratch that [`ternary_gemm`] needs: an opened panel and room to align it.
+pub const fn scratch_len(cols: usize) -> usize {
+    PANEL_ROWS * t2::padded_cols(cols) + 63
+}
+
+/// `out[t, r] = Σ_k xq[t,k] · w[r,k]`: `w` packed `[rows, cols]`, `xq` `[tokens, padded_cols]`, `out` `[tokens, rows]`.
+/// The values of `xq` beyond column `cols` do not count. The result does not depend on how tokens are split over calls.
+///
+/// # Panics
+/// If `cols > t2::MAX_COLS`, `w.len() != t2::bytes(rows, cols)`, `xq.len() != tokens * t2::padded_cols(cols)`,
+/// `out.len() != tokens * rows` or `scratch.len() < scratch_len(cols)`.
+pub fn ternary_gemm(
+    isa: Isa,
+    w: &[u8],
+    rows: usize,
+    cols: usize,
+    xq: &[i8],
+    tokens: usize,
+    out: &mut [i32],
+    scratch: &mut [u8],
+) {
+    assert!(cols <= MAX_COLS, "at most t2::MAX_COLS columns");
+    assert_eq!(w.len(), t2::bytes(rows, cols), "w is packed [rows, cols]");
+    assert_eq!(xq.len(), tokens * t2::padded_cols(cols), "xq is [tokens, padded_cols]");
+    assert_eq!(out.len(), tokens * rows, "out is [tokens, rows]");
+    assert!(scratch.len() >= scratch_len(cols), "scratch holds scratch_len(cols)");
+    if out.is_empty() || w.is_empty() {
+        out.fill(0);
+        return;
+    }
+    if tokens <= FEW {
+        for (x, out) in xq.chunks_exact(t2::padded_cols(cols)).zip(out.chunks_exact_mut(rows)) {
+            ternary_gemv(isa, w, cols, x, out);
+        }
+        return;
+    }
+    match isa {
+        Isa::Scalar(_) => scalar::gemm(w, rows, cols, xq, out, scratch),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the token proves that the CPU has AVX2.
+        Isa::Avx2(_) => unsafe { avx2::gemm(w, rows, cols, xq, out, aligned(scratch)) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the token proves that the CPU has AVX-512 F, BW and VNNI.
+        Isa::Avx512(_) => unsafe { avx512vnni::gemm(w, rows, cols, xq, out, aligned(scratch)) },
+    }
+}
+
+/// The whole 64-byte lines of `scratch`.
+#[cfg(target_arch = "x86_64")]
+fn aligned(scratch: &mut [u8]) -> &mut [[u8; 64]] {
+    let skip = scratch.as_ptr().align_offset(64).min(scratch.len());
+    scratch[skip..].as_chunks_mut::<64>().0
+}

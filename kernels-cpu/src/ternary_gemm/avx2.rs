@@ -1,0 +1,107 @@
+//! AVX2: tiles of 16 rows (two registers, lane = row) by four tokens, pairs summed in 16 bits by `maddubs`.
+
+use core::arch::x86_64::*;
+
+use crate::t2::{BLOCK, BLOCK_BYTES, GROUP_ROWS, group_bytes, padded_cols};
+
+/// Rows of a panel.
+const ROWS: usize = 16;
+/// Tokens of a tile.
+const TILE: usize = 4;
+/// A step adds one pair to each 16-bit lane, at most `2 · 3 · 128 = 768` in magnitude: 32 steps reach 24576.
+const WIDEN_EVERY: usize = 32;
+
+/// See [`super::ternary_gemm`].
+#[target_feature(enable = "avx2")]
+pub(super) fn gemm(w: &[u8], rows: usize, cols: usize, xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
+    let (stride, steps) = (padded_cols(cols), cols.div_ceil(4));
+    for (p, groups) in w.chunks(ROWS / GROUP_ROWS * group_bytes(cols)).enumerate() {
+        open(groups, group_bytes(cols), scratch);
+        let (panel, row0) = (&scratch[..steps], p * ROWS);
+        for (x, out) in xq.chunks(TILE * stride).zip(out.chunks_mut(TILE * rows)) {
+            match x.len() / stride {
+                1 => tile::<1>(panel, x, stride, out, rows, row0),
+                2 => tile::<2>(panel, x, stride, out, rows, row0),
+                3 => tile::<3>(panel, x, stride, out, rows, row0),
+                _ => tile::<TILE>(panel, x, stride, out, rows, row0),
+            }
+        }
+    }
+}
+
+/// Opens up to sixteen rows: step `s` is `panel[s]`, row `r` its bytes `4r..4r+4`.
+#[target_feature(enable = "avx2")]
+fn open(groups: &[u8], group: usize, panel: &mut [[u8; 64]]) {
+    for (b, steps) in panel
+        .chunks_exact_mut(BLOCK / 4)
+        .take(group / (GROUP_ROWS * BLOCK_BYTES))
+        .enumerate()
+    {
+        for (g, group) in groups.chunks_exact(group).enumerate() {
+            let blocks = &group[b * GROUP_ROWS * BLOCK_BYTES..][..GROUP_ROWS * BLOCK_BYTES];
+            for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
+                let row = g * GROUP_ROWS + r;
+                for (d, word) in block.as_chunks::<4>().0.iter().enumerate() {
+                    let word = u32::from_le_bytes(*word);
+                    for f in 0..4 {
+                        let codes = (word >> (2 * f)) & 0x0303_0303;
+                        steps[16 * f + d].as_chunks_mut::<4>().0[row] = codes.to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Half of a step: eight rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(step: &[u8; 64], half: usize) -> __m256i {
+    // SAFETY: `half` is masked to 0 or 1, so the read ends inside the 64 bytes; any alignment will do.
+    unsafe { _mm256_loadu_si256(step.as_ptr().cast::<__m256i>().add(half & 1)) }
+}
+
+/// Sixteen rows by `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile<const T: usize>(panel: &[[u8; 64]], xq: &[i8], stride: usize, out: &mut [i32], rows: usize, row0: usize) {
+    let ones = _mm256_set1_epi16(1);
+    let x: [&[[i8; 4]]; T] =
+        core::array::from_fn(|t| &xq[t * stride..(t + 1) * stride].as_chunks::<4>().0[..panel.len()]);
+    let mut acc = [[_mm256_setzero_si256(); 2]; T];
+    for t in 0..T {
+        let sum: i32 = x[t].as_flattened().iter().map(|v| i32::from(*v)).sum();
+        acc[t] = [_mm256_set1_epi32(-sum); 2];
+    }
+    let mut start = 0;
+    while start < panel.len() {
+        let end = panel.len().min(start + WIDEN_EVERY);
+        let mut acc16 = [[_mm256_setzero_si256(); 2]; T];
+        for s in start..end {
+            let weights = [load(&panel[s], 0), load(&panel[s], 1)];
+            for t in 0..T {
+                // SAFETY: each of `x` was cut to the panel's length, so `s` lies inside it.
+                let word = _mm256_set1_epi32(i32::from_ne_bytes(unsafe { *x[t].get_unchecked(s) }.map(|b| b as u8)));
+                for h in 0..2 {
+                    acc16[t][h] = _mm256_add_epi16(acc16[t][h], _mm256_maddubs_epi16(weights[h], word));
+                }
+            }
+        }
+        for t in 0..T {
+            for h in 0..2 {
+                acc[t][h] = _mm256_add_epi32(acc[t][h], _mm256_madd_epi16(acc16[t][h], ones));
+            }
+        }
+        start = end;
+    }
+    for t in 0..T {
+        let mut lanes = [0i32; ROWS];
+        for h in 0..2 {
+            // SAFETY: eight lanes from `8h`, `h` 0 or 1, lie inside the sixteen.
+            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(8 * h).cast(), acc[t][h]) };
+        }
+        let row = &mut out[t * rows + row0..(t + 1) * rows];
+        let n = row.len().min(ROWS);
+        row[..n].copy_from_slice(&lanes[..n]);
+    }
+}

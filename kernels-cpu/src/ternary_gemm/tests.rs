@@ -1,0 +1,136 @@
+//! Every path against an i64 oracle on the unpacked weights.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::t2::tests::{COLS, Lcg, packed};
+
+/// Runs every path on operands placed off alignment, with rubbish in the padding of `x` and in the scratch.
+fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], tokens: usize, rng: &mut Lcg) {
+    let mut want = Vec::new();
+    for x in x.chunks_exact(cols) {
+        for w in w.chunks_exact(cols) {
+            want.push(w.iter().zip(x).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum::<i64>() as i32);
+        }
+    }
+    let offset = 1 + rng.below(63) as usize;
+    let mut bytes = vec![0; offset];
+    bytes.extend(packed(w, rows, cols));
+    let mut xq = vec![0; offset];
+    for x in x.chunks_exact(cols) {
+        xq.extend(x);
+        xq.extend(rng.bytes(t2::padded_cols(cols) - cols));
+    }
+    for isa in Isa::available() {
+        let mut out = vec![77; tokens * rows];
+        let mut scratch = vec![0xee; scratch_len(cols) + offset];
+        ternary_gemm(
+            isa,
+            &bytes[offset..],
+            rows,
+            cols,
+            &xq[offset..],
+            tokens,
+            &mut out,
+            &mut scratch[offset..],
+        );
+        assert_eq!(out, want, "{} {rows} x {cols}, {tokens} tokens", isa.name());
+    }
+}
+
+#[test]
+fn every_path_is_exact_on_random_values() {
+    let mut rng = Lcg(11);
+    for isa in Isa::available() {
+        std::println!("ternary_gemm path: {}", isa.name());
+    }
+    for cols in COLS {
+        for rows in [1, 3, 5, 9, 16, 17] {
+            let tokens = 1 + rng.below(14) as usize;
+            let (w, x) = (rng.trits(rows * cols), rng.bytes(tokens * cols));
+            check(&w, rows, cols, &x, tokens, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn every_tile_shape() {
+    let mut rng = Lcg(12);
+    for rows in [15, 16, 31, 33, 48, 63, 64, 65, 79, 127, 131] {
+        for tokens in 1..15 {
+            let cols = 1 + rng.below(600) as usize;
+            let (w, x) = (rng.trits(rows * cols), rng.bytes(tokens * cols));
+            check(&w, rows, cols, &x, tokens, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn more_tokens_than_one_pass() {
+    let mut rng = Lcg(13);
+    let (rows, cols, tokens) = (20, 70, 2051);
+    let (w, x) = (rng.trits(rows * cols), rng.bytes(tokens * cols));
+    check(&w, rows, cols, &x, tokens, &mut rng);
+}
+
+#[test]
+fn every_path_is_exact_on_extremes() {
+    let mut rng = Lcg(14);
+    let (rows, tokens) = (6, 7);
+    for cols in [1, 64, 127, 128, 129, 256, 1281, 6912] {
+        for weight in [-1i8, 0, 1] {
+            for value in [-128i8, -127, 127] {
+                check(
+                    &vec![weight; rows * cols],
+                    rows,
+                    cols,
+                    &vec![value; tokens * cols],
+                    tokens,
+                    &mut rng,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_do() {
+    for isa in Isa::available() {
+        let mut scratch = vec![0; scratch_len(300)];
+        ternary_gemm(isa, &[], 0, 300, &[1; 4 * 512], 4, &mut [], &mut scratch);
+        ternary_gemm(isa, &packed(&[1; 300], 1, 300), 1, 300, &[], 0, &mut [], &mut scratch);
+        let mut out = [5; 15];
+        ternary_gemm(isa, &[], 3, 0, &[], 5, &mut out, &mut scratch);
+        assert_eq!(out, [0; 15]);
+    }
+}
+
+#[test]
+fn the_widest_matrix_does_not_overflow() {
+    let (cols, tokens) = (t2::MAX_COLS, FEW + 1);
+    let mut scratch = vec![0; scratch_len(cols)];
+    // The fourth code counts as weight 2 on every path: it is the largest that bytes from a file can hold.
+    let w = vec![0xffu8; t2::bytes(1, cols)];
+    let x = vec![-128i8; tokens * cols];
+    for isa in Isa::available() {
+        let mut out = vec![0; tokens];
+        ternary_gemm(isa, &w, 1, cols, &x, tokens, &mut out, &mut scratch);
+        assert_eq!(out, vec![-256 * cols as i32; tokens], "{}", isa.name());
+    }
+}
+
+#[test]
+#[should_panic(expected = "scratch holds")]
+fn scratch_must_be_large_enough() {
+    ternary_gemm(
+        Isa::best(),
+        &packed(&[1; 4], 1, 4),
+        1,
+        4,
+        &[0; 1280],
+        5,
+        &mut [0; 5],
+        &mut [],
+    );
+}
