@@ -1,1 +1,156 @@
-//! dense_gemv
+//! `out[t, r] = Σ_k w[r,k] · x[t,k]` for f32, f16 or bfloat16 weights and f32 activations: the head and the linears that
+//! stay high precision.
+//!
+//! Weights are widened exactly to f32 as they are read. Each sum runs in sixteen lanes, lane `k mod 16` a chain of fused
+//! multiply-adds in index order (the last columns filled up with zeros), folded 8-4-2-1: the same bits on every path and
+//! however tokens and rows are split over calls and threads.
+//!
+//! Since the order of a chain is fixed, it cannot be split to hide the latency of the multiply-add; [`ROWS`] rows side by
+//! side hide it instead, and with several tokens [`TOKENS`] of them share each weight that is read.
+//!
+//! Cost: 4 or 2 bytes and 1 multiply-add per weight and token: one token runs at the memory's speed.
+
+#[cfg(test)]
+mod tests;
+
+use half::{bf16, f16};
+
+use crate::simd::{LANES, Simd, simd_kernel};
+
+/// Rows side by side for one token.
+const ROWS: usize = 4;
+/// Tokens side by side, where there are several.
+const TOKENS: usize = 4;
+
+/// How a weight is read.
+trait Weight: Copy {
+    /// What fills up the last columns.
+    const ZERO: Self;
+    /// Sixteen weights, widened exactly.
+    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F;
+}
+
+impl Weight for f32 {
+    const ZERO: Self = 0.0;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
+        s.load(w)
+    }
+}
+
+impl Weight for f16 {
+    const ZERO: Self = f16::ZERO;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
+        s.load_f16(w)
+    }
+}
+
+impl Weight for bf16 {
+    const ZERO: Self = bf16::ZERO;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
+        s.load_bf16(w)
+    }
+}
+
+/// `R` rows of `w` (each `n` long) by `T` tokens of `x`: `[[sum; T]; R]`.
+#[inline(always)]
+fn tile<S: Simd, W: Weight, const R: usize, const T: usize>(s: S, w: &[W], x: &[f32], n: usize) -> [[f32; T]; R] {
+    let whole = n / LANES;
+    let w: [&[W]; R] = core::array::from_fn(|r| &w[r * n..(r + 1) * n]);
+    let x: [&[f32]; T] = core::array::from_fn(|t| &x[t * n..(t + 1) * n]);
+    // Cut to one length, so that the compiler sees every index inside.
+    let wc: [&[[W; LANES]]; R] = core::array::from_fn(|r| &w[r].as_chunks::<LANES>().0[..whole]);
+    let xc: [&[[f32; LANES]]; T] = core::array::from_fn(|t| &x[t].as_chunks::<LANES>().0[..whole]);
+    let mut acc = [[s.splat(0.0); T]; R];
+    for c in 0..whole {
+        let mut wv = [s.splat(0.0); R];
+        for r in 0..R {
+            wv[r] = W::load(s, &wc[r][c]);
+        }
+        for t in 0..T {
+            let xv = s.load(&xc[t][c]);
+            for r in 0..R {
+                acc[r][t] = s.fma(wv[r], xv, acc[r][t]);
+            }
+        }
+    }
+    if !n.is_multiple_of(LANES) {
+        for r in 0..R {
+            let mut last = [W::ZERO; LANES];
+            let tail = &w[r][whole * LANES..];
+            last[..tail.len()].copy_from_slice(tail);
+            let wv = W::load(s, &last);
+            for t in 0..T {
+                acc[r][t] = s.fma(wv, s.load_or(&x[t][whole * LANES..], 0.0), acc[r][t]);
+            }
+        }
+    }
+    let mut out = [[0.0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            out[r][t] = s.reduce_sum(acc[r][t]);
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn gemv_body<S: Simd, W: Weight>(s: S, w: &[W], x: &[f32], tokens: usize, out: &mut [f32]) {
+    let (n, rows) = (
+        x.len().checked_div(tokens).unwrap_or(0),
+        out.len().checked_div(tokens).unwrap_or(0),
+    );
+    assert_eq!(x.len(), tokens * n, "x is [tokens, n]");
+    assert_eq!(out.len(), tokens * rows, "out is [tokens, rows]");
+    if out.is_empty() {
+        return;
+    }
+    assert_eq!(w.len(), rows * n, "w is [rows, n]");
+    let mut r = 0;
+    while tokens == 1 && r + ROWS <= rows {
+        let sums = tile::<S, W, ROWS, 1>(s, &w[r * n..], x, n);
+        out[r..r + ROWS].copy_from_slice(sums.as_flattened());
+        r += ROWS;
+    }
+    for r in r..rows {
+        let row = &w[r * n..(r + 1) * n];
+        let mut t = 0;
+        while t + TOKENS <= tokens {
+            let [sums] = tile::<S, W, 1, TOKENS>(s, row, &x[t * n..], n);
+            for (i, sum) in sums.iter().enumerate() {
+                out[(t + i) * rows + r] = *sum;
+            }
+            t += TOKENS;
+        }
+        for t in t..tokens {
+            let [[sum]] = tile::<S, W, 1, 1>(s, row, &x[t * n..], n);
+            out[t * rows + r] = sum;
+        }
+    }
+}
+
+simd_kernel! {
+    /// `out[t, r] = Σ_k w[r,k] · x[t,k]`: f32 weights `[rows, n]`, `x` `[tokens, n]`, `out` `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If `x.len()` or `out.len()` is not a multiple of `tokens`, or `w.len() != rows * n`.
+    pub fn gemv_f32(w: &[f32], x: &[f32], tokens: usize, out: &mut [f32]) = gemv_body::<_, f32>;
+}
+
+simd_kernel! {
+    /// `out[t, r] = Σ_k w[r,k] · x[t,k]`: f16 weights `[rows, n]`, `x` `[tokens, n]`, `out` `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If `x.len()` or `out.len()` is not a multiple of `tokens`, or `w.len() != rows * n`.
+    pub fn gemv_f16(w: &[f16], x: &[f32], tokens: usize, out: &mut [f32]) = gemv_body::<_, f16>;
+}
+
+simd_kernel! {
+    /// `out[t, r] = Σ_k w[r,k] · x[t,k]`: bfloat16 weights `[rows, n]`, `x` `[tokens, n]`, `out` `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If `x.len()` or `out.len()` is not a multiple of `tokens`, or `w.len() != rows * n`.
+    pub fn gemv_bf16(w: &[bf16], x: &[f32], tokens: usize, out: &mut [f32]) = gemv_body::<_, bf16>;
+}

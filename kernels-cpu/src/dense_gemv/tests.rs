@@ -1,0 +1,80 @@
+//! Every path, every split of tokens and rows, against the sixteen chains written out; and against f64.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::isa::Isa;
+use crate::t2::tests::Lcg;
+
+const SIZES: [usize; 11] = [0, 1, 15, 16, 17, 31, 33, 63, 127, 256, 1021];
+
+/// Lane `k mod 16`, chains in order, folded 8-4-2-1.
+fn sixteen_chains(w: &[f32], x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for k in 0..w.len().next_multiple_of(16) {
+        let (w, x) = if k < w.len() { (w[k], x[k]) } else { (0.0, 0.0) };
+        lanes[k % 16] = w.mul_add(x, lanes[k % 16]);
+    }
+    let mut n = 8;
+    while n > 0 {
+        for i in 0..n {
+            lanes[i] += lanes[i + n];
+        }
+        n /= 2;
+    }
+    lanes[0]
+}
+
+type Kernel<W> = fn(Isa, &[W], &[f32], usize, &mut [f32]);
+
+fn check<W: Copy>(kernel: Kernel<W>, narrow: fn(f32) -> W, widen: fn(W) -> f32) {
+    let mut rng = Lcg(31);
+    for n in SIZES {
+        for (rows, tokens) in [(1, 1), (3, 1), (4, 1), (9, 1), (5, 2), (2, 5), (3, 9), (0, 3), (3, 0)] {
+            // One element of offset: kernels may not assume alignment.
+            let w: Vec<W> = rng.floats(rows * n + 1).into_iter().map(narrow).collect();
+            let (w, x) = (&w[1..], &rng.floats(tokens * n + 1)[1..]);
+            let wide: Vec<f32> = w.iter().map(|v| widen(*v)).collect();
+            for isa in Isa::available() {
+                let mut out = vec![9.0; tokens * rows];
+                kernel(isa, if out.is_empty() { &[] } else { w }, x, tokens, &mut out);
+                for (i, got) in out.iter().enumerate() {
+                    let (t, r) = (i / rows, i % rows);
+                    let (row, token) = (&wide[r * n..(r + 1) * n], &x[t * n..(t + 1) * n]);
+                    let want = sixteen_chains(row, token);
+                    assert_eq!(got.to_bits(), want.to_bits(), "{} {tokens} x {rows} x {n}", isa.name());
+                    let pairs = || row.iter().zip(token).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                    let (exact, size) = (pairs().sum::<f64>(), pairs().map(f64::abs).sum::<f64>());
+                    // A chain of n/16 roundings and a fold of four.
+                    let bound = size * f64::from(f32::EPSILON) * (n as f64 / 16.0 + 5.0);
+                    assert!((f64::from(*got) - exact).abs() <= bound);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_weights() {
+    for isa in Isa::available() {
+        std::println!("dense_gemv path: {}", isa.name());
+    }
+    check(gemv_f32, |v| v, |v| v);
+}
+
+#[test]
+fn f16_weights() {
+    check(gemv_f16, f16::from_f32, f16::to_f32);
+}
+
+#[test]
+fn bf16_weights() {
+    check(gemv_bf16, bf16::from_f32, bf16::to_f32);
+}
+
+#[test]
+#[should_panic(expected = "w is [rows, n]")]
+fn a_short_matrix_is_refused() {
+    gemv_f32(Isa::best(), &[0.0; 7], &[0.0; 4], 1, &mut [0.0; 2]);
+}
