@@ -44,7 +44,7 @@ fn inputs() -> Vec<f32> {
         f32::NAN,
     ];
     x.extend(edges.iter().flat_map(|&e: &f32| [e, -e]));
-    while x.len() % LANES != 0 {
+    while !x.len().is_multiple_of(LANES) {
         x.push(0.5);
     }
     x

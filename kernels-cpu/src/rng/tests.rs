@@ -31,6 +31,15 @@ fn a_word_is_its_place_in_its_block() {
 }
 
 #[test]
+fn a_batch_is_sixteen_blocks() {
+    let key = Key::new(7, 3, 11);
+    for first in [0, 5, (1 << 32) - 3] {
+        let want: Vec<u32> = (first..first + 16).flat_map(|b| key.block(b)).collect();
+        assert_eq!(key.batch(first).to_vec(), want);
+    }
+}
+
+#[test]
 fn every_part_of_the_key_matters() {
     let keys = [
         Key::new(1, 1, 1),
