@@ -1,0 +1,95 @@
+//! `config.json`, read and written with Hugging Face's keys.
+//!
+//! * Sizes and options that `transformers` knows stand at the top level under its names; `quantization_config` says how
+//!   the weights are stored; what `transformers` has no word for stands under `"onebit"`.
+//! * A model that `transformers` can run is written so that it does: `BitNetForCausalLM` with sub-norms and gated ReLU²,
+//!   `LlamaForCausalLM` without sub-norms. Other combinations keep `model_type: "bitnet"` and describe themselves under
+//!   `"onebit"`: `{qk_norm, residual_scaling, sub_norms, feed_forward, layer_bit_map}`.
+//! * `layer_bit_map` is `{"embedding": "f16", "layer_modes": [MODE or {q, k, v, o, gate, up, down}, …], "lm_head": "f16"}`
+//!   with one entry per block, each mode `f16`, `int8`, `int4`, `ternary` or `binary`.
+//! * The replaced system's keys (`num_heads`, `use_ternary`, …) are read as what they meant; what only its training used is
+//!   ignored with a note.
+//! * A key that is not known is refused with the nearest known one. Of a key given twice the last counts, because a
+//!   published model has `quantization_config` twice.
+//!
+//! Writing a valid configuration and reading it back gives the same configuration.
+
+mod fields;
+mod keys;
+mod legacy;
+mod modes;
+mod read;
+mod write;
+
+pub(crate) use fields::nearest;
+
+use std::path::Path;
+use std::string::String;
+use std::vec::Vec;
+
+use super::{ConfigError, ModelConfig};
+
+/// Largest `config.json` accepted, in bytes. The longest that we write has 4096 blocks with seven modes each, about
+/// 1 MiB.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// A configuration with what the reader wants said about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// The configuration, validated.
+    pub config: ModelConfig,
+    /// One sentence for each key that was read in a way the writer of the file may not expect.
+    pub notes: Vec<String>,
+}
+
+/// Reads the text of a `config.json`.
+///
+/// # Errors
+/// [`ConfigError`] for text that is no JSON object, an unknown or contradictory key, an unsupported option, an
+/// impossible shape.
+pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
+    read::parse(text)
+}
+
+/// Reads a `config.json` from a file.
+///
+/// # Errors
+/// [`ConfigError::Io`] when the file cannot be read, is longer than [`MAX_CONFIG_BYTES`] or is no UTF-8; otherwise as
+/// [`parse`].
+pub fn read_file(path: &Path) -> Result<Parsed, ConfigError> {
+    use std::io::Read;
+    let io = |message: String| ConfigError::Io {
+        path: path.display().to_string(),
+        message,
+    };
+    let file = std::fs::File::open(path).map_err(|e| io(e.to_string()))?;
+    let mut text = String::new();
+    file.take(MAX_CONFIG_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| io(e.to_string()))?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(io(std::format!("longer than {MAX_CONFIG_BYTES} bytes")));
+    }
+    parse(&text)
+}
+
+impl ModelConfig {
+    /// Reads the text of a `config.json`; [`parse`] also returns the reader's notes.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        Ok(parse(text)?.config)
+    }
+
+    /// The text of a `config.json` whose float tensors are f32. Ends with a newline; the same configuration gives the
+    /// same bytes.
+    pub fn to_json(&self) -> String {
+        self.to_json_with_dtype("float32")
+    }
+
+    /// As [`to_json`](Self::to_json) for float tensors of another type: `float32`, `float16` or `bfloat16`.
+    pub fn to_json_with_dtype(&self, dtype: &str) -> String {
+        write::config_text(self, dtype)
+    }
+}

@@ -1,0 +1,375 @@
+//! Models by name, each with the training settings that suit it, and [`resolve`], which takes a name or a file.
+
+use std::path::Path;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::{ConfigError, FeedForward, LinearMode, ModelConfig, WeightStorage, json};
+
+/// Training settings that go with a model; every one is an option of `onebit train`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingDefaults {
+    /// Sequences per micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches per optimiser step.
+    pub accumulation_steps: usize,
+    /// Tokens per sequence, at most `max_position_embeddings`.
+    pub seq_len: usize,
+    /// Optimiser steps.
+    pub max_steps: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Learning rate at the end of the decay.
+    pub lr_min: f64,
+    /// Steps over which the learning rate rises linearly from 0.
+    pub lr_warmup_steps: u64,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient; 0 turns clipping off.
+    pub grad_clip_max_norm: f64,
+    /// Share of the target probability spread over the whole vocabulary.
+    pub label_smoothing: f64,
+    /// Steps in full precision, before quantisation begins.
+    pub quant_warmup_steps: u64,
+    /// Steps over which quantisation goes from soft to hard.
+    pub quant_anneal_steps: u64,
+    /// Steps between evaluations on held-out text.
+    pub eval_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+}
+
+impl TrainingDefaults {
+    /// Settings for a model without a preset: 10,000 steps, a tenth of them in full precision and two tenths of
+    /// annealing, with a peak learning rate that falls with the square root of the width.
+    pub fn for_model(config: &ModelConfig) -> Self {
+        let lr = 3e-3 * (256.0 / config.hidden_size.max(256) as f64).sqrt();
+        Self {
+            batch_size: 8,
+            accumulation_steps: 4,
+            seq_len: config.max_position_embeddings.min(1024),
+            max_steps: 10_000,
+            lr,
+            lr_min: lr / 20.0,
+            lr_warmup_steps: 200,
+            weight_decay: 0.1,
+            grad_clip_max_norm: 1.0,
+            label_smoothing: 0.0,
+            quant_warmup_steps: 1_000,
+            quant_anneal_steps: 2_000,
+            eval_every: 500,
+            save_every: 1_000,
+        }
+    }
+
+    /// Sets the number of steps and the lengths of the phases that are shares of it.
+    fn steps(self, max_steps: u64) -> Self {
+        Self {
+            max_steps,
+            lr_warmup_steps: (max_steps / 20).clamp(1, 200),
+            quant_warmup_steps: max_steps / 10,
+            quant_anneal_steps: max_steps / 5,
+            eval_every: (max_steps / 10).max(1),
+            save_every: (max_steps / 4).max(1),
+            ..self
+        }
+    }
+}
+
+/// A model shipped by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// The name, as given to `--config`.
+    pub name: &'static str,
+    /// One line about it.
+    pub summary: &'static str,
+    /// The model. A tokenizer with another vocabulary overrides `vocab_size`.
+    pub config: ModelConfig,
+    /// Its training settings.
+    pub training: TrainingDefaults,
+}
+
+/// Sizes in the order in which tables of models give them; `seq` is the longest context.
+struct Shape {
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    vocab: usize,
+    seq: usize,
+}
+
+/// A BitNet b1.58 model (sub-norms, gated ReLU², tied head) with every linear ternary.
+fn bitnet(shape: Shape) -> ModelConfig {
+    let mut config = ModelConfig {
+        vocab_size: shape.vocab,
+        hidden_size: shape.hidden,
+        intermediate_size: shape.ffn,
+        num_hidden_layers: shape.layers,
+        num_attention_heads: shape.heads,
+        num_key_value_heads: shape.kv_heads,
+        head_dim: shape.hidden / shape.heads,
+        max_position_embeddings: shape.seq,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        feed_forward: FeedForward::Relu2Gated,
+        tie_word_embeddings: true,
+        sub_norms: true,
+        qk_norm: false,
+        residual_scaling: false,
+        layer_modes: Vec::new(),
+        bos_token_id: None,
+        eos_token_ids: Vec::new(),
+        initializer_range: 0.02,
+        storage: WeightStorage::Master,
+    };
+    config.set_all_modes(LinearMode::Ternary);
+    config
+}
+
+/// Name, summary and shape of the presets that differ in nothing else.
+const SHAPES: &[(&str, &str, Shape)] = &[
+    (
+        "25m",
+        "hidden 512, 8 layers, vocabulary 8192",
+        shape(512, 8, 8, 8, 1408, 8192),
+    ),
+    (
+        "125m",
+        "hidden 768, 12 layers, vocabulary 32768",
+        shape(768, 12, 12, 12, 2048, 32768),
+    ),
+    (
+        "350m",
+        "hidden 1024, 24 layers, vocabulary 32768",
+        shape(1024, 24, 16, 16, 2816, 32768),
+    ),
+    (
+        "0.7b",
+        "hidden 1536, 24 layers, vocabulary 32002",
+        shape(1536, 24, 16, 16, 4096, 32002),
+    ),
+    (
+        "1b3",
+        "hidden 2048, 24 layers, vocabulary 32768",
+        shape(2048, 24, 32, 32, 5632, 32768),
+    ),
+];
+
+const fn shape(hidden: usize, layers: usize, heads: usize, kv_heads: usize, ffn: usize, vocab: usize) -> Shape {
+    Shape {
+        hidden,
+        layers,
+        heads,
+        kv_heads,
+        ffn,
+        vocab,
+        seq: 2048,
+    }
+}
+
+fn preset(name: &'static str, summary: &'static str, config: ModelConfig) -> Preset {
+    let training = TrainingDefaults::for_model(&config);
+    Preset {
+        name,
+        summary,
+        config,
+        training,
+    }
+}
+
+/// All presets, small ones first.
+pub fn all() -> Vec<Preset> {
+    let mut all = Vec::from([
+        quickstart(),
+        shakespeare_tiny(),
+        wikitext2_cpu(),
+        wikitext2_production(),
+    ]);
+    for (name, summary, shape) in SHAPES {
+        all.push(preset(name, summary, bitnet(Shape { ..*shape })));
+    }
+    all.push(bitnet_2b4t());
+    all
+}
+
+fn quickstart() -> Preset {
+    let shape = Shape {
+        hidden: 128,
+        layers: 4,
+        heads: 4,
+        kv_heads: 4,
+        ffn: 384,
+        vocab: 512,
+        seq: 128,
+    };
+    let mut preset = preset("quickstart", "a few minutes on two CPU cores", bitnet(shape));
+    preset.training = TrainingDefaults {
+        batch_size: 16,
+        accumulation_steps: 1,
+        ..preset.training
+    }
+    .steps(600);
+    preset
+}
+
+fn shakespeare_tiny() -> Preset {
+    let shape = Shape {
+        hidden: 192,
+        layers: 4,
+        heads: 6,
+        kv_heads: 6,
+        ffn: 512,
+        vocab: 1024,
+        seq: 128,
+    };
+    let mut preset = preset("shakespeare-tiny", "tiny Shakespeare on a laptop CPU", bitnet(shape));
+    preset.training = TrainingDefaults {
+        batch_size: 16,
+        accumulation_steps: 1,
+        ..preset.training
+    }
+    .steps(2_000);
+    preset
+}
+
+fn wikitext2_cpu() -> Preset {
+    let shape = Shape {
+        hidden: 256,
+        layers: 6,
+        heads: 8,
+        kv_heads: 8,
+        ffn: 768,
+        vocab: 4096,
+        seq: 128,
+    };
+    let mut preset = preset("wikitext2-cpu", "WikiText-2 on a CPU", bitnet(shape));
+    preset.training = TrainingDefaults {
+        batch_size: 16,
+        accumulation_steps: 1,
+        ..preset.training
+    }
+    .steps(4_000);
+    preset
+}
+
+fn wikitext2_production() -> Preset {
+    let shape = Shape {
+        hidden: 512,
+        layers: 6,
+        heads: 8,
+        kv_heads: 8,
+        ffn: 2048,
+        vocab: 50257,
+        seq: 256,
+    };
+    let config = ModelConfig {
+        feed_forward: FeedForward::Relu2,
+        qk_norm: true,
+        residual_scaling: true,
+        ..bitnet(shape)
+    };
+    let mut preset = preset(
+        "wikitext2-production",
+        "WikiText-2 with the GPT-2 vocabulary: QK-norm, plain ReLU²",
+        config,
+    );
+    preset.training = TrainingDefaults {
+        batch_size: 8,
+        accumulation_steps: 4,
+        ..preset.training
+    }
+    .steps(20_000);
+    preset
+}
+
+fn bitnet_2b4t() -> Preset {
+    let shape = Shape {
+        hidden: 2560,
+        layers: 30,
+        heads: 20,
+        kv_heads: 5,
+        ffn: 6912,
+        vocab: 128_256,
+        seq: 4096,
+    };
+    let config = ModelConfig {
+        rope_theta: 500_000.0,
+        bos_token_id: Some(128_000),
+        eos_token_ids: Vec::from([128_001]),
+        ..bitnet(shape)
+    };
+    preset("2b4t", "the shape of microsoft/bitnet-b1.58-2B-4T", config)
+}
+
+/// The preset of this name.
+pub fn by_name(name: &str) -> Option<Preset> {
+    all().into_iter().find(|preset| preset.name == name)
+}
+
+/// The names of all presets.
+pub fn names() -> Vec<&'static str> {
+    all().iter().map(|preset| preset.name).collect()
+}
+
+/// What [`resolve`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The model.
+    pub config: ModelConfig,
+    /// The preset's training settings, or those of [`TrainingDefaults::for_model`].
+    pub training: TrainingDefaults,
+    /// The preset's name, when no file was read.
+    pub preset: Option<&'static str>,
+    /// The file reader's notes.
+    pub notes: Vec<String>,
+}
+
+/// Turns the value of `--config` into a model: a file if there is one (or a directory that holds `config.json`), else a
+/// preset. `config_wikitext2_production.json`, the replaced system's sample, finds the preset `wikitext2-production` where
+/// no such file exists; so does `config_NAME.json` for every other preset, `_` standing for `-`.
+///
+/// # Errors
+/// The file's own error, or [`ConfigError::UnknownPreset`] with all presets and the nearest.
+pub fn resolve(name_or_path: &str) -> Result<Resolved, ConfigError> {
+    let path = Path::new(name_or_path);
+    let nested = path.join("config.json");
+    let file = if path.is_file() {
+        Some(path)
+    } else {
+        nested.is_file().then_some(nested.as_path())
+    };
+    if let Some(file) = file {
+        let parsed = json::read_file(file)?;
+        let training = TrainingDefaults::for_model(&parsed.config);
+        return Ok(Resolved {
+            config: parsed.config,
+            training,
+            preset: None,
+            notes: parsed.notes,
+        });
+    }
+    let base = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let sample = base.strip_prefix("config_").and_then(|rest| rest.strip_suffix(".json"));
+    let wanted = match sample {
+        Some(stem) => stem.replace('_', "-"),
+        None => name_or_path.to_string(),
+    };
+    match by_name(&wanted) {
+        Some(found) => Ok(Resolved {
+            config: found.config,
+            training: found.training,
+            preset: Some(found.name),
+            notes: Vec::new(),
+        }),
+        None => Err(ConfigError::UnknownPreset {
+            name: name_or_path.to_string(),
+            suggestion: json::nearest(&wanted, names().into_iter()),
+            known: names().join(", "),
+        }),
+    }
+}
