@@ -15,24 +15,24 @@ pub(super) const RULES: &[Rule<'static>] = &[
     (
         "open",
         &[
-            "One [weather] [day], {hero} and {pal} the {kind} [went] to the {place} with some {food}.",
-            "{hero} was a [trait] {hero.girl} who lived near the {place} with {pal}, a [nature] {kind}. One [weather] \
+            "One [weather] [day], {hero} and {pal} the [trait] {kind} [went] to the {place} with some {food}.",
+            "{hero} was a [trait] {hero.girl} who lived near the {place} with {pal}, a [trait] {kind}. One [weather] \
              [day], they packed some {food}.",
-            "A [nature] {kind} called {pal} lived near the {place}. One [weather] [day], {hero} came by with some {food}.",
-            "Every [day], {hero} took some {food} to the {place} for {pal}, a [nature] {kind}.",
-            "It was a [weather] [day]. {hero} and {pal} the {kind} [went] to the {place} to eat some {food}.",
-            "Do you know {hero}, the [trait] {hero.girl}, and {pal}, the [nature] {kind}? One [day], they took some \
-             {food} to the {place}.",
+            "A [trait] {kind} called {pal} lived near the {place}. One [weather] [day], {hero} came with some {food}.",
+            "Every [weather] [day], {hero} took some {food} to the {place} for {pal}, a [trait] {kind}.",
+            "It was a [weather] [day]. {hero} and {pal}, the [trait] {kind}, [went] to the {place} to eat some {food}.",
+            "Do you know {hero}, the [trait] {hero.girl}, and {pal}, the [trait] {kind}? One [weather] [day], they \
+             took some {food} to the {place}.",
         ],
     ),
     (
         "find",
         &[
-            "There {hero} found a [look] {colour} {object} [under] a [landmark].",
-            "Something {colour} lay [under] a [landmark]. {hero} picked up a [look] {object}.",
-            "\"What is that [under] the [landmark]?\" asked {pal}. {hero} found a [look] {colour} {object}.",
-            "{hero.She} looked [under] a [landmark] and found a [look] {colour} {object}.",
-            "A [look] {colour} {object} lay [under] a [landmark]. \"Keep it, {hero}!\" said {pal}.",
+            "There {hero} found a [look] {colour} {object} [under] a [gloomy] [landmark].",
+            "Something {colour} lay [under] a [gloomy] [landmark]. It was a [look] {object}!",
+            "{pal} looked [under] a [gloomy] [landmark] and gave {hero} a [look] {colour} {object}.",
+            "{hero.She} looked [under] a [gloomy] [landmark] and found a [look] {colour} {object}.",
+            "A [look] {colour} {object} lay [under] a [gloomy] [landmark], and {hero} kept it.",
         ],
     ),
     (
@@ -42,14 +42,14 @@ pub(super) const RULES: &[Rule<'static>] = &[
             "{hero.She} felt as [mood] as a [king].",
             "\"Finders keepers!\" {hero.she} [cried] and [danced].",
             "{hero} [danced] and felt very [mood].",
-            "\"This {object} is [praise],\" said {hero}, and {pal} [danced].",
+            "{pal} [danced], and {hero} felt as [mood] as a [king].",
         ],
     ),
     (
         "trouble",
         &[
             "<steal> <return>",
-            "<stick> <climb>",
+            "<throw> <climb>",
             "<drop> <pull>",
             "<lose> <search>",
             "<spill> <wash>",
@@ -59,92 +59,93 @@ pub(super) const RULES: &[Rule<'static>] = &[
         "steal",
         &[
             "Just then, a [naughty] {thief} grabbed the {colour} {object}.",
-            "\"Mine!\" said a [naughty] {thief} and ran off with the {object}.",
-            "But a [naughty] {thief} crept up and stole the {object}.",
+            "\"Mine!\" said a [naughty] {thief} and took the {object}.",
+            "But a [naughty] {thief} jumped out of a [gloomy] [sack] and stole the {object}.",
         ],
     ),
     (
         "return",
         &[
             "{pal} [bravely] ran after the {thief} and got it back.",
-            "\"That belongs to {hero},\" {pal} [bravely] told the {thief}. The {thief} said sorry and gave it back.",
-            "So {pal} [bravely] asked the {thief} to give the {object} back, and it did.",
+            "\"Stop, {thief}!\" said {pal}, and [bravely] took it back.",
+            "So {pal} [bravely] made the {thief} give it back.",
         ],
     ),
     (
-        "stick",
+        "throw",
         &[
-            "\"Catch!\" said {hero}, but the {object} flew up and landed on a high [roof].",
-            "Then {hero.she} threw the {object} up, and it got stuck on a high [roof].",
+            "\"Catch!\" said {hero}, but the {object} landed on a [gloomy] [roof].",
+            "Then {hero.she} threw the {object} onto a [gloomy] [roof].",
         ],
     ),
     (
         "climb",
         &[
-            "{pal} [bravely] climbed up and brought the {colour} {object} down.",
-            "With a long [tool], {pal} [bravely] got the {object} down.",
-            "\"Wait here, {hero},\" said {pal}, and [bravely] climbed up to get it.",
+            "{pal} [bravely] climbed up and got the {colour} {object}.",
+            "With a [look] [tool], {pal} [bravely] got it down.",
+            "\"Wait, {hero}!\" said {pal}, and [bravely] climbed up to get it.",
         ],
     ),
     (
         "drop",
         &[
-            "Oh no! The {colour} {object} fell into a deep [pond].",
-            "Splash! {hero} dropped the {object} into a deep [pond].",
+            "Oh no! The {colour} {object} fell into a [gloomy] [pond].",
+            "Splash! {hero} dropped the {object} into a [gloomy] [pond].",
         ],
     ),
     (
         "pull",
         &[
-            "{pal} [bravely] pulled it out with a long [tool].",
-            "\"I will help you, {hero},\" said {pal}, and [bravely] jumped in to get the {object}.",
+            "{pal} [bravely] pulled it out with a [look] [tool].",
+            "\"Wait, {hero}!\" said {pal}, and [bravely] jumped in to get the {object}.",
         ],
     ),
     (
         "lose",
         &[
-            "But when {hero.she} turned round, the {colour} {object} was gone.",
+            "But soon the {colour} {object} was gone.",
             "Later, {hero} could not find the {object}.",
-            "\"Oh dear, where is my {object}?\" asked {hero}.",
+            "\"Where is my {object}?\" asked {hero}.",
         ],
     ),
     (
         "search",
         &[
-            "{pal} [bravely] looked everywhere and found it in a [sack].",
-            "They searched for an hour, until {pal} [bravely] pulled the {colour} {object} out of a [sack].",
+            "{pal} [bravely] looked about and found it in a [gloomy] [sack].",
+            "Then {pal} [bravely] pulled the {colour} {object} out of a [gloomy] [sack].",
         ],
     ),
     (
         "spill",
         &[
-            "Sadly, {hero.she} dropped the {object}, and it got covered in [mud].",
-            "Plop! The {object} fell into some [mud].",
+            "Sadly, {hero.she} dropped the {object} into some [gloomy] [mud].",
+            "Plop! The {object} fell into some [gloomy] [mud].",
         ],
     ),
     (
         "wash",
         &[
             "{pal} [bravely] washed it until it was {colour} again.",
-            "\"Do not cry, {hero},\" said {pal}, and [bravely] scrubbed the {object} until it was {colour} again.",
+            "With a [look] brush, {pal} [bravely] made it {colour} again.",
         ],
     ),
     (
         "thanks",
         &[
-            "\"Thank you, {pal}!\" said {hero}, and gave the [clever] {kind} a [hug] and the {food}.",
-            "{hero} gave the [clever] {kind} a [hug], and they ate the {food}.",
-            "Then they shared the {food}. \"What a [clever] {kind} you are!\" said {hero}.",
-            "\"A [clever] {kind} is the best friend of all,\" said {hero}, and they ate the {food}.",
+            "\"Thank you, {pal}!\" said {hero}, and gave the [trait] {kind} a [hug] and the {food}.",
+            "{hero} gave the [trait] {kind} a [hug], and they ate the {food}.",
+            "They ate the {food}. \"What a [trait] {kind} you are!\" said {hero}.",
+            "They ate the {food}, and {hero} gave the [trait] {kind} a [hug].",
         ],
     ),
     (
         "end",
         &[
-            "That night, {hero} put the {colour} {object} by {hero.her} [bed] and dreamed of the {place}.",
-            "When the [stars] came out over the {place}, {hero} took {hero.her} {colour} {object} home.",
-            "They [chatted] all the way home from the {place}, and the {colour} {object} came too.",
-            "Now everyone near the {place} knows {hero}, {pal} and the {colour} {object}.",
+            "That night, {hero} dreamed of the {place}, the {colour} {object} and a [praise] [dragon].",
+            "When the [stars] came out over the {place}, {hero} took the {colour} {object} home.",
+            "They [bravely] [went] home from the {place} with the {colour} {object}.",
+            "Now the {colour} {object} stands by {hero.her} [bed] and smells of the {place}.",
+            "Even the [stars] near the {place} talk about {hero}, {pal} and the {colour} {object}.",
         ],
     ),
 ];
@@ -256,6 +257,12 @@ pub(super) fn compile_list(list: &List<'_>) -> Result<Words, GrammarError> {
 }
 
 pub(super) fn compile_rules(rules: &[Rule<'_>], lists: &[Words]) -> Result<Vec<Production>, GrammarError> {
+    if rules.is_empty() {
+        return Err(GrammarError::Template {
+            rule: String::new(),
+            what: "there is no rule".to_owned(),
+        });
+    }
     let mut compiled = Vec::with_capacity(rules.len());
     for (index, (name, alternatives)) in rules.iter().enumerate() {
         let fail = |what: String| GrammarError::Template {

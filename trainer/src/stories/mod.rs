@@ -3,8 +3,11 @@
 //! A story has a hero, a friend who is an animal, a place, something to eat and a thing that is found, lost to a
 //! thief, a roof, a pond, a sack or some mud, and won back by the friend:
 //!
-//! > There Mia found a tiny red kettle behind a bench. … The fox said sorry and gave it back. … Now everyone near the
-//! > harbour knows Mia, Pip and the red kettle.
+//! > Anna was a brave girl who lived near the mountain with Plum, a nervous cow. One sunny Monday, they packed some
+//! > scones. Plum looked behind a slimy stump and gave Anna a little pink shell. "What a superb shell!" she shouted.
+//! > "Where is my shell?" asked Anna. Then Plum carefully pulled the pink shell out of a crooked cupboard. Anna gave
+//! > the silly cow a cuddle, and they ate the scones. Even the moths near the mountain talk about Anna, Plum and the
+//! > pink shell.
 //!
 //! What makes it a measuring instrument as well:
 //!
@@ -140,7 +143,7 @@ fn below(n: usize, rng: &mut impl FnMut() -> u32) -> usize {
 pub enum Split {
     /// Stories to train on.
     Train,
-    /// Stories to judge on; with [`Grammar::collision_bits`] near 80, none of them is met in training.
+    /// Stories to judge on; [`Grammar::collision_bits`] is 107, so none of them is met in training.
     HeldOut,
 }
 

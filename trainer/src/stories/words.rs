@@ -49,48 +49,47 @@ pub(super) const LISTS: &[List<'static>] = &[
             },
             Group {
                 forms: &["he", "He", "his", "boy"],
-                words: "Tom Ben Max Sam Leo Jack Finn Oscar Hugo Noah Peter Luke Adam Daniel Felix Victor",
+                words: "Tom Ben Max Sam Leo Jack Finn Oscar Hugo Noah Peter Luke Adam Dan Felix Victor",
             },
         ],
     },
     list!(
         "pal",
-        "Pip Dot Bramble Nutmeg Pepper Clover Waffle Ginger Toffee Pickle Bubbles Fern Sprout Rusty Smudge Tumble
-         Whiskers Acorn Maple Noodle Cocoa Domino Fudge Jingle Mango Patch Pumpkin Scout Twig Ziggy Biscuit Hopper"
+        "Pip Dot Bram Nutmeg Pepper Clover Waffle Ginger Toffee Pickle Bubble Fern Sprout Rusty Smudge Tumble Socks
+         Acorn Maple Noodle Cocoa Domino Fudge Jingle Mango Patch Plum Scout Twig Ziggy Biscuit Hop"
     ),
     list!(
         "kind",
-        "rabbit mouse hedgehog kitten puppy duckling frog squirrel turtle pony lamb bear otter mole robin penguin
-         deer beaver hamster panda koala donkey badger lizard"
+        "rabbit mouse kitten puppy duck frog squirrel turtle pony lamb bear otter mole robin panda deer beaver hamster
+         koala donkey badger lizard penguin hen seal cow owl cat"
     ),
     list!(
         "place",
-        "beach park farm market harbour castle forest river lake garden meadow village fountain mill school library
-         zoo fair playground bakery lighthouse museum bridge orchard valley station palace theatre stable waterfall
-         campsite mountain"
+        "beach park farm market harbour castle forest river lake garden meadow village fountain mill school library zoo
+         fair bakery museum bridge valley station palace stable mountain bay inn island cabin hill desert"
     ),
     list!(
         "food",
-        "bread cheese apples pears cherries grapes nuts berries plums carrots pancakes popcorn toast pie cookies
-         peaches cake pizza crackers oranges sandwiches chocolate raisins scones"
+        "bread cheese apples pears cherries grapes nuts berries plums carrots popcorn toast pie cookies peaches cake
+         pizza raisins scones rice beans figs dates soup eggs honey corn fish"
     ),
     list!(
         "colour",
-        "red blue green yellow pink purple white black brown grey golden silver striped spotted crimson turquoise"
+        "red blue green yellow pink purple white black brown grey golden silver orange violet scarlet crimson"
     ),
     list!(
         "object",
         "ball kite drum boat bell hat cup lamp box coin key book doll train whistle flute ring shell feather scarf
-         mitten lantern mirror marble puppet robot clock umbrella ribbon pebble spoon teapot bottle crown jar mug
-         violin trumpet wagon candle"
+         mitten lantern mirror marble puppet robot clock ribbon pebble spoon teapot crown jar mug violin wagon candle
+         top map bag"
     ),
     list!(
         "thief",
-        "fox crow magpie monkey goose goat weasel raven raccoon parrot gull ferret wolf jackdaw llama pelican"
+        "fox crow magpie monkey goose goat weasel raven raccoon rat seagull ferret rook llama stork toad"
     ),
     list!(
         "weather",
-        "sunny windy rainy snowy foggy frosty cloudy warm chilly misty calm breezy stormy mild bright hot"
+        "sunny windy rainy snowy foggy frosty cloudy warm chilly misty calm breezy stormy mild hot damp"
     ),
     list!(
         "day",
@@ -100,71 +99,49 @@ pub(super) const LISTS: &[List<'static>] = &[
     list!(
         "trait",
         "kind brave curious cheerful gentle lively patient friendly polite bold daring thoughtful dreamy careful
-         playful generous"
-    ),
-    list!(
-        "nature",
-        "shy sleepy fluffy chubby quick wise bouncy fuzzy plump tame nervous silly messy dizzy clumsy cuddly"
+         playful generous shy sleepy quick wise nervous silly messy clumsy loyal helpful noble good smart mighty
+         fearless young"
     ),
     list!(
         "look",
-        "tiny little big shiny dusty pretty strange funny lovely fine splendid mysterious beautiful rare fancy huge"
+        "tiny little big shiny dusty pretty strange funny lovely fine round perfect beautiful rare fancy heavy"
     ),
     list!("under", "under behind beside near"),
     list!(
         "landmark",
-        "bench log rock bush gate fence wall cart crate sign stump hedge ladder table tent statue tree shed bicycle
-         swing scarecrow mushroom boulder doghouse"
+        "bench log rock bush gate fence wall cart crate sign stump hedge ladder table tent statue"
     ),
     list!(
         "praise",
         "wonderful marvellous delightful fantastic glorious superb brilliant dazzling"
     ),
-    list!("cried", "cried shouted whispered laughed called sang gasped squeaked"),
+    list!("cried", "shouted whispered laughed sang gasped squeaked yelled sighed"),
     list!(
         "danced",
         "danced jumped clapped twirled hopped cheered giggled wriggled"
     ),
     list!(
         "mood",
-        "happy proud lucky merry glad rich excited jolly special joyful pleased important"
+        "happy proud lucky merry glad rich excited jolly special joyful pleased important smug content cosy grand"
     ),
     list!("king", "king queen lark pirate prince captain wizard clown"),
-    list!(
-        "naughty",
-        "naughty cheeky greedy sneaky sly hungry grumpy wicked crafty noisy jealous rude"
-    ),
+    list!("naughty", "naughty cheeky greedy sneaky hungry grumpy wicked jealous"),
     list!(
         "bravely",
         "bravely quickly calmly boldly gently politely quietly cleverly patiently kindly slowly carefully happily
          proudly swiftly neatly"
     ),
     list!(
-        "roof",
-        "roof branch chimney balcony cliff ledge tower steeple mast treetop windmill shelf"
+        "gloomy",
+        "gloomy muddy dark slippery smelly spooky lonely slimy sticky creepy crooked mossy cold dirty wobbly leafy"
     ),
-    list!(
-        "tool",
-        "rope hook net stick rake broom pole fork string spade ruler wire"
-    ),
-    list!(
-        "pond",
-        "pond well ditch pool hole puddle pit moat canal tub swamp barrel"
-    ),
-    list!(
-        "sack",
-        "sack basket boot chest haystack cupboard nest bin drawer bucket pipe cave"
-    ),
-    list!(
-        "mud",
-        "mud paint ink glue syrup custard tar jam honey soup butter slime"
-    ),
-    list!(
-        "clever",
-        "clever loyal helpful faithful noble trusty good true useful fearless mighty smart"
-    ),
+    list!("roof", "roof branch chimney balcony cliff ledge tower treetop"),
+    list!("pond", "pond well ditch pool hole puddle canal swamp"),
+    list!("sack", "sack basket boot chest cupboard nest drawer bucket"),
+    list!("mud", "mud paint ink glue syrup custard jam tar"),
+    list!("tool", "rope hook net stick rake broom pole fork"),
     list!("hug", "hug kiss medal cuddle bow pat present wink"),
+    list!("dragon", "dragon giant ghost mermaid rainbow rocket unicorn comet"),
+    list!("stars", "stars clouds fireflies bats moths shadows crickets owls"),
     list!("bed", "bed pillow desk chair door window wardrobe piano"),
-    list!("stars", "stars moon fireflies bats moths shadows crickets owls"),
-    list!("chatted", "chatted hummed whistled smiled joked yawned grinned munched"),
 ];
