@@ -132,7 +132,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 fn shapes() -> Vec<AttentionShape> {
     let mut all = Vec::new();
-    for seq in [1, 2, 63, 64, 65, 130] {
+    for seq in [1, 2, 31, 32, 33, 63, 64, 65, 130] {
         for head_dim in [8, 16, 20, 32, 64] {
             all.push(shape(seq, 2, 1, head_dim));
         }

@@ -29,6 +29,25 @@ pub(super) fn top_k_room(k: usize, vocab: usize) -> usize {
     }
 }
 
+/// Runs of logits that are compared as a whole, in vectors, before any is looked at alone.
+const RUN: usize = 64;
+
+/// Calls `take` with each token whose logit is above the threshold; `take` returns the next threshold.
+///
+/// Few tokens of a vocabulary pass once the threshold has risen, so most runs cost one vector comparison.
+pub(super) fn above(logits: &[f32], mut take: impl FnMut(u32, f32) -> f32) {
+    let mut threshold = f32::NEG_INFINITY;
+    for (run, start) in logits.chunks(RUN).zip((0u32..).step_by(RUN)) {
+        if run.iter().fold(false, |any, x| any | (*x > threshold)) {
+            for (logit, id) in run.iter().zip(start..) {
+                if *logit > threshold {
+                    threshold = take(id, *logit);
+                }
+            }
+        }
+    }
+}
+
 /// Puts the `k` largest finite logits into `out`, sorted (`k` = 0: all of them, by id).
 ///
 /// Collects what beats the threshold; whenever `out` is full, keeps its `k` largest and raises the threshold to the
@@ -37,24 +56,16 @@ pub(super) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
     out.clear();
     let room = top_k_room(k, logits.len());
     let mut threshold = f32::NEG_INFINITY;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > threshold {
-            if out.len() == room {
-                // Full means `room` < vocabulary, so `room` ≥ 2k > k here.
-                out.select_nth_unstable_by(k - 1, likelier);
-                out.truncate(k);
-                threshold = out[k - 1].logit;
-                if *logit <= threshold {
-                    continue;
-                }
-            }
-            out.push(Candidate {
-                logit: *logit,
-                weight: 0.0,
-                id: id as u32,
-            });
+    above(logits, |id, logit| {
+        out.push(Candidate { logit, weight: 0.0, id });
+        // `room` < vocabulary means that `room` is at least 2k.
+        if out.len() == room && room < logits.len() {
+            out.select_nth_unstable_by(k - 1, likelier);
+            out.truncate(k);
+            threshold = out[k - 1].logit;
         }
-    }
+        threshold
+    });
     if k > 0 {
         out.sort_unstable_by(likelier);
         out.truncate(k);
@@ -65,6 +76,9 @@ pub(super) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
 pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
     let total: f64 = candidates.iter().map(|c| f64::from(c.weight)).sum();
     let target = f64::from(p) * total;
+    // Tokens lighter than this are together lighter than 1 − p, so the others reach p without them. The margin covers rounding.
+    let floor = 0.999 * (1.0 - f64::from(p)) * total / candidates.len() as f64;
+    candidates.retain(|c| f64::from(c.weight) >= floor);
     let (mut mass, mut sorted, mut step) = (0.0, 0, 64);
     while sorted < candidates.len() {
         // The next `step` likeliest of what is left: the set is small as a rule, the vocabulary large.

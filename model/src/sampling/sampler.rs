@@ -80,7 +80,11 @@ impl Sampler {
                 found: logits.len(),
             });
         }
-        if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+        // NaN is not below infinity either. The fold looks at every logit and so runs in vectors.
+        let usable = |x: &f32| *x < f32::INFINITY;
+        if !logits.iter().fold(true, |all, x| all & usable(x))
+            && let Some(bad) = logits.iter().position(|x| !usable(x))
+        {
             return Err(SamplingError::BadLogit {
                 token: bad as u32,
                 found: logits[bad],
@@ -177,12 +181,10 @@ impl Sampler {
 /// The token with the largest logit, the lowest id among equals.
 fn most_likely(logits: &[f32]) -> Result<u32, SamplingError> {
     let mut best = None;
-    let mut most = f32::NEG_INFINITY;
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > most {
-            (best, most) = (Some(id as u32), *logit);
-        }
-    }
+    filters::above(logits, |id, logit| {
+        best = Some(id);
+        logit
+    });
     best.ok_or(SamplingError::NoToken)
 }
 
