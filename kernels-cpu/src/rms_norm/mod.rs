@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! r  = 1 / sqrt(mean(x²) + eps)          y = (x·r)·w
-//! dx = r·(dy·w − x̂·c)                    x̂ = x·r,  c = mean(dy·w·x̂)
+//! dx = r·(dy·w − x̂·c)                    x̂ = x·r,  c = r·mean(dy·w·x) = mean(dy·w·x̂)
 //! dw += Σ_rows dy·x̂                      rows in order
 //! ```
 //! A sum over a row runs in sixteen lanes, lane `i mod 16`, the missing lanes of the last vector zero, folded 8-4-2-1.
@@ -36,7 +36,13 @@ simd_kernel! {
 #[inline(always)]
 fn reciprocal_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
     let squares = s.reduce_sum(dot_lanes(s, x, x));
-    1.0 / libm::sqrtf(squares / x.len() as f32 + eps)
+    reciprocal_of(squares, x.len(), eps)
+}
+
+/// `1 / sqrt(squares / n + eps)`.
+#[inline(always)]
+fn reciprocal_of(squares: f32, n: usize, eps: f32) -> f32 {
+    1.0 / libm::sqrtf(squares / n as f32 + eps)
 }
 
 #[inline(always)]
@@ -75,26 +81,27 @@ fn backward<S: Simd>(s: S, x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut 
     let (w, w_rest) = w.as_chunks::<LANES>();
     let (dw, dw_rest) = dw.as_chunks_mut::<LANES>();
     for ((x, dy), dx) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
-        let r = s.splat(reciprocal_rms(s, x, eps));
         let (x, x_rest) = x.as_chunks::<LANES>();
         let (dy, dy_rest) = dy.as_chunks::<LANES>();
         let (dx, dx_rest) = dx.as_chunks_mut::<LANES>();
-        let mut acc = s.splat(0.0);
-        for (((x, dy), w), dw) in x.iter().zip(dy).zip(w).zip(&mut *dw) {
+        let (mut squares, mut products) = (s.splat(0.0), s.splat(0.0));
+        for ((x, dy), w) in x.iter().zip(dy).zip(w) {
+            let x = s.load(x);
+            squares = s.fma(x, x, squares);
+            products = s.fma(s.mul(s.load(dy), s.load(w)), x, products);
+        }
+        let (xt, gt) = (s.load_or(x_rest, 0.0), s.load_or(dy_rest, 0.0));
+        let gwt = s.mul(gt, s.load_or(w_rest, 0.0));
+        let r = reciprocal_of(s.reduce_sum(s.fma(xt, xt, squares)), n, eps);
+        let c = s.splat(s.reduce_sum(s.fma(gwt, xt, products)) * r / n as f32);
+        let r = s.splat(r);
+        for ((((x, dy), w), dw), dx) in x.iter().zip(dy).zip(w).zip(&mut *dw).zip(dx) {
             let (xhat, g) = (s.mul(s.load(x), r), s.load(dy));
-            acc = s.fma(s.mul(g, s.load(w)), xhat, acc);
             s.store(s.fma(g, xhat, s.load(dw)), dw);
+            s.store(s.mul(r, s.fnma(xhat, c, s.mul(g, s.load(w)))), dx);
         }
-        let (xhat_rest, g_rest) = (s.mul(s.load_or(x_rest, 0.0), r), s.load_or(dy_rest, 0.0));
-        let gw_rest = s.mul(g_rest, s.load_or(w_rest, 0.0));
-        acc = s.fma(gw_rest, xhat_rest, acc);
-        s.store_part(s.fma(g_rest, xhat_rest, s.load_or(dw_rest, 0.0)), dw_rest);
-        let c = s.splat(s.reduce_sum(acc) / n as f32);
-        for (((x, dy), w), dx) in x.iter().zip(dy).zip(w).zip(dx) {
-            let xhat = s.mul(s.load(x), r);
-            let gw = s.mul(s.load(dy), s.load(w));
-            s.store(s.mul(r, s.fnma(xhat, c, gw)), dx);
-        }
-        s.store_part(s.mul(r, s.fnma(xhat_rest, c, gw_rest)), dx_rest);
+        let xhat = s.mul(xt, r);
+        s.store_part(s.fma(gt, xhat, s.load_or(dw_rest, 0.0)), dw_rest);
+        s.store_part(s.mul(r, s.fnma(xhat, c, gwt)), dx_rest);
     }
 }
