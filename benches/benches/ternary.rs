@@ -1,0 +1,241 @@
+//! The matrix-vector products (ternary, int8, f16, f32) against a read sweep of as many bytes, and the ternary matrix
+//! product against the peak of int8 dot products, on one thread.
+//!
+//! `cargo bench -p onebit-benches --bench ternary`. Limit and kernel run in turn, so that both see the same state of the
+//! machine; the table at the end divides the fastest of each. Every case is first checked: sampled rows of a GEMV against
+//! the portable path, and all of a GEMM by its token sums, `Σ_r out[t,r] = Σ_k x[t,k] · Σ_r w[r,k]`. `ONEBIT_ISA` picks
+//! the path.
+
+use std::cell::Cell;
+use std::fmt::Debug;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+use half::f16;
+use onebit_benches::values;
+use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32};
+use onebit_kernels_cpu::int8_gemv::int8_gemv;
+use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
+use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
+use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
+use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
+use onebit_kernels_cpu::{Isa, t2};
+
+/// Bytes of weights: a matrix that stays in the caches, and one far larger than they are.
+const FOOTPRINTS: [usize; 2] = [1 << 20, 96 << 20];
+
+/// Columns of the GEMVs: the linears of BitNet b1.58 2B-4T.
+const WIDTHS: [usize; 2] = [2560, 6912];
+
+/// `(tokens, rows, cols)`: linears in training (2,048 tokens), then prompts of that model.
+const GEMM: [(usize, usize, usize); 10] = [
+    (2048, 128, 128),
+    (2048, 256, 256),
+    (2048, 1408, 512),
+    (2048, 512, 1408),
+    (2048, 2048, 2048),
+    (4, 2560, 2560),
+    (16, 2560, 2560),
+    (48, 2560, 2560),
+    (240, 2560, 2560),
+    (240, 2560, 6912),
+];
+
+/// Rows that are made; a larger matrix repeats them, since the values do not matter to the speed.
+const MADE: usize = 64;
+
+/// `n` bytes of −127..=127.
+fn bytes(n: usize, seed: u32) -> Vec<i8> {
+    let mut out = vec![0; n];
+    absmax_i8(Isa::best(), &values(n, seed), n, &mut out, n, &mut [0.0]);
+    out
+}
+
+/// `n` weights −1, 0 or 1.
+fn trits(n: usize, seed: u32) -> Vec<i8> {
+    let mut out = vec![0; n];
+    ternary_i8(Isa::best(), &values(n, seed), 0.7, &mut out);
+    out
+}
+
+struct Bench {
+    criterion: Criterion,
+    isa: Isa,
+    table: Vec<String>,
+}
+
+impl Bench {
+    /// Runs `limit` and `kernel` in turn; the fastest seconds of each, unless a filter left the case out.
+    fn race(&mut self, name: &str, work: Throughput, limit: impl Fn(), mut kernel: impl FnMut()) -> Option<(f64, f64)> {
+        let fastest = Cell::new((f64::INFINITY, f64::INFINITY));
+        let mut group = self.criterion.benchmark_group("ternary");
+        group.throughput(work);
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut total = Duration::ZERO;
+                for _ in 0..iterations {
+                    let start = Instant::now();
+                    limit();
+                    let between = Instant::now();
+                    kernel();
+                    let took = between.elapsed();
+                    let (l, k) = fastest.get();
+                    fastest.set((l.min((between - start).as_secs_f64()), k.min(took.as_secs_f64())));
+                    total += took;
+                }
+                total
+            });
+        });
+        group.finish();
+        Some(fastest.get()).filter(|(_, kernel)| kernel.is_finite())
+    }
+
+    /// A GEMV over `rows` rows of `row_bytes` each; `run(isa, first_row, out)` computes `out.len()` rows.
+    fn gemv<T: Copy + PartialEq + Debug + Default>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        row_bytes: usize,
+        run: impl Fn(Isa, usize, &mut [T]),
+    ) {
+        let mut out = vec![T::default(); rows];
+        run(self.isa, 0, &mut out);
+        for first in (0..rows - 4).step_by(rows / 16 / 4 * 4) {
+            let mut want = [T::default(); 4];
+            run(Isa::SCALAR, first, &mut want);
+            assert_eq!(out[first..first + 4], want, "{name}: rows from {first}");
+        }
+        let (isa, buffer) = (self.isa, vec![1u8; rows * row_bytes]);
+        let sweep = || {
+            black_box(read_sweep(isa, black_box(&buffer)));
+        };
+        let work = Throughput::Bytes(buffer.len() as u64);
+        if let Some((limit, kernel)) = self.race(name, work, sweep, || run(isa, 0, black_box(&mut out))) {
+            let gb = buffer.len() as f64 / 1e9;
+            self.table.push(format!(
+                "{name:>36}  {:>7.1} GB/s   sweep {:>6.1} GB/s   ratio {:.2}",
+                gb / kernel,
+                gb / limit,
+                limit / kernel
+            ));
+        }
+    }
+
+    /// Every format at `cols` columns and about `footprint` bytes.
+    fn gemvs(&mut self, cols: usize, footprint: usize) {
+        let (xq, x) = (bytes(t2::padded_cols(cols), 1), values(cols, 2));
+        let place = if footprint == FOOTPRINTS[0] { "cached" } else { "memory" };
+        let rows_of = |row_bytes: usize| (footprint / row_bytes).next_multiple_of(MADE);
+
+        let mut made = vec![0; t2::bytes(MADE, cols)];
+        t2::pack(&trits(MADE * cols, 3), MADE, cols, &mut made);
+        let (group, rows) = (t2::group_bytes(cols), rows_of(t2::group_bytes(cols) / 4));
+        let w = made.repeat(rows / MADE);
+        self.gemv(
+            &format!("ternary {place} {rows}x{cols}"),
+            rows,
+            group / 4,
+            |isa, first, out: &mut [i32]| {
+                let w = &w[first / 4 * group..][..out.len() / 4 * group];
+                ternary_gemv(isa, w, cols, &xq, out);
+            },
+        );
+        drop(w);
+
+        let rows = rows_of(cols);
+        let w = bytes(MADE * cols, 4).repeat(rows / MADE);
+        self.gemv(
+            &format!("int8 {place} {rows}x{cols}"),
+            rows,
+            cols,
+            |isa, first, out: &mut [i32]| {
+                int8_gemv(isa, &w[first * cols..][..out.len() * cols], cols, &xq[..cols], out);
+            },
+        );
+        drop(w);
+
+        let rows = rows_of(2 * cols);
+        let made: Vec<f16> = values(MADE * cols, 5).into_iter().map(f16::from_f32).collect();
+        let w = made.repeat(rows / MADE);
+        self.gemv(
+            &format!("f16 {place} {rows}x{cols}"),
+            rows,
+            2 * cols,
+            |isa, first, out: &mut [f32]| {
+                gemv_f16(isa, &w[first * cols..][..out.len() * cols], &x, 1, out);
+            },
+        );
+        drop(w);
+
+        let rows = rows_of(4 * cols);
+        let w = values(MADE * cols, 6).repeat(rows / MADE);
+        self.gemv(
+            &format!("f32 {place} {rows}x{cols}"),
+            rows,
+            4 * cols,
+            |isa, first, out: &mut [f32]| {
+                gemv_f32(isa, &w[first * cols..][..out.len() * cols], &x, 1, out);
+            },
+        );
+    }
+
+    fn gemm(&mut self, (tokens, rows, cols): (usize, usize, usize)) {
+        let stride = t2::padded_cols(cols);
+        let (w, xq, isa) = (trits(rows * cols, 7), bytes(tokens * stride, 8), self.isa);
+        let mut packed = vec![0; t2::bytes(rows, cols)];
+        t2::pack(&w, rows, cols, &mut packed);
+        let (mut out, mut scratch) = (vec![0; tokens * rows], vec![0; scratch_len(cols)]);
+        ternary_gemm(isa, &packed, rows, cols, &xq, tokens, &mut out, &mut scratch);
+        let mut sums = vec![0i64; cols];
+        for row in w.chunks_exact(cols) {
+            sums.iter_mut().zip(row).for_each(|(s, w)| *s += i64::from(*w));
+        }
+        for (x, out) in xq.chunks_exact(stride).zip(out.chunks_exact(rows)) {
+            let want: i64 = x.iter().zip(&sums).map(|(x, s)| i64::from(*x) * s).sum();
+            assert_eq!(out.iter().map(|v| i64::from(*v)).sum::<i64>(), want);
+        }
+        let name = format!("gemm {tokens}x{rows}x{cols}");
+        let (ops, steps) = (2.0 * (tokens * rows * cols) as f64, 100_000);
+        let done = Cell::new(0.0);
+        let limit = || done.set(int8_dot_peak(isa, black_box(steps)));
+        let kernel = || ternary_gemm(isa, &packed, rows, cols, &xq, tokens, black_box(&mut out), &mut scratch);
+        if let Some((limit, kernel)) = self.race(&name, Throughput::Elements(ops as u64), limit, kernel) {
+            let (rate, peak) = (ops / kernel / 1e9, done.get() / limit / 1e9);
+            self.table.push(format!(
+                "{name:>36}  {rate:>7.1} Gop/s  peak  {peak:>6.1} Gop/s  ratio {:.2}",
+                rate / peak
+            ));
+        }
+    }
+}
+
+fn main() {
+    let isa = Isa::from_env().expect("ONEBIT_ISA names a path of this CPU");
+    let criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(900))
+        .sample_size(10)
+        .without_plots()
+        .configure_from_args();
+    let mut bench = Bench {
+        criterion,
+        isa,
+        table: Vec::new(),
+    };
+    for footprint in FOOTPRINTS {
+        for cols in WIDTHS {
+            bench.gemvs(cols, footprint);
+        }
+    }
+    for shape in GEMM {
+        bench.gemm(shape);
+    }
+    println!(
+        "\nisa {}, one thread; fastest of each, limit and kernel in turn",
+        isa.name()
+    );
+    for line in bench.table {
+        println!("{line}");
+    }
+}
