@@ -1,5 +1,23 @@
 //! Training of BitNet b1.58 models: data, optimiser, schedules, loop, checkpoints.
+//!
+//! [`run::Trainer`] is one training run: it draws windows from a token file ([`data`]), runs the network's forward and backward,
+//! updates by an [`optimizer`] at the rate and the annealing value of the [`schedule`], writes metrics and [`checkpoint`]s, and
+//! tells an observer what happens. The same seed gives the same bytes, for any number of threads, and a run that was
+//! interrupted and resumed equals one that was not.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod data;
+mod error;
+pub mod evaluate;
+pub mod optimizer;
+pub mod options;
+pub mod run;
+pub mod schedule;
 pub mod stories;
+
+pub use error::TrainError;
+pub use options::TrainOptions;
+
+/// Result of a training operation.
+pub type Result<T> = std::result::Result<T, TrainError>;

@@ -96,6 +96,6 @@ pub fn all_finite(x: &Tensor) -> Result<bool> {
 }
 
 /// Block sums in parallel, added in order.
-pub(crate) fn blocks(x: &[f32], f: impl Fn(&[f32]) -> f64 + Sync) -> f64 {
+pub(crate) fn blocks(x: &[f32], f: impl Fn(&[f32]) -> f64 + Sync + Send) -> f64 {
     x.par_chunks(BLOCK).map(f).collect::<Vec<_>>().iter().sum()
 }

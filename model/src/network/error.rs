@@ -1,0 +1,40 @@
+//! The error of the network.
+
+use onebit_autograd::AutogradError;
+use onebit_engine::EngineError;
+
+use crate::config::ConfigError;
+
+/// What can go wrong while a network is built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The configuration does not hold together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A tensor operation refused its operands.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A differentiable operation refused its operands.
+    #[error(transparent)]
+    Autograd(#[from] AutogradError),
+    /// Weights lack a tensor that the configuration asks for.
+    #[error("tensor {name} is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// Weights hold a tensor that the configuration does not know.
+    #[error("tensor {name} is not part of this model")]
+    UnknownTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A sequence longer than the model's context.
+    #[error("sequences of {found} tokens are longer than the model's context of {limit}; lower --seq-len or raise max_position_embeddings")]
+    SequenceTooLong {
+        /// Tokens of the sequence.
+        found: usize,
+        /// `max_position_embeddings`.
+        limit: usize,
+    },
+}

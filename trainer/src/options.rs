@@ -1,0 +1,193 @@
+//! Options of a training run, with their checks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::{LrDecay, LrSchedule, QuantSchedule};
+use crate::{Result, TrainError};
+
+/// The optimiser of the linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW for everything.
+    AdamW,
+    /// Muon for the blocks' matrices, AdamW for norms, embedding and head.
+    Muon,
+}
+
+/// How a model is trained. Saved with every checkpoint; a resumed run must agree on all that decides its bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainOptions {
+    /// Sequences of a micro-batch.
+    pub batch_size: usize,
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// Micro-batches of an optimiser step.
+    pub accumulation_steps: usize,
+    /// Optimiser steps; 0 means as many as `max_epochs` takes.
+    pub max_steps: u64,
+    /// Passes over the data; 0 means no limit.
+    pub max_epochs: u64,
+    /// Peak learning rate.
+    pub lr: f32,
+    /// Learning rate at the end.
+    pub lr_min: f32,
+    /// Steps of linear warm-up.
+    pub lr_warmup_steps: u64,
+    /// Shape of the decay.
+    pub lr_decay: LrDecay,
+    /// Optimiser of the matrices.
+    pub optimizer: OptimizerKind,
+    /// Decoupled weight decay of the linear layers; norms, embedding and head have none.
+    pub weight_decay: f32,
+    /// First moment's decay (Muon: momentum).
+    pub beta1: f32,
+    /// Second moment's decay.
+    pub beta2: f32,
+    /// AdamW's ε.
+    pub adam_eps: f32,
+    /// Gradients are scaled down to this global norm; 0 means never.
+    pub grad_clip_max_norm: f32,
+    /// Label smoothing of the minimised loss; reported losses are without.
+    pub label_smoothing: f32,
+    /// Dropout on the embedding and on what each block writes to the residual stream.
+    pub dropout: f32,
+    /// Steps in full precision.
+    pub quant_warmup_steps: u64,
+    /// Steps from full precision to hard.
+    pub quant_anneal_steps: u64,
+    /// Steps between checkpoints; 0 means only at the end.
+    pub save_every: u64,
+    /// Checkpoints kept.
+    pub keep: usize,
+    /// Steps between validations; 0 means only at the end.
+    pub eval_every: u64,
+    /// Validation windows of one validation; 0 means all.
+    pub eval_windows: usize,
+    /// Steps between metric lines.
+    pub log_every: u64,
+    /// Seed of initial weights, data order and dropout.
+    pub seed: u64,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        TrainOptions {
+            batch_size: 16,
+            seq_len: 128,
+            accumulation_steps: 1,
+            max_steps: 10_000,
+            max_epochs: 0,
+            lr: 3e-3,
+            lr_min: 0.0,
+            lr_warmup_steps: 100,
+            lr_decay: LrDecay::Cosine,
+            optimizer: OptimizerKind::AdamW,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            adam_eps: 1e-8,
+            grad_clip_max_norm: 1.0,
+            label_smoothing: 0.0,
+            dropout: 0.0,
+            quant_warmup_steps: 2_000,
+            quant_anneal_steps: 4_000,
+            save_every: 1_000,
+            keep: 2,
+            eval_every: 500,
+            eval_windows: 64,
+            log_every: 10,
+            seed: 42,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Checks every option.
+    ///
+    /// # Errors
+    /// [`TrainError::Option`] for the first one that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let positive: [(&'static str, usize); 3] =
+            [("batch-size", self.batch_size), ("seq-len", self.seq_len), ("accumulation-steps", self.accumulation_steps)];
+        for (option, value) in positive {
+            ensure(value > 0, option, "must be at least 1")?;
+        }
+        ensure(self.max_steps > 0 || self.max_epochs > 0, "max-steps", "0 needs --max-epochs, or the run would never end")?;
+        ensure(self.log_every > 0, "log-every", "must be at least 1")?;
+        ensure(self.keep > 0, "keep", "must be at least 1, or a resume would find nothing")?;
+        ensure(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
+        ensure(self.lr_min >= 0.0 && self.lr_min <= self.lr, "lr-min", "must lie between 0 and --lr")?;
+        ensure(self.weight_decay.is_finite() && self.weight_decay >= 0.0, "weight-decay", "must not be negative")?;
+        ensure(self.grad_clip_max_norm.is_finite() && self.grad_clip_max_norm >= 0.0, "grad-clip-max-norm", "must not be negative")?;
+        for (option, value) in [("label-smoothing", self.label_smoothing), ("dropout", self.dropout), ("beta1", self.beta1), ("beta2", self.beta2)] {
+            ensure((0.0..1.0).contains(&value), option, "must be at least 0 and below 1")?;
+        }
+        ensure(self.adam_eps > 0.0, "adam-eps", "must be positive")
+    }
+
+    /// Tokens of one optimiser step.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.batch_size * self.seq_len * self.accumulation_steps) as u64
+    }
+
+    /// Windows of one optimiser step.
+    pub fn windows_per_step(&self) -> u64 {
+        (self.batch_size * self.accumulation_steps) as u64
+    }
+
+    /// Optimiser steps of the run, on data of `windows` windows an epoch.
+    pub fn total_steps(&self, windows: u64) -> u64 {
+        let by_epochs = (self.max_epochs * windows).div_ceil(self.windows_per_step());
+        match (self.max_steps, self.max_epochs) {
+            (steps, 0) => steps,
+            (0, _) => by_epochs,
+            (steps, _) => steps.min(by_epochs),
+        }
+    }
+
+    /// The learning rate over `total_steps`.
+    pub fn lr_schedule(&self, total_steps: u64) -> LrSchedule {
+        LrSchedule { peak: self.lr, min: self.lr_min, warmup_steps: self.lr_warmup_steps, decay: self.lr_decay, total_steps }
+    }
+
+    /// The annealing value over the steps.
+    pub fn quant_schedule(&self) -> QuantSchedule {
+        QuantSchedule { warmup_steps: self.quant_warmup_steps, anneal_steps: self.quant_anneal_steps }
+    }
+}
+
+fn ensure(holds: bool, option: &'static str, why: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(TrainError::Option { option, why: why.into() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_come_from_whichever_limit_is_reached_first() {
+        let options = TrainOptions { batch_size: 4, accumulation_steps: 2, max_steps: 10, ..Default::default() };
+        assert_eq!(options.total_steps(100), 10);
+        assert_eq!(TrainOptions { max_epochs: 1, ..options.clone() }.total_steps(33), 5);
+        assert_eq!(TrainOptions { max_epochs: 3, max_steps: 0, ..options.clone() }.total_steps(33), 13);
+        assert_eq!(options.tokens_per_step(), 8 * 128);
+    }
+
+    #[test]
+    fn senseless_options_are_refused_by_name() {
+        let check = |change: fn(&mut TrainOptions), name: &str| {
+            let mut options = TrainOptions::default();
+            options.validate().unwrap();
+            change(&mut options);
+            let message = options.validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("--{name}: ")), "{message}");
+        };
+        check(|o| o.batch_size = 0, "batch-size");
+        check(|o| o.lr = f32::NAN, "lr");
+        check(|o| o.lr_min = 1.0, "lr-min");
+        check(|o| o.dropout = 1.0, "dropout");
+        check(|o| o.max_steps = 0, "max-steps");
+        check(|o| o.grad_clip_max_norm = -1.0, "grad-clip-max-norm");
+    }
+}
