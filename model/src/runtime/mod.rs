@@ -1,1 +1,31 @@
-//! runtime
+//! Inference over packed weights, `no_std + alloc`: [`PackedModel`] holds the weights, [`Session`] a sequence.
+//!
+//! ```text
+//! tensors ─ from_parts ─→ PackedModel ─┬─→ Session: prefill(prompt) → logits, decode(token) → logits, …
+//! (quantised as they load)             └─→ Session of another user, over the same weights
+//! ```
+//!
+//! Every linear in a quantised mode takes int8 activations, one scale a token, and sums exactly in `i32`
+//! (ARCHITECTURE.md §2.1); the linears in mode `f16`, the embedding and the head stay float. The same tokens come out for any
+//! instruction set, thread count, chunk and split over calls (§2.2).
+//!
+//! The threads are an [`Executor`]: [`Serial`], or a `Pool` with the `std` feature.
+
+mod buffers;
+mod error;
+mod executor;
+mod forward;
+mod linear;
+mod load;
+#[cfg(feature = "std")]
+mod pool;
+mod session;
+mod weights;
+
+pub use error::RuntimeError;
+pub use executor::{Executor, Serial};
+pub use load::{FloatStorage, TensorSource};
+#[cfg(feature = "std")]
+pub use pool::Pool;
+pub use session::{Session, SessionOptions};
+pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

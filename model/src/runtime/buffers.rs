@@ -1,0 +1,194 @@
+//! The memory of a session, all of it taken when the session opens.
+
+use alloc::vec::Vec;
+
+use onebit_kernels_cpu::{rope, t2, ternary_gemm};
+
+use super::RuntimeError;
+use super::linear::{self, Scratch};
+use super::session::SessionOptions;
+use super::weights::PackedModel;
+use crate::config::{FeedForward, ModelConfig};
+
+fn no_memory(what: &'static str, values: usize) -> RuntimeError {
+    RuntimeError::OutOfMemory { what, values }
+}
+
+fn product(what: &'static str, a: usize, b: usize) -> Result<usize, RuntimeError> {
+    a.checked_mul(b).ok_or_else(|| no_memory(what, usize::MAX))
+}
+
+/// `n` values of 0, or the error that there is no memory for them.
+fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<Vec<T>, RuntimeError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(n).map_err(|_| no_memory(what, n))?;
+    values.resize(n, T::default());
+    Ok(values)
+}
+
+/// Keys and values of the tokens seen so far: for each layer and key head a row of `head_dim` values per position, room for
+/// `context` positions reserved. Memory is touched only as positions come.
+pub(super) struct Cache {
+    pub keys: Vec<Vec<f32>>,
+    pub values: Vec<Vec<f32>>,
+}
+
+impl Cache {
+    fn new(config: &ModelConfig, context: usize) -> Result<Self, RuntimeError> {
+        const WHAT: &str = "the key-value cache";
+        let heads = config.num_hidden_layers * config.num_key_value_heads;
+        let row = product(WHAT, context, config.head_dim)?;
+        let make = || {
+            let mut all = Vec::new();
+            all.try_reserve_exact(heads).map_err(|_| no_memory(WHAT, heads))?;
+            for _ in 0..heads {
+                let mut rows = Vec::new();
+                rows.try_reserve_exact(row).map_err(|_| no_memory(WHAT, row))?;
+                all.push(rows);
+            }
+            Ok::<_, RuntimeError>(all)
+        };
+        Ok(Self {
+            keys: make()?,
+            values: make()?,
+        })
+    }
+
+    /// Keeps the first `values` values of each row of positions.
+    pub fn truncate(&mut self, values: usize) {
+        for rows in self.keys.iter_mut().chain(&mut self.values) {
+            rows.truncate(values);
+        }
+    }
+}
+
+/// Everything that a forward pass writes; `T` is the tokens of a chunk.
+pub(super) struct Buffers {
+    pub cache: Cache,
+    /// `[context, head_dim / 2]`
+    pub cos: Vec<f32>,
+    /// `[context, head_dim / 2]`
+    pub sin: Vec<f32>,
+    /// The residual stream, `[T, hidden_size]`.
+    pub x: Vec<f32>,
+    /// A normed input of linears, `[T, widest]`.
+    pub normed: Vec<f32>,
+    /// The same as bytes, `[T, widest]`.
+    pub bytes: Vec<i8>,
+    /// `[T]`
+    pub scales: Vec<f32>,
+    /// Results of q, k, v or of gate, up, `[T, rows]` each, one after the other.
+    pub stacked: Vec<f32>,
+    /// Results of attention or of the activation function, `[T, query_size or intermediate_size]`.
+    pub mixed: Vec<f32>,
+    /// What is added to the residual stream, `[T, hidden_size]`.
+    pub branch: Vec<f32>,
+    /// As long as the longest product over several tokens; empty where no product is cut in pieces.
+    pub tile: Vec<f32>,
+    /// `[logit_rows, vocab_size]`
+    pub logits: Vec<f32>,
+    /// One for each piece that the executor may make.
+    pub scratch: Vec<Scratch>,
+}
+
+/// Values of each buffer.
+struct Lengths {
+    widest: usize,
+    stacked: usize,
+    mixed: usize,
+    tile: usize,
+    logits: usize,
+    panel: usize,
+}
+
+impl Lengths {
+    fn new(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<Self, RuntimeError> {
+        const WHAT: &str = "the buffers of a chunk";
+        let gates = if config.feed_forward == FeedForward::Relu2 {
+            1
+        } else {
+            2
+        };
+        let attention = config.query_size() + 2 * config.key_value_size();
+        let stacked = product(WHAT, options.chunk, attention.max(gates * config.intermediate_size))?;
+        let logits = product("the logits", options.logit_rows, config.vocab_size)?;
+        let mut tile = 0;
+        if pieces > 1 && options.chunk > 1 {
+            tile = stacked.max(product(WHAT, options.chunk, config.hidden_size)?);
+            if options.logit_rows > 1 {
+                tile = tile.max(logits);
+            }
+        }
+        let widest = PackedModel::widest_input(config);
+        Ok(Self {
+            widest: product(WHAT, options.chunk, widest)?,
+            stacked,
+            mixed: product(WHAT, options.chunk, config.query_size().max(config.intermediate_size))?,
+            tile,
+            logits,
+            panel: if options.chunk > linear::FEW_TOKENS {
+                ternary_gemm::scratch_len(widest)
+            } else {
+                0
+            },
+        })
+    }
+}
+
+impl Buffers {
+    pub fn new(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<Self, RuntimeError> {
+        const WHAT: &str = "the buffers of a chunk";
+        let lengths = Lengths::new(config, options, pieces)?;
+        let table = product("the rotary table", options.context, config.head_dim / 2)?;
+        let hidden = product(WHAT, options.chunk, config.hidden_size)?;
+        let (mut cos, mut sin) = (zeros("the rotary table", table)?, zeros("the rotary table", table)?);
+        rope::rope_table(config.rope_theta, config.head_dim, 0, &mut cos, &mut sin);
+        let mut scratch = Vec::with_capacity(pieces);
+        for _ in 0..pieces {
+            scratch.push(Scratch {
+                sums: zeros("scratch", linear::sums_len(options.chunk))?,
+                panel: zeros("scratch", lengths.panel)?,
+                scores: zeros("scratch", options.context)?,
+            });
+        }
+        Ok(Self {
+            cache: Cache::new(config, options.context)?,
+            cos,
+            sin,
+            x: zeros(WHAT, hidden)?,
+            normed: zeros(WHAT, lengths.widest)?,
+            bytes: zeros(WHAT, lengths.widest)?,
+            scales: zeros(WHAT, options.chunk)?,
+            stacked: zeros(WHAT, lengths.stacked)?,
+            mixed: zeros(WHAT, lengths.mixed)?,
+            branch: zeros(WHAT, hidden)?,
+            tile: zeros(WHAT, lengths.tile)?,
+            logits: zeros("the logits", lengths.logits)?,
+            scratch,
+        })
+    }
+
+    /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
+    pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<usize, RuntimeError> {
+        let lengths = Lengths::new(config, options, pieces)?;
+        let cache = 2 * config.num_hidden_layers as u128 * config.key_value_size() as u128 * options.context as u128;
+        let table = options.context as u128 * config.head_dim as u128;
+        let chunk = options.chunk as u128 * (2 * config.hidden_size as u128 + 1);
+        let shared = [
+            lengths.widest,
+            lengths.stacked,
+            lengths.mixed,
+            lengths.tile,
+            lengths.logits,
+        ];
+        let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
+        let each = 4 * (linear::sums_len(options.chunk) as u128 + options.context as u128) + lengths.panel as u128;
+        let total = 4 * (cache + table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
+        usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
+    }
+}
+
+/// The bytes of `xq` for `tokens` tokens of `cols` values.
+pub(super) fn quantized_len(tokens: usize, cols: usize) -> usize {
+    tokens * t2::padded_cols(cols)
+}

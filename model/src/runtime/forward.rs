@@ -1,0 +1,292 @@
+//! The forward pass of a chunk of tokens: the block of ARCHITECTURE.md §2.3, each token by the same operations whatever the
+//! chunk, so that prefill, decode and a resumed cache agree bit for bit.
+
+use onebit_kernels_cpu::{Isa, activation, attention, elementwise, quantize, rms_norm, rope, t2};
+
+use super::buffers::{Buffers, Cache, quantized_len};
+use super::executor::Executor;
+use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
+use super::weights::{Block, Linear, PackedModel};
+use crate::config::FeedForward;
+
+/// One pass: a model, the machine, and the place of the chunk in the context.
+pub(super) struct Pass<'a, E> {
+    pub model: &'a PackedModel,
+    pub exec: &'a E,
+    pub isa: Isa,
+    /// Position of the chunk's first token.
+    pub first: usize,
+    pub tokens: usize,
+}
+
+impl<E: Executor> Pass<'_, E> {
+    /// Runs all blocks: `buffers.x` holds the residual stream afterwards, and the cache the chunk's keys and values.
+    pub fn blocks(&self, ids: &[u32], buffers: &mut Buffers) {
+        let hidden = self.model.config.hidden_size;
+        for (&id, x) in ids.iter().zip(buffers.x.chunks_exact_mut(hidden)) {
+            self.model.embedding.copy_row(id as usize, x);
+        }
+        for (layer, block) in self.model.blocks.iter().enumerate() {
+            self.attention(layer, block, buffers);
+            self.feed_forward(block, buffers);
+        }
+    }
+
+    /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`.
+    pub fn logits(&self, from: usize, count: usize, buffers: &mut Buffers) {
+        let (hidden, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
+        let x = &buffers.x[from * hidden..(from + count) * hidden];
+        let normed = &mut buffers.normed[..count * hidden];
+        self.norm(x, &self.model.norm, normed);
+        let input = Input {
+            tokens: count,
+            float: normed,
+            bytes: &[],
+            scales: &[],
+        };
+        linear::multiply(
+            self.exec,
+            self.isa,
+            &[Matrix::Float(self.model.head())],
+            input,
+            &mut buffers.logits[..count * vocab],
+            &mut buffers.tile,
+            &mut buffers.scratch,
+        );
+    }
+
+    fn attention(&self, layer: usize, block: &Block, buffers: &mut Buffers) {
+        let config = &self.model.config;
+        let (tokens, hidden, dim) = (self.tokens, config.hidden_size, config.head_dim);
+        let (query, key_value) = (config.query_size(), config.key_value_size());
+        let Buffers {
+            cache,
+            cos,
+            sin,
+            x,
+            normed,
+            bytes,
+            scales,
+            stacked,
+            mixed,
+            branch,
+            tile,
+            scratch,
+            ..
+        } = buffers;
+
+        let normed = &mut normed[..tokens * hidden.max(query)];
+        self.norm(&x[..tokens * hidden], &block.input_norm, &mut normed[..tokens * hidden]);
+        let stacked = &mut stacked[..tokens * (query + 2 * key_value)];
+        let input = &normed[..tokens * hidden];
+        self.project(
+            &[&block.q, &block.k, &block.v],
+            input,
+            bytes,
+            scales,
+            stacked,
+            tile,
+            scratch,
+        );
+
+        let (q, rest) = stacked.split_at_mut(tokens * query);
+        let (k, v) = rest.split_at_mut(tokens * key_value);
+        let table = self.first * dim / 2..(self.first + tokens) * dim / 2;
+        let (cos, sin) = (&cos[table.clone()], &sin[table]);
+        // `mixed` is free until attention writes it, and holds a head's values before they are normed.
+        self.turn(q, config.num_attention_heads, block.q_norm.as_deref(), cos, sin, mixed);
+        self.turn(k, config.num_key_value_heads, block.k_norm.as_deref(), cos, sin, mixed);
+        let heads = config.num_key_value_heads;
+        for (k, v) in k.chunks_exact(dim * heads).zip(v.chunks_exact(dim * heads)) {
+            for head in 0..heads {
+                let at = head * dim..(head + 1) * dim;
+                cache.keys[layer * heads + head].extend_from_slice(&k[at.clone()]);
+                cache.values[layer * heads + head].extend_from_slice(&v[at]);
+            }
+        }
+
+        let mixed = &mut mixed[..tokens * query];
+        self.attend(layer, q, cache, mixed, scratch);
+        let input: &[f32] = match &block.attn_sub_norm {
+            Some(w) => {
+                let normed = &mut normed[..tokens * query];
+                self.norm(mixed, w, normed);
+                normed
+            }
+            None => mixed,
+        };
+        let branch = &mut branch[..tokens * hidden];
+        self.project(&[&block.o], input, bytes, scales, branch, tile, scratch);
+        self.add(branch, x);
+    }
+
+    /// Norms (with `w`) and rotates the heads of `x`, `[tokens, heads · head_dim]`.
+    fn turn(&self, x: &mut [f32], heads: usize, w: Option<&[f32]>, cos: &[f32], sin: &[f32], spare: &mut [f32]) {
+        let dim = self.model.config.head_dim;
+        if let Some(w) = w {
+            let spare = &mut spare[..x.len()];
+            spare.copy_from_slice(x);
+            self.norm(spare, w, x);
+        }
+        let (row, half) = (heads * dim, dim / 2);
+        self.exec.rows(x, self.chunk(4 * row) * row, |first, x| {
+            let table = first / row * half..(first + x.len()) / row * half;
+            rope::rope(self.isa, x, heads, dim, &cos[table.clone()], &sin[table], false);
+        });
+    }
+
+    /// Attention of every query and head over the positions up to its own.
+    fn attend(&self, layer: usize, q: &[f32], cache: &Cache, out: &mut [f32], scratch: &mut [Scratch]) {
+        let config = &self.model.config;
+        let (dim, heads, kv_heads) = (config.head_dim, config.num_attention_heads, config.num_key_value_heads);
+        let units = self.tokens * heads;
+        let work = (8 * dim * units).saturating_mul(self.first + self.tokens);
+        let chunk = units.div_ceil(self.exec.pieces(work));
+        self.exec.zip(out, chunk * dim, scratch, 1, |first, out, scratch| {
+            let [scratch, ..] = scratch else { return };
+            for (i, out) in out.chunks_exact_mut(dim).enumerate() {
+                let unit = first / dim + i;
+                let (token, head) = (unit / heads, unit % heads);
+                let row = layer * kv_heads + head / (heads / kv_heads);
+                attention::attend(
+                    self.isa,
+                    &q[unit * dim..(unit + 1) * dim],
+                    &cache.keys[row],
+                    &cache.values[row],
+                    dim,
+                    self.first + token + 1,
+                    out,
+                    &mut scratch.scores,
+                );
+            }
+        });
+    }
+
+    fn feed_forward(&self, block: &Block, buffers: &mut Buffers) {
+        let config = &self.model.config;
+        let (tokens, hidden, inner) = (self.tokens, config.hidden_size, config.intermediate_size);
+        let Buffers {
+            x,
+            normed,
+            bytes,
+            scales,
+            stacked,
+            mixed,
+            branch,
+            tile,
+            scratch,
+            ..
+        } = buffers;
+
+        let normed = &mut normed[..tokens * hidden.max(inner)];
+        self.norm(
+            &x[..tokens * hidden],
+            &block.post_attention_norm,
+            &mut normed[..tokens * hidden],
+        );
+        let input = &normed[..tokens * hidden];
+        let mixed = &mut mixed[..tokens * inner];
+        let chunk = self.chunk(12 * inner) * inner;
+        match &block.gate {
+            Some(gate) => {
+                let stacked = &mut stacked[..2 * tokens * inner];
+                self.project(&[gate, &block.up], input, bytes, scales, stacked, tile, scratch);
+                let (g, u) = stacked.split_at(tokens * inner);
+                self.exec.rows(mixed, chunk, |first, out| {
+                    let (g, u) = (&g[first..first + out.len()], &u[first..first + out.len()]);
+                    match config.feed_forward {
+                        FeedForward::SwiGlu => activation::swiglu(self.isa, g, u, out),
+                        _ => activation::relu2_gate(self.isa, g, u, out),
+                    }
+                });
+            }
+            None => {
+                let up = &mut stacked[..tokens * inner];
+                self.project(&[&block.up], input, bytes, scales, up, tile, scratch);
+                self.exec.rows(mixed, chunk, |first, out| {
+                    activation::relu2(self.isa, &up[first..first + out.len()], out);
+                });
+            }
+        }
+        let input: &[f32] = match &block.ffn_sub_norm {
+            Some(w) => {
+                let normed = &mut normed[..tokens * inner];
+                self.norm(mixed, w, normed);
+                normed
+            }
+            None => mixed,
+        };
+        let branch = &mut branch[..tokens * hidden];
+        self.project(&[&block.down], input, bytes, scales, branch, tile, scratch);
+        self.add(branch, x);
+    }
+
+    /// Tokens of a piece of a phase that touches `bytes` bytes a token.
+    fn chunk(&self, bytes: usize) -> usize {
+        self.tokens
+            .div_ceil(self.exec.pieces(bytes.saturating_mul(self.tokens)))
+    }
+
+    /// RMSNorm of rows of `w.len()` values.
+    fn norm(&self, x: &[f32], w: &[f32], out: &mut [f32]) {
+        let rows = (out.len() / w.len()).div_ceil(self.exec.pieces(8 * out.len()));
+        self.exec.rows(out, rows * w.len(), |first, out| {
+            rms_norm::rms_norm(
+                self.isa,
+                &x[first..first + out.len()],
+                w,
+                self.model.config.rms_norm_eps,
+                out,
+            );
+        });
+    }
+
+    /// `x += c · branch`, `c` the factor of residual scaling.
+    fn add(&self, branch: &[f32], x: &mut [f32]) {
+        let scale = self.model.config.residual_scale();
+        let row = self.model.config.hidden_size;
+        self.exec
+            .rows(&mut x[..branch.len()], self.chunk(12 * row) * row, |first, x| {
+                elementwise::axpy(self.isa, scale, &branch[first..first + x.len()], x);
+            });
+    }
+
+    /// Products of the same input with up to three linears, one after the other in `out`; the input is quantised once if any of
+    /// them takes bytes.
+    fn project(
+        &self,
+        linears: &[&Linear],
+        x: &[f32],
+        bytes: &mut [i8],
+        scales: &mut [f32],
+        out: &mut [f32],
+        tile: &mut [f32],
+        scratch: &mut [Scratch],
+    ) {
+        let Some(first) = linears.first() else { return };
+        let mut stack = [Matrix::Linear(first); MAX_STACK];
+        for (matrix, linear) in stack.iter_mut().zip(linears) {
+            *matrix = Matrix::Linear(linear);
+        }
+        let cols = first.cols();
+        let bytes = &mut bytes[..quantized_len(self.tokens, cols)];
+        let scales = &mut scales[..self.tokens];
+        if linears.iter().any(|linear| linear.is_quantized()) {
+            let padded = t2::padded_cols(cols);
+            let chunk = self.chunk(5 * cols);
+            self.exec
+                .zip(bytes, chunk * padded, scales, chunk, |first, bytes, scales| {
+                    let token = first / padded;
+                    let x = &x[token * cols..(token + scales.len()) * cols];
+                    quantize::absmax_i8(self.isa, x, cols, bytes, padded, scales);
+                });
+        }
+        let input = Input {
+            tokens: self.tokens,
+            float: x,
+            bytes,
+            scales,
+        };
+        linear::multiply(self.exec, self.isa, &stack[..linears.len()], input, out, tile, scratch);
+    }
+}

@@ -1,0 +1,267 @@
+//! Products of the forward pass: several matrices over one input, cut by output row.
+//!
+//! The matrices are taken as one stack (q over k over v, gate over up), so that a phase forks once:
+//!
+//! ```text
+//! stack rows   0 ……………… q ……………… | … k … | … v …            pieces cut anywhere at multiples of 4 rows
+//! out          [tokens, q rows] [tokens, k rows] [tokens, v rows]
+//! ```
+//!
+//! For one token a piece of the stack is a piece of `out`. For several, a piece computes `[tokens, its rows]` into a tile, and
+//! the tiles are then laid out token by token. Rows are always computed by the same chain of operations, so neither the cut
+//! nor the number of tokens changes a bit.
+
+use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, t2, ternary_gemm, ternary_gemv};
+
+use alloc::vec::Vec;
+
+use super::executor::Executor;
+use super::weights::{FloatMatrix, FloatValues, Linear};
+
+/// Up to this many tokens packed weights are read in place; from there on they are opened into a panel.
+pub(super) const FEW_TOKENS: usize = 3;
+/// Rows of a panel.
+const PANEL_ROWS: usize = 64;
+/// Least number of integer sums that a piece holds: for one token, the rows of a call of the GEMV.
+const LEAST_SUMS: usize = 256;
+/// Most matrices over one input.
+pub(super) const MAX_STACK: usize = 3;
+
+/// What one thread needs beside its piece of the output.
+pub(super) struct Scratch {
+    /// `[tokens, rows of a panel]`.
+    pub sums: Vec<i32>,
+    /// An opened panel of packed weights.
+    pub panel: Vec<u8>,
+    /// `[positions]`, attention weights of one head.
+    pub scores: Vec<f32>,
+}
+
+/// Length of [`Scratch::sums`] for up to `tokens` tokens.
+pub(super) fn sums_len(tokens: usize) -> usize {
+    (PANEL_ROWS * tokens).max(LEAST_SUMS)
+}
+
+/// The input of a product, `[tokens, cols]`.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub tokens: usize,
+    pub float: &'a [f32],
+    /// `[tokens, padded_cols]`; read by quantised matrices only.
+    pub bytes: &'a [i8],
+    /// `[tokens]`
+    pub scales: &'a [f32],
+}
+
+/// A matrix of a stack.
+#[derive(Clone, Copy)]
+pub(super) enum Matrix<'a> {
+    Linear(&'a Linear),
+    Float(&'a FloatMatrix),
+}
+
+impl Matrix<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Matrix::Linear(linear) => linear.rows(),
+            Matrix::Float(matrix) => matrix.rows,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Matrix::Linear(linear) => linear.bytes(),
+            Matrix::Float(matrix) => matrix.values.bytes(),
+        }
+    }
+
+    /// Rows `lo..hi` of the product into `out`, `[tokens, hi - lo]`.
+    fn multiply(&self, isa: Isa, lo: usize, hi: usize, x: Input<'_>, out: &mut [f32], scratch: &mut Scratch) {
+        match *self {
+            Matrix::Linear(Linear::Ternary {
+                cols, packed, scale, ..
+            }) => {
+                ternary(isa, packed, *cols, *scale, lo, hi, x, out, scratch);
+            }
+            Matrix::Linear(Linear::Int8 {
+                cols, values, steps, ..
+            }) => {
+                integers(isa, values, *cols, steps, lo, hi, x, out, scratch);
+            }
+            Matrix::Linear(Linear::Float(matrix)) | Matrix::Float(matrix) => {
+                let at = lo * matrix.cols..hi * matrix.cols;
+                match &matrix.values {
+                    FloatValues::F32(w) => dense_gemv::gemv_f32(isa, &w[at], x.float, x.tokens, out),
+                    FloatValues::F16(w) => dense_gemv::gemv_f16(isa, &w[at], x.float, x.tokens, out),
+                    FloatValues::Bf16(w) => dense_gemv::gemv_bf16(isa, &w[at], x.float, x.tokens, out),
+                }
+            }
+        }
+    }
+}
+
+/// Rows whose sums fit in `scratch`, whole panels where possible.
+fn rows_at_once(sums: usize, tokens: usize) -> usize {
+    (sums / tokens) / PANEL_ROWS * PANEL_ROWS
+}
+
+fn ternary(
+    isa: Isa,
+    packed: &[u8],
+    cols: usize,
+    gamma: f32,
+    lo: usize,
+    hi: usize,
+    x: Input<'_>,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (width, group, stride) = (hi - lo, t2::group_bytes(cols), t2::padded_cols(cols));
+    let step = rows_at_once(scratch.sums.len(), x.tokens);
+    // Packed rows come in groups of four, so a cut inside a group computes its first rows again.
+    let mut start = lo / t2::GROUP_ROWS * t2::GROUP_ROWS;
+    while start < hi {
+        let end = (start + step).min(hi);
+        let rows = end - start;
+        let w = &packed[start / t2::GROUP_ROWS * group..end.div_ceil(t2::GROUP_ROWS) * group];
+        let sums = &mut scratch.sums[..rows * x.tokens];
+        if x.tokens <= FEW_TOKENS {
+            for (xq, sums) in x.bytes.chunks_exact(stride).zip(sums.chunks_exact_mut(rows)) {
+                ternary_gemv::ternary_gemv(isa, w, cols, xq, sums);
+            }
+        } else {
+            ternary_gemm::ternary_gemm(isa, w, rows, cols, x.bytes, x.tokens, sums, &mut scratch.panel);
+        }
+        let first = start.max(lo);
+        for ((sums, s), out) in sums.chunks_exact(rows).zip(x.scales).zip(out.chunks_exact_mut(width)) {
+            let factor = gamma / s;
+            for (y, &sum) in out[first - lo..].iter_mut().zip(&sums[first - start..]) {
+                *y = sum as f32 * factor;
+            }
+        }
+        start = end;
+    }
+}
+
+fn integers(
+    isa: Isa,
+    values: &[i8],
+    cols: usize,
+    steps: &[f32],
+    lo: usize,
+    hi: usize,
+    x: Input<'_>,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (width, stride) = (hi - lo, t2::padded_cols(cols));
+    let mut start = lo;
+    while start < hi {
+        // The rows meet every token while they are in the cache.
+        let end = (start + PANEL_ROWS).min(hi);
+        let sums = &mut scratch.sums[..end - start];
+        for ((xq, s), out) in x
+            .bytes
+            .chunks_exact(stride)
+            .zip(x.scales)
+            .zip(out.chunks_exact_mut(width))
+        {
+            int8_gemv::int8_gemv(isa, &values[start * cols..end * cols], cols, &xq[..cols], sums);
+            for ((y, &sum), step) in out[start - lo..].iter_mut().zip(&*sums).zip(&steps[start..]) {
+                *y = sum as f32 * (step / s);
+            }
+        }
+        start = end;
+    }
+}
+
+/// Calls `f(matrix, first row, end row)`, rows counted within the matrix, for each matrix that rows `lo..hi` of the stack touch.
+fn segments(stack: &[Matrix<'_>], lo: usize, hi: usize, mut f: impl FnMut(usize, usize, usize)) {
+    let mut base = 0;
+    for (i, matrix) in stack.iter().enumerate() {
+        let end = base + matrix.rows();
+        let (a, b) = (lo.max(base), hi.min(end));
+        if a < b {
+            f(i, a - base, b - base);
+        }
+        base = end;
+    }
+}
+
+/// `out = x · stackᵀ`, the results of the matrices one after the other, each `[tokens, rows]`. `tile` is as long as `out`
+/// if there are several tokens and several pieces, and is not read otherwise.
+pub(super) fn multiply<E: Executor>(
+    exec: &E,
+    isa: Isa,
+    stack: &[Matrix<'_>],
+    x: Input<'_>,
+    out: &mut [f32],
+    tile: &mut [f32],
+    scratch: &mut [Scratch],
+) {
+    let tokens = x.tokens;
+    let rows: usize = stack.iter().map(Matrix::rows).sum();
+    let bytes: usize = stack.iter().map(Matrix::bytes).sum();
+    let pieces = exec.pieces(bytes.saturating_mul(tokens));
+    let unit = if tokens > FEW_TOKENS {
+        PANEL_ROWS
+    } else {
+        t2::GROUP_ROWS
+    };
+    let piece_rows = rows.div_ceil(pieces).next_multiple_of(unit);
+    let piece = |first: usize, out: &mut [f32], scratch: &mut [Scratch]| {
+        let lo = first / tokens;
+        let mut rest = out;
+        segments(stack, lo, lo + rest.len() / tokens, |i, a, b| {
+            let (block, after) = core::mem::take(&mut rest).split_at_mut((b - a) * tokens);
+            if let [scratch, ..] = &mut *scratch {
+                stack[i].multiply(isa, a, b, x, block, scratch);
+            }
+            rest = after;
+        });
+    };
+    if tokens == 1 || piece_rows >= rows {
+        return exec.zip(out, piece_rows * tokens, scratch, 1, piece);
+    }
+    let tile = &mut tile[..out.len()];
+    exec.zip(tile, piece_rows * tokens, scratch, 1, piece);
+    lay_out(exec, stack, tokens, piece_rows, tile, out);
+}
+
+/// From tiles, `[tokens, rows of a piece's part of a matrix]` one after the other, to `[tokens, rows]` for each matrix.
+fn lay_out<E: Executor>(
+    exec: &E,
+    stack: &[Matrix<'_>],
+    tokens: usize,
+    piece_rows: usize,
+    tile: &[f32],
+    out: &mut [f32],
+) {
+    let total = out.len() / tokens;
+    let mut rest = out;
+    for (wanted, matrix) in stack.iter().enumerate() {
+        let rows = matrix.rows();
+        let (part, after) = core::mem::take(&mut rest).split_at_mut(rows * tokens);
+        rest = after;
+        let chunk = tokens.div_ceil(exec.pieces(size_of_val(part)));
+        exec.rows(part, chunk * rows, |first, part| {
+            let token = first / rows;
+            for lo in (0..total).step_by(piece_rows) {
+                let mut at = lo * tokens;
+                segments(stack, lo, (lo + piece_rows).min(total), |i, a, b| {
+                    let width = b - a;
+                    if i == wanted {
+                        let block = &tile[at..at + width * tokens];
+                        for (out, from) in part
+                            .chunks_exact_mut(rows)
+                            .zip(block[token * width..].chunks_exact(width))
+                        {
+                            out[a..b].copy_from_slice(from);
+                        }
+                    }
+                    at += width * tokens;
+                });
+            }
+        });
+    }
+}

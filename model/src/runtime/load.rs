@@ -1,0 +1,395 @@
+//! Putting a model together from its tensors: float master weights are quantised on the way in, packed ones are taken as
+//! they are.
+
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use half::{bf16, f16};
+use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
+
+use super::RuntimeError;
+use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
+use crate::config::{LinearKind, LinearMode, ModelConfig};
+
+/// Weights whose magnitudes are summed before the sum goes on: the training side cuts there too, so that both find the
+/// same γ to the last bit.
+const SUM_BLOCK: usize = 1 << 16;
+
+/// A tensor in one of the forms in which a file may hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorSource {
+    /// Float values, row by row. A linear in a quantised mode is quantised from them.
+    Float(FloatValues),
+    /// A ternary or binary linear as −1, 0, 1, row by row, and γ.
+    Trits {
+        /// `[rows, cols]`.
+        values: Vec<i8>,
+        /// γ.
+        scale: f32,
+    },
+    /// A ternary or binary linear packed as [`t2`], and γ.
+    Packed {
+        /// `t2::bytes(rows, cols)` bytes.
+        bytes: Vec<u8>,
+        /// γ.
+        scale: f32,
+    },
+    /// A linear in mode `int8` or `int4`.
+    Integers {
+        /// `[rows, cols]`, within ±127 or ±7.
+        values: Vec<i8>,
+        /// A step for each row.
+        steps: Vec<f32>,
+    },
+}
+
+impl TensorSource {
+    fn form(&self) -> &'static str {
+        match self {
+            Self::Float(_) => "float values",
+            Self::Trits { .. } | Self::Packed { .. } => "ternary weights with one scale",
+            Self::Integers { .. } => "integers with a step for each row",
+        }
+    }
+}
+
+/// The type in which the embedding, the head and the linears in mode `f16` are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatStorage {
+    /// As the file has them.
+    #[default]
+    Stored,
+    /// Four bytes a value.
+    F32,
+    /// Two bytes a value, rounded to nearest.
+    F16,
+    /// Two bytes a value, rounded to nearest.
+    Bf16,
+}
+
+impl FloatStorage {
+    fn apply(self, values: FloatValues) -> FloatValues {
+        match (self, values) {
+            (Self::F32, values) => FloatValues::F32(values.into_f32()),
+            (Self::F16, values @ (FloatValues::F32(_) | FloatValues::Bf16(_))) => {
+                FloatValues::F16(values.into_f32().into_iter().map(f16::from_f32).collect())
+            }
+            (Self::Bf16, values @ (FloatValues::F32(_) | FloatValues::F16(_))) => {
+                FloatValues::Bf16(values.into_f32().into_iter().map(bf16::from_f32).collect())
+            }
+            (_, values) => values,
+        }
+    }
+}
+
+fn check_len(name: &str, expected: usize, found: usize) -> Result<(), RuntimeError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(RuntimeError::TensorLength {
+            name: name.to_string(),
+            expected,
+            found,
+        })
+    }
+}
+
+fn value_error(name: &str, expected: &'static str) -> RuntimeError {
+    RuntimeError::TensorValue {
+        name: name.to_string(),
+        expected,
+    }
+}
+
+fn check_cols(name: &str, cols: usize, limit: usize) -> Result<(), RuntimeError> {
+    if cols <= limit {
+        Ok(())
+    } else {
+        Err(RuntimeError::TooWide {
+            name: name.to_string(),
+            cols,
+            limit,
+        })
+    }
+}
+
+fn check_scale(name: &str, scale: f32) -> Result<(), RuntimeError> {
+    let good = scale.is_finite() && scale > 0.0;
+    if good {
+        Ok(())
+    } else {
+        Err(value_error(name, "a positive, finite scale"))
+    }
+}
+
+/// γ of `w`, as training computes it.
+fn absmean(isa: Isa, w: &[f32]) -> f32 {
+    let sum = w.chunks(SUM_BLOCK).map(|block| quantize::abs_sum(isa, block)).sum();
+    quantize::absmean_scale(sum, w.len())
+}
+
+/// The name, the shape and the mode of the linear that is being built.
+struct LinearSite {
+    name: String,
+    rows: usize,
+    cols: usize,
+    mode: LinearMode,
+}
+
+impl LinearSite {
+    fn form_error(&self, expected: &'static str, found: &TensorSource) -> RuntimeError {
+        RuntimeError::TensorForm {
+            name: self.name.clone(),
+            expected,
+            found: found.form(),
+        }
+    }
+
+    fn build(self, isa: Isa, storage: FloatStorage, source: TensorSource) -> Result<Linear, RuntimeError> {
+        match self.mode {
+            LinearMode::F16 => match source {
+                TensorSource::Float(values) => {
+                    check_len(&self.name, self.rows * self.cols, values.len())?;
+                    let values = storage.apply(values);
+                    Ok(Linear::Float(FloatMatrix {
+                        rows: self.rows,
+                        cols: self.cols,
+                        values,
+                    }))
+                }
+                other => Err(self.form_error("float values", &other)),
+            },
+            LinearMode::Int8 => self.integers(isa, 8, source),
+            LinearMode::Int4 => self.integers(isa, 4, source),
+            LinearMode::Ternary | LinearMode::Binary => self.ternary(isa, source),
+        }
+    }
+
+    /// Float values to be quantised: as many as the shape says, all finite.
+    fn master(&self, isa: Isa, values: FloatValues) -> Result<Vec<f32>, RuntimeError> {
+        check_len(&self.name, self.rows * self.cols, values.len())?;
+        let values = values.into_f32();
+        let finite = elementwise::all_finite(isa, &values);
+        if finite {
+            Ok(values)
+        } else {
+            Err(value_error(&self.name, "finite weights"))
+        }
+    }
+
+    fn ternary(self, isa: Isa, source: TensorSource) -> Result<Linear, RuntimeError> {
+        let (rows, cols) = (self.rows, self.cols);
+        check_cols(&self.name, cols, t2::MAX_COLS)?;
+        let (trits, scale) = match source {
+            TensorSource::Packed { bytes: packed, scale } => {
+                check_len(&self.name, t2::bytes(rows, cols), packed.len())?;
+                check_scale(&self.name, scale)?;
+                if !t2::is_valid(&packed) {
+                    return Err(value_error(&self.name, "codes of -1, 0 and 1 alone"));
+                }
+                return Ok(Linear::Ternary {
+                    rows,
+                    cols,
+                    packed,
+                    scale,
+                });
+            }
+            TensorSource::Trits { values, scale } => (values, scale),
+            TensorSource::Float(values) => {
+                let w = self.master(isa, values)?;
+                let scale = absmean(isa, &w);
+                let mut trits = vec![0; w.len()];
+                match self.mode {
+                    LinearMode::Binary => quantize::binary_i8(isa, &w, &mut trits),
+                    _ => quantize::ternary_i8(isa, &w, scale, &mut trits),
+                }
+                (trits, scale)
+            }
+            other => return Err(self.form_error("float values or ternary weights", &other)),
+        };
+        check_len(&self.name, rows * cols, trits.len())?;
+        check_scale(&self.name, scale)?;
+        if trits.iter().any(|trit| !(-1..=1).contains(trit)) {
+            return Err(value_error(&self.name, "weights of -1, 0 and 1 alone"));
+        }
+        let mut packed = vec![0; t2::bytes(rows, cols)];
+        t2::pack(&trits, rows, cols, &mut packed);
+        Ok(Linear::Ternary {
+            rows,
+            cols,
+            packed,
+            scale,
+        })
+    }
+
+    fn integers(self, isa: Isa, bits: u32, source: TensorSource) -> Result<Linear, RuntimeError> {
+        let (rows, cols) = (self.rows, self.cols);
+        check_cols(&self.name, cols, int8_gemv::MAX_COLS)?;
+        let (values, steps) = match source {
+            TensorSource::Integers { values, steps } => (values, steps),
+            TensorSource::Float(values) => {
+                let w = self.master(isa, values)?;
+                let (mut values, mut steps) = (vec![0; w.len()], vec![0.0; rows]);
+                quantize::int_rowwise(isa, &w, cols, bits, &mut values, &mut steps);
+                (values, steps)
+            }
+            other => return Err(self.form_error("float values or integers with a step for each row", &other)),
+        };
+        check_len(&self.name, rows * cols, values.len())?;
+        check_len(&self.name, rows, steps.len())?;
+        steps.iter().try_for_each(|&step| check_scale(&self.name, step))?;
+        let most: i8 = if bits == 8 { 127 } else { 7 };
+        if values.iter().any(|value| !(-most..=most).contains(value)) {
+            return Err(value_error(&self.name, "integers inside the range of the layer's mode"));
+        }
+        Ok(Linear::Int8 {
+            rows,
+            cols,
+            values,
+            steps,
+        })
+    }
+}
+
+/// Asks for tensors by name and checks them.
+struct Loader<F> {
+    get: F,
+    isa: Isa,
+    storage: FloatStorage,
+}
+
+impl<F> Loader<F> {
+    fn floats<E>(&mut self, name: &str, n: usize) -> Result<FloatValues, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
+        match (self.get)(name)? {
+            TensorSource::Float(values) => {
+                check_len(name, n, values.len())?;
+                Ok(values)
+            }
+            other => {
+                let found = other.form();
+                Err(RuntimeError::TensorForm {
+                    name: name.to_string(),
+                    expected: "float values",
+                    found,
+                }
+                .into())
+            }
+        }
+    }
+
+    fn norm<E>(&mut self, name: &str, n: usize) -> Result<Vec<f32>, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
+        Ok(self.floats(name, n)?.into_f32())
+    }
+
+    fn table<E>(&mut self, name: &str, rows: usize, cols: usize) -> Result<FloatMatrix, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
+        let values = self.floats(name, rows * cols)?;
+        Ok(FloatMatrix {
+            rows,
+            cols,
+            values: self.storage.apply(values),
+        })
+    }
+
+    fn block<E>(&mut self, config: &ModelConfig, layer: usize) -> Result<Block, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
+        let modes = config.layer_modes[layer];
+        let linear = |this: &mut Self, kind: LinearKind| -> Result<Linear, E> {
+            let name = alloc::format!("model.layers.{layer}.{}.weight", kind.module());
+            let (rows, cols) = config.linear_size(kind);
+            let source = (this.get)(&name)?;
+            Ok(LinearSite {
+                name,
+                rows,
+                cols,
+                mode: modes.get(kind),
+            }
+            .build(this.isa, this.storage, source)?)
+        };
+        let norm = |this: &mut Self, suffix: &str, n: usize| -> Result<Vec<f32>, E> {
+            this.norm(&alloc::format!("model.layers.{layer}.{suffix}.weight"), n)
+        };
+        let optional = |this: &mut Self, wanted: bool, suffix: &str, n: usize| -> Result<Option<Vec<f32>>, E> {
+            if wanted {
+                norm(this, suffix, n).map(Some)
+            } else {
+                Ok(None)
+            }
+        };
+        Ok(Block {
+            input_norm: norm(self, "input_layernorm", config.hidden_size)?,
+            q: linear(self, LinearKind::Q)?,
+            k: linear(self, LinearKind::K)?,
+            v: linear(self, LinearKind::V)?,
+            q_norm: optional(self, config.qk_norm, "self_attn.q_norm", config.head_dim)?,
+            k_norm: optional(self, config.qk_norm, "self_attn.k_norm", config.head_dim)?,
+            attn_sub_norm: optional(self, config.sub_norms, "self_attn.attn_sub_norm", config.query_size())?,
+            o: linear(self, LinearKind::O)?,
+            post_attention_norm: norm(self, "post_attention_layernorm", config.hidden_size)?,
+            gate: if config.feed_forward.has_gate() {
+                Some(linear(self, LinearKind::Gate)?)
+            } else {
+                None
+            },
+            up: linear(self, LinearKind::Up)?,
+            ffn_sub_norm: optional(self, config.sub_norms, "mlp.ffn_sub_norm", config.intermediate_size)?,
+            down: linear(self, LinearKind::Down)?,
+        })
+    }
+}
+
+impl PackedModel {
+    /// Builds the model from the tensors that `get` gives by their Hugging Face names
+    /// (`model.layers.0.self_attn.q_proj.weight`), each asked for once, in the order of the forward pass. A linear in a
+    /// quantised mode that comes as float values is quantised here (ARCHITECTURE.md §2.1), so that no more than one matrix is
+    /// in memory in both forms.
+    ///
+    /// # Errors
+    /// Those of `get`; a [`RuntimeError`] if the configuration is not valid or a tensor does not fit it.
+    pub fn from_parts<F, E>(config: ModelConfig, storage: FloatStorage, get: F) -> Result<Self, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
+        config.validate().map_err(RuntimeError::from)?;
+        // Every path gives the same bits, so the fastest will do.
+        let mut loader = Loader {
+            get,
+            isa: Isa::best(),
+            storage,
+        };
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let embedding = loader.table("model.embed_tokens.weight", vocab, hidden)?;
+        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            blocks.push(loader.block(&config, layer)?);
+        }
+        let norm = loader.norm("model.norm.weight", hidden)?;
+        let head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(loader.table("lm_head.weight", vocab, hidden)?),
+        };
+        Ok(Self {
+            config,
+            embedding,
+            blocks,
+            norm,
+            head,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! A conversation with a model: its key-value cache and the memory of its forward passes.
+
+use core::ops::Deref;
+
+use onebit_kernels_cpu::Isa;
+
+use super::RuntimeError;
+use super::buffers::Buffers;
+use super::executor::{Executor, Serial};
+use super::forward::Pass;
+use super::weights::PackedModel;
+use crate::config::ModelConfig;
+
+/// Sizes of a session; they settle its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Tokens that the session holds, prompt and answer; at most the model's `max_position_embeddings`.
+    pub context: usize,
+    /// Tokens that prefill takes at once. More of them share each reading of the weights; 1 needs the least memory.
+    pub chunk: usize,
+    /// Tokens whose logits are computed at once by [`Session::prefill_all`], at most `chunk`.
+    pub logit_rows: usize,
+}
+
+impl SessionOptions {
+    /// A session of `context` tokens for generation: chunks of 64 tokens, logits of one.
+    pub const fn new(context: usize) -> Self {
+        Self {
+            context,
+            chunk: if context < 64 { context } else { 64 },
+            logit_rows: 1,
+        }
+    }
+
+    fn validate(&self, config: &ModelConfig) -> Result<(), RuntimeError> {
+        let limits = [
+            ("context", self.context, config.max_position_embeddings),
+            ("chunk", self.chunk, self.context),
+            ("logit_rows", self.logit_rows, self.chunk),
+        ];
+        match limits
+            .into_iter()
+            .find(|&(_, found, limit)| found == 0 || found > limit)
+        {
+            Some((name, found, limit)) => Err(RuntimeError::Option { name, found, limit }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A sequence being read and written. `M` gives the model (`&PackedModel`, `Arc<PackedModel>`), `E` the threads.
+///
+/// All memory is taken by [`new`](Self::new); no other call allocates. The logits do not depend on the executor, the
+/// instruction set, the chunk or on how the tokens were split over calls (ARCHITECTURE.md §2.2).
+pub struct Session<M, E = Serial> {
+    model: M,
+    executor: E,
+    isa: Isa,
+    options: SessionOptions,
+    buffers: Buffers,
+    position: usize,
+    bytes_per_token: usize,
+}
+
+impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
+    /// Opens an empty session.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Option`] for an option outside its range, [`RuntimeError::OutOfMemory`].
+    pub fn new(model: M, executor: E, isa: Isa, options: SessionOptions) -> Result<Self, RuntimeError> {
+        options.validate(model.config())?;
+        let buffers = Buffers::new(model.config(), &options, executor.max_pieces())?;
+        let bytes_per_token = model.bytes_per_token();
+        Ok(Self {
+            model,
+            executor,
+            isa,
+            options,
+            buffers,
+            position: 0,
+            bytes_per_token,
+        })
+    }
+
+    /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn memory_bytes(config: &ModelConfig, executor: &E, options: &SessionOptions) -> Result<usize, RuntimeError> {
+        options.validate(config)?;
+        Buffers::bytes_needed(config, options, executor.max_pieces())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PackedModel {
+        &self.model
+    }
+
+    /// The session's sizes.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// Tokens held.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Forgets all but the first `position` tokens; no change if fewer are held.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+        self.buffers
+            .cache
+            .truncate(self.position * self.model.config().head_dim);
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Reads `ids` after what is held and returns the logits after the last of them, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]; the session is then
+    /// unchanged.
+    pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.check(ids)?;
+        let last = (ids.len() - 1) / self.options.chunk;
+        for (i, ids) in ids.chunks(self.options.chunk).enumerate() {
+            self.pass(ids, |pass, buffers| {
+                pass.blocks(ids, buffers);
+                if i == last {
+                    pass.logits(ids.len() - 1, 1, buffers);
+                }
+            });
+        }
+        Ok(&self.buffers.logits[..self.model.config().vocab_size])
+    }
+
+    /// Reads `ids` and calls `each(i, logits)` for every one of them in order, with the logits `[vocab_size]` after
+    /// `ids[i]`.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+        self.check(ids)?;
+        let (rows, vocab) = (self.options.logit_rows, self.model.config().vocab_size);
+        let mut index = 0;
+        for ids in ids.chunks(self.options.chunk) {
+            self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
+            for from in (0..ids.len()).step_by(rows) {
+                let count = rows.min(ids.len() - from);
+                // The chunk is in the cache already; only its residual stream is read.
+                self.enter(ids.len(), |pass, buffers| pass.logits(from, count, buffers));
+                for logits in self.buffers.logits.chunks_exact(vocab).take(count) {
+                    each(index, logits);
+                    index += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one token and returns the logits after it, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]; the session is then unchanged.
+    pub fn decode(&mut self, id: u32) -> Result<&[f32], RuntimeError> {
+        self.prefill(&[id])
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
+        let vocab_size = self.model.config().vocab_size;
+        if ids.is_empty() {
+            return Err(RuntimeError::EmptyInput);
+        }
+        let limit = self.options.context;
+        if ids.len() > limit - self.position {
+            return Err(RuntimeError::ContextFull {
+                position: self.position,
+                more: ids.len(),
+                limit,
+            });
+        }
+        match ids.iter().position(|&id| id as usize >= vocab_size) {
+            Some(index) => Err(RuntimeError::UnknownToken {
+                id: ids[index],
+                index,
+                vocab_size,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `f` over the tokens `ids`, which then count as held.
+    fn pass(&mut self, ids: &[u32], f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
+        self.enter(ids.len(), f);
+        self.position += ids.len();
+    }
+
+    fn enter(&mut self, tokens: usize, f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
+        let pass = Pass {
+            model: &*self.model,
+            exec: &self.executor,
+            isa: self.isa,
+            first: self.position,
+            tokens,
+        };
+        let buffers = &mut self.buffers;
+        self.executor
+            .enter(self.bytes_per_token.saturating_mul(tokens), || f(&pass, buffers));
+    }
+}

@@ -1,0 +1,283 @@
+//! The weights of a model as inference reads them.
+
+use alloc::vec::Vec;
+
+use half::{bf16, f16};
+use onebit_kernels_cpu::t2;
+
+use crate::config::ModelConfig;
+
+/// Float values in the type in which they are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FloatValues {
+    /// IEEE single precision.
+    F32(Vec<f32>),
+    /// IEEE half precision.
+    F16(Vec<f16>),
+    /// The upper half of a single.
+    Bf16(Vec<bf16>),
+}
+
+impl FloatValues {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the values.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => 4 * values.len(),
+            Self::F16(values) => 2 * values.len(),
+            Self::Bf16(values) => 2 * values.len(),
+        }
+    }
+
+    /// The values as f32, exactly.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
+        }
+    }
+}
+
+/// A high-precision matrix `[rows, cols]`: embedding, head, or a linear in mode `f16`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FloatMatrix {
+    /// Output values.
+    pub rows: usize,
+    /// Input values.
+    pub cols: usize,
+    /// Row by row.
+    pub values: FloatValues,
+}
+
+impl FloatMatrix {
+    /// Writes row `row` as f32.
+    pub(crate) fn copy_row(&self, row: usize, out: &mut [f32]) {
+        let at = row * self.cols..(row + 1) * self.cols;
+        match &self.values {
+            FloatValues::F32(values) => out.copy_from_slice(&values[at]),
+            FloatValues::F16(values) => out.iter_mut().zip(&values[at]).for_each(|(o, v)| *o = v.to_f32()),
+            FloatValues::Bf16(values) => out.iter_mut().zip(&values[at]).for_each(|(o, v)| *o = v.to_f32()),
+        }
+    }
+}
+
+/// The weights of one linear.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Linear {
+    /// Modes `ternary` and `binary`: `y = (Σ xq·Wq) · γ / s`.
+    Ternary {
+        /// Output values.
+        rows: usize,
+        /// Input values.
+        cols: usize,
+        /// Packed as [`t2`], `t2::bytes(rows, cols)` bytes.
+        packed: Vec<u8>,
+        /// γ.
+        scale: f32,
+    },
+    /// Modes `int8` and `int4` (values in ±7): `y[r] = (Σ xq·Wq) · step[r] / s`.
+    Int8 {
+        /// Output values.
+        rows: usize,
+        /// Input values.
+        cols: usize,
+        /// `[rows, cols]`.
+        values: Vec<i8>,
+        /// A step for each output row.
+        steps: Vec<f32>,
+    },
+    /// Mode `f16`: `y = W·x`, activations not quantised.
+    Float(FloatMatrix),
+}
+
+impl Linear {
+    /// Output values.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Ternary { rows, .. } | Self::Int8 { rows, .. } => *rows,
+            Self::Float(matrix) => matrix.rows,
+        }
+    }
+
+    /// Input values.
+    pub fn cols(&self) -> usize {
+        match self {
+            Self::Ternary { cols, .. } | Self::Int8 { cols, .. } => *cols,
+            Self::Float(matrix) => matrix.cols,
+        }
+    }
+
+    /// Bytes that one product with a vector reads.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Ternary { packed, .. } => packed.len(),
+            Self::Int8 { values, steps, .. } => values.len() + 4 * steps.len(),
+            Self::Float(matrix) => matrix.values.bytes(),
+        }
+    }
+
+    /// Whether the input is quantised to int8.
+    pub fn is_quantized(&self) -> bool {
+        !matches!(self, Self::Float(_))
+    }
+}
+
+/// The weights of one block; `None` where the configuration has no such part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// `[hidden_size]`
+    pub input_norm: Vec<f32>,
+    /// `[hidden_size]`
+    pub post_attention_norm: Vec<f32>,
+    /// `[head_dim]`
+    pub q_norm: Option<Vec<f32>>,
+    /// `[head_dim]`
+    pub k_norm: Option<Vec<f32>>,
+    /// `[heads · head_dim]`, before `o`.
+    pub attn_sub_norm: Option<Vec<f32>>,
+    /// `[intermediate_size]`, before `down`.
+    pub ffn_sub_norm: Option<Vec<f32>>,
+    /// `self_attn.q_proj`
+    pub q: Linear,
+    /// `self_attn.k_proj`
+    pub k: Linear,
+    /// `self_attn.v_proj`
+    pub v: Linear,
+    /// `self_attn.o_proj`
+    pub o: Linear,
+    /// `mlp.gate_proj`; absent under plain ReLU².
+    pub gate: Option<Linear>,
+    /// `mlp.up_proj`
+    pub up: Linear,
+    /// `mlp.down_proj`
+    pub down: Linear,
+}
+
+impl Block {
+    /// The linears in the order in which the block uses them.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.q, &self.k, &self.v, &self.o]
+            .into_iter()
+            .chain(self.gate.as_ref())
+            .chain([&self.up, &self.down])
+    }
+
+    fn norm_values(&self) -> usize {
+        let optional = [&self.q_norm, &self.k_norm, &self.attn_sub_norm, &self.ffn_sub_norm];
+        let optional: usize = optional.into_iter().flatten().map(Vec::len).sum();
+        self.input_norm.len() + self.post_attention_norm.len() + optional
+    }
+}
+
+/// A model ready to run: configuration and packed weights. It never changes, so any number of sessions may share it.
+#[derive(Clone, Debug)]
+pub struct PackedModel {
+    pub(super) config: ModelConfig,
+    pub(super) embedding: FloatMatrix,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: Vec<f32>,
+    pub(super) head: Option<FloatMatrix>,
+}
+
+/// Bytes of a model's weights by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// Linears in modes `ternary` and `binary`, with padding.
+    pub ternary: usize,
+    /// Linears in modes `int8` and `int4`.
+    pub int8: usize,
+    /// Linears in mode `f16`.
+    pub float: usize,
+    /// All norms.
+    pub norms: usize,
+    /// The embedding, which a tied head shares.
+    pub embedding: usize,
+    /// The head, if it is not tied.
+    pub head: usize,
+}
+
+impl WeightBytes {
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head
+    }
+}
+
+impl PackedModel {
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The embedding `[vocab_size, hidden_size]`.
+    pub fn embedding(&self) -> &FloatMatrix {
+        &self.embedding
+    }
+
+    /// The blocks in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The final norm `[hidden_size]`.
+    pub fn norm(&self) -> &[f32] {
+        &self.norm
+    }
+
+    /// The head `[vocab_size, hidden_size]`: a matrix of its own, or the embedding when tied.
+    pub fn head(&self) -> &FloatMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Bytes of the weights by kind.
+    pub fn bytes(&self) -> WeightBytes {
+        let mut bytes = WeightBytes {
+            embedding: self.embedding.values.bytes(),
+            head: self.head.as_ref().map_or(0, |head| head.values.bytes()),
+            norms: 4 * self.norm.len(),
+            ..WeightBytes::default()
+        };
+        for block in &self.blocks {
+            bytes.norms += 4 * block.norm_values();
+            for linear in block.linears() {
+                *match linear {
+                    Linear::Ternary { .. } => &mut bytes.ternary,
+                    Linear::Int8 { .. } => &mut bytes.int8,
+                    Linear::Float(_) => &mut bytes.float,
+                } += linear.bytes();
+            }
+        }
+        bytes
+    }
+
+    /// Bytes of weights that one decode step reads: every block, the head, and one row of the embedding. Divided by the
+    /// speed of memory it is the least time of a token (the key-value cache comes on top).
+    pub fn bytes_per_token(&self) -> usize {
+        let bytes = self.bytes();
+        let row = self.embedding.values.bytes() / self.embedding.rows.max(1);
+        bytes.ternary + bytes.int8 + bytes.float + bytes.norms + self.head().values.bytes() + row
+    }
+
+    /// Most values in a row that a linear may read, a multiple of the packed block.
+    pub(super) fn widest_input(config: &ModelConfig) -> usize {
+        let widest = config
+            .hidden_size
+            .max(config.query_size())
+            .max(config.intermediate_size);
+        t2::padded_cols(widest)
+    }
+}

@@ -1,0 +1,309 @@
+//! The promises of ARCHITECTURE.md §2.2 on random models over every option: prefill, decode, a resumed cache, every
+//! instruction set and every number of threads give the same bits.
+
+mod common;
+
+use common::{bits, config, every_option, random_ids, random_model};
+use onebit_kernels_cpu::Isa;
+use onebit_model::config::{FeedForward, ModelConfig};
+use onebit_model::runtime::{Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions};
+
+const LEN: usize = 21;
+
+fn options(chunk: usize, logit_rows: usize) -> SessionOptions {
+    SessionOptions {
+        context: 32,
+        chunk,
+        logit_rows,
+    }
+}
+
+/// Logits at every position, in bits, through `prefill_all`.
+fn all_logits<E: Executor>(
+    model: &PackedModel,
+    exec: E,
+    isa: Isa,
+    options: SessionOptions,
+    ids: &[u32],
+) -> Vec<Vec<u32>> {
+    let mut session = Session::new(model, exec, isa, options).unwrap();
+    let mut all = Vec::new();
+    session
+        .prefill_all(ids, |i, logits| {
+            assert_eq!(i, all.len());
+            all.push(bits(logits));
+        })
+        .unwrap();
+    assert_eq!(session.position(), ids.len());
+    all
+}
+
+#[test]
+fn prefill_and_decode_agree_bit_for_bit() {
+    for (name, config) in every_option() {
+        let model = random_model(&config, 1, FloatStorage::Stored);
+        let ids = random_ids(config.vocab_size, LEN, 2);
+        let mut session = Session::new(&model, Serial, Isa::best(), options(1, 1)).unwrap();
+        let decoded: Vec<_> = ids.iter().map(|&id| bits(session.decode(id).unwrap())).collect();
+        assert!(
+            decoded.iter().flatten().all(|&b| f32::from_bits(b).is_finite()),
+            "{name}"
+        );
+        assert_ne!(decoded[0], decoded[LEN - 1], "{name}: the logits depend on the input");
+        for (chunk, rows) in [(1, 1), (2, 2), (5, 3), (LEN, 4), (32, 32)] {
+            let all = all_logits(&model, Serial, Isa::best(), options(chunk, rows), &ids);
+            assert_eq!(all, decoded, "{name}, chunks of {chunk}");
+        }
+        // A cache filled by prefill and continued by decode, and the other way round.
+        for split in [1, 7, LEN - 1] {
+            let mut session = Session::new(&model, Serial, Isa::best(), options(8, 1)).unwrap();
+            assert_eq!(
+                bits(session.prefill(&ids[..split]).unwrap()),
+                decoded[split - 1],
+                "{name}, {split}"
+            );
+            for i in split..LEN {
+                assert_eq!(bits(session.decode(ids[i]).unwrap()), decoded[i], "{name}, token {i}");
+            }
+            session.truncate(split);
+            assert_eq!(session.position(), split);
+            assert_eq!(
+                bits(session.prefill(&ids[split..]).unwrap()),
+                decoded[LEN - 1],
+                "{name}, redone from {split}"
+            );
+            session.reset();
+            assert_eq!(
+                bits(session.prefill(&ids).unwrap()),
+                decoded[LEN - 1],
+                "{name}, after a reset"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    for (name, config) in every_option() {
+        let ids = random_ids(config.vocab_size, LEN, 3);
+        for storage in [FloatStorage::F32, FloatStorage::F16, FloatStorage::Bf16] {
+            let model = random_model(&config, 4, storage);
+            let scalar = all_logits(&model, Serial, Isa::SCALAR, options(8, 2), &ids);
+            for isa in Isa::available() {
+                let same = all_logits(&model, Serial, isa, options(8, 2), &ids) == scalar;
+                assert!(same, "{name}, {storage:?}: {} differs from scalar", isa.name());
+            }
+        }
+    }
+    let paths: Vec<_> = Isa::available().map(Isa::name).collect();
+    println!("paths compared: {}", paths.join(", "));
+}
+
+/// Cuts everything into as many pieces as it can, whatever the work, so that small models meet every cut too.
+struct Cut(usize, Pool);
+
+impl Executor for Cut {
+    fn max_pieces(&self) -> usize {
+        self.0
+    }
+    fn pieces(&self, _work: usize) -> usize {
+        self.0
+    }
+    fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
+        self.1.enter(usize::MAX, f)
+    }
+    fn zip<T: Send, U: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        other: &mut [U],
+        other_chunk: usize,
+        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        assert!(out.len().div_ceil(chunk) <= self.0, "more pieces than scratch");
+        self.1.zip(out, chunk, other, other_chunk, f);
+    }
+    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        self.1.rows(out, chunk, f);
+    }
+}
+
+#[test]
+fn threads_and_cuts_change_no_bit() {
+    for (name, config) in every_option() {
+        let model = random_model(&config, 5, FloatStorage::Stored);
+        let ids = random_ids(config.vocab_size, LEN, 6);
+        let serial = all_logits(&model, Serial, Isa::best(), options(9, 4), &ids);
+        for threads in [1, 2, 3, 5] {
+            let exec = || Cut(3 * threads - 2, Pool::new(threads).unwrap());
+            for chunk in [1, 3, 9] {
+                let cut = all_logits(&model, exec(), Isa::best(), options(chunk, chunk.min(4)), &ids);
+                assert!(cut == serial, "{name}, {threads} threads, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pool_cuts_a_larger_model_and_changes_no_bit() {
+    let config = ModelConfig {
+        vocab_size: 3001,
+        hidden_size: 512,
+        intermediate_size: 1400,
+        num_attention_heads: 8,
+        num_key_value_heads: 4,
+        head_dim: 64,
+        ..config()
+    };
+    let model = random_model(&config, 7, FloatStorage::Bf16);
+    assert!(
+        Pool::new(2).unwrap().pieces(model.bytes_per_token()) > 1,
+        "large enough to be cut"
+    );
+    let ids = random_ids(config.vocab_size, LEN, 8);
+    let serial = all_logits(&model, Serial, Isa::best(), options(16, 8), &ids);
+    for threads in [1, 2, 3, 5] {
+        let pool = || Pool::new(threads).unwrap();
+        assert!(
+            all_logits(&model, pool(), Isa::best(), options(16, 8), &ids) == serial,
+            "prefill, {threads} threads"
+        );
+        assert!(
+            all_logits(&model, pool(), Isa::best(), options(1, 1), &ids) == serial,
+            "decode, {threads} threads"
+        );
+    }
+}
+
+#[test]
+fn a_later_token_changes_no_earlier_logit() {
+    for (name, config) in every_option() {
+        let model = random_model(&config, 9, FloatStorage::Stored);
+        let ids = random_ids(config.vocab_size, LEN, 10);
+        let before = all_logits(&model, Serial, Isa::best(), options(32, 32), &ids);
+        for at in [5, LEN - 1] {
+            let mut changed = ids.clone();
+            changed[at] = (ids[at] + 1) % config.vocab_size as u32;
+            let after = all_logits(&model, Serial, Isa::best(), options(32, 32), &changed);
+            assert_eq!(after[..at], before[..at], "{name}");
+            assert_ne!(after[at], before[at], "{name}");
+        }
+    }
+}
+
+#[test]
+fn each_option_changes_the_output() {
+    let base = config();
+    let ids = random_ids(base.vocab_size, LEN, 11);
+    let logits = |config: &ModelConfig| {
+        let model = random_model(config, 12, FloatStorage::Stored);
+        all_logits(&model, Serial, Isa::best(), options(8, 8), &ids)[LEN - 1].clone()
+    };
+    let before = logits(&base);
+    for other in [
+        ModelConfig {
+            qk_norm: true,
+            ..config()
+        },
+        ModelConfig {
+            sub_norms: false,
+            ..config()
+        },
+        ModelConfig {
+            residual_scaling: true,
+            ..config()
+        },
+        ModelConfig {
+            feed_forward: FeedForward::SwiGlu,
+            ..config()
+        },
+        ModelConfig {
+            feed_forward: FeedForward::Relu2,
+            ..config()
+        },
+        ModelConfig {
+            tie_word_embeddings: false,
+            ..config()
+        },
+        ModelConfig {
+            rope_theta: 500.0,
+            ..config()
+        },
+        ModelConfig {
+            rms_norm_eps: 0.5,
+            ..config()
+        },
+    ] {
+        assert_ne!(logits(&other), before, "{other:?}");
+    }
+}
+
+#[test]
+fn errors_leave_the_session_as_it_was() {
+    let config = config();
+    let model = random_model(&config, 13, FloatStorage::Stored);
+    let ids = random_ids(config.vocab_size, 32, 14);
+    let mut session = Session::new(&model, Serial, Isa::best(), options(8, 1)).unwrap();
+    assert_eq!(session.prefill(&[]), Err(RuntimeError::EmptyInput));
+    session.prefill(&ids[..20]).unwrap();
+    let full = RuntimeError::ContextFull {
+        position: 20,
+        more: 13,
+        limit: 32,
+    };
+    assert_eq!(
+        session.prefill(&random_ids(config.vocab_size, 13, 1)),
+        Err(full.clone())
+    );
+    assert_eq!(
+        session.prefill_all(&random_ids(config.vocab_size, 13, 1), |_, _| unreachable!()),
+        Err(full)
+    );
+    let unknown = RuntimeError::UnknownToken {
+        id: 61,
+        index: 1,
+        vocab_size: 61,
+    };
+    assert_eq!(session.prefill(&[3, 61]), Err(unknown));
+    assert_eq!(session.position(), 20);
+    let last = bits(session.prefill(&ids[20..]).unwrap());
+    assert_eq!(
+        session.decode(1),
+        Err(RuntimeError::ContextFull {
+            position: 32,
+            more: 1,
+            limit: 32
+        })
+    );
+    let all = all_logits(&model, Serial, Isa::best(), options(32, 1), &ids);
+    assert_eq!(all[31], last, "refused input left no trace");
+}
+
+#[test]
+fn options_outside_their_range_are_refused() {
+    let model = random_model(&config(), 15, FloatStorage::Stored);
+    for (context, chunk, logit_rows, name) in [
+        (0, 1, 1, "context"),
+        (129, 1, 1, "context"),
+        (8, 9, 1, "chunk"),
+        (8, 0, 1, "chunk"),
+        (8, 4, 5, "logit_rows"),
+    ] {
+        let options = SessionOptions {
+            context,
+            chunk,
+            logit_rows,
+        };
+        match Session::new(&model, Serial, Isa::best(), options).map(|_| ()) {
+            Err(RuntimeError::Option { name: found, .. }) => assert_eq!(found, name),
+            other => panic!("{other:?}"),
+        }
+    }
+    let huge = ModelConfig {
+        max_position_embeddings: 1 << 24,
+        num_hidden_layers: 4096,
+        ..config()
+    };
+    let needed = Session::<&PackedModel>::memory_bytes(&huge, &Serial, &SessionOptions::new(1 << 24)).unwrap();
+    assert!(needed > 4 * 2 * 4096 * 32 * (1 << 24), "{needed}");
+}
