@@ -1,1 +1,364 @@
-//! tokenizer
+//! Text to token ids and back.
+//!
+//! [`Tokenizer`] reads any Hugging Face `tokenizer.json` (through the `tokenizers` crate) and adds what training and
+//! generation need: a fingerprint that ties a corpus and a model to their tokenizer, exact decoding to bytes, streaming
+//! decoding ([`TextStream`]), borders at which a long text can be split without changing its ids ([`Tokenizer::border`]),
+//! and training of new vocabularies: lossless byte-level BPE ([`train_bpe`]) and closed-vocabulary words ([`train_word`]).
+
+mod bpe;
+mod byte_level;
+mod error;
+mod split;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod word;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe};
+pub use error::TokenizerError;
+pub use stream::TextStream;
+pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
+
+/// Result of a tokenizer operation.
+pub type Result<T> = std::result::Result<T, TokenizerError>;
+
+/// Names under which tokenizers keep their end-of-text token, most telling first.
+const EOS_NAMES: [&str; 7] = [
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end|>",
+];
+const BOS_NAMES: [&str; 4] = ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"];
+
+/// A tokenizer with the ids of its special tokens.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The bytes that were loaded; [`Tokenizer::save`] writes these, so that the fingerprint survives.
+    json: Vec<u8>,
+    fingerprint: [u8; 32],
+    vocab_size: usize,
+    /// The bytes of each token, where the decoder is byte-level.
+    bytes: Option<byte_level::ByteTable>,
+    special: HashSet<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("bos", &self.bos)
+            .field("eos", &self.eos)
+            .finish()
+    }
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Read`] and [`TokenizerError::Invalid`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
+        let path = path.as_ref();
+        let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(json, &path.display().to_string())
+    }
+
+    /// Reads a `tokenizer.json` from memory.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Invalid`].
+    pub fn from_bytes(json: impl Into<Vec<u8>>) -> Result<Tokenizer> {
+        Self::parse(json.into(), "the tokenizer")
+    }
+
+    fn parse(json: Vec<u8>, origin: &str) -> Result<Tokenizer> {
+        let invalid = |reason: String| TokenizerError::Invalid {
+            origin: origin.to_owned(),
+            reason,
+        };
+        let value: Value = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| invalid(e.to_string()))?;
+        // A file may carry the truncation and padding of its last use; a corpus must lose and gain nothing.
+        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
+        inner.with_padding(None);
+
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        // An id far above the number of tokens is a broken file, and would size tables and embeddings.
+        if vocab.is_empty() || vocab_size > 4 * vocab.len() + 65_536 {
+            return Err(invalid(format!(
+                "{} tokens, and a highest id of {}",
+                vocab.len(),
+                vocab_size.saturating_sub(1)
+            )));
+        }
+        let bytes = (value["decoder"]["type"] == "ByteLevel").then(|| {
+            let mut strings: Vec<Option<&str>> = vec![None; vocab_size];
+            for (token, &id) in &vocab {
+                strings[id as usize] = Some(token);
+            }
+            byte_level::ByteTable::new(strings.into_iter())
+        });
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, t)| t.special)
+            .map(|(id, _)| id)
+            .collect();
+        let named = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
+        let eos = named(&EOS_NAMES);
+        let bos = template_start(&value)
+            .and_then(|name| inner.token_to_id(name))
+            .or_else(|| named(&BOS_NAMES));
+        let unknown = value["model"]["unk_token"]
+            .as_str()
+            .and_then(|name| inner.token_to_id(name));
+        let fingerprint = fingerprint(&value);
+        Ok(Tokenizer {
+            inner,
+            json,
+            fingerprint,
+            vocab_size,
+            bytes,
+            special,
+            bos,
+            eos,
+            unknown,
+        })
+    }
+
+    /// Writes the `tokenizer.json`: a temporary file beside it, flushed to disk, then renamed.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Write`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let failed = |source| TokenizerError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.partial", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let written = std::fs::File::create(&temporary)
+            .and_then(|mut file| file.write_all(&self.json).and_then(|()| file.sync_all()))
+            .and_then(|()| std::fs::rename(&temporary, path));
+        written.map_err(|source| {
+            let _ = std::fs::remove_file(&temporary);
+            failed(source)
+        })
+    }
+
+    /// The `tokenizer.json` itself.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// blake3 of the JSON with sorted keys and without white space: equal for two files that say the same.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// One more than the highest id: the rows that an embedding needs.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of a token by its spelling in the vocabulary.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The spelling of a token in the vocabulary (byte-level tokens in their printable alphabet).
+    pub fn token_of(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The token that begins a text, if the tokenizer names one (its post-processor's template, or a usual name).
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text or, for word-level tokenizers, a line (by its usual name).
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The token that stands for anything outside the vocabulary.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// Whether `id` is a control token, which [`TextStream`] can leave out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// Whether decoding gives back any text that was encoded: a byte-level decoder, no normaliser, and a token for each
+    /// of the 256 bytes.
+    pub fn is_lossless(&self) -> bool {
+        let all_bytes = || {
+            byte_level::alphabet()
+                .iter()
+                .all(|c| self.id_of(c.encode_utf8(&mut [0; 4])).is_some())
+        };
+        self.bytes.is_some() && self.inner.get_normalizer().is_none() && all_bytes()
+    }
+
+    /// What the tokenizer's normaliser makes of `text` (the text itself if it has none).
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn normalize(&self, text: &str) -> Result<String> {
+        use tokenizers::Normalizer as _;
+        let mut normalized = tokenizers::NormalizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            normalizer
+                .normalize(&mut normalized)
+                .map_err(|e| TokenizerError::Encode { reason: e.to_string() })?;
+        }
+        Ok(normalized.get().to_owned())
+    }
+
+    /// The ids of `text`. No token is added that the text does not hold; special tokens written out in it are
+    /// recognised. A long text is split at safe borders and encoded on all threads, with the same ids.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if text.len() <= 2 * split::PIECE {
+            return self.encode_whole(text);
+        }
+        let pieces = self.split(text, split::PIECE);
+        let ids: Vec<Vec<u32>> = pieces
+            .par_iter()
+            .map(|piece| self.encode_whole(piece))
+            .collect::<Result<_>>()?;
+        Ok(ids.concat())
+    }
+
+    /// The ids of several texts, on all threads.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
+        texts.par_iter().map(|text| self.encode_whole(text.as_ref())).collect()
+    }
+
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| TokenizerError::Encode { reason: e.to_string() })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`, special tokens included; bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownId`] and [`TokenizerError::Decode`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let bytes = self.decode_bytes(ids)?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// The exact bytes of `ids`, special tokens included.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownId`] and [`TokenizerError::Decode`].
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        match &self.bytes {
+            Some(table) => {
+                let mut out = Vec::with_capacity(4 * ids.len());
+                for &id in ids {
+                    out.extend_from_slice(table.get(id).ok_or_else(|| self.unknown_id(id))?);
+                }
+                Ok(out)
+            }
+            None => Ok(self.decode_text(ids)?.into_bytes()),
+        }
+    }
+
+    /// Through the library's decoder, for any scheme; special tokens included.
+    fn decode_text(&self, ids: &[u32]) -> Result<String> {
+        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
+            return Err(self.unknown_id(id));
+        }
+        self.inner
+            .decode(ids, false)
+            .map_err(|e| TokenizerError::Decode { reason: e.to_string() })
+    }
+
+    fn unknown_id(&self, id: u32) -> TokenizerError {
+        TokenizerError::UnknownId {
+            id,
+            vocab_size: self.vocab_size,
+        }
+    }
+
+    /// A decoder for ids that arrive one by one. With `skip_special`, control tokens give no text.
+    pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special)
+    }
+}
+
+/// The special token with which the post-processor's template for a single text begins.
+fn template_start(value: &Value) -> Option<&str> {
+    let post = &value["post_processor"];
+    let inside = post["processors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    std::iter::once(post)
+        .chain(inside)
+        .find_map(|p| p["single"][0]["SpecialToken"]["id"].as_str())
+}
+
+fn fingerprint(value: &Value) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hash_canonical(value, &mut hasher);
+    *hasher.finalize().as_bytes()
+}
+
+/// Feeds `value` to the hash as JSON without white space, the keys of each object sorted by their bytes.
+fn hash_canonical(value: &Value, hasher: &mut blake3::Hasher) {
+    match value {
+        Value::Array(items) => {
+            hasher.update(b"[");
+            for (i, item) in items.iter().enumerate() {
+                hasher.update(if i == 0 { b"" } else { b"," });
+                hash_canonical(item, hasher);
+            }
+            hasher.update(b"]");
+        }
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| key.as_str());
+            hasher.update(b"{");
+            for (i, (key, item)) in entries.into_iter().enumerate() {
+                hasher.update(if i == 0 { b"" } else { b"," });
+                hasher.update(Value::from(key.as_str()).to_string().as_bytes());
+                hasher.update(b":");
+                hash_canonical(item, hasher);
+            }
+            hasher.update(b"}");
+        }
+        scalar => {
+            hasher.update(scalar.to_string().as_bytes());
+        }
+    }
+}

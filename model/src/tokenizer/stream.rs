@@ -1,0 +1,115 @@
+//! Decoding of ids that arrive one by one.
+//!
+//! A character may be spread over several tokens, so a token's text is not always known when it arrives. Byte-level
+//! tokenizers are decoded exactly: bytes are held back until they complete a character. For any other decoder the ids
+//! since the last output are decoded together with the ids before them (which settle spaces at the seam), and what the
+//! longer text adds is new; a text that ends in U+FFFD may still become a character and waits.
+
+use super::{Result, Tokenizer};
+
+/// More ids than any decoder needs for one character (byte fallback spends one id a byte): after so many, a U+FFFD
+/// at the end is the text itself.
+const MOST_PENDING: usize = 4;
+
+/// Turns ids into text as they come; all outputs joined are the text of all ids.
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// Byte-level: the bytes of a character that is not complete.
+    bytes: Vec<u8>,
+    /// Otherwise: ids already output that the next ones are decoded with, then ids that wait.
+    ids: Vec<u32>,
+    settled: usize,
+}
+
+impl<'a> TextStream<'a> {
+    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> TextStream<'a> {
+        TextStream {
+            tokenizer,
+            skip_special,
+            bytes: Vec::new(),
+            ids: Vec::new(),
+            settled: 0,
+        }
+    }
+
+    /// The text that `id` completes; empty while a character is incomplete.
+    ///
+    /// # Errors
+    /// [`super::TokenizerError::UnknownId`] for an id outside the vocabulary; the stream stays as it was.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return Ok(String::new());
+        }
+        match &self.tokenizer.bytes {
+            Some(table) => {
+                self.bytes
+                    .extend_from_slice(table.get(id).ok_or_else(|| self.tokenizer.unknown_id(id))?);
+                Ok(take_complete(&mut self.bytes))
+            }
+            None => {
+                self.ids.push(id);
+                let text = self.take_new(self.ids.len() - self.settled <= MOST_PENDING);
+                if text.is_err() {
+                    self.ids.pop();
+                }
+                text
+            }
+        }
+    }
+
+    /// What is left at the end of the text: an incomplete character is output as U+FFFD.
+    ///
+    /// # Errors
+    /// [`super::TokenizerError::Decode`] from the library's decoder.
+    pub fn finish(mut self) -> Result<String> {
+        match self.tokenizer.bytes {
+            Some(_) => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+            None => self.take_new(false),
+        }
+    }
+
+    fn take_new(&mut self, wait: bool) -> Result<String> {
+        let before = self.tokenizer.decode_text(&self.ids[..self.settled])?;
+        let now = self.tokenizer.decode_text(&self.ids)?;
+        if wait && now.ends_with('\u{fffd}') {
+            return Ok(String::new());
+        }
+        // A decoder may rewrite what it gave before; then only what follows the common part can be added.
+        let common = before.bytes().zip(now.bytes()).take_while(|(a, b)| a == b).count();
+        let text = now[now.floor_char_boundary(common)..].to_owned();
+        if !text.is_empty() {
+            self.ids.drain(..self.settled);
+        }
+        self.settled = self.ids.len();
+        Ok(text)
+    }
+}
+
+/// Takes the complete characters out of `bytes`; sequences that can never become UTF-8 are output as U+FFFD.
+fn take_complete(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut done = 0;
+    while done < bytes.len() {
+        match std::str::from_utf8(&bytes[done..]) {
+            Ok(rest) => {
+                text.push_str(rest);
+                done = bytes.len();
+            }
+            Err(e) => {
+                let valid = done + e.valid_up_to();
+                text.push_str(&String::from_utf8_lossy(&bytes[done..valid]));
+                done = valid;
+                match e.error_len() {
+                    Some(len) => {
+                        text.push('\u{fffd}');
+                        done += len;
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+    bytes.drain(..done);
+    text
+}
