@@ -28,7 +28,7 @@ fn first(n: usize) -> __m256i {
 }
 
 /// # Safety
-/// The CPU has AVX2 and FMA. `a` is good for `kc · MR` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c`
+/// The CPU has AVX2 and FMA. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c`
 /// for reads and writes of `M` rows, `ldc` apart, of the same; if `SHORT`, only `lanes` lanes of the last vector count.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn micro<const M: usize, const V: usize, const SHORT: bool>(
@@ -66,7 +66,7 @@ unsafe fn micro<const M: usize, const V: usize, const SHORT: bool>(
                     acc[i][v] = _mm256_fmadd_ps(x, row[v], acc[i][v]);
                 }
             }
-            a = a.wrapping_add(MR);
+            a = a.wrapping_add(LANES);
             b = b.wrapping_add(b_stride);
         }
         for i in 0..M {
@@ -96,10 +96,16 @@ impl Tile for Avx2 {
 
     #[inline(always)]
     fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(rows <= LANES && cols <= LANES && src.len() >= extent(rows, ld, cols));
+        assert!((1..=LANES).contains(&rows) && (1..=LANES).contains(&cols) && src.len() >= extent(rows, ld, cols));
         assert!(dst.len() >= extent(cols, dst_stride, LANES));
         // SAFETY: the token proves AVX2; the asserts are what the function asks for.
-        unsafe { transpose(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride) }
+        unsafe {
+            if cols == LANES {
+                transpose::<true>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
+            } else {
+                transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
+            }
+        }
     }
 
     #[inline(always)]
@@ -127,31 +133,44 @@ impl Tile for Avx2 {
 /// Eight rows in registers: interleaved by value, by pair, then by half register.
 ///
 /// # Safety
-/// The CPU has AVX2. `src` is good for reading `rows` rows of `cols`, `ld` apart; `dst` for writing `cols` rows of eight,
-/// `dst_stride` apart.
+/// The CPU has AVX2. `src` is good for reading `rows` (not 0) rows of `cols`, `ld` apart; `dst` for writing `cols` rows of eight,
+/// `dst_stride` apart. `WHOLE` says that `cols` is eight.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose(src: *const f32, ld: usize, rows: usize, cols: usize, dst: *mut f32, dst_stride: usize) {
+unsafe fn transpose<const WHOLE: bool>(
+    src: *const f32,
+    ld: usize,
+    rows: usize,
+    cols: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+) {
     let mask = first(cols);
     let mut r = [_mm256_setzero_ps(); 8];
     for i in 0..8 {
-        if i < rows {
-            // SAFETY: row `i` exists and `mask` ends it at `cols`.
-            r[i] = unsafe { _mm256_maskload_ps(src.add(i * ld), mask) };
-        }
+        // Past the last row, its values again: nobody reads those lanes.
+        let from = src.wrapping_add(i.min(rows - 1) * ld);
+        // SAFETY: the row exists and holds `cols` values; the mask ends a short one there.
+        r[i] = unsafe {
+            if WHOLE {
+                _mm256_loadu_ps(from)
+            } else {
+                _mm256_maskload_ps(from, mask)
+            }
+        };
     }
     let mut t = r;
     for i in 0..4 {
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    let t = t.map(|x| _mm256_castps_pd(x));
     // u[4g + c], half l: column 4l + c of rows 4g .. 4g + 4.
     let mut u = r;
     for g in 0..2 {
         for h in 0..2 {
-            u[4 * g + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(t[4 * g + h], t[4 * g + h + 2]));
-            u[4 * g + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(t[4 * g + h], t[4 * g + h + 2]));
+            let (x, y) = (_mm256_castps_pd(t[4 * g + h]), _mm256_castps_pd(t[4 * g + h + 2]));
+            u[4 * g + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+            u[4 * g + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
         }
     }
     for c in 0..4 {
@@ -159,7 +178,7 @@ unsafe fn transpose(src: *const f32, ld: usize, rows: usize, cols: usize, dst: *
         r[4 + c] = _mm256_permute2f128_ps::<0x31>(u[c], u[4 + c]);
     }
     for j in 0..8 {
-        if j < cols {
+        if WHOLE || j < cols {
             // SAFETY: row `j` of `dst` exists and holds eight values.
             unsafe { _mm256_storeu_ps(dst.add(j * dst_stride), r[j]) };
         }

@@ -22,7 +22,7 @@ macro_rules! rows {
 static MICRO: [[Micro; VECS]; MR] = rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
 /// # Safety
-/// The CPU has AVX-512 F. `a` is good for `kc · MR` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c` for
+/// The CPU has AVX-512 F. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c` for
 /// reads and writes of `M` rows, `ldc` apart, of the same; of the last vector only the lanes of `mask` count.
 #[target_feature(enable = "avx512f")]
 unsafe fn micro<const M: usize, const V: usize>(
@@ -58,7 +58,7 @@ unsafe fn micro<const M: usize, const V: usize>(
                     acc[i][v] = _mm512_fmadd_ps(x, row[v], acc[i][v]);
                 }
             }
-            a = a.wrapping_add(MR);
+            a = a.wrapping_add(LANES);
             b = b.wrapping_add(b_stride);
         }
         for i in 0..M {
@@ -89,10 +89,16 @@ impl Tile for Avx512 {
 
     #[inline(always)]
     fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(rows <= LANES && cols <= LANES && src.len() >= extent(rows, ld, cols));
+        assert!((1..=LANES).contains(&rows) && (1..=LANES).contains(&cols) && src.len() >= extent(rows, ld, cols));
         assert!(dst.len() >= extent(cols, dst_stride, LANES));
         // SAFETY: the token proves AVX-512 F; the asserts are what the function asks for.
-        unsafe { transpose(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride) }
+        unsafe {
+            if cols == LANES {
+                transpose::<true>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
+            } else {
+                transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
+            }
+        }
     }
 
     #[inline(always)]
@@ -120,31 +126,44 @@ impl Tile for Avx512 {
 /// Sixteen rows in registers: interleaved by value, by pair, then by quarter register, twice.
 ///
 /// # Safety
-/// The CPU has AVX-512 F. `src` is good for reading `rows` rows of `cols`, `ld` apart; `dst` for writing `cols` rows of
-/// sixteen, `dst_stride` apart.
+/// The CPU has AVX-512 F. `src` is good for reading `rows` (not 0) rows of `cols`, `ld` apart; `dst` for writing `cols` rows of
+/// sixteen, `dst_stride` apart. `WHOLE` says that `cols` is sixteen.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(src: *const f32, ld: usize, rows: usize, cols: usize, dst: *mut f32, dst_stride: usize) {
+unsafe fn transpose<const WHOLE: bool>(
+    src: *const f32,
+    ld: usize,
+    rows: usize,
+    cols: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+) {
     let mask = first(cols);
     let mut r = [_mm512_setzero_ps(); 16];
     for i in 0..16 {
-        if i < rows {
-            // SAFETY: row `i` exists and `mask` ends it at `cols`.
-            r[i] = unsafe { _mm512_maskz_loadu_ps(mask, src.add(i * ld)) };
-        }
+        // Past the last row, its values again: nobody reads those lanes.
+        let from = src.wrapping_add(i.min(rows - 1) * ld);
+        // SAFETY: the row exists and holds `cols` values; the mask ends a short one there.
+        r[i] = unsafe {
+            if WHOLE {
+                _mm512_loadu_ps(from)
+            } else {
+                _mm512_maskz_loadu_ps(mask, from)
+            }
+        };
     }
     let mut t = r;
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    let t = t.map(|x| _mm512_castps_pd(x));
     // u[4g + c], quarter l: column 4l + c of rows 4g .. 4g + 4.
     let mut u = r;
     for g in 0..4 {
         for h in 0..2 {
-            u[4 * g + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(t[4 * g + h], t[4 * g + h + 2]));
-            u[4 * g + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(t[4 * g + h], t[4 * g + h + 2]));
+            let (x, y) = (_mm512_castps_pd(t[4 * g + h]), _mm512_castps_pd(t[4 * g + h + 2]));
+            u[4 * g + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            u[4 * g + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
         }
     }
     for c in 0..4 {
@@ -158,7 +177,7 @@ unsafe fn transpose(src: *const f32, ld: usize, rows: usize, cols: usize, dst: *
         r[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
     }
     for j in 0..16 {
-        if j < cols {
+        if WHOLE || j < cols {
             // SAFETY: row `j` of `dst` exists and holds sixteen values.
             unsafe { _mm512_storeu_ps(dst.add(j * dst_stride), r[j]) };
         }

@@ -30,7 +30,7 @@
 //!        ┌────┐    ┌───┬───┬───┬───┐
 //!        ├ MR ┤    │   │ ▣ │   │   │       ▣ one tile of C, MR × NR, in registers for the whole KC block
 //!     MC ├────┤    │   │   │   │   │
-//!        └────┘    └───┴───┴───┴───┘       A block: packed in panels of MR rows, [k][MR]; the panel in use stays in L1
+//!        └────┘    └───┴───┴───┴───┘       A block: packed in panels of MR rows, [k][W]; the panel in use stays in L1
 //! ```
 //!
 //! The three layouts differ only in packing: one operand is copied row by row, the other goes through a transpose in
@@ -53,7 +53,7 @@ use crate::isa::Isa;
 pub const KC: usize = 256;
 /// Columns of B packed at a time; a multiple of every `NR`.
 const NC: usize = 512;
-/// Rows of A packed at a time, at most.
+/// Lanes of packed rows of A at a time; a multiple of every `W`.
 const MC: usize = 240;
 /// Floats in a cache line, to which the packed blocks are aligned.
 const LINE: usize = 16;
@@ -80,18 +80,17 @@ trait Tile: Copy {
     const MR: usize;
     /// Columns of C in a tile, a multiple of [`Tile::W`].
     const NR: usize;
-    /// Side of the square block that [`Tile::transpose`] handles.
+    /// Lanes of a vector: side of the square block that [`Tile::transpose`] handles, row length of a packed panel of A.
     const W: usize;
 
-    /// Writes the transpose of `rows` rows of `cols` values of `src`, `ld` apart (both counts at most `W`), to `dst`:
-    /// `cols` rows of `W` values, `dst_stride` apart, zeros in the missing places. Rows are written in order, so that with
-    /// `dst_stride < W` each overwrites the tail of the one before.
+    /// Writes the transpose of `rows` rows of `cols` values of `src`, `ld` apart (both counts in `1..=W`), to `dst`: `cols`
+    /// rows of `W` values, `dst_stride` apart; what the lanes from `rows` on receive is unspecified.
     ///
     /// # Panics
-    /// If `src` or `dst` is too short.
+    /// If a count is out of range, or `src` or `dst` is too short.
     fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize);
 
-    /// `C[mr, nr] = A · B` (or `+=` if `add`), `a` a packed panel `[kc][MR]`, `b` rows of `nr` values, `b_stride` apart.
+    /// `C[mr, nr] = A · B` (or `+=` if `add`), `a` a packed panel `[kc][W]`, `b` rows of `nr` values, `b_stride` apart.
     ///
     /// # Panics
     /// If a slice is too short, or `mr` or `nr` is 0 or exceeds the tile.
@@ -115,7 +114,7 @@ impl TileSize {
             (1..=T::MR).contains(&mr) && (1..=T::NR).contains(&nr),
             "the tile fits its registers"
         );
-        assert!(a.len() >= kc * T::MR, "A holds kc rows of the panel");
+        assert!(a.len() >= kc * T::W, "A holds kc rows of the panel");
         assert!(b.len() >= extent(kc, b_stride, nr), "B holds kc rows of nr");
         assert!(c.len() >= extent(mr, ldc, nr), "C holds mr rows of nr");
     }
@@ -255,7 +254,7 @@ fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) 
     let (b_pack, a_pack) = scratch[start..].split_at_mut(KC * NC);
     // Panels of equal height: a last panel of one or two rows would leave most of the multiply-adders idle.
     let mr_step = m.div_ceil(m.div_ceil(T::MR));
-    let mc_step = MC / T::MR * mr_step;
+    let mc_step = MC / T::W * mr_step;
     // Packing pays only when the panel is read several times.
     let b_in_place = layout != Layout::NT && m <= 2 * T::MR;
 
@@ -276,7 +275,7 @@ fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) 
                     _ => pack::a_transposed(t, &a[ic * lda + pc..], lda, mc, mr_step, kc, a_pack),
                 }
                 for (panel, ir) in (0..mc).step_by(mr_step).enumerate() {
-                    let a_panel = &a_pack[panel * kc * T::MR..];
+                    let a_panel = &a_pack[panel * kc * T::W..];
                     for jr in (0..nc).step_by(T::NR) {
                         let size = TileSize {
                             mr: mr_step.min(mc - ir),

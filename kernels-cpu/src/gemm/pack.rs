@@ -1,16 +1,14 @@
 //! Packing: blocks of A and B in the order in which the tile reads them.
 //!
-//! A panel of B is `[kc][NR]`, a panel of A is `[kc][MR]`; panels follow one another. Panels of A are written with whole
-//! vectors that overlap (`MR` need not be a vector), each row overwriting the tail of the one before; the last vector
-//! reaches up to `W - MR` values past the panel, which the next panel overwrites or the scratch's slack absorbs. What lies in the
-//! unused rows of a short panel of A is never read.
+//! A panel of B is `[kc][NR]`, a panel of A is `[kc][W]` with the first `mr` lanes in use, so that every row is whole, aligned
+//! vectors; panels follow one another. Columns and lanes that a short panel lacks are left as they are and never read.
 
 use super::{Tile, extent};
 
 /// Rows of B copied into all panels before the next rows: long enough runs for both sides.
 const ROWS: usize = 8;
 
-/// B stored `[k, n]`: `kc` rows of `nc` values, `ld` apart. Missing columns of the last panel become zeros.
+/// B stored `[k, n]`: `kc` rows of `nc` values, `ld` apart.
 #[inline(always)]
 pub(super) fn b_rows<T: Tile>(src: &[f32], ld: usize, nc: usize, kc: usize, out: &mut [f32]) {
     for p0 in (0..kc).step_by(ROWS) {
@@ -25,23 +23,20 @@ pub(super) fn b_rows<T: Tile>(src: &[f32], ld: usize, nc: usize, kc: usize, out:
                     to.copy_from_slice(&from[..T::NR]);
                 } else {
                     to[..nr].copy_from_slice(from);
-                    to[nr..].fill(0.0);
                 }
             }
         }
     }
 }
 
-/// B stored `[n, k]`: `nc` rows of `kc` values, `ld` apart. Missing columns of the last panel become zeros.
+/// B stored `[n, k]`: `nc` rows of `kc` values, `ld` apart.
 #[inline(always)]
 pub(super) fn b_transposed<T: Tile>(t: T, src: &[f32], ld: usize, nc: usize, kc: usize, out: &mut [f32]) {
-    for j in (0..nc.next_multiple_of(T::NR)).step_by(T::W) {
+    for j in (0..nc).step_by(T::W) {
         let (panel, lane) = (j / T::NR * T::NR, j % T::NR);
-        let rows = T::W.min(nc.saturating_sub(j));
         for p in (0..kc).step_by(T::W) {
-            let cols = T::W.min(kc - p);
-            let from = if rows == 0 { &[] } else { &src[j * ld + p..] };
-            t.transpose(from, ld, rows, cols, &mut out[panel * kc + p * T::NR + lane..], T::NR);
+            let to = &mut out[panel * kc + p * T::NR + lane..];
+            t.transpose(&src[j * ld + p..], ld, T::W.min(nc - j), T::W.min(kc - p), to, T::NR);
         }
     }
 }
@@ -50,16 +45,16 @@ pub(super) fn b_transposed<T: Tile>(t: T, src: &[f32], ld: usize, nc: usize, kc:
 #[inline(always)]
 pub(super) fn a_rows<T: Tile>(src: &[f32], ld: usize, mc: usize, mr: usize, kc: usize, out: &mut [f32]) {
     for (panel, i) in (0..mc).step_by(mr).enumerate() {
-        let out = &mut out[panel * kc * T::MR..];
-        let rows = mr.min(mc - i);
-        // Whole vectors where the source has them to its last row; what they hold past the panel is overwritten or unused.
-        if src.len() >= extent(kc, ld, i + T::W) {
-            for p in 0..kc {
-                out[p * T::MR..][..T::W].copy_from_slice(&src[p * ld + i..][..T::W]);
-            }
-        } else {
-            for p in 0..kc {
-                out[p * T::MR..][..rows].copy_from_slice(&src[p * ld + i..][..rows]);
+        let out = &mut out[panel * kc * T::W..][..kc * T::W];
+        // Whole vectors where the source has them down to its last row, whatever lies in the lanes that are not used.
+        let whole = src.len() >= extent(kc, ld, i + T::W);
+        for (p, to) in out.chunks_exact_mut(T::W).enumerate() {
+            let from = &src[p * ld + i..];
+            if whole {
+                to.copy_from_slice(&from[..T::W]);
+            } else {
+                let rows = mr.min(mc - i);
+                to[..rows].copy_from_slice(&from[..rows]);
             }
         }
     }
@@ -69,17 +64,10 @@ pub(super) fn a_rows<T: Tile>(src: &[f32], ld: usize, mc: usize, mr: usize, kc: 
 #[inline(always)]
 pub(super) fn a_transposed<T: Tile>(t: T, src: &[f32], ld: usize, mc: usize, mr: usize, kc: usize, out: &mut [f32]) {
     for (panel, i) in (0..mc).step_by(mr).enumerate() {
-        let out = &mut out[panel * kc * T::MR..];
-        let rows = mr.min(mc - i);
-        for p in (0..kc).step_by(T::W) {
-            t.transpose(
-                &src[i * ld + p..],
-                ld,
-                rows,
-                T::W.min(kc - p),
-                &mut out[p * T::MR..],
-                T::MR,
-            );
+        let out = &mut out[panel * kc * T::W..][..kc * T::W];
+        for (block, to) in out.chunks_mut(T::W * T::W).enumerate() {
+            let p = block * T::W;
+            t.transpose(&src[i * ld + p..], ld, mr.min(mc - i), T::W.min(kc - p), to, T::W);
         }
     }
 }

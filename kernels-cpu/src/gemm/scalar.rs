@@ -11,10 +11,10 @@ impl Tile for Scalar {
 
     #[inline(always)]
     fn transpose(self, src: &[f32], ld: usize, rows: usize, cols: usize, dst: &mut [f32], dst_stride: usize) {
-        assert!(rows <= LANES && cols <= LANES && src.len() >= extent(rows, ld, cols));
+        assert!((1..=LANES).contains(&rows) && (1..=LANES).contains(&cols) && src.len() >= extent(rows, ld, cols));
         for j in 0..cols {
-            for (i, to) in dst[j * dst_stride..][..LANES].iter_mut().enumerate() {
-                *to = if i < rows { src[i * ld + j] } else { 0.0 };
+            for (i, to) in dst[j * dst_stride..][..rows].iter_mut().enumerate() {
+                *to = src[i * ld + j];
             }
         }
     }
@@ -27,7 +27,7 @@ impl Tile for Scalar {
         for p in 0..kc {
             let row = self.load_or(&b[p * b_stride..][..nr], 0.0);
             for (i, t) in acc.iter_mut().enumerate().take(mr) {
-                *t = self.fma(self.splat(a[p * Self::MR + i]), row, *t);
+                *t = self.fma(self.splat(a[p * LANES + i]), row, *t);
             }
         }
         for (i, t) in acc.iter().enumerate().take(mr) {
