@@ -1,1 +1,60 @@
-//! files
+//! Model directories: `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`.
+//!
+//! Names, keys and layouts are Hugging Face's, so that `transformers` opens what is written here and the other way
+//! round. [`load_model`] reads float weights (f32, f16, bf16), one file or shards, and both packed ternary layouts:
+//!
+//! ```text
+//! X_proj.weight        uint8 [rows/4, cols]   byte (r, c): bits 2j, 2j+1 hold row r + j·rows/4, column c, as trit + 1
+//! X_proj.weight_scale  float [1]              multiplies (autobitlinear) or divides (bitlinear) the product
+//! ```
+//!
+//! [`PackedTernary::scale`] is always the multiplying γ of ARCHITECTURE.md §2.1. The files are memory-mapped; every length in them
+//! is checked against the file's size before anything is allocated, every tensor against the configuration, and each
+//! refusal names the tensor. [`save_master`] and [`save_packed`] write the same bytes for the same model, each file under a
+//! temporary name that is renamed once it is on disk.
+
+mod atomic;
+mod container;
+mod error;
+mod generation;
+mod load;
+mod mmap;
+mod pack;
+mod save;
+mod shards;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use atomic::replace_file;
+pub use container::{TensorView, Weights};
+pub use error::FileError;
+pub use generation::GenerationConfig;
+pub use load::{LoadedLinear, LoadedModel, MasterTensor, PackedTernary, load_master, load_model};
+pub use mmap::MappedFile;
+pub use pack::{pack_rows, unpack_rows};
+pub use safetensors::Dtype;
+pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};
+
+use crate::config::json::{Parsed, read_file};
+
+/// The model's sizes and options.
+pub const CONFIG_FILE: &str = "config.json";
+/// The weights, when they lie in one file.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Which shard holds which tensor, when the weights lie in several files.
+pub const WEIGHTS_INDEX_FILE: &str = "model.safetensors.index.json";
+/// The tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The sampling settings that the model's maker recommends.
+pub const GENERATION_FILE: &str = "generation_config.json";
+
+/// Reads `config.json` of a model directory, with the reader's notes.
+///
+/// # Errors
+/// [`FileError::Config`] with the path.
+pub fn read_config(dir: &Path) -> Result<Parsed, FileError> {
+    let path = dir.join(CONFIG_FILE);
+    read_file(&path).map_err(|source| FileError::Config { path, source })
+}

@@ -1,0 +1,256 @@
+//! The safetensors container: `u64` header length, JSON header, data. Every offset is checked before it is used.
+//!
+//! The header is parsed here and not by the `safetensors` crate, whose check adds header length and data end without
+//! regard to overflow and which lets a name stand twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::{FileError, MappedFile};
+
+/// Largest header accepted, in bytes: the format's own limit.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+/// Most dimensions of a tensor.
+const MAX_DIMS: usize = 8;
+
+/// A tensor inside a mapped file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorView<'a> {
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// The elements, little-endian, row-major; as long as type and shape say.
+    pub bytes: &'a [u8],
+}
+
+#[derive(Debug)]
+enum Source {
+    Mapped(MappedFile),
+    Owned(Vec<u8>),
+}
+
+impl Source {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map.bytes(),
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: usize,
+    end: usize,
+}
+
+/// The tensors of one safetensors file, or of several shards.
+#[derive(Debug, Default)]
+pub struct Weights {
+    files: Vec<(PathBuf, Source)>,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Weights {
+    /// Maps one safetensors file.
+    ///
+    /// # Errors
+    /// [`FileError::Io`], or [`FileError::Header`] when the header is damaged.
+    pub fn open_file(path: &Path) -> Result<Self, FileError> {
+        let mut weights = Self::default();
+        weights.add_file(path)?;
+        Ok(weights)
+    }
+
+    /// Reads a safetensors file that is already in memory; `label` stands for its path in errors.
+    ///
+    /// # Errors
+    /// [`FileError::Header`] when the header is damaged.
+    pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, FileError> {
+        let mut weights = Self::default();
+        weights.add(PathBuf::from(label), Source::Owned(bytes))?;
+        Ok(weights)
+    }
+
+    /// Maps one more file and returns the names in it.
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<Vec<String>, FileError> {
+        let open = |source| FileError::Io {
+            action: "open",
+            path: path.to_path_buf(),
+            source,
+        };
+        let map = MappedFile::open(path).map_err(open)?;
+        self.add(path.to_path_buf(), Source::Mapped(map))
+    }
+
+    fn add(&mut self, path: PathBuf, source: Source) -> Result<Vec<String>, FileError> {
+        let header = |problem| FileError::Header {
+            path: path.clone(),
+            problem,
+        };
+        let found = read_header(source.bytes()).map_err(header)?;
+        let mut names = Vec::with_capacity(found.len());
+        for (name, info, start) in found {
+            let (file, end) = (self.files.len(), start + (info.data_offsets.1 - info.data_offsets.0));
+            let entry = Entry {
+                file,
+                dtype: info.dtype,
+                shape: info.shape,
+                start,
+                end,
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(header(format!("tensor {name} is also in another shard")));
+            }
+            names.push(name);
+        }
+        self.files.push((path, source));
+        Ok(names)
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let entry = self.entries.get(name)?;
+        let bytes = self.files.get(entry.file)?.1.bytes().get(entry.start..entry.end)?;
+        Some(TensorView {
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            bytes,
+        })
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no tensors.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Info {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+/// The header's entries in file order; a map type would lose a name that stands twice.
+struct Header(Vec<(String, Info)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                let mut metadata = false;
+                while let Some(name) = map.next_key::<String>()? {
+                    if name != "__metadata__" {
+                        entries.push((name, map.next_value::<Info>()?));
+                    } else if metadata {
+                        return Err(A::Error::custom("__metadata__ stands twice"));
+                    } else {
+                        map.next_value::<BTreeMap<String, String>>()?;
+                        metadata = true;
+                    }
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// The tensors of a file with the position of their first byte in it. The data must be covered without holes and
+/// without overlap, which bounds what a small file can make a reader allocate.
+fn read_header(bytes: &[u8]) -> Result<Vec<(String, Info, usize)>, String> {
+    let total = bytes.len();
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(format!("{total} bytes, too short for the header's length"));
+    };
+    let length = u64::from_le_bytes(*length);
+    let header = match usize::try_from(length) {
+        Ok(n) if n <= MAX_HEADER_BYTES => rest.get(..n),
+        _ => {
+            return Err(format!(
+                "header of {length} bytes, more than the limit of {MAX_HEADER_BYTES}"
+            ));
+        }
+    };
+    let Some(header) = header else {
+        return Err(format!("header of {length} bytes in a file of {total}"));
+    };
+    if header.first() != Some(&b'{') {
+        return Err("the header does not begin with {".to_string());
+    }
+    let Header(mut entries) = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
+    let (base, data) = (8 + header.len(), total - 8 - header.len());
+
+    let mut names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("tensor {} stands twice", pair[0]));
+    }
+    entries.sort_by_key(|(_, info)| info.data_offsets);
+    let mut expected = 0;
+    for (name, info) in &entries {
+        let (start, end) = info.data_offsets;
+        if info.shape.len() > MAX_DIMS {
+            return Err(format!(
+                "tensor {name} has {} dimensions, more than {MAX_DIMS}",
+                info.shape.len()
+            ));
+        }
+        if start != expected {
+            return Err(format!(
+                "tensor {name} begins at {start}, the one before it ends at {expected}"
+            ));
+        }
+        if end < start || end > data {
+            return Err(format!("tensor {name} lies at {start}..{end} of {data} bytes"));
+        }
+        let bits = info
+            .shape
+            .iter()
+            .try_fold(info.dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != end - start) {
+            let size = end - start;
+            return Err(format!(
+                "tensor {name} has {size} bytes, which is not {:?} of {:?}",
+                info.shape, info.dtype
+            ));
+        }
+        expected = end;
+    }
+    if expected != data {
+        return Err(format!("the tensors end at {expected} of {data} bytes"));
+    }
+    let place = |(name, info): (String, Info)| {
+        let start = base + info.data_offsets.0;
+        (name, info, start)
+    };
+    Ok(entries.into_iter().map(place).collect())
+}

@@ -1,0 +1,189 @@
+//! `generation_config.json`: the sampling settings that a model's maker recommends.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::{FileError, GENERATION_FILE};
+use crate::config::json::nearest;
+
+/// Largest file accepted, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Recommended sampling settings; `None` where the file is silent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationConfig {
+    /// Divides the logits; 0 takes the likeliest token (`do_sample: false` in the file).
+    pub temperature: Option<f32>,
+    /// How many of the likeliest tokens are kept; 0 keeps all.
+    pub top_k: Option<u32>,
+    /// Probability that the kept tokens reach together.
+    pub top_p: Option<f32>,
+    /// Smallest probability kept, as a share of the largest.
+    pub min_p: Option<f32>,
+    /// Divides (multiplies, if negative) the logits of tokens already there; 1 leaves them.
+    pub repetition_penalty: Option<f32>,
+    /// Most tokens to generate.
+    pub max_new_tokens: Option<usize>,
+    /// Token put before the prompt.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end the text.
+    pub eos_token_ids: Vec<u32>,
+}
+
+const READ: &[&str] = &[
+    "bos_token_id",
+    "do_sample",
+    "eos_token_id",
+    "max_new_tokens",
+    "min_p",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+];
+
+/// Keys of `transformers` that change nothing here.
+const IGNORED: &[&str] = &[
+    "_from_model_config",
+    "cache_implementation",
+    "max_length",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "return_dict_in_generate",
+    "transformers_version",
+    "use_cache",
+];
+
+impl GenerationConfig {
+    /// Reads `generation_config.json` of a model directory; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`FileError::Io`], or [`FileError::Json`] for an unknown key or a value out of range.
+    pub fn read(dir: &Path) -> Result<Option<Self>, FileError> {
+        use std::io::Read;
+        let path = dir.join(GENERATION_FILE);
+        let io = |source| FileError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
+        let file = match std::fs::File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(io)?,
+        };
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text).map_err(io)?;
+        parse(&text)
+            .map(Some)
+            .map_err(|message| FileError::Json { path, message })
+    }
+
+    /// Reads the text of a `generation_config.json`.
+    ///
+    /// # Errors
+    /// [`FileError::Json`].
+    pub fn from_json(text: &str) -> Result<Self, FileError> {
+        parse(text).map_err(|message| FileError::Json {
+            path: PathBuf::from(GENERATION_FILE),
+            message,
+        })
+    }
+
+    /// The text of a `generation_config.json`, ending with a newline.
+    pub fn to_json(&self) -> String {
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                map.insert(key.to_string(), value);
+            }
+        };
+        put("bos_token_id", self.bos_token_id.map(Value::from));
+        let eos = match self.eos_token_ids.as_slice() {
+            [] => None,
+            [one] => Some(Value::from(*one)),
+            many => Some(Value::from(many)),
+        };
+        put("eos_token_id", eos);
+        // The f32's own digits: 0.8 and not 0.800000011920929.
+        let number = |x: f32| Value::from(x.to_string().parse::<f64>().unwrap_or(f64::from(x)));
+        put("do_sample", self.temperature.map(|t| Value::from(t > 0.0)));
+        // `transformers` has no temperature of 0 and says so by `do_sample`.
+        put("temperature", self.temperature.filter(|t| *t > 0.0).map(number));
+        put("top_k", self.top_k.map(Value::from));
+        put("top_p", self.top_p.map(number));
+        put("min_p", self.min_p.map(number));
+        put("repetition_penalty", self.repetition_penalty.map(number));
+        put("max_new_tokens", self.max_new_tokens.map(Value::from));
+        let mut text = serde_json::to_string_pretty(&Value::Object(map)).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// A number inside `low..=high`.
+fn number(map: &Map<String, Value>, key: &str, low: f64, high: f64) -> Result<Option<f32>, String> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(x) if (low..=high).contains(&x) => Ok(Some(x as f32)),
+            _ => Err(format!(
+                "`{key}`: expected a number from {low} to {high}, found {value}; correct the value"
+            )),
+        },
+    }
+}
+
+fn whole(key: &str, value: &Value) -> Result<u32, String> {
+    let n = value.as_u64().and_then(|n| u32::try_from(n).ok());
+    n.ok_or_else(|| format!("`{key}`: expected a whole number, not negative, found {value}; correct the value"))
+}
+
+fn parse(text: &str) -> Result<GenerationConfig, String> {
+    let value: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}; correct the file"))?;
+    let Value::Object(map) = &value else {
+        return Err("expected an object; correct the file".to_string());
+    };
+    if let Some(key) = map
+        .keys()
+        .find(|key| !READ.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()))
+    {
+        let hint =
+            nearest(key, READ.iter().copied()).map_or(String::new(), |k| format!("did you mean `{k}`? Otherwise "));
+        return Err(format!("unknown key `{key}`; {hint}remove it"));
+    }
+    let integer = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => whole(key, value).map(Some),
+    };
+    let greedy = match map.get("do_sample") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(sample)) => !sample,
+        Some(other) => {
+            return Err(format!(
+                "`do_sample`: expected true or false, found {other}; correct the value"
+            ));
+        }
+    };
+    let temperature = number(map, "temperature", 0.0, 100.0)?;
+    let eos_token_ids = match map.get("eos_token_id") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|v| whole("eos_token_id", v))
+            .collect::<Result<_, _>>()?,
+        Some(value) => vec![whole("eos_token_id", value)?],
+    };
+    Ok(GenerationConfig {
+        temperature: if greedy { Some(0.0) } else { temperature },
+        top_k: integer("top_k")?,
+        top_p: number(map, "top_p", 0.0, 1.0)?,
+        min_p: number(map, "min_p", 0.0, 1.0)?,
+        repetition_penalty: number(map, "repetition_penalty", 0.01, 100.0)?,
+        max_new_tokens: integer("max_new_tokens")?.map(|n| n as usize),
+        bos_token_id: integer("bos_token_id")?,
+        eos_token_ids,
+    })
+}

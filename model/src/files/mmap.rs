@@ -1,0 +1,45 @@
+//! A file mapped for reading. The one unsafe block of the crate.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+/// A file mapped for reading; it is unmapped on drop.
+///
+/// What is written here replaces files by renaming, which leaves an existing map untouched. A program that shortens a
+/// mapped file in place makes the system end this process when the lost pages are read.
+#[derive(Debug)]
+pub struct MappedFile {
+    /// `None` for an empty file, which cannot be mapped.
+    map: Option<Mmap>,
+}
+
+impl MappedFile {
+    /// Maps a regular file.
+    ///
+    /// # Errors
+    /// The system's, or `InvalidInput` when the path names something else than a regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: the map is private to this struct and only ever read as bytes, for which every bit pattern is valid, and
+        // it lives as long as the borrows that `bytes` hands out. The file could still be changed by another program;
+        // parsers copy each length before they check it, so that no check can be outrun in this process.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or(&[])
+    }
+}

@@ -1,0 +1,53 @@
+mod attacks;
+mod generation;
+mod golden;
+mod roundtrip;
+mod shards;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::config::ModelConfig;
+use crate::config::presets::by_name;
+
+/// A small model: 2 blocks, 32 channels, all ternary.
+fn small() -> ModelConfig {
+    let mut config = ModelConfig {
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        vocab_size: 40,
+        bos_token_id: Some(1),
+        ..by_name("quickstart").unwrap().config
+    };
+    config.set_all_modes(crate::config::LinearMode::Ternary);
+    config
+}
+
+/// Weights for a configuration, different for each tensor.
+fn weights_of(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
+    let tensor = |(i, spec): (usize, crate::config::TensorSpec)| {
+        let value = |j: usize| (((i * 7919 + j) as f32 * 12.9898).sin() * 437.5).fract() * 0.1;
+        let data = (0..spec.len()).map(value).collect();
+        (
+            spec.name,
+            MasterTensor {
+                shape: spec.shape,
+                data,
+                stored: Dtype::F32,
+            },
+        )
+    };
+    config.tensors().into_iter().enumerate().map(tensor).collect()
+}
+
+fn save_small(dir: &Path) -> (ModelConfig, BTreeMap<String, MasterTensor>) {
+    let config = small();
+    let tensors = weights_of(&config);
+    save_master(dir, &config, &NamedTensor::all(&tensors), Extras::default()).unwrap();
+    (config, tensors)
+}
