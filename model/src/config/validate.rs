@@ -122,7 +122,7 @@ impl ModelConfig {
         if !(eps > 0.0 && eps < 1.0) {
             return Err(invalid("rms_norm_eps", "a number between 0 and 1, such as 1e-5", eps));
         }
-        if !(theta >= 1.0 && theta <= 1e12) {
+        if !(1.0..=1e12).contains(&theta) {
             return Err(invalid("rope_theta", "1 to 1e12, such as 10000", theta));
         }
         if !(init > 0.0 && init <= 10.0) {

@@ -6,7 +6,7 @@
 /// Packs trits `[rows, cols]`, each −1, 0 or +1, into bytes `[rows/4, cols]`. `None` when `rows` is no multiple of 4 or
 /// the length is not `rows · cols`.
 pub fn pack_rows(trits: &[i8], rows: usize, cols: usize) -> Option<Vec<u8>> {
-    if rows % 4 != 0 || trits.len() != rows.checked_mul(cols)? {
+    if !rows.is_multiple_of(4) || trits.len() != rows.checked_mul(cols)? {
         return None;
     }
     let quarter = trits.len() / 4;

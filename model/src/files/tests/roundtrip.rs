@@ -59,7 +59,7 @@ fn every_option_survives() {
                 LoadedLinear::Ternary(t) => {
                     assert_eq!(linear.mode, LinearMode::Ternary, "{}", linear.name);
                     assert_eq!((t.rows, t.cols), (linear.rows, linear.cols));
-                    assert!(t.trits.iter().any(|&v| v == -1) && t.trits.iter().any(|&v| v == 1));
+                    assert!(t.trits.contains(&-1) && t.trits.contains(&1));
                 }
                 LoadedLinear::Master(t) => {
                     assert_ne!(linear.mode, LinearMode::Ternary, "{}", linear.name);
