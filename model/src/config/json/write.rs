@@ -40,8 +40,7 @@ fn quantization(config: &ModelConfig) -> Option<Value> {
         WeightStorage::PackedMultiply => ("autobitlinear", "offline"),
         WeightStorage::PackedDivide => ("bitlinear", "offline"),
     };
-    // Full names only: `transformers` matches prefixes without regard to components, so that a shorter name such as
-    // `model.layers.1` would also exclude layers 10 to 19.
+    // Full names only: how shorter ones match differs between versions of `transformers`.
     let mut excluded = Vec::new();
     for (layer, modes) in config.layer_modes.iter().enumerate() {
         for kind in LinearKind::ALL {
