@@ -1,1 +1,20 @@
-//! data
+//! From text to training windows.
+//!
+//! ```text
+//! text files ──text──▶ documents ──tokenize──▶ *.tokens ──TokenFile──▶ ids ──WindowOrder──▶ windows of seq_len + 1
+//! ```
+
+mod error;
+mod mmap;
+pub mod text;
+mod token_file;
+mod tokenize;
+mod windows;
+
+pub use error::DataError;
+pub use token_file::{TokenFile, TokenWriter};
+pub use tokenize::{Progress, Summary, TokenizeOptions, count_words, tokenize};
+pub use windows::{WindowOrder, permute};
+
+/// Result of a data operation.
+pub type Result<T> = std::result::Result<T, DataError>;
