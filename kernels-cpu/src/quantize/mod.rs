@@ -28,32 +28,39 @@ const BETA0: f32 = 2.0;
 /// Elements that one f32 partial sum covers.
 const SUM_BLOCK: usize = 4096;
 
-/// Applies `f` to each sixteen elements of `x` (the last ones filled with 0) and stores bytes.
-#[inline(always)]
-fn map_to_i8<S: Simd>(s: S, x: &[f32], out: &mut [i8], f: impl Fn(S::F) -> S::F) {
-    let (chunks, tail) = x.as_chunks::<LANES>();
-    let (outs, out_tail) = out.as_chunks_mut::<LANES>();
-    for (x, o) in chunks.iter().zip(outs) {
-        s.store_i8(f(s.load(x)), o);
-    }
-    if !tail.is_empty() {
-        let mut last = [0i8; LANES];
-        s.store_i8(f(s.load_or(tail, 0.0)), &mut last);
-        out_tail.copy_from_slice(&last[..out_tail.len()]);
-    }
+/// `out = body` for each sixteen elements of `x` (the last ones filled up with 0), as bytes. A macro, since a closure would
+/// be compiled without the instruction set of the function around it, and every operation in it become a call.
+macro_rules! map_to_i8 {
+    ($s:ident, $x:expr, $out:expr, |$v:ident| $body:expr) => {{
+        let (chunks, tail) = $x.as_chunks::<LANES>();
+        let (outs, out_tail) = $out.as_chunks_mut::<LANES>();
+        for (x, o) in chunks.iter().zip(outs) {
+            let $v = $s.load(x);
+            $s.store_i8($body, o);
+        }
+        if !tail.is_empty() {
+            let $v = $s.load_or(tail, 0.0);
+            let mut last = [0i8; LANES];
+            $s.store_i8($body, &mut last);
+            out_tail.copy_from_slice(&last[..out_tail.len()]);
+        }
+    }};
 }
 
-/// As [`map_to_i8`], storing f32.
-#[inline(always)]
-fn map_to_f32<S: Simd>(s: S, x: &[f32], out: &mut [f32], f: impl Fn(S::F) -> S::F) {
-    let (chunks, tail) = x.as_chunks::<LANES>();
-    let (outs, out_tail) = out.as_chunks_mut::<LANES>();
-    for (x, o) in chunks.iter().zip(outs) {
-        s.store(f(s.load(x)), o);
-    }
-    if !tail.is_empty() {
-        s.store_part(f(s.load_or(tail, 0.0)), out_tail);
-    }
+/// As `map_to_i8`, storing f32.
+macro_rules! map_to_f32 {
+    ($s:ident, $x:expr, $out:expr, |$v:ident| $body:expr) => {{
+        let (chunks, tail) = $x.as_chunks::<LANES>();
+        let (outs, out_tail) = $out.as_chunks_mut::<LANES>();
+        for (x, o) in chunks.iter().zip(outs) {
+            let $v = $s.load(x);
+            $s.store($body, o);
+        }
+        if !tail.is_empty() {
+            let $v = $s.load_or(tail, 0.0);
+            $s.store_part($body, out_tail);
+        }
+    }};
 }
 
 /// `clamp(round(v · scale), lo, hi)`.
@@ -115,7 +122,7 @@ pub fn absmean_scale(abs_sum: f64, n: usize) -> f32 {
 fn ternary_f32_body<S: Simd>(s: S, w: &[f32], gamma: f32, out: &mut [f32]) {
     assert_eq!(w.len(), out.len(), "out is as long as w");
     let scale = s.splat(1.0 / gamma);
-    map_to_f32(s, w, out, |v| round_clamp(s, v, scale, -1.0, 1.0));
+    map_to_f32!(s, w, out, |v| round_clamp(s, v, scale, -1.0, 1.0));
 }
 
 simd_kernel! {
@@ -130,7 +137,7 @@ simd_kernel! {
 fn ternary_i8_body<S: Simd>(s: S, w: &[f32], gamma: f32, out: &mut [i8]) {
     assert_eq!(w.len(), out.len(), "out is as long as w");
     let scale = s.splat(1.0 / gamma);
-    map_to_i8(s, w, out, |v| round_clamp(s, v, scale, -1.0, 1.0));
+    map_to_i8!(s, w, out, |v| round_clamp(s, v, scale, -1.0, 1.0));
 }
 
 simd_kernel! {
@@ -151,7 +158,7 @@ fn absmax_i8_body<S: Simd>(s: S, x: &[f32], n: usize, out: &mut [i8], out_stride
         let (row, pad) = out[r * out_stride..(r + 1) * out_stride].split_at_mut(n);
         *scale = 127.0 / abs_max(s, x).max(SCALE_FLOOR);
         let v = s.splat(*scale);
-        map_to_i8(s, x, row, |x| round_clamp(s, x, v, -128.0, 127.0));
+        map_to_i8!(s, x, row, |x| round_clamp(s, x, v, -128.0, 127.0));
         pad.fill(0);
     }
 }
@@ -205,7 +212,7 @@ fn int_rowwise_body<S: Simd>(s: S, w: &[f32], n: usize, bits: u32, out: &mut [i8
         let row = &w[r * n..(r + 1) * n];
         *scale = abs_max(s, row).max(SCALE_FLOOR) / most;
         let step = s.splat(*scale);
-        map_to_i8(s, row, &mut out[r * n..(r + 1) * n], |v| {
+        map_to_i8!(s, row, out[r * n..(r + 1) * n], |v| {
             s.min(s.max(s.round(s.div(v, step)), s.splat(-most)), s.splat(most))
         });
     }
@@ -224,7 +231,7 @@ simd_kernel! {
 fn binary_i8_body<S: Simd>(s: S, w: &[f32], out: &mut [i8]) {
     assert_eq!(w.len(), out.len(), "out is as long as w");
     let (zero, one, minus) = (s.splat(0.0), s.splat(1.0), s.splat(-1.0));
-    map_to_i8(s, w, out, |v| s.select_gt(zero, v, minus, one));
+    map_to_i8!(s, w, out, |v| s.select_gt(zero, v, minus, one));
 }
 
 simd_kernel! {
@@ -242,11 +249,11 @@ fn soft_ternary_body<S: Simd>(s: S, w: &[f32], gamma: f32, a: f32, out: &mut [f3
     if a <= 0.0 {
         out.copy_from_slice(w);
     } else if a >= 1.0 {
-        map_to_f32(s, w, out, |v| s.mul(g, round_clamp(s, v, inverse, -1.0, 1.0)));
+        map_to_f32!(s, w, out, |v| s.mul(g, round_clamp(s, v, inverse, -1.0, 1.0)));
     } else {
         let (sharpness, half) = (s.splat(BETA0 / (1.0 - a)), s.splat(0.5));
         let (keep, step) = (s.splat(1.0 - a), s.splat(a * gamma * 0.5));
-        map_to_f32(s, w, out, |v| {
+        map_to_f32!(s, w, out, |v| {
             let u = s.mul(v, inverse);
             let low = math::tanh(s, s.mul(sharpness, s.sub(u, half)));
             let high = math::tanh(s, s.mul(sharpness, s.add(u, half)));

@@ -84,6 +84,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        with_token!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         with_token!([_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])])
     }
@@ -152,13 +157,12 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn exp2_int(self, n: Self::F) -> Self::F {
-        let lift = |n: __m256| {
-            with_token!({
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            })
-        };
-        [lift(n[0]), lift(n[1])]
+        with_token!({
+            let bias = _mm256_set1_epi32(127);
+            let lo = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias));
+            let hi = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias));
+            [_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi)]
+        })
     }
 
     #[inline(always)]

@@ -70,6 +70,13 @@ pub trait Simd: Copy {
     /// Largest lane, folded 8-4-2-1 with [`Simd::max`].
     fn reduce_max(self, v: Self::F) -> f32;
 
+    /// Asks for the cache line at `at` to be brought near (second-level cache); it need not be readable
+    /// memory: a hint without effect on results.
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        let _ = at;
+    }
+
     /// Up to sixteen values from memory, missing lanes `fill`.
     #[inline(always)]
     fn load_or(self, a: &[f32], fill: f32) -> Self::F {

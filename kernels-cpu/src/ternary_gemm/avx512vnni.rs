@@ -181,7 +181,10 @@ fn tile<const V: usize, const T: usize>(
         let words = xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0;
         &words[..panel.len()]
     });
-    let mut acc: [[__m512i; V]; T] = core::array::from_fn(|t| [_mm512_set1_epi32(-sums[t]); V]);
+    let mut acc = [[_mm512_setzero_si512(); V]; T];
+    for t in 0..T {
+        acc[t] = [_mm512_set1_epi32(-sums[t]); V];
+    }
     for (s, step) in panel.iter().enumerate() {
         let mut weights = [_mm512_setzero_si512(); V];
         for v in 0..V {

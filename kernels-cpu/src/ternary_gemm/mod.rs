@@ -12,7 +12,7 @@
 //! The tile is 64 rows by 6 tokens in registers (24 accumulators): 10 loads feed 24 dot products, which leaves the dot
 //! product unit as the only limit. Codes are `w + 1`; each accumulator starts at `−Σ x` of its token (see
 //! [`ternary_gemv`](crate::ternary_gemv)). Opening a panel is a 16 × 16 transposition of packed words, then shift and
-//! mask: about the cost of four tokens, so up to [`FEW`] tokens go through the GEMV instead.
+//! mask: about the cost of six tokens, so up to [`FEW`] tokens go through the GEMV instead.
 //!
 //! AVX2 has no such dot product: there `maddubs` sums pairs in 16 bits, widened every 32 steps, and is limited to about a
 //! sixth of the rate. The portable path opens one row at a time.
@@ -37,7 +37,7 @@ const PANEL_ROWS: usize = 64;
 #[cfg(target_arch = "x86_64")]
 const PASS: usize = 1024;
 /// Up to this many tokens the GEMV is faster.
-const FEW: usize = 3;
+const FEW: usize = 12;
 /// Most columns: the portable path and the GEMV are exact up to here, and so is a 32-bit lane of any path, which holds
 /// at most `3 · 128 · cols` in magnitude.
 const MAX_COLS: usize = t2::MAX_COLS;
@@ -73,8 +73,12 @@ pub fn ternary_gemm(
         return;
     }
     if tokens <= FEW {
-        for (x, out) in xq.chunks_exact(t2::padded_cols(cols)).zip(out.chunks_exact_mut(rows)) {
-            ternary_gemv(isa, w, cols, x, out);
+        // Panel by panel, so that the weights come from memory once.
+        for (p, panel) in w.chunks(t2::bytes(PANEL_ROWS, cols)).enumerate() {
+            let first = p * PANEL_ROWS;
+            for (x, out) in xq.chunks_exact(t2::padded_cols(cols)).zip(out.chunks_exact_mut(rows)) {
+                ternary_gemv(isa, panel, cols, x, &mut out[first..rows.min(first + PANEL_ROWS)]);
+            }
         }
         return;
     }
