@@ -304,6 +304,6 @@ fn options_outside_their_range_are_refused() {
         num_hidden_layers: 4096,
         ..config()
     };
-    let needed = Session::<&PackedModel>::memory_bytes(&huge, &Serial, &SessionOptions::new(1 << 24)).unwrap();
+    let needed = SessionOptions::new(1 << 24).memory_bytes(&huge, &Serial).unwrap();
     assert!(needed > 4 * 2 * 4096 * 32 * (1 << 24), "{needed}");
 }

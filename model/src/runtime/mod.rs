@@ -18,6 +18,8 @@ mod forward;
 mod linear;
 mod load;
 #[cfg(feature = "std")]
+mod loaded;
+#[cfg(feature = "std")]
 mod pool;
 mod session;
 mod weights;
@@ -25,6 +27,8 @@ mod weights;
 pub use error::RuntimeError;
 pub use executor::{Executor, Serial};
 pub use load::{FloatStorage, TensorSource};
+#[cfg(feature = "std")]
+pub use loaded::LoadError;
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};

@@ -32,6 +32,15 @@ impl SessionOptions {
         }
     }
 
+    /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn memory_bytes<E: Executor>(&self, config: &ModelConfig, executor: &E) -> Result<usize, RuntimeError> {
+        self.validate(config)?;
+        Buffers::bytes_needed(config, self, executor.max_pieces())
+    }
+
     fn validate(&self, config: &ModelConfig) -> Result<(), RuntimeError> {
         let limits = [
             ("context", self.context, config.max_position_embeddings),
@@ -80,15 +89,6 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
             position: 0,
             bytes_per_token,
         })
-    }
-
-    /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn memory_bytes(config: &ModelConfig, executor: &E, options: &SessionOptions) -> Result<usize, RuntimeError> {
-        options.validate(config)?;
-        Buffers::bytes_needed(config, options, executor.max_pieces())
     }
 
     /// The model.
