@@ -24,7 +24,7 @@ pub enum TrainError {
     Autograd(#[from] onebit_autograd::AutogradError),
     /// Reading or writing a model directory.
     #[error(transparent)]
-    Files(#[from] onebit_model::files::FilesError),
+    Files(#[from] onebit_model::files::FileError),
     /// The packed runtime.
     #[error("packed runtime: {0}")]
     Runtime(String),

@@ -12,6 +12,7 @@ mod error;
 pub mod evaluate;
 pub mod optimizer;
 pub mod options;
+pub mod quickstart;
 pub mod run;
 pub mod schedule;
 pub mod stories;
@@ -21,3 +22,11 @@ pub use options::TrainOptions;
 
 /// Result of a training operation.
 pub type Result<T> = std::result::Result<T, TrainError>;
+
+/// The packed form of a network in training: what inference runs. Embedding and head stay f32.
+///
+/// # Errors
+/// None in practice: the tensors are those of the network's own configuration.
+pub fn packed(network: &onebit_model::network::Network) -> Result<onebit_model::runtime::PackedModel> {
+    network.pack().map_err(|e| TrainError::Runtime(e.to_string()))
+}

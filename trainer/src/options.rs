@@ -126,6 +126,13 @@ impl TrainOptions {
         ensure(self.adam_eps > 0.0, "adam-eps", "must be positive")
     }
 
+    /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves and how many
+    /// checkpoints it keeps may differ.
+    pub fn same_run(&self, other: &TrainOptions) -> bool {
+        let deciding = |o: &TrainOptions| TrainOptions { save_every: 0, keep: 1, ..o.clone() };
+        deciding(self) == deciding(other)
+    }
+
     /// Tokens of one optimiser step.
     pub fn tokens_per_step(&self) -> u64 {
         (self.batch_size * self.seq_len * self.accumulation_steps) as u64

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use onebit_engine::{Device, Tensor};
 
 use crate::config::{ModelConfig, TensorSpec};
+use crate::files::NamedTensor;
+use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
 pub use error::NetworkError;
 pub use forward::{Dropout, ForwardMode};
 
@@ -134,11 +136,28 @@ impl Network {
         &mut self.parameters
     }
 
-    /// The master weights by name, for a writer.
+    /// The master weights with their names, for a writer.
     ///
     /// # Errors
     /// None in practice: parameters are f32.
-    pub fn named_values(&self) -> Result<BTreeMap<String, Vec<f32>>> {
-        self.specs.iter().zip(&self.parameters).map(|(spec, t)| Ok((spec.name.clone(), t.f32()?.to_vec()))).collect()
+    pub fn named_tensors(&self) -> Result<Vec<NamedTensor<'_>>> {
+        self.specs
+            .iter()
+            .zip(&self.parameters)
+            .map(|(spec, t)| Ok(NamedTensor { name: &spec.name, shape: &spec.shape, data: t.f32()? }))
+            .collect()
+    }
+
+    /// The packed form that inference runs: quantised linears in kernel layout, embedding and head in f32.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] for a configuration that the runtime refuses.
+    pub fn pack(&self) -> std::result::Result<PackedModel, RuntimeError> {
+        let source = |name: &str| {
+            let at = self.specs.iter().position(|s| s.name == name);
+            let values = at.and_then(|i| self.parameters[i].f32().ok()).unwrap_or_default();
+            Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(values.to_vec())))
+        };
+        PackedModel::from_parts(self.config.clone(), FloatStorage::Stored, source)
     }
 }

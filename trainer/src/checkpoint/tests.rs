@@ -1,0 +1,79 @@
+use onebit_engine::Device;
+use onebit_model::config::{LinearMode, TensorKind};
+
+use super::*;
+use crate::options::OptimizerKind;
+
+fn model() -> (Vec<TensorSpec>, Vec<Tensor>, Optimizer) {
+    let specs = vec![
+        TensorSpec { name: "a".into(), shape: vec![3, 4], kind: TensorKind::Linear(LinearMode::Ternary) },
+        TensorSpec { name: "b".into(), shape: vec![5], kind: TensorKind::Norm },
+    ];
+    let device = Device::cpu().unwrap();
+    let value = |n: usize, x: f32| (0..n).map(|i| x + i as f32 / 3.0).collect();
+    let tensors = vec![
+        Tensor::from_f32(device, [3, 4], value(12, 1.0)).unwrap(),
+        Tensor::from_f32(device, [5], value(5, -2.0)).unwrap(),
+    ];
+    let optimizer = Optimizer::new(OptimizerKind::AdamW, &specs, &tensors);
+    (specs, tensors, optimizer)
+}
+
+fn state(step: u64) -> State {
+    let options = TrainOptions::default();
+    State { step, total_steps: 100, options, config: "{}".into(), data: "d".into(), metrics_bytes: 10 * step }
+}
+
+#[test]
+fn what_was_saved_comes_back_and_old_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    assert!(latest(dir.path()).unwrap().is_none());
+    for step in [5, 10, 115] {
+        save(dir.path(), &state(step), &specs, &tensors, &optimizer, 2).unwrap();
+    }
+    assert!(!dir.path().join("step-5").exists());
+    let found = latest(dir.path()).unwrap().unwrap();
+    assert_eq!((found.state, found.skipped.len()), (state(115), 0));
+    let mut empty: Vec<Tensor> = tensors.iter().map(|t| Tensor::zeros(t.device(), t.shape().clone())).collect();
+    restore(&found.path, &specs, &mut empty, &mut optimizer).unwrap();
+    for (a, b) in tensors.iter().zip(&empty) {
+        assert_eq!(a.f32().unwrap(), b.f32().unwrap());
+    }
+}
+
+/// Every byte matters: a file cut or changed anywhere makes the checkpoint one that is passed over.
+#[test]
+fn any_damage_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, optimizer) = model();
+    save(dir.path(), &state(5), &specs, &tensors, &optimizer, 9).unwrap();
+    let newest = save(dir.path(), &state(6), &specs, &tensors, &optimizer, 9).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        let path = newest.join(file);
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(7) {
+            fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5, "{file} cut at {at}");
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            fs::write(&path, &changed).unwrap();
+            assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5, "{file} changed at {at}");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 6);
+    }
+    fs::remove_file(newest.join("manifest.json")).unwrap();
+    fs::remove_file(dir.path().join("step-5/manifest.json")).unwrap();
+    let error = latest(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("none is whole"), "{error}");
+}
+
+#[test]
+fn a_manifest_cannot_point_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, optimizer) = model();
+    let path = save(dir.path(), &state(5), &specs, &tensors, &optimizer, 9).unwrap();
+    fs::write(path.join("manifest.json"), r#"{"../x": {"bytes": 0, "blake3": ""}}"#).unwrap();
+    assert!(latest(dir.path()).unwrap_err().to_string().contains("outside"));
+}

@@ -1,0 +1,194 @@
+//! The quickstart: from nothing to a packed ternary model that tells stories, on the built-in grammar.
+//!
+//! 1. [`prepare`] draws stories from the [grammar](crate::stories) (training and held-out streams differ), trains a tokenizer on them and
+//!    writes token files;
+//! 2. [`steps_within`] measures this machine and chooses how many steps fit into the time given;
+//! 3. [`crate::run::Trainer`] trains through all three phases;
+//! 4. [`judge`] packs the model, reads it back from the disk and measures it: bits per byte on unseen stories against the entropy of
+//!    the grammar on those very stories, and how many of the stories it tells the grammar accepts.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use onebit_engine::Device;
+use onebit_model::config::presets::{self, Preset};
+use onebit_model::files::GenerationConfig;
+use onebit_model::network::Network;
+use onebit_model::tokenizer::{Tokenizer, train_bpe};
+
+pub use judge::{Verdict, judge, tell_story};
+
+use crate::data::{TokenFile, TokenWriter, count_words};
+use crate::error::io_error;
+use crate::options::{OptimizerKind, TrainOptions};
+use crate::run::{RunInputs, Trainer};
+use crate::schedule::LrDecay;
+use crate::stories::{Grammar, Split, stream};
+use crate::{Result, TrainError};
+
+/// Stories of the training text; more than a run of three minutes reads.
+const TRAINING_STORIES: usize = 60_000;
+/// Stories of the validation text that is watched while training.
+const VALIDATION_STORIES: usize = 200;
+/// Share of the time budget that training gets; the rest is for the text, the tokenizer and the judging.
+const TRAINING_SHARE: f64 = 0.82;
+
+/// A quickstart before its training.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The grammar.
+    pub grammar: Grammar,
+    /// The tokenizer, trained on the training text.
+    pub tokenizer: Tokenizer,
+    /// The model, data and options of the run.
+    pub inputs: RunInputs,
+    /// When the quickstart began.
+    pub began: Instant,
+}
+
+/// Writes text, tokenizer and token files under `directory` and builds the model. `steps` is set later.
+///
+/// # Errors
+/// A directory that cannot be written.
+pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usize>) -> Result<Prepared> {
+    let began = Instant::now();
+    let grammar = Grammar::built_in();
+    let data = directory.join("data");
+    fs::create_dir_all(&data).map_err(io_error(&data, "choose a directory that can be written"))?;
+    let text = grammar.corpus(stories.unwrap_or(TRAINING_STORIES), &mut stream(seed, Split::Train));
+    let preset = preset()?;
+    // A tenth of the text holds every word of the grammar many times.
+    let sample = &text[..text[..text.len() / 10].rfind('\n').unwrap_or(text.len())];
+    let tokenizer = train_bpe([sample], preset.config.vocab_size).map_err(|e| TrainError::Runtime(e.to_string()))?;
+    let train = write_tokens(&data.join("train.tokens"), &tokenizer, &text)?;
+    // Held-out stories: these are watched, others are judged.
+    let watched = grammar.corpus(VALIDATION_STORIES, &mut stream(seed ^ 1, Split::HeldOut));
+    let validation = write_tokens(&data.join("validation.tokens"), &tokenizer, &watched)?;
+
+    let mut config = preset.config;
+    config.vocab_size = tokenizer.vocab_size();
+    config.bos_token_id = None;
+    config.eos_token_ids = tokenizer.eos().into_iter().collect();
+    let network = Network::new(config, device, seed)?;
+    let inputs = RunInputs {
+        network,
+        train,
+        validation: Some(validation),
+        tokenizer: tokenizer.json().to_vec(),
+        generation: generation(&tokenizer),
+        options: options(1, seed),
+        output_dir: directory.to_path_buf(),
+    };
+    Ok(Prepared { grammar, tokenizer, inputs, began })
+}
+
+fn preset() -> Result<Preset> {
+    presets::by_name("quickstart").ok_or_else(|| TrainError::Runtime("the quickstart preset is missing".into()))
+}
+
+/// The recipe for a run of `steps` steps.
+pub fn options(steps: u64, seed: u64) -> TrainOptions {
+    TrainOptions {
+        batch_size: 8,
+        seq_len: 256,
+        accumulation_steps: 1,
+        max_steps: steps,
+        lr: 6e-3,
+        lr_min: 1e-4,
+        lr_warmup_steps: (steps / 20).clamp(1, 60),
+        lr_decay: LrDecay::Linear,
+        optimizer: OptimizerKind::Muon,
+        weight_decay: 0.05,
+        quant_warmup_steps: steps / 4,
+        quant_anneal_steps: steps / 4,
+        save_every: 0,
+        keep: 1,
+        eval_every: (steps / 8).max(1),
+        eval_windows: 24,
+        log_every: 20,
+        seed,
+        ..Default::default()
+    }
+}
+
+/// Stories are told with the whole distribution, a little sharpened, and nothing is penalised for being said again: names must be.
+fn generation(tokenizer: &Tokenizer) -> GenerationConfig {
+    GenerationConfig {
+        temperature: Some(0.8),
+        top_k: Some(50),
+        top_p: Some(0.95),
+        repetition_penalty: Some(1.0),
+        max_new_tokens: Some(200),
+        eos_token_ids: tokenizer.eos().into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+/// Tokens of `text`, begun by a line break: each story is then what follows one.
+fn write_tokens(path: &Path, tokenizer: &Tokenizer, text: &str) -> Result<TokenFile> {
+    let fail = |e: onebit_model::tokenizer::TokenizerError| TrainError::Runtime(e.to_string());
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let newline = tokenizer.encode("\n").map_err(fail)?;
+    let mut writer = TokenWriter::create(path, tokenizer.vocab_size(), tokenizer.fingerprint(), true)?;
+    writer.push(&newline)?;
+    for ids in tokenizer.encode_batch(&lines).map_err(fail)? {
+        writer.push(&ids)?;
+    }
+    writer.end_document();
+    Ok(writer.finish(text.len() as u64, count_words(text))?)
+}
+
+/// How many steps of training fit, so that the whole quickstart ends within `minutes`: measured on a copy of the model, in a scratch
+/// directory, in full precision and hard, the dearest and the cheapest phase.
+///
+/// # Errors
+/// As training itself.
+pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result<u64> {
+    const STEPS: u64 = 6;
+    let mut seconds_per_step = 0.0;
+    for (phase, warmup) in [("full", STEPS + 2), ("hard", 0)] {
+        let directory = scratch.join(phase);
+        let options = TrainOptions {
+            quant_warmup_steps: warmup,
+            quant_anneal_steps: 0,
+            eval_every: 0,
+            log_every: 100,
+            ..options(STEPS + 2, prepared.inputs.options.seed)
+        };
+        let inputs = RunInputs {
+            network: prepared.inputs.network.clone(),
+            train: TokenFile::open(prepared.inputs.train.path())?,
+            validation: None,
+            tokenizer: Vec::new(),
+            generation: GenerationConfig::default(),
+            options,
+            output_dir: directory,
+        };
+        let mut trainer = Trainer::new(inputs, false, &mut |_| ())?;
+        let mut times = Vec::new();
+        let mut last = Instant::now();
+        trainer.run(&AtomicBool::new(false), &mut |event| {
+            if matches!(event, crate::run::Event::Step(_)) {
+                times.push(last.elapsed().as_secs_f64());
+                last = Instant::now();
+            }
+        })?;
+        // The first two steps warm caches and pools.
+        times.drain(..2);
+        times.sort_by(f64::total_cmp);
+        seconds_per_step += times[times.len() / 2] / 2.0;
+    }
+    let left = minutes * 60.0 - prepared.began.elapsed().as_secs_f64();
+    Ok(((left * TRAINING_SHARE / seconds_per_step) as u64).max(20))
+}
+
+/// Where the packed model of a quickstart in `directory` lies.
+pub fn packed_directory(directory: &Path) -> PathBuf {
+    directory.join("packed")
+}

@@ -1,0 +1,23 @@
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+
+/// The whole road in a few steps: too few to tell a story, enough to see that every part of it is there and that it learns.
+#[test]
+fn a_short_quickstart_goes_the_whole_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut prepared = prepare(dir.path(), Device::cpu().unwrap(), 1, Some(1000)).unwrap();
+    assert!(prepared.tokenizer.vocab_size() <= preset().unwrap().config.vocab_size);
+    let steps = steps_within(&prepared, 0.05, &dir.path().join("scratch")).unwrap();
+    assert!(steps >= 20);
+    prepared.inputs.options = options(40, 1);
+    let mut trainer = Trainer::new(prepared.inputs, false, &mut |_| ()).unwrap();
+    trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
+    let (model, verdict) = judge(trainer.network(), &prepared.tokenizer, &prepared.grammar, dir.path(), 1).unwrap();
+    let untrained = Network::new(trainer.network().config().clone(), Device::cpu().unwrap(), 1).unwrap();
+    let (_, before) = judge(&untrained, &prepared.tokenizer, &prepared.grammar, &dir.path().join("untrained"), 1).unwrap();
+    println!("40 steps: {:.3} bits per byte, untrained {:.3}, entropy {:.3}", verdict.bpb, before.bpb, verdict.entropy_bpb);
+    assert!(verdict.bpb < 0.8 * before.bpb);
+    assert!((verdict.entropy_bpb / prepared.grammar.entropy_bits_per_byte() - 1.0).abs() < 0.02);
+    assert!(model.bytes().total() < 4 * model.config().parameter_count() as usize / 3);
+}

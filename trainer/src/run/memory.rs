@@ -1,0 +1,62 @@
+//! How much memory a run takes, before it starts.
+
+use onebit_model::config::{LinearMode, ModelConfig, TensorKind};
+use serde::Serialize;
+
+use crate::options::{OptimizerKind, TrainOptions};
+
+/// Bytes of a training run by use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryEstimate {
+    /// f32 master weights.
+    pub weights: u64,
+    /// One f32 gradient for each weight, and a second set while micro-batches are added up.
+    pub gradients: u64,
+    /// Moments.
+    pub optimizer: u64,
+    /// What one micro-batch keeps for its backward, at its largest (the phase before the hard one), and the quantised
+    /// weights of the step.
+    pub activations: u64,
+}
+
+impl MemoryEstimate {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations
+    }
+}
+
+/// Memory of training `config` with `options`.
+///
+/// Activations are counted tensor by tensor as the operations keep them; every one of these is `[tokens, width]` f32:
+/// the block's inputs of both norms and of both residual sums, the norms' outputs and their blends, q, k, v before and after the
+/// rotation (and the QK-norm), the attention's output, gate, up and their product, and for the head the logits, their
+/// gradient and the loss.
+pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEstimate {
+    let specs = config.tensors();
+    let elements = |wanted: &dyn Fn(TensorKind) -> bool| specs.iter().filter(|s| wanted(s.kind)).map(|s| s.len() as u64).sum::<u64>();
+    let all = elements(&|_| true);
+    let linears = elements(&|k| matches!(k, TensorKind::Linear(_)));
+    let quantized = elements(&|k| matches!(k, TensorKind::Linear(m) if m != LinearMode::F16));
+    let second_moments = match options.optimizer {
+        OptimizerKind::AdamW => all,
+        OptimizerKind::Muon => all - linears,
+    };
+    let tokens = (options.batch_size * options.seq_len) as u64;
+    let (h, f) = (config.hidden_size as u64, config.intermediate_size as u64);
+    let (q, kv) = (config.query_size() as u64, config.key_value_size() as u64);
+    let qk_norm = if config.qk_norm { q + kv } else { 0 };
+    let sub_norms = if config.sub_norms { q + f } else { 0 };
+    let dropout = if options.dropout > 0.0 { 2 * h } else { 0 };
+    let blends = if quantized > 0 { 2 * h + q + f } else { 0 };
+    let gate = if config.feed_forward.has_gate() { f } else { 0 };
+    let block = 6 * h + 3 * q + 3 * kv + qk_norm + gate + 2 * f + sub_norms + blends + dropout;
+    let head = 2 * h + 2 * config.vocab_size as u64;
+    let kept = tokens * (config.num_hidden_layers as u64 * block + head);
+    MemoryEstimate {
+        weights: 4 * all,
+        gradients: 4 * all * if options.accumulation_steps > 1 { 2 } else { 1 },
+        optimizer: 4 * (all + second_moments),
+        activations: 4 * (kept + quantized),
+    }
+}

@@ -1,0 +1,108 @@
+//! `metrics.jsonl`: one JSON object a step, one more for each validation.
+//!
+//! Nothing in it depends on the clock, so the files of two equal runs are equal bytes. An interrupted run's file is cut back to
+//! the steps of its checkpoint when it is resumed: no line is missing and none is double.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::error::io_error;
+use crate::schedule::Phase;
+
+const ADVICE: &str = "check the space and the permissions there";
+
+/// One quantised weight matrix.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerMetrics {
+    /// Tensor name without `model.layers.` and `.weight`.
+    pub name: String,
+    /// Fraction of trits that are 0.
+    pub zero: f64,
+    /// Fraction of trits that this step changed.
+    pub flip: f64,
+    /// The scale γ.
+    pub scale: f32,
+    /// Fraction of weights beyond the clamp, |W| ≥ 1.5 γ.
+    pub clip: f64,
+}
+
+/// One optimiser step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepMetrics {
+    /// The step, counted from 1 when it is done.
+    pub step: u64,
+    /// Passes over the data begun, counted from 1.
+    pub epoch: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Phase of the quantisation.
+    pub phase: Phase,
+    /// Annealing value.
+    pub anneal: f32,
+    /// Mean negative log-likelihood of the step's tokens in nats, without label smoothing.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f32,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Quantised matrices, every `log_every` steps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerMetrics>,
+}
+
+/// One validation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ValidationMetrics {
+    /// Steps done.
+    pub step: u64,
+    /// Mean negative log-likelihood in nats at the annealing value of the step.
+    pub val_loss: f64,
+    /// `exp(val_loss)`.
+    pub val_ppl: f64,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct MetricsFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file of a run that stands at `bytes` of it, cutting what lies behind.
+    pub(crate) fn open(directory: &Path, bytes: u64) -> Result<Self> {
+        let path = directory.join("metrics.jsonl");
+        let open = || {
+            let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            file.set_len(bytes)?;
+            file.seek(SeekFrom::Start(bytes))?;
+            Ok(file)
+        };
+        let file = BufWriter::new(open().map_err(io_error(&path, ADVICE))?);
+        Ok(MetricsFile { path, file, bytes })
+    }
+
+    /// Appends one line.
+    pub(crate) fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let mut json = serde_json::to_vec(line).map_err(|e| io_error(&self.path, ADVICE)(e.into()))?;
+        json.push(b'\n');
+        self.bytes += json.len() as u64;
+        self.file.write_all(&json).map_err(io_error(&self.path, ADVICE))
+    }
+
+    /// Hands everything to the disk; returns the length.
+    pub(crate) fn sync(&mut self) -> Result<u64> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(io_error(&self.path, ADVICE))?;
+        Ok(self.bytes)
+    }
+
+    /// Hands everything to the system, so that a reader sees it.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(io_error(&self.path, ADVICE))
+    }
+}
