@@ -72,7 +72,7 @@ impl WindowOrder {
         if length == 0 || length >= tokens || length > u32::MAX.into() {
             return Err(DataError::WindowTooLong {
                 tokens,
-                needed: length.max(1) + 1,
+                needed: length.max(1).saturating_add(1),
                 seq_len,
             });
         }
