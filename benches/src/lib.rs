@@ -9,18 +9,18 @@ use onebit_kernels_cpu::{Isa, probe};
 /// Operations a second of `work(iterations) -> operations`, run on `threads` threads at once: the fastest of several
 /// short rounds, as other load on the machine can only slow one down.
 pub fn peak_rate(threads: usize, work: impl Fn(u64) -> f64 + Sync) -> f64 {
-    // Calibrated on one thread to rounds of about 10 ms.
+    // Calibrated on one thread to rounds of about 2 ms.
     let mut iterations = 1_000;
     while iterations < 1 << 40 {
         let start = Instant::now();
         work(iterations);
-        if start.elapsed().as_secs_f64() > 0.01 {
+        if start.elapsed().as_secs_f64() > 0.002 {
             break;
         }
         iterations *= 2;
     }
     let mut best = 0.0f64;
-    for _ in 0..8 {
+    for _ in 0..25 {
         let start = Instant::now();
         let done: f64 = std::thread::scope(|scope| {
             let running: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(iterations))).collect();

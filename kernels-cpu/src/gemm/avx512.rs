@@ -1,7 +1,7 @@
 //! 14 × 32 tile in 28 registers of sixteen lanes; two more hold the row of B and one the value of A.
 //!
-//! A step of k is 28 multiply-adds for 16 loads, so the loads hide on a CPU that starts two 512-bit multiply-adds a cycle as well as
-//! on one that starts one.
+//! A step of k is 28 multiply-adds for 16 loads, so the loads hide on a CPU that starts two 512-bit multiply-adds a cycle as
+//! well as on one that starts one.
 
 use core::arch::x86_64::*;
 
@@ -22,8 +22,8 @@ macro_rules! rows {
 static MICRO: [[Micro; VECS]; MR] = rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
 /// # Safety
-/// The CPU has AVX-512 F. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c` for
-/// reads and writes of `M` rows, `ldc` apart, of the same; of the last vector only the lanes of `mask` count.
+/// The CPU has AVX-512 F. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors,
+/// and `c` for reads and writes of `M` rows, `ldc` apart, of the same; of the last vector only the lanes of `mask` count.
 #[target_feature(enable = "avx512f")]
 unsafe fn micro<const M: usize, const V: usize>(
     kc: usize,
@@ -126,8 +126,8 @@ impl Tile for Avx512 {
 /// Sixteen rows in registers: interleaved by value, by pair, then by quarter register, twice.
 ///
 /// # Safety
-/// The CPU has AVX-512 F. `src` is good for reading `rows` (not 0) rows of `cols`, `ld` apart; `dst` for writing `cols` rows of
-/// sixteen, `dst_stride` apart. `WHOLE` says that `cols` is sixteen.
+/// The CPU has AVX-512 F. `src` is good for reading `rows` (not 0) rows of `cols`, `ld` apart; `dst` for writing `cols` rows
+/// of sixteen, `dst_stride` apart. `WHOLE` says that `cols` is sixteen.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose<const WHOLE: bool>(

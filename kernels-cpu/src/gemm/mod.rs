@@ -33,10 +33,10 @@
 //!        └────┘    └───┴───┴───┴───┘       A block: packed in panels of MR rows, [k][W]; the panel in use stays in L1
 //! ```
 //!
-//! The three layouts differ only in packing: one operand is copied row by row, the other goes through a transpose in
-//! registers. A tile step loads NR values of B and MR of A for MR·NR fused multiply-adds. Packing costs about `2/n` cycles
-//! per multiply-add for A and `2/m` for B on one lane, which 16 lanes make visible only for small `m` or `n`; with at most
-//! two panels of rows, a B that needs no transpose is read in place.
+//! The three layouts differ only in packing: one operand is copied row by row, another goes through a transpose in
+//! registers. A tile step loads NR values of B and MR of A for MR·NR fused multiply-adds. An element of A is packed once for
+//! each NC columns and an element of B once in all, for about half a cycle each, so packing shows only where `m` or `n` is
+//! small; with at most two panels of rows, a B that needs no transpose is read in place.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
