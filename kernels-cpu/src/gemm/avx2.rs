@@ -28,8 +28,8 @@ fn first(n: usize) -> __m256i {
 }
 
 /// # Safety
-/// The CPU has AVX2 and FMA. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors, and `c`
-/// for reads and writes of `M` rows, `ldc` apart, of the same; if `SHORT`, only `lanes` lanes of the last vector count.
+/// The CPU has AVX2 and FMA. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors,
+/// and `c` for reads and writes of `M` rows, `ldc` apart, of the same; if `SHORT`, only `lanes` lanes of the last vector count.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn micro<const M: usize, const V: usize, const SHORT: bool>(
     kc: usize,

@@ -1,7 +1,7 @@
 //! Packing: blocks of A and B in the order in which the tile reads them.
 //!
-//! A panel of B is `[kc][NR]`, a panel of A is `[kc][W]` with the first `mr` lanes in use, so that every row is whole, aligned
-//! vectors; panels follow one another. Columns and lanes that a short panel lacks are left as they are and never read.
+//! A panel of B is `[kc][NR]`, a panel of A is `[kc][W]` with the first `mr` lanes in use, so that every row is whole,
+//! aligned vectors; panels follow one another. Columns and lanes that a short panel lacks are left as they are and never read.
 
 use super::{Tile, extent};
 
