@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::{HEADER, Header, TokenFile, padding};
+use super::TokenFile;
+use super::header::{HEADER, Header, padding};
 use crate::data::{DataError, Result};
 
 /// A token file that is being written, under a temporary name until [`TokenWriter::finish`].
