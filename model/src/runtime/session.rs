@@ -201,7 +201,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
 
     fn enter(&mut self, tokens: usize, f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
         let pass = Pass {
-            model: &*self.model,
+            model: &self.model,
             exec: &self.executor,
             isa: self.isa,
             first: self.position,
