@@ -1,1 +1,5 @@
-fn main() {}
+//! The same command under the name `onebit-cli`.
+
+fn main() -> std::process::ExitCode {
+    onebit_cli::main()
+}

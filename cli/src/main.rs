@@ -1,1 +1,5 @@
-fn main() {}
+//! The `onebit` command.
+
+fn main() -> std::process::ExitCode {
+    onebit_cli::main()
+}

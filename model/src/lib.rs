@@ -7,6 +7,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+pub mod chat;
 pub mod config;
 #[cfg(feature = "std")]
 pub mod files;

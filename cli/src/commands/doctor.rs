@@ -1,0 +1,139 @@
+//! `onebit doctor`: what this machine can do.
+
+use argh::FromArgs;
+use onebit_engine::Isa;
+use onebit_kernels_cpu::rng::Key;
+use onebit_kernels_cpu::{t2, ternary_gemv};
+use serde::Serialize;
+
+use crate::limits;
+use crate::{CliError, Result, device, output};
+
+/// Shows the CPU paths and tests each, measures memory and arithmetic, and looks for a GPU.
+///
+/// The self-test multiplies random ternary matrices on every path and compares each sum with the portable path.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "doctor", example = "{command_name} --json")]
+pub struct Doctor {
+    /// threads of the measurements (default: physical cores)
+    #[argh(option)]
+    threads: Option<usize>,
+    /// print the result as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// The result.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    os: &'static str,
+    arch: &'static str,
+    physical_cores: usize,
+    threads: usize,
+    memory_available_bytes: Option<u64>,
+    isa: &'static str,
+    paths: Vec<PathReport>,
+    bandwidth_gb_s: f64,
+    gpu: Option<String>,
+    gpu_note: Option<String>,
+}
+
+/// One CPU path.
+#[derive(Serialize)]
+struct PathReport {
+    isa: &'static str,
+    self_test: bool,
+    f32_gflop_s: f64,
+    int8_gop_s: f64,
+}
+
+/// Rows and columns of the self-test: whole blocks, padding on both sides, one row, one column.
+const SHAPES: [(usize, usize); 5] = [(64, 1024), (7, 300), (4, 256), (1, 6912), (5, 1)];
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<()> {
+        let place = device::place(Some("cpu"), self.threads)?;
+        let paths: Vec<PathReport> = Isa::available()
+            .map(|isa| PathReport {
+                isa: isa.name(),
+                self_test: self_test(isa),
+                f32_gflop_s: limits::fma_peak(isa, place.threads) / 1e9,
+                int8_gop_s: limits::int8_peak(isa, place.threads) / 1e9,
+            })
+            .collect();
+        let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.device.isa());
+        let (gpu, gpu_note) = match onebit_kernels_cuda::driver() {
+            Ok(driver) => (Some(driver.to_string()), Some("found, but this version trains and runs on the CPU alone".to_string())),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            physical_cores: device::physical_cores(),
+            threads: place.threads,
+            memory_available_bytes: device::available_memory(),
+            isa: place.device.isa().name(),
+            paths,
+            bandwidth_gb_s: bandwidth / 1e9,
+            gpu,
+            gpu_note,
+        };
+        if self.json { output::json(&report)? } else { print(&report)? }
+        match report.paths.iter().find(|path| !path.self_test) {
+            Some(path) => Err(CliError::Failed(format!("self-test: path {} gives other sums than the portable one; set ONEBIT_ISA=scalar and report this machine", path.isa))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn print(report: &Report) -> Result<()> {
+    let mut rows = vec![
+        ("onebit", format!("{} on {} {}", report.version, report.os, report.arch)),
+        ("cores", format!("{} physical, {} threads used", report.physical_cores, report.threads)),
+        ("memory", report.memory_available_bytes.map_or("unknown".into(), |n| format!("{} available", output::bytes(n)))),
+        ("bandwidth", format!("{:.1} GB/s", report.bandwidth_gb_s)),
+    ];
+    for path in &report.paths {
+        let used = if path.isa == report.isa { ", in use" } else { "" };
+        let test = if path.self_test { "self-test passed" } else { "SELF-TEST FAILED" };
+        rows.push(("path", format!("{}: {test}, f32 {:.0} GFLOP/s, int8 {:.0} GOP/s{used}", path.isa, path.f32_gflop_s, path.int8_gop_s)));
+    }
+    let gpu = report.gpu.clone().into_iter().chain(report.gpu_note.clone()).collect::<Vec<_>>().join("; ");
+    rows.push(("gpu", gpu));
+    output::table(&rows)
+}
+
+/// Whether the ternary product of a path equals that of the portable path, and that one the sums by their definition.
+fn self_test(isa: Isa) -> bool {
+    SHAPES.iter().enumerate().all(|(i, &(rows, cols))| {
+        let key = Key::new(7, u32::from_be_bytes(*b"self"), i as u64);
+        let weights: Vec<i8> = (0..rows * cols).map(|j| key.below(j as u64, 3) as i8 - 1).collect();
+        let mut x = vec![0i8; t2::padded_cols(cols)];
+        x[..cols].iter_mut().enumerate().for_each(|(j, x)| *x = key.below((rows * cols + j) as u64, 256) as u8 as i8);
+        let mut packed = vec![0; t2::bytes(rows, cols)];
+        t2::pack(&weights, rows, cols, &mut packed);
+        let product = |isa| {
+            let mut out = vec![0; rows];
+            ternary_gemv::ternary_gemv(isa, &packed, cols, &x, &mut out);
+            out
+        };
+        let defined: Vec<i32> = weights.chunks(cols).map(|row| row.iter().zip(&x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()).collect();
+        let out = product(isa);
+        out == product(Isa::SCALAR) && out == defined
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_this_machine_passes() {
+        for isa in Isa::available() {
+            println!("self-test of {}", isa.name());
+            assert!(self_test(isa));
+        }
+    }
+}

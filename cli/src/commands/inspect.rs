@@ -1,0 +1,251 @@
+//! `onebit inspect`: what a file or directory holds.
+
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use onebit_kernels_cpu::t2;
+use onebit_model::config::TensorKind;
+use onebit_model::files::{self, Weights};
+use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel};
+use onebit_trainer::checkpoint;
+use onebit_trainer::data::TokenFile;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{CliError, Result, args, output};
+
+/// Shows what a model directory, a token file, a checkpoint or a safetensors file holds.
+///
+/// For a model: sizes as inference keeps them, bits a weight, the fraction of zeros, and the compression against FP16.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "inspect", example = "{command_name} model --tensors")]
+pub struct Inspect {
+    /// the file or directory
+    #[argh(positional)]
+    path: PathBuf,
+    /// list every tensor
+    #[argh(switch)]
+    tensors: bool,
+    /// print the result as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// One tensor.
+#[derive(Serialize)]
+struct TensorLine {
+    name: String,
+    shape: Vec<usize>,
+    storage: &'static str,
+    bytes: usize,
+    bits_per_weight: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zero_fraction: Option<f64>,
+}
+
+impl TensorLine {
+    fn new(name: String, shape: Vec<usize>, storage: &'static str, bytes: usize, zero_fraction: Option<f64>) -> Self {
+        let weights: usize = shape.iter().product();
+        Self { name, shape, storage, bytes, bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64, zero_fraction }
+    }
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<()> {
+        let path = &self.path;
+        if !path.is_dir() {
+            args::existing_file(path, "inspect")?;
+        }
+        let (facts, tensors) = if path.join("state.json").is_file() {
+            let weights = Weights::open_dir(path)?;
+            (checkpoint_facts(path, &weights)?, weight_lines(&weights))
+        } else if path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
+            model(path)?
+        } else if path.extension().is_some_and(|e| e == "safetensors") {
+            let weights = Weights::open_file(path)?;
+            let lines = weight_lines(&weights);
+            (json!({ "kind": "safetensors", "tensors": lines.len(), "bytes": lines.iter().map(|l| l.bytes).sum::<usize>() }), lines)
+        } else if path.is_file() {
+            (tokens(path)?, Vec::new())
+        } else {
+            let why = "is no model directory (config.json), checkpoint (state.json), token file or safetensors file";
+            return Err(CliError::Failed(format!("inspect: {} {why}; give one of these", path.display())));
+        };
+        self.print(facts, &tensors)
+    }
+
+    fn print(&self, mut facts: Value, tensors: &[TensorLine]) -> Result<()> {
+        if self.json {
+            if self.tensors {
+                facts["tensor_list"] = json!(tensors);
+            }
+            return output::json(&facts);
+        }
+        let Value::Object(map) = &facts else { return Ok(()) };
+        let rows: Vec<(&str, String)> = map.iter().map(|(key, value)| (key.as_str(), shown(key, value))).collect();
+        output::table(&rows)?;
+        if self.tensors {
+            let width = tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+            for t in tensors {
+                let zeros = t.zero_fraction.map_or(String::new(), |z| format!("  {:.1}% zeros", 100.0 * z));
+                let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+                let size = output::bytes(t.bytes as u64);
+                output::line(&format!("{:width$}  {shape:>14}  {:8} {size:>11}  {:6.3} bits a weight{zeros}", t.name, t.storage, t.bits_per_weight))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value for people.
+fn shown(key: &str, value: &Value) -> String {
+    match value {
+        Value::Number(n) if key.ends_with("bytes") => n.as_u64().map_or_else(|| n.to_string(), |n| format!("{n} ({})", output::bytes(n))),
+        Value::Number(n) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default()),
+        Value::String(text) => text.clone(),
+        Value::Null => "unknown".to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn float_name(values: &FloatValues) -> &'static str {
+    match values {
+        FloatValues::F32(_) => "f32",
+        FloatValues::F16(_) => "f16",
+        FloatValues::Bf16(_) => "bf16",
+    }
+}
+
+fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
+    let shape = vec![linear.rows(), linear.cols()];
+    let total = (linear.rows() * linear.cols()).max(1) as f64;
+    let zeros = |values: &[i8]| Some(values.iter().filter(|v| **v == 0).count() as f64 / total);
+    match linear {
+        Linear::Ternary { rows, cols, packed, .. } => {
+            let mut trits = vec![0; rows * cols];
+            t2::unpack(packed, *rows, *cols, &mut trits);
+            TensorLine::new(name, shape, if binary { "binary" } else { "ternary" }, linear.bytes(), zeros(&trits))
+        }
+        Linear::Int8 { values, .. } => TensorLine::new(name, shape, "int8", linear.bytes(), zeros(values)),
+        Linear::Float(matrix) => TensorLine::new(name, shape, float_name(&matrix.values), linear.bytes(), None),
+    }
+}
+
+fn model(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
+    let (model, notes) = PackedModel::open(path, FloatStorage::Stored).map_err(|e| CliError::Failed(e.to_string()))?;
+    notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+    let config = model.config();
+    let mut lines = Vec::new();
+    for spec in config.tensors() {
+        let line = match spec.kind {
+            TensorKind::Embedding => TensorLine::new(spec.name, spec.shape, float_name(&model.embedding().values), model.embedding().values.bytes(), None),
+            TensorKind::Head => TensorLine::new(spec.name, spec.shape, float_name(&model.head().values), model.head().values.bytes(), None),
+            TensorKind::Norm => {
+                let bytes = 4 * spec.len();
+                TensorLine::new(spec.name, spec.shape, "f32", bytes, None)
+            }
+            // Below, where the packed weights are at hand.
+            TensorKind::Linear(_) => continue,
+        };
+        lines.push(line);
+    }
+    for (layer, block) in model.blocks().iter().enumerate() {
+        for (shape, linear) in config.linears(layer).zip(block.linears()) {
+            lines.push(linear_line(shape.name, linear, shape.mode == onebit_model::config::LinearMode::Binary));
+        }
+    }
+    let ternary: Vec<&TensorLine> = lines.iter().filter(|l| l.storage == "ternary").collect();
+    let weights = |lines: &[&TensorLine]| lines.iter().map(|l| l.shape.iter().product::<usize>()).sum::<usize>() as f64;
+    let ternary_weights = weights(&ternary);
+    let zero_weights: f64 = ternary.iter().filter_map(|l| Some(l.zero_fraction? * weights(&[*l]))).sum();
+    let (bytes, parameters) = (model.bytes(), config.parameter_count());
+    let file_bytes = files_size(path);
+    let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
+    let facts = json!({
+        "kind": "model",
+        "parameters": parameters,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "feed_forward": config.feed_forward.name(),
+        "tied_head": config.tie_word_embeddings,
+        "file_bytes": file_bytes,
+        "packed_bytes": bytes.total(),
+        "ternary_bytes": bytes.ternary,
+        "int8_bytes": bytes.int8,
+        "float_bytes": bytes.float + bytes.embedding + bytes.head,
+        "norm_bytes": bytes.norms,
+        "bytes_per_token": model.bytes_per_token(),
+        "bits_per_weight": 8.0 * bytes.total() as f64 / parameters.max(1) as f64,
+        "ternary_weights": ternary_weights as u64,
+        "ternary_bits_per_weight": share(8.0 * bytes.ternary as f64),
+        "zero_fraction": share(zero_weights),
+        "compression_vs_fp16": 2.0 * parameters as f64 / bytes.total().max(1) as f64,
+        "tokenizer": path.join(files::TOKENIZER_FILE).is_file(),
+    });
+    Ok((facts, lines))
+}
+
+/// Bytes of the weight files.
+fn files_size(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let weights = entries.filter(|e| e.path().extension().is_some_and(|x| x == "safetensors"));
+    weights.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
+}
+
+fn weight_lines(weights: &Weights) -> Vec<TensorLine> {
+    let names: Vec<String> = weights.names().map(str::to_string).collect();
+    let line = |name: String| {
+        let view = weights.get(&name)?;
+        Some(TensorLine::new(name, view.shape.to_vec(), dtype_name(view.dtype), view.bytes.len(), None))
+    };
+    names.into_iter().filter_map(line).collect()
+}
+
+fn dtype_name(dtype: files::Dtype) -> &'static str {
+    match dtype {
+        files::Dtype::F32 => "f32",
+        files::Dtype::F16 => "f16",
+        files::Dtype::BF16 => "bf16",
+        files::Dtype::U8 => "u8",
+        files::Dtype::I8 => "i8",
+        _ => "other",
+    }
+}
+
+fn checkpoint_facts(path: &Path, weights: &Weights) -> Result<Value> {
+    let state = checkpoint::read_state(path)?;
+    let bytes: usize = weight_lines(weights).iter().map(|l| l.bytes).sum();
+    Ok(json!({
+        "kind": "checkpoint",
+        "step": state.step,
+        "total_steps": state.total_steps,
+        "tensors": weights.len(),
+        "weight_bytes": bytes,
+        "optimizer_bytes": std::fs::metadata(path.join("optimizer.safetensors")).map(|m| m.len()).ok(),
+        "data": state.data,
+        "options": state.options,
+    }))
+}
+
+fn tokens(path: &Path) -> Result<Value> {
+    let file = TokenFile::open(path)?;
+    file.verify()?;
+    let hash = file.tokenizer().map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    Ok(json!({
+        "kind": "tokens",
+        "tokens": file.len(),
+        "documents": file.documents(),
+        "id_bytes": file.id_width(),
+        "vocab_size": file.vocab_size(),
+        "tokenizer": hash,
+        "source_bytes": file.source_bytes(),
+        "source_words": file.source_words(),
+        "file_bytes": std::fs::metadata(path).map(|m| m.len()).ok(),
+    }))
+}

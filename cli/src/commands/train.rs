@@ -1,0 +1,270 @@
+//! `onebit train`: a training run.
+
+mod prepare;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use argh::FromArgs;
+use onebit_trainer::run::{Event, Outcome, Trainer, memory_estimate};
+use onebit_trainer::schedule::Phase;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::progress::Progress;
+use crate::{CliError, Result, args, device, interrupt, output, plot};
+use prepare::Prepared;
+pub(super) use prepare::refuse_if_too_large;
+
+/// Trains a model on a token file: full precision, then annealing, then ternary.
+///
+/// The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C
+/// saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "train",
+    example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
+    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t."
+)]
+pub struct Train {
+    /// preset, config.json or model directory (not with --init-from)
+    #[argh(option)]
+    config: Option<String>,
+    /// token file to train on
+    #[argh(option)]
+    data: Option<PathBuf>,
+    /// the same as --data
+    #[argh(option)]
+    data_dir: Option<PathBuf>,
+    /// token file to validate on (default: none)
+    #[argh(option)]
+    val: Option<PathBuf>,
+    /// the same as --val
+    #[argh(option)]
+    val_data_dir: Option<PathBuf>,
+    /// the tokenizer.json that made the token files
+    #[argh(option)]
+    tokenizer: PathBuf,
+    /// where the run and its model go
+    #[argh(option)]
+    output_dir: Option<PathBuf>,
+    /// go on from the newest whole checkpoint in --output-dir
+    #[argh(switch)]
+    resume: bool,
+    /// begin with the weights of this model directory, which must hold floats
+    #[argh(option)]
+    init_from: Option<PathBuf>,
+    /// print parameters, options and memory, and stop
+    #[argh(switch)]
+    dry_run: bool,
+    /// sequences of a micro-batch (default: the preset's)
+    #[argh(option)]
+    batch_size: Option<usize>,
+    /// tokens of a sequence (default: the preset's)
+    #[argh(option)]
+    seq_len: Option<usize>,
+    /// micro-batches of an optimiser step (default: the preset's)
+    #[argh(option)]
+    accumulation_steps: Option<usize>,
+    /// optimiser steps; 0 for as many as --max-epochs takes (default: the preset's)
+    #[argh(option)]
+    max_steps: Option<u64>,
+    /// passes over the data; 0 for no limit (default: 0)
+    #[argh(option)]
+    max_epochs: Option<u64>,
+    /// peak learning rate (default: the preset's)
+    #[argh(option)]
+    lr: Option<f32>,
+    /// learning rate at the end (default: the preset's)
+    #[argh(option)]
+    lr_min: Option<f32>,
+    /// steps of linear warm-up (default: the preset's)
+    #[argh(option)]
+    lr_warmup_steps: Option<u64>,
+    /// cosine, linear, wsd, two-stage or none (default: cosine)
+    #[argh(option)]
+    lr_decay: Option<String>,
+    /// adamw, or muon for the blocks' matrices (default: adamw)
+    #[argh(option)]
+    optimizer: Option<String>,
+    /// decoupled weight decay of the linears (default: the preset's)
+    #[argh(option)]
+    weight_decay: Option<f32>,
+    /// largest global gradient norm; 0 for any (default: the preset's)
+    #[argh(option)]
+    grad_clip_max_norm: Option<f32>,
+    /// label smoothing of the minimised loss (default: the preset's)
+    #[argh(option)]
+    label_smoothing: Option<f32>,
+    /// dropout on embedding and residual branches (default: 0)
+    #[argh(option)]
+    dropout: Option<f32>,
+    /// steps in full precision (default: the preset's; its share of --max-steps if that is given)
+    #[argh(option)]
+    quant_warmup_steps: Option<u64>,
+    /// steps from full precision to ternary (default: as --quant-warmup-steps)
+    #[argh(option)]
+    quant_anneal_steps: Option<u64>,
+    /// steps between checkpoints; 0 for one at the end (default: the preset's)
+    #[argh(option)]
+    save_every: Option<u64>,
+    /// checkpoints kept (default: 2)
+    #[argh(option)]
+    keep: Option<usize>,
+    /// steps between validations; 0 for one at the end (default: the preset's)
+    #[argh(option)]
+    eval_every: Option<u64>,
+    /// validation windows of one validation; 0 for all (default: 64)
+    #[argh(option)]
+    eval_windows: Option<usize>,
+    /// steps between layer metrics (default: 10)
+    #[argh(option)]
+    log_every: Option<u64>,
+    /// seed of weights, data order and dropout (default: 42)
+    #[argh(option)]
+    seed: Option<u64>,
+    /// replace what an earlier run left in --output-dir
+    #[argh(switch)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N (default: auto)
+    #[argh(option)]
+    device: Option<String>,
+    /// threads (default: physical cores)
+    #[argh(option)]
+    threads: Option<usize>,
+    /// print the result as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// The result.
+#[derive(Serialize)]
+struct Trained {
+    output_dir: PathBuf,
+    steps: u64,
+    tokens: u64,
+    loss: Option<f64>,
+    val_loss: Option<f64>,
+    val_ppl: Option<f64>,
+    phase: Option<Phase>,
+    seconds: f64,
+    tok_s: f64,
+}
+
+impl Train {
+    pub(super) fn run(mut self) -> Result<()> {
+        self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
+        self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
+        let Prepared { config, options, data, validation, tokenizer } = self.prepare()?;
+        let place = device::place(self.device.as_deref(), self.threads)?;
+        let memory = memory_estimate(&config, &options);
+        if self.dry_run {
+            let steps = options.total_steps(data.windows(options.seq_len, options.seed)?);
+            let facts = json!({
+                "parameters": config.parameter_count(),
+                "tokens": data.file.len(),
+                "steps": steps,
+                "tokens_per_step": options.tokens_per_step(),
+                "memory_bytes": { "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer, "activations": memory.activations, "total": memory.total() },
+                "available_bytes": device::available_memory(),
+                "fits": device::available_memory().is_none_or(|free| memory.total() <= free),
+                "options": options,
+            });
+            return print_dry_run(&facts, self.json);
+        }
+        refuse_if_too_large(memory.total())?;
+        let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
+        self.prepare_directory(&output_dir)?;
+        let inputs = self.inputs(config, options, data, validation, tokenizer, place, &output_dir)?;
+        self.train(inputs, &output_dir)
+    }
+
+    fn train(&self, inputs: onebit_trainer::run::RunInputs, output_dir: &std::path::Path) -> Result<()> {
+        let tokens_per_step = inputs.options.tokens_per_step();
+        let mut trainer = Trainer::new(inputs, self.resume, &mut |event| {
+            if let Event::Resumed { path, step, skipped } = event {
+                skipped.iter().for_each(|why| output::note(&format!("note: passed over: {why}")));
+                output::note(&format!("resumed from {} at step {step}", path.display()));
+            }
+        })?;
+        let (first, total) = (trainer.steps_done(), trainer.total_steps());
+        let progress = Progress::new("training", total - first);
+        let start = Instant::now();
+        let (mut last, mut validated, mut saved) = (None, None, None);
+        let outcome = trainer.run(interrupt::poll(), &mut |event| match event {
+            Event::Step(m) => {
+                let done = m.step - first;
+                progress.set(done, || {
+                    let speed = (done * tokens_per_step) as f64 / start.elapsed().as_secs_f64();
+                    format!("step {}/{total} loss {:.4} {} lr {:.2e} {speed:.0} tok/s", m.step, m.loss, m.phase.name(), m.lr)
+                });
+                last = Some((m.loss, m.phase));
+            }
+            Event::Validated(m) => {
+                progress.note(&format!("step {}: validation loss {:.4}, perplexity {:.3}", m.step, m.val_loss, m.val_ppl));
+                validated = Some((m.val_loss, m.val_ppl));
+            }
+            Event::Saved(path) => saved = Some(path.to_path_buf()),
+            Event::Resumed { .. } => {}
+        })?;
+        drop(progress);
+        let seconds = start.elapsed().as_secs_f64();
+        let steps = trainer.steps_done();
+        if outcome == Outcome::Interrupted {
+            let place = saved.map_or_else(String::new, |path| format!(", saved in {}", path.display()));
+            return Err(CliError::Interrupted(format!("interrupted at step {steps} of {total}{place}; go on with --resume")));
+        }
+        let curves = plot::Run::read(output_dir)?;
+        let picture = output_dir.join("curves.svg");
+        std::fs::write(&picture, plot::draw(std::slice::from_ref(&curves))?)
+            .map_err(|e| CliError::io(&picture, "write", &e, "check the space and the permissions there"))?;
+        let tokens = (steps - first) * tokens_per_step;
+        let result = Trained {
+            output_dir: output_dir.to_path_buf(),
+            steps,
+            tokens: steps * tokens_per_step,
+            loss: last.map(|(loss, _)| loss),
+            val_loss: validated.map(|(loss, _)| loss),
+            val_ppl: validated.map(|(_, ppl)| ppl),
+            phase: last.map(|(_, phase)| phase),
+            seconds,
+            tok_s: tokens as f64 / seconds.max(1e-9),
+        };
+        if self.json {
+            return output::json(&result);
+        }
+        output::note(&plot::curve(&curves));
+        let mut rows = vec![("model", output_dir.display().to_string()), ("steps", steps.to_string())];
+        rows.extend(result.loss.map(|loss| ("loss", format!("{loss:.4} nats a token, in training"))));
+        rows.extend(validated.map(|(loss, ppl)| ("validation", format!("{loss:.4} nats a token, perplexity {ppl:.3}"))));
+        rows.push(("time", format!("{}, {:.0} tok/s", output::seconds(seconds), result.tok_s)));
+        rows.push(("curves", picture.display().to_string()));
+        output::table(&rows)
+    }
+}
+
+fn print_dry_run(facts: &serde_json::Value, as_json: bool) -> Result<()> {
+    if as_json {
+        return output::json(facts);
+    }
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
+    let size = |value: &serde_json::Value| output::bytes(number(value));
+    let memory = &facts["memory_bytes"];
+    let mut rows = vec![
+        ("parameters", number(&facts["parameters"]).to_string()),
+        ("data", format!("{} tokens", facts["tokens"])),
+        ("steps", format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"])),
+        ("weights", size(&memory["weights"])),
+        ("gradients", size(&memory["gradients"])),
+        ("optimizer", size(&memory["optimizer"])),
+        ("activations", size(&memory["activations"])),
+        ("memory", format!("{} in all", size(&memory["total"]))),
+        ("available", if facts["available_bytes"].is_null() { "unknown".into() } else { size(&facts["available_bytes"]) }),
+        ("fits", if facts["fits"] == true { "yes".into() } else { "no".to_string() }),
+    ];
+    if let serde_json::Value::Object(options) = &facts["options"] {
+        rows.extend(options.iter().map(|(key, value)| (key.as_str(), value.to_string())));
+    }
+    output::table(&rows)
+}

@@ -1,0 +1,222 @@
+//! From options to a run: everything that can be refused is refused here, before any long work.
+
+use std::fs;
+use std::path::Path;
+
+use onebit_model::config::{ModelConfig, presets};
+use onebit_model::files::{self, GenerationConfig};
+use onebit_model::network::Network;
+use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
+use onebit_trainer::TrainOptions;
+use onebit_trainer::data::{TokenFile, WindowOrder};
+use onebit_trainer::options::OptimizerKind;
+use onebit_trainer::run::RunInputs;
+
+use super::Train;
+use crate::device::Placement;
+use crate::{CliError, Result, args, device, output};
+
+/// What a run of ours leaves in its directory.
+const RUN_FILES: [&str; 5] = ["checkpoints", "metrics.jsonl", "config.json", "model.safetensors", "tokenizer.json"];
+
+/// A token file that was checked.
+pub(super) struct Tokens {
+    pub file: TokenFile,
+}
+
+impl Tokens {
+    fn open(path: &Path, option: &str, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Self> {
+        args::existing_file(path, option)?;
+        let file = TokenFile::open(path)?;
+        file.check_for(vocab_size, Some(&tokenizer.fingerprint()))?;
+        file.verify()?;
+        Ok(Self { file })
+    }
+
+    /// Windows of an epoch.
+    pub(super) fn windows(&self, seq_len: usize, seed: u64) -> Result<u64> {
+        Ok(WindowOrder::new(self.file.len(), seq_len, seed)?.windows_per_epoch())
+    }
+}
+
+/// A run whose parts fit together.
+pub(super) struct Prepared {
+    pub config: ModelConfig,
+    pub options: TrainOptions,
+    pub data: Tokens,
+    pub validation: Option<Tokens>,
+    pub tokenizer: Tokenizer,
+}
+
+/// Refuses work that does not fit into the memory that is free.
+pub(crate) fn refuse_if_too_large(bytes: u64) -> Result<()> {
+    match device::available_memory() {
+        Some(free) if bytes > free => Err(CliError::Failed(format!(
+            "the run needs {} of memory and {} is available; lower --batch-size or --seq-len, or choose a smaller model",
+            output::bytes(bytes),
+            output::bytes(free)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Train {
+    pub(super) fn prepare(&self) -> Result<Prepared> {
+        let data = self.data.as_deref().ok_or_else(|| CliError::Usage("required option not provided: --data".into()))?;
+        if self.output_dir.is_none() && !self.dry_run {
+            return Err(CliError::Usage("required option not provided: --output-dir".into()));
+        }
+        let name = match (&self.config, &self.init_from) {
+            (Some(_), Some(_)) => return Err(CliError::Usage("--config and --init-from both say what the model is; give one of them".into())),
+            (None, None) => return Err(CliError::Usage("required option not provided: --config (or --init-from)".into())),
+            (Some(config), None) => config.clone(),
+            (None, Some(path)) => {
+                args::existing_directory(path, "--init-from")?;
+                path.display().to_string()
+            }
+        };
+        let resolved = presets::resolve(&name)?;
+        resolved.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+        let options = self.options(&resolved.training)?;
+        args::existing_file(&self.tokenizer, "--tokenizer")?;
+        let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
+        let mut config = resolved.config;
+        if resolved.preset.is_some() {
+            fit_to_tokenizer(&mut config, &tokenizer);
+        } else if config.vocab_size < tokenizer.vocab_size() {
+            return Err(CliError::Failed(format!(
+                "--config: {name} has {} tokens and the tokenizer {}; raise vocab_size to {} or give the tokenizer that belongs to it",
+                config.vocab_size,
+                tokenizer.vocab_size(),
+                tokenizer.vocab_size()
+            )));
+        }
+        config.validate()?;
+        if options.seq_len > config.max_position_embeddings {
+            return Err(CliError::Failed(format!(
+                "--seq-len: {} is longer than the model's context of {}; lower it",
+                options.seq_len, config.max_position_embeddings
+            )));
+        }
+        let data = Tokens::open(data, "--data", &tokenizer, config.vocab_size)?;
+        data.windows(options.seq_len, options.seed)?;
+        let validation = match &self.val {
+            Some(path) => {
+                let tokens = Tokens::open(path, "--val", &tokenizer, config.vocab_size)?;
+                tokens.windows(options.seq_len, options.seed)?;
+                Some(tokens)
+            }
+            None => None,
+        };
+        Ok(Prepared { config, options, data, validation, tokenizer })
+    }
+
+    /// The options given, over the preset's.
+    fn options(&self, preset: &presets::TrainingDefaults) -> Result<TrainOptions> {
+        let default = TrainOptions::default();
+        let max_steps = self.max_steps.unwrap_or(if self.max_epochs.is_some_and(|n| n > 0) { 0 } else { preset.max_steps });
+        // Another number of steps keeps the proportions of the preset's phases.
+        let scaled = |steps: u64| match self.max_steps {
+            Some(given) if given > 0 && preset.max_steps > 0 => (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64,
+            _ => steps,
+        };
+        let optimizer = match self.optimizer.as_deref() {
+            None => default.optimizer,
+            Some("adamw") => OptimizerKind::AdamW,
+            Some("muon") => OptimizerKind::Muon,
+            Some(other) => return Err(CliError::Usage(format!("--optimizer: expected adamw or muon, found {other:?}"))),
+        };
+        let lr = self.lr.unwrap_or(preset.lr as f32);
+        let options = TrainOptions {
+            batch_size: self.batch_size.unwrap_or(preset.batch_size),
+            seq_len: self.seq_len.unwrap_or(preset.seq_len),
+            accumulation_steps: self.accumulation_steps.unwrap_or(preset.accumulation_steps),
+            max_steps,
+            max_epochs: self.max_epochs.unwrap_or(0),
+            lr,
+            lr_min: self.lr_min.unwrap_or((preset.lr_min as f32).min(lr)),
+            lr_warmup_steps: self.lr_warmup_steps.unwrap_or(scaled(preset.lr_warmup_steps)),
+            lr_decay: self.lr_decay.as_deref().map(|text| args::parse(text, "--lr-decay")).transpose()?.unwrap_or(default.lr_decay),
+            optimizer,
+            weight_decay: self.weight_decay.unwrap_or(preset.weight_decay as f32),
+            grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
+            label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
+            dropout: self.dropout.unwrap_or(default.dropout),
+            quant_warmup_steps: self.quant_warmup_steps.unwrap_or(scaled(preset.quant_warmup_steps)),
+            quant_anneal_steps: self.quant_anneal_steps.unwrap_or(scaled(preset.quant_anneal_steps)),
+            save_every: self.save_every.unwrap_or(preset.save_every),
+            keep: self.keep.unwrap_or(default.keep),
+            eval_every: self.eval_every.unwrap_or(preset.eval_every),
+            eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
+            log_every: self.log_every.unwrap_or(default.log_every),
+            seed: self.seed.unwrap_or(default.seed),
+            ..default
+        };
+        options.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+        Ok(options)
+    }
+
+    /// Refuses a directory in which something would be written over, or clears it by `--force`.
+    pub(super) fn prepare_directory(&self, directory: &Path) -> Result<()> {
+        let is_run = directory.join("checkpoints").is_dir() || directory.join("metrics.jsonl").is_file();
+        let present: Vec<&str> = RUN_FILES.into_iter().filter(|name| directory.join(name).exists()).collect();
+        if self.resume && self.force {
+            return Err(CliError::Usage("--resume goes on and --force starts over; give one of them".into()));
+        }
+        if !present.is_empty() && !(self.resume && is_run) && !self.force {
+            let advice = if is_run { "--resume to go on, --force to start over, or another directory" } else { "another directory or --force" };
+            return Err(CliError::Failed(format!("--output-dir: {} already holds {}; give {advice}", directory.display(), present.join(", "))));
+        }
+        args::output_directory(directory, "--output-dir")?;
+        if self.force {
+            let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove", &e, "remove it by hand");
+            let (checkpoints, metrics) = (directory.join("checkpoints"), directory.join("metrics.jsonl"));
+            if checkpoints.is_dir() {
+                fs::remove_dir_all(&checkpoints).map_err(|e| failed(&checkpoints, e))?;
+            }
+            if metrics.is_file() {
+                fs::remove_file(&metrics).map_err(|e| failed(&metrics, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the network and puts the run together.
+    pub(super) fn inputs(
+        &self,
+        config: ModelConfig,
+        options: TrainOptions,
+        data: Tokens,
+        validation: Option<Tokens>,
+        tokenizer: Tokenizer,
+        place: Placement,
+        output_dir: &Path,
+    ) -> Result<RunInputs> {
+        let generation = GenerationConfig { bos_token_id: config.bos_token_id, eos_token_ids: config.eos_token_ids.clone(), ..Default::default() };
+        let network = match &self.init_from {
+            Some(path) => {
+                let (_, tensors) = files::load_master(path)?;
+                let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
+                Network::from_master(config, place.device, tensors)?
+            }
+            None => Network::new(config, place.device, options.seed)?,
+        };
+        Ok(RunInputs {
+            network,
+            train: data.file,
+            validation: validation.map(|tokens| tokens.file),
+            tokenizer: tokenizer.json().to_vec(),
+            generation,
+            options,
+            output_dir: output_dir.to_path_buf(),
+        })
+    }
+}
+
+/// A preset says nothing about tokens: their number and the end of a text come from the tokenizer. The token files hold no
+/// token that begins a text.
+fn fit_to_tokenizer(config: &mut ModelConfig, tokenizer: &Tokenizer) {
+    config.vocab_size = tokenizer.vocab_size();
+    config.bos_token_id = None;
+    config.eos_token_ids = tokenizer.eos().filter(|&id| Some(id) != tokenizer.id_of(END_OF_LINE)).into_iter().collect();
+}

@@ -1,0 +1,68 @@
+//! The error of the command: what, where, what to do, on one line.
+
+use std::path::Path;
+
+use onebit_engine::EngineError;
+use onebit_model::chat::ChatError;
+use onebit_model::config::ConfigError;
+use onebit_model::files::FileError;
+use onebit_model::network::NetworkError;
+use onebit_model::runtime::RuntimeError;
+use onebit_model::sampling::SamplingError;
+use onebit_model::tokenizer::TokenizerError;
+use onebit_trainer::TrainError;
+use onebit_trainer::data::DataError;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line makes no sense; nothing was begun.
+    #[error("{0}")]
+    Usage(String),
+    /// The work failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Somebody pressed Ctrl-C, and what is needed to go on is saved.
+    #[error("{0}")]
+    Interrupted(String),
+    /// Whoever read our output has gone, as `head` does; no fault of anybody.
+    #[error("the reader of the output has gone")]
+    ReaderGone,
+    /// A model configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A model directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Inference.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Choosing tokens.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A chat template.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// Training data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The trainable network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A device or a tensor.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl CliError {
+    /// A file or directory that the system refused.
+    pub(crate) fn io(path: &Path, what: &str, error: &std::io::Error, action: &str) -> Self {
+        Self::Failed(format!("cannot {what} {}: {error}; {action}", path.display()))
+    }
+}

@@ -1,0 +1,207 @@
+//! Text from a model, piece by piece: what `generate` and `chat` share.
+//!
+//! A prompt longer than the context keeps its most recent tokens, with room for the answer (up to half of the context). An answer
+//! that goes past the context slides the window: the most recent half is read again from position 0, and the text goes on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onebit_engine::Isa;
+use onebit_model::files::GenerationConfig;
+use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
+use onebit_model::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use crate::{CliError, Result};
+
+/// Tokens generated when neither the command line nor the model says how many.
+pub(crate) const MAX_TOKENS: usize = 100;
+
+/// Sampling as given on the command line; what is not given comes from the model, and otherwise from [`SamplingParams::default`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Given {
+    pub temperature: Option<f32>,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+    pub seed: Option<u64>,
+}
+
+impl Given {
+    /// The parameters, checked.
+    pub(crate) fn resolve(&self, model: &GenerationConfig) -> Result<SamplingParams> {
+        let default = SamplingParams::default();
+        // A `top_p` of 0 is what some models write for "only the likeliest token".
+        let params = SamplingParams {
+            temperature: self.temperature.or(model.temperature).unwrap_or(default.temperature),
+            top_k: self.top_k.or(model.top_k.map(|k| k as usize)).unwrap_or(default.top_k),
+            top_p: self.top_p.or(model.top_p.filter(|p| *p > 0.0)).unwrap_or(default.top_p),
+            min_p: self.min_p.or(model.min_p).unwrap_or(default.min_p),
+            repetition_penalty: self.repetition_penalty.or(model.repetition_penalty).unwrap_or(default.repetition_penalty),
+            seed: self.seed.unwrap_or(default.seed),
+        };
+        params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+        Ok(params)
+    }
+}
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Finish {
+    /// As many tokens as were asked for.
+    Length,
+    /// The model's end token.
+    EndToken,
+    /// A stop string.
+    StopString,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// What was generated.
+pub(crate) struct Generated {
+    /// The text, without stop string and control tokens.
+    pub text: String,
+    /// The tokens, the end token included if there was one.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt that were left out because it was too long.
+    pub dropped: usize,
+    /// From the call to the first token.
+    pub first: Duration,
+    /// From the first token to the last.
+    pub rest: Duration,
+}
+
+impl Generated {
+    /// Tokens a second after the first; 0 if there was only one.
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        let steps = self.ids.len().saturating_sub(1);
+        if steps == 0 { 0.0 } else { steps as f64 / self.rest.as_secs_f64().max(1e-9) }
+    }
+
+    /// Milliseconds from the call to the first token.
+    pub(crate) fn first_ms(&self) -> f64 {
+        1e3 * self.first.as_secs_f64()
+    }
+}
+
+/// A model with the tokens that it has read.
+pub(crate) struct Generator {
+    session: Session<Arc<PackedModel>, Pool>,
+    tokenizer: Tokenizer,
+    /// The tokens in the session's cache.
+    held: Vec<u32>,
+    ends: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+impl Generator {
+    /// A generator with a window of `context` tokens; `ends` are the tokens that end a text.
+    pub(crate) fn new(model: PackedModel, tokenizer: Tokenizer, ends: Vec<u32>, context: usize, isa: Isa, threads: usize) -> Result<Self> {
+        let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, SessionOptions::new(context))?;
+        Ok(Self { session, tokenizer, held: Vec::new(), ends, logits: Vec::new() })
+    }
+
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Continues `prompt` (at least one token) by at most `max_tokens`. `piece` gets the text as it becomes certain; `stop` ends it
+    /// after the current token. What the prompt has in common with what was read before is not read again.
+    pub(crate) fn generate(
+        &mut self,
+        prompt: &[u32],
+        max_tokens: usize,
+        sampler: &mut Sampler,
+        stops: &mut StopStrings,
+        stop: &AtomicBool,
+        piece: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Generated> {
+        let start = Instant::now();
+        let context = self.session.options().context;
+        let dropped = if prompt.len() > context { prompt.len() - (context - max_tokens.min(context / 2)) } else { 0 };
+        let prompt = &prompt[dropped..];
+        self.read(prompt)?;
+        let mut history = prompt.to_vec();
+        let mut out = Generated { text: String::new(), ids: Vec::new(), finish: Finish::Length, dropped, first: start.elapsed(), rest: Duration::ZERO };
+        let tokenizer = &self.tokenizer;
+        let mut decoder = tokenizer.stream(true);
+        let mut release = |text: &str, out: &mut String| -> Result<()> {
+            out.push_str(text);
+            if text.is_empty() { Ok(()) } else { piece(text) }
+        };
+        let mut first_at = None;
+        while out.ids.len() < max_tokens {
+            if stop.load(Ordering::Relaxed) {
+                out.finish = Finish::Interrupted;
+                break;
+            }
+            if let Some(&last) = out.ids.last() {
+                step(&mut self.session, &mut self.held, &mut self.logits, last)?;
+            }
+            let id = sampler.sample(&mut self.logits, &history)?;
+            let now = Instant::now();
+            first_at.get_or_insert(now);
+            out.ids.push(id);
+            history.push(id);
+            out.first = first_at.map_or(out.first, |at| at - start);
+            out.rest = first_at.map_or(out.rest, |at| now - at);
+            if self.ends.contains(&id) {
+                out.finish = Finish::EndToken;
+                break;
+            }
+            let text = decoder.push(id)?;
+            let streamed = stops.push(&text);
+            release(streamed.text, &mut out.text)?;
+            if streamed.stopped {
+                out.finish = Finish::StopString;
+                return Ok(out);
+            }
+        }
+        let text = decoder.finish()?;
+        let streamed = stops.push(&text);
+        release(streamed.text, &mut out.text)?;
+        if streamed.stopped {
+            out.finish = Finish::StopString;
+        } else {
+            release(stops.finish(), &mut out.text)?;
+        }
+        Ok(out)
+    }
+
+    /// Makes `ids` what the session holds, reading only what is new, and keeps the logits after the last.
+    fn read(&mut self, ids: &[u32]) -> Result<()> {
+        // The last token is read again in any case: its logits are needed.
+        let known = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1));
+        self.session.truncate(known);
+        self.held.truncate(known);
+        let logits = self.session.prefill(&ids[known..])?;
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        self.held.extend_from_slice(&ids[known..]);
+        Ok(())
+    }
+}
+
+/// Reads one more token, after sliding the window if it is full.
+fn step(session: &mut Session<Arc<PackedModel>, Pool>, held: &mut Vec<u32>, logits: &mut Vec<f32>, id: u32) -> Result<()> {
+    let context = session.options().context;
+    held.push(id);
+    let fresh = if session.position() == context {
+        held.drain(..held.len() - (context / 2).max(1));
+        session.reset();
+        session.prefill(held)?
+    } else {
+        session.decode(id)?
+    };
+    logits.clear();
+    logits.extend_from_slice(fresh);
+    Ok(())
+}

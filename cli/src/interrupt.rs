@@ -1,0 +1,36 @@
+//! Ctrl-C. A command that can end in good order polls [`requested`]; any other ends at once, with the status of an interruption.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{CliError, INTERRUPTED, Result};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+static POLLED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler, once a process.
+pub(crate) fn install() -> Result<()> {
+    let handler = || {
+        let second = REQUESTED.swap(true, Ordering::Relaxed);
+        if second || !POLLED.load(Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|e| CliError::Failed(format!("cannot watch for Ctrl-C: {e}; report this")))
+}
+
+/// From here on the command polls; a second Ctrl-C still ends it at once.
+pub(crate) fn poll() -> &'static AtomicBool {
+    POLLED.store(true, Ordering::Relaxed);
+    &REQUESTED
+}
+
+/// Ends the polling: Ctrl-C ends the command at once again, and one that was seen is forgotten.
+pub(crate) fn forget() {
+    REQUESTED.store(false, Ordering::Relaxed);
+    POLLED.store(false, Ordering::Relaxed);
+}
+
+/// Whether Ctrl-C was pressed.
+pub(crate) fn requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}

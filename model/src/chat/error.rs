@@ -1,0 +1,33 @@
+//! Why a conversation could not be put into text.
+
+use std::path::PathBuf;
+
+/// An error of a chat template.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// A file that is there and cannot be read.
+    #[error("cannot read {}: {source}; check its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's account.
+        source: std::io::Error,
+    },
+    /// A JSON file that cannot be used.
+    #[error("{}: {message}; correct the file or fetch it again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The template is not valid, or refused the conversation.
+    #[error("chat template of {origin}: {message}; correct the template, or change what it complains of")]
+    Template {
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+}
