@@ -16,7 +16,11 @@ pub(crate) fn split_equals(given: Vec<String>) -> Vec<String> {
     for argument in given {
         let is_value = out.last().is_some_and(|before| FREE_TEXT.contains(&before.as_str()));
         literal |= argument == "--" && !is_value;
-        let split = if literal || is_value { None } else { long_option(&argument) };
+        let split = if literal || is_value {
+            None
+        } else {
+            long_option(&argument)
+        };
         match split {
             Some((name, value)) => out.extend([name, value]),
             None => out.push(argument),
@@ -28,7 +32,10 @@ pub(crate) fn split_equals(given: Vec<String>) -> Vec<String> {
 fn long_option(argument: &str) -> Option<(String, String)> {
     let (name, value) = argument.split_once('=')?;
     let letters = name.strip_prefix("--")?;
-    let plain = !letters.is_empty() && letters.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = !letters.is_empty()
+        && letters
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     plain.then(|| (name.to_string(), value.to_string()))
 }
 
@@ -43,7 +50,9 @@ pub(crate) fn one_line(text: &str) -> String {
 /// The value of an option that has two names.
 pub(crate) fn either<T>(value: Option<T>, name: &str, other: Option<T>, other_name: &str) -> Result<Option<T>> {
     match (value, other) {
-        (Some(_), Some(_)) => Err(CliError::Usage(format!("{name} and {other_name} are the same option; give one of them"))),
+        (Some(_), Some(_)) => Err(CliError::Usage(format!(
+            "{name} and {other_name} are the same option; give one of them"
+        ))),
         (value, other) => Ok(value.or(other)),
     }
 }
@@ -58,26 +67,38 @@ pub(crate) fn parse<T: FromStr>(text: &str, name: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|error: T::Err| CliError::Usage(format!("{name}: {error}")))
+    text.parse()
+        .map_err(|error: T::Err| CliError::Usage(format!("{name}: {error}")))
 }
 
 /// Refuses a path that is not a file with something in it.
 pub(crate) fn existing_file(path: &Path, option: &str) -> Result<()> {
-    let metadata = fs::metadata(path).map_err(|e| CliError::io(path, &format!("read the file of {option},"), &e, "check the path"))?;
+    let metadata = fs::metadata(path)
+        .map_err(|e| CliError::io(path, &format!("read the file of {option},"), &e, "check the path"))?;
     if !metadata.is_file() {
-        return Err(CliError::Failed(format!("{option}: {} is not a file; give the path of a file", path.display())));
+        return Err(CliError::Failed(format!(
+            "{option}: {} is not a file; give the path of a file",
+            path.display()
+        )));
     }
     if metadata.len() == 0 {
-        return Err(CliError::Failed(format!("{option}: {} is empty; give a file that holds something", path.display())));
+        return Err(CliError::Failed(format!(
+            "{option}: {} is empty; give a file that holds something",
+            path.display()
+        )));
     }
     Ok(())
 }
 
 /// Refuses a path that is not a directory.
 pub(crate) fn existing_directory(path: &Path, option: &str) -> Result<()> {
-    let metadata = fs::metadata(path).map_err(|e| CliError::io(path, &format!("read the directory of {option},"), &e, "check the path"))?;
+    let metadata = fs::metadata(path)
+        .map_err(|e| CliError::io(path, &format!("read the directory of {option},"), &e, "check the path"))?;
     if !metadata.is_dir() {
-        return Err(CliError::Failed(format!("{option}: {} is not a directory; give the path of a directory", path.display())));
+        return Err(CliError::Failed(format!(
+            "{option}: {} is not a directory; give the path of a directory",
+            path.display()
+        )));
     }
     Ok(())
 }
@@ -85,10 +106,16 @@ pub(crate) fn existing_directory(path: &Path, option: &str) -> Result<()> {
 /// Refuses an output that exists (unless forced) or whose directory cannot be written. Nothing is left behind.
 pub(crate) fn new_file(path: &Path, option: &str, force: bool) -> Result<()> {
     if path.is_dir() {
-        return Err(CliError::Failed(format!("{option}: {} is a directory; give the path of a file", path.display())));
+        return Err(CliError::Failed(format!(
+            "{option}: {} is a directory; give the path of a file",
+            path.display()
+        )));
     }
     if path.exists() && !force {
-        return Err(CliError::Failed(format!("{option}: {} exists already; give another name or --force", path.display())));
+        return Err(CliError::Failed(format!(
+            "{option}: {} exists already; give another name or --force",
+            path.display()
+        )));
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -99,7 +126,14 @@ pub(crate) fn new_file(path: &Path, option: &str, force: bool) -> Result<()> {
 
 /// Makes a directory (and those above it) and refuses one that cannot be written.
 pub(crate) fn output_directory(path: &Path, option: &str) -> Result<()> {
-    let failed = |e: std::io::Error| CliError::io(path, &format!("make the directory of {option},"), &e, "choose one that can be written");
+    let failed = |e: std::io::Error| {
+        CliError::io(
+            path,
+            &format!("make the directory of {option},"),
+            &e,
+            "choose one that can be written",
+        )
+    };
     fs::create_dir_all(path).map_err(failed)?;
     writable(path, option)
 }
@@ -108,12 +142,14 @@ pub(crate) fn output_directory(path: &Path, option: &str) -> Result<()> {
 fn writable(directory: &Path, option: &str) -> Result<()> {
     let probe = directory.join(format!(".onebit-{}.probe", std::process::id()));
     let tried = fs::File::create(&probe).and_then(|_| fs::remove_file(&probe));
-    tried.map_err(|e| CliError::io(directory, &format!("write to the directory of {option},"), &e, "choose one that exists and can be written"))
-}
-
-/// Whether a directory holds anything.
-pub(crate) fn is_occupied(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+    tried.map_err(|e| {
+        CliError::io(
+            directory,
+            &format!("write to the directory of {option},"),
+            &e,
+            "choose one that exists and can be written",
+        )
+    })
 }
 
 /// Paths given by an option and, after it, without one: `--input a b c`.
@@ -123,7 +159,8 @@ pub(crate) fn paths(option: Vec<PathBuf>, more: Vec<PathBuf>, name: &str) -> Res
         return Err(CliError::Usage(format!("required option not provided: {name}")));
     }
     for path in &all {
-        fs::metadata(path).map_err(|e| CliError::io(path, &format!("read the path of {name},"), &e, "check the path"))?;
+        fs::metadata(path)
+            .map_err(|e| CliError::io(path, &format!("read the path of {name},"), &e, "check the path"))?;
     }
     Ok(all)
 }
@@ -138,8 +175,14 @@ mod tests {
 
     #[test]
     fn values_may_follow_an_equals_sign() {
-        assert_eq!(split(&["train", "--lr=0.1", "--data", "a=b"]), ["train", "--lr", "0.1", "--data", "a=b"]);
-        assert_eq!(split(&["generate", "--prompt", "--x=1"]), ["generate", "--prompt", "--x=1"]);
+        assert_eq!(
+            split(&["train", "--lr=0.1", "--data", "a=b"]),
+            ["train", "--lr", "0.1", "--data", "a=b"]
+        );
+        assert_eq!(
+            split(&["generate", "--prompt", "--x=1"]),
+            ["generate", "--prompt", "--x=1"]
+        );
         assert_eq!(split(&["plot", "--", "--x=1"]), ["plot", "--", "--x=1"]);
         assert_eq!(split(&["--=1", "-x=1"]), ["--=1", "-x=1"]);
     }
@@ -155,7 +198,10 @@ mod tests {
 
     #[test]
     fn messages_become_one_line() {
-        assert_eq!(one_line("Required options:\n    --config\n"), "Required options: --config");
+        assert_eq!(
+            one_line("Required options:\n    --config\n"),
+            "Required options: --config"
+        );
         assert_eq!(one_line("a  b"), "a  b");
     }
 
@@ -164,9 +210,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("x.svg");
         new_file(&file, "--output", false).unwrap();
-        assert!(!is_occupied(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(&file, "here").unwrap();
-        assert!(new_file(&file, "--output", false).unwrap_err().to_string().contains("exists already"));
+        assert!(
+            new_file(&file, "--output", false)
+                .unwrap_err()
+                .to_string()
+                .contains("exists already")
+        );
         new_file(&file, "--output", true).unwrap();
         assert!(new_file(dir.path(), "--output", true).is_err());
         assert!(new_file(&dir.path().join("none/x"), "--output", false).is_err());

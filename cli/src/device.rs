@@ -26,12 +26,20 @@ pub(crate) fn place(device: Option<&str>, threads: Option<usize>) -> Result<Plac
     })?;
     let threads = match threads {
         Some(0) => return Err(CliError::Usage("--threads: expected at least 1, found 0".into())),
-        Some(n) if n > MAX_THREADS => return Err(CliError::Usage(format!("--threads: expected at most {MAX_THREADS}, found {n}"))),
+        Some(n) if n > MAX_THREADS => {
+            return Err(CliError::Usage(format!(
+                "--threads: expected at most {MAX_THREADS}, found {n}"
+            )));
+        }
         Some(n) => n,
         None => physical_cores(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|e| CliError::Failed(format!("cannot start {threads} threads: {e}; ask for fewer with --threads")))?;
+    pool.map_err(|e| {
+        CliError::Failed(format!(
+            "cannot start {threads} threads: {e}; ask for fewer with --threads"
+        ))
+    })?;
     output::note(&format!("device: {}", device.describe()));
     Ok(Placement { device, threads })
 }
@@ -54,7 +62,10 @@ fn cores_of(root: &Path) -> Option<usize> {
     for entry in fs::read_dir(root).ok()? {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?;
-        if name.strip_prefix("cpu").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+        if name
+            .strip_prefix("cpu")
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        {
             // Absent for a CPU that is switched off.
             if let Ok(siblings) = fs::read_to_string(path.join("topology/thread_siblings_list")) {
                 cores.insert(siblings.trim().to_string());
@@ -68,7 +79,12 @@ fn cores_of(root: &Path) -> Option<usize> {
 pub(crate) fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 #[cfg(test)]

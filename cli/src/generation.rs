@@ -3,8 +3,8 @@
 //! A prompt longer than the context keeps its most recent tokens, with room for the answer (up to half of the context). An answer
 //! that goes past the context slides the window: the most recent half is read again from position 0, and the text goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
@@ -40,7 +40,10 @@ impl Given {
             top_k: self.top_k.or(model.top_k.map(|k| k as usize)).unwrap_or(default.top_k),
             top_p: self.top_p.or(model.top_p.filter(|p| *p > 0.0)).unwrap_or(default.top_p),
             min_p: self.min_p.or(model.min_p).unwrap_or(default.min_p),
-            repetition_penalty: self.repetition_penalty.or(model.repetition_penalty).unwrap_or(default.repetition_penalty),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(model.repetition_penalty)
+                .unwrap_or(default.repetition_penalty),
             seed: self.seed.unwrap_or(default.seed),
         };
         params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
@@ -82,7 +85,11 @@ impl Generated {
     /// Tokens a second after the first; 0 if there was only one.
     pub(crate) fn tokens_per_second(&self) -> f64 {
         let steps = self.ids.len().saturating_sub(1);
-        if steps == 0 { 0.0 } else { steps as f64 / self.rest.as_secs_f64().max(1e-9) }
+        if steps == 0 {
+            0.0
+        } else {
+            steps as f64 / self.rest.as_secs_f64().max(1e-9)
+        }
     }
 
     /// Milliseconds from the call to the first token.
@@ -103,9 +110,22 @@ pub(crate) struct Generator {
 
 impl Generator {
     /// A generator with a window of `context` tokens; `ends` are the tokens that end a text.
-    pub(crate) fn new(model: PackedModel, tokenizer: Tokenizer, ends: Vec<u32>, context: usize, isa: Isa, threads: usize) -> Result<Self> {
+    pub(crate) fn new(
+        model: PackedModel,
+        tokenizer: Tokenizer,
+        ends: Vec<u32>,
+        context: usize,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self> {
         let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, SessionOptions::new(context))?;
-        Ok(Self { session, tokenizer, held: Vec::new(), ends, logits: Vec::new() })
+        Ok(Self {
+            session,
+            tokenizer,
+            held: Vec::new(),
+            ends,
+            logits: Vec::new(),
+        })
     }
 
     /// The tokenizer.
@@ -126,11 +146,22 @@ impl Generator {
     ) -> Result<Generated> {
         let start = Instant::now();
         let context = self.session.options().context;
-        let dropped = if prompt.len() > context { prompt.len() - (context - max_tokens.min(context / 2)) } else { 0 };
+        let dropped = if prompt.len() > context {
+            prompt.len() - (context - max_tokens.min(context / 2))
+        } else {
+            0
+        };
         let prompt = &prompt[dropped..];
         self.read(prompt)?;
         let mut history = prompt.to_vec();
-        let mut out = Generated { text: String::new(), ids: Vec::new(), finish: Finish::Length, dropped, first: start.elapsed(), rest: Duration::ZERO };
+        let mut out = Generated {
+            text: String::new(),
+            ids: Vec::new(),
+            finish: Finish::Length,
+            dropped,
+            first: start.elapsed(),
+            rest: Duration::ZERO,
+        };
         let tokenizer = &self.tokenizer;
         let mut decoder = tokenizer.stream(true);
         let mut release = |text: &str, out: &mut String| -> Result<()> {
@@ -179,7 +210,13 @@ impl Generator {
     /// Makes `ids` what the session holds, reading only what is new, and keeps the logits after the last.
     fn read(&mut self, ids: &[u32]) -> Result<()> {
         // The last token is read again in any case: its logits are needed.
-        let known = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1));
+        let known = self
+            .held
+            .iter()
+            .zip(ids)
+            .take_while(|(a, b)| a == b)
+            .count()
+            .min(ids.len().saturating_sub(1));
         self.session.truncate(known);
         self.held.truncate(known);
         let logits = self.session.prefill(&ids[known..])?;
@@ -191,7 +228,12 @@ impl Generator {
 }
 
 /// Reads one more token, after sliding the window if it is full.
-fn step(session: &mut Session<Arc<PackedModel>, Pool>, held: &mut Vec<u32>, logits: &mut Vec<f32>, id: u32) -> Result<()> {
+fn step(
+    session: &mut Session<Arc<PackedModel>, Pool>,
+    held: &mut Vec<u32>,
+    logits: &mut Vec<f32>,
+    id: u32,
+) -> Result<()> {
     let context = session.options().context;
     held.push(id);
     let fresh = if session.position() == context {

@@ -24,7 +24,7 @@ use argh::{EarlyExit, FromArgs};
 pub use error::CliError;
 
 /// Result of a command.
-pub type Result<T> = std::result::Result<T, CliError>;
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// Exit status of a failed command.
 const FAILED: u8 = 1;
@@ -36,14 +36,19 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let mut given = std::env::args_os();
-    let program = given.next().map(|name| base_name(&name.to_string_lossy())).unwrap_or_else(|| "onebit".into());
+    let program = given
+        .next()
+        .map(|name| base_name(&name.to_string_lossy()))
+        .unwrap_or_else(|| "onebit".into());
     let mut texts = Vec::new();
     for argument in given {
         match argument.into_string() {
             Ok(text) => texts.push(text),
             Err(bytes) => {
                 let shown = bytes.to_string_lossy().into_owned();
-                return report(&CliError::Usage(format!("argument {shown:?} is not UTF-8; rename the file or type it again")));
+                return report(&CliError::Usage(format!(
+                    "argument {shown:?} is not UTF-8; rename the file or type it again"
+                )));
             }
         }
     }
@@ -55,12 +60,17 @@ pub fn main() -> ExitCode {
     match commands::Onebit::from_args(&[&program], &borrowed) {
         Ok(command) => finish(interrupt::install().and_then(|()| commands::run(command))),
         Err(EarlyExit { output, status: Ok(()) }) => finish(output::text(&output)),
-        Err(EarlyExit { output, status: Err(()) }) => report(&CliError::Usage(args::one_line(&output))),
+        Err(EarlyExit {
+            output,
+            status: Err(()),
+        }) => report(&CliError::Usage(args::one_line(&output))),
     }
 }
 
 fn base_name(path: &str) -> String {
-    std::path::Path::new(path).file_stem().map_or_else(|| "onebit".into(), |name| name.to_string_lossy().into_owned())
+    std::path::Path::new(path)
+        .file_stem()
+        .map_or_else(|| "onebit".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn finish(result: Result<()>) -> ExitCode {

@@ -23,9 +23,15 @@ pub(crate) struct Bandwidth {
 impl Bandwidth {
     /// A buffer of `bytes`, or a quarter of the available memory if that is less.
     pub(crate) fn new(threads: usize, bytes: u64) -> Result<Self> {
-        let bytes = device::available_memory().map_or(bytes, |free| bytes.min(free / 4)).max(1 << 20) as usize;
+        let bytes = device::available_memory()
+            .map_or(bytes, |free| bytes.min(free / 4))
+            .max(1 << 20) as usize;
         let mut buffer = Vec::new();
-        let refused = |_| CliError::Failed(format!("no memory for a buffer of {bytes} bytes to measure the bandwidth; close other programs"));
+        let refused = |_| {
+            CliError::Failed(format!(
+                "no memory for a buffer of {bytes} bytes to measure the bandwidth; close other programs"
+            ))
+        };
         buffer.try_reserve_exact(bytes).map_err(refused)?;
         // Written, so that every page is the program's own and none is the shared page of zeros.
         buffer.resize(bytes, 1);
@@ -39,8 +45,15 @@ impl Bandwidth {
         for _ in 0..SWEEPS {
             let start = Instant::now();
             let sum: u64 = std::thread::scope(|scope| {
-                let running: Vec<_> = self.buffer.chunks(part).map(|part| scope.spawn(move || probe::read_sweep(isa, part))).collect();
-                running.into_iter().filter_map(|thread| thread.join().ok()).fold(0, u64::wrapping_add)
+                let running: Vec<_> = self
+                    .buffer
+                    .chunks(part)
+                    .map(|part| scope.spawn(move || probe::read_sweep(isa, part)))
+                    .collect();
+                running
+                    .into_iter()
+                    .filter_map(|thread| thread.join().ok())
+                    .fold(0, u64::wrapping_add)
             });
             std::hint::black_box(sum);
             best = best.max(self.buffer.len() as f64 / start.elapsed().as_secs_f64());

@@ -11,10 +11,12 @@ use crate::{CliError, Result};
 /// A reader that has gone ends the command quietly, as a pipe into `head` should.
 pub(crate) fn text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => CliError::ReaderGone,
-        _ => CliError::Failed(format!("cannot write the result: {error}; check where stdout goes")),
-    })
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => CliError::ReaderGone,
+            _ => CliError::Failed(format!("cannot write the result: {error}; check where stdout goes")),
+        })
 }
 
 /// Writes a line to stdout.
@@ -24,7 +26,8 @@ pub(crate) fn line(line: &str) -> Result<()> {
 
 /// Writes one JSON object on one line to stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string(value).map_err(|e| CliError::Failed(format!("cannot write the result as JSON: {e}; report this")))?;
+    let json = serde_json::to_string(value)
+        .map_err(|e| CliError::Failed(format!("cannot write the result as JSON: {e}; report this")))?;
     line(&json)
 }
 
@@ -36,7 +39,10 @@ pub(crate) fn note(line: &str) {
 /// Rows of a name and a value, aligned.
 pub(crate) fn table(rows: &[(&str, String)]) -> Result<()> {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: String = rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect();
+    let lines: String = rows
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .collect();
     text(&lines)
 }
 
@@ -49,7 +55,11 @@ pub(crate) fn bytes(n: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.2} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{n} B")
+    } else {
+        format!("{value:.2} {}", UNITS[unit])
+    }
 }
 
 /// A count for people: `2.41 B`, `24.7 M`.

@@ -34,7 +34,13 @@ impl Progress {
         // The first plain line comes as soon as the work has lasted long enough to be worth one.
         let last_line = started.checked_sub(LINE_EVERY).unwrap_or(started);
         let state = Mutex::new(State { bar: None, last_line });
-        Self { label, total, started, terminal: std::io::stderr().is_terminal(), state }
+        Self {
+            label,
+            total,
+            started,
+            terminal: std::io::stderr().is_terminal(),
+            state,
+        }
     }
 
     /// `done` units are done; `message` says more, such as the loss.
@@ -50,7 +56,11 @@ impl Progress {
             bar.set_message(message());
         } else if state.last_line.elapsed() >= LINE_EVERY {
             state.last_line = Instant::now();
-            let share = if self.total > 0 { format!(" {:.0}%", 100.0 * done as f64 / self.total as f64) } else { String::new() };
+            let share = if self.total > 0 {
+                format!(" {:.0}%", 100.0 * done as f64 / self.total as f64)
+            } else {
+                String::new()
+            };
             let left = self.left(done).map_or(String::new(), |left| format!(", {left} left"));
             let message = message();
             let separator = if message.is_empty() { "" } else { ": " };

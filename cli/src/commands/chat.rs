@@ -18,12 +18,13 @@ const MAX_CONTEXT: usize = 16_384;
 const MAX_TOKENS: usize = 512;
 
 /// Talks with a model, keeping the history.
-///
-/// The template comes from the model (chat_template.jinja, chat_template.json or tokenizer_config.json); a model without one
-/// gets plain lines `User: ` and `Assistant: `. `/reset` forgets the conversation, `/save FILE` writes it as JSON, `/quit` or the
-/// end of the input ends. Ctrl-C stops an answer. When the context is full the oldest turns are left out.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "chat", example = "{command_name} --model model --system 'Answer in one sentence.'")]
+#[argh(
+    subcommand,
+    name = "chat",
+    example = "{command_name} --model model --system 'Answer in one sentence.'",
+    note = "The template comes from the model (chat_template.jinja, chat_template.json or tokenizer_config.json); a model without one gets plain lines `User: ` and `Assistant: `. `/reset` forgets the conversation, `/save FILE` writes it as JSON, `/quit` or the end of the input ends. Ctrl-C stops an answer. When the context is full the oldest turns are left out."
+)]
 pub struct Chat {
     /// the model directory
     #[argh(option)]
@@ -91,7 +92,11 @@ enum Asked<'a> {
 fn read_line(line: &str) -> Result<Asked<'_>, String> {
     let line = line.trim();
     let Some(command) = line.strip_prefix('/') else {
-        return Ok(if line.is_empty() { Asked::Nothing } else { Asked::Say(line) });
+        return Ok(if line.is_empty() {
+            Asked::Nothing
+        } else {
+            Asked::Say(line)
+        });
     };
     let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
     match (name, rest.trim()) {
@@ -99,7 +104,9 @@ fn read_line(line: &str) -> Result<Asked<'_>, String> {
         ("quit" | "exit", "") => Ok(Asked::Quit),
         ("save", "") => Err("/save needs the name of a file".into()),
         ("save", file) => Ok(Asked::Save(file)),
-        _ => Err(format!("unknown command /{command}; there are /reset, /save FILE and /quit")),
+        _ => Err(format!(
+            "unknown command /{command}; there are /reset, /save FILE and /quit"
+        )),
     }
 }
 
@@ -117,7 +124,10 @@ struct Conversation {
 
 impl Chat {
     pub(super) fn run(self) -> Result<()> {
-        let path = args::required(args::either(self.model, "--model", self.model_dir, "--model-dir")?, "--model")?;
+        let path = args::required(
+            args::either(self.model, "--model", self.model_dir, "--model-dir")?,
+            "--model",
+        )?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -130,8 +140,13 @@ impl Chat {
         let params = given.resolve(&directory.generation)?;
         let template = ChatTemplate::from_dir(&directory.path)?;
         let stops = template.stop_strings().iter().map(|s| s.to_string()).chain(self.stop);
-        let stops = StopStrings::new(stops).map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
-        let system: Vec<Message> = self.system.map(|text| Message::new(Role::System, text)).into_iter().collect();
+        let stops = StopStrings::new(stops)
+            .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
+        let system: Vec<Message> = self
+            .system
+            .map(|text| Message::new(Role::System, text))
+            .into_iter()
+            .collect();
         let place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load()?;
@@ -144,7 +159,10 @@ impl Chat {
             template,
             sampler: Sampler::new(params, config.vocab_size)?,
             stops,
-            max_tokens: self.max_tokens.or(directory.generation.max_new_tokens).unwrap_or(MAX_TOKENS),
+            max_tokens: self
+                .max_tokens
+                .or(directory.generation.max_new_tokens)
+                .unwrap_or(MAX_TOKENS),
             context,
             json: self.json,
             messages: system.clone(),
@@ -195,15 +213,28 @@ impl Conversation {
         // The default template ends in "Assistant:", after which a model begins with a space that is not for the reader.
         let mut begun = false;
         let stop = interrupt::poll();
-        let made = self.generator.generate(&ids, self.max_tokens, &mut self.sampler, &mut self.stops, stop, &mut |piece| {
-            let piece = if begun { piece } else { piece.trim_start() };
-            begun |= !piece.is_empty();
-            if json { Ok(()) } else { output::text(piece) }
-        })?;
+        let made = self.generator.generate(
+            &ids,
+            self.max_tokens,
+            &mut self.sampler,
+            &mut self.stops,
+            stop,
+            &mut |piece| {
+                let piece = if begun { piece } else { piece.trim_start() };
+                begun |= !piece.is_empty();
+                if json { Ok(()) } else { output::text(piece) }
+            },
+        )?;
         interrupt::forget();
         let text = made.text.trim();
         if json {
-            let answer = Answer { text, ids: &made.ids, finish: made.finish, tok_s: made.tokens_per_second(), ttft_ms: made.first_ms() };
+            let answer = Answer {
+                text,
+                ids: &made.ids,
+                finish: made.finish,
+                tok_s: made.tokens_per_second(),
+                ttft_ms: made.first_ms(),
+            };
             output::json(&answer)?;
         } else {
             output::line("")?;
@@ -238,7 +269,8 @@ impl Conversation {
 
 fn save(path: &Path, messages: &[Message]) -> Result<()> {
     args::new_file(path, "/save", false)?;
-    let text = serde_json::to_string_pretty(messages).map_err(|e| CliError::Failed(format!("cannot write the conversation: {e}; report this")))?;
+    let text = serde_json::to_string_pretty(messages)
+        .map_err(|e| CliError::Failed(format!("cannot write the conversation: {e}; report this")))?;
     std::fs::write(path, text + "\n").map_err(|e| CliError::io(path, "write", &e, "choose another place"))
 }
 

@@ -24,11 +24,13 @@ enum Command {
 }
 
 /// Copies WikiText-2 from a local directory and checks it.
-///
-/// Files are found under the names train, valid (or validation) and test with .txt, .tokens, .raw or wiki.*.tokens as WikiText names
-/// them; test may be missing.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "wikitext2", example = "{command_name} --from ~/wikitext-2 --output-dir data/wikitext-2")]
+#[argh(
+    subcommand,
+    name = "wikitext2",
+    example = "{command_name} --from ~/wikitext-2 --output-dir data/wikitext-2",
+    note = "Files are found under the names train, valid (or validation) and test with .txt, .tokens, .raw or wiki.*.tokens as WikiText names them; test may be missing."
+)]
 struct WikiText2 {
     /// where the copy goes (default: data/wikitext-2)
     #[argh(option, default = "PathBuf::from(\"data/wikitext-2\")")]
@@ -56,8 +58,20 @@ struct Split {
 
 /// Names of a split's file, in the order in which they are tried.
 const SPLITS: [(&str, &[&str]); 3] = [
-    ("train", &["train.txt", "wiki.train.tokens", "wiki.train.raw", "train.raw"]),
-    ("valid", &["valid.txt", "validation.txt", "wiki.valid.tokens", "wiki.valid.raw", "valid.raw"]),
+    (
+        "train",
+        &["train.txt", "wiki.train.tokens", "wiki.train.raw", "train.raw"],
+    ),
+    (
+        "valid",
+        &[
+            "valid.txt",
+            "validation.txt",
+            "wiki.valid.tokens",
+            "wiki.valid.raw",
+            "valid.raw",
+        ],
+    ),
     ("test", &["test.txt", "wiki.test.tokens", "wiki.test.raw", "test.raw"]),
 ];
 
@@ -83,13 +97,20 @@ impl WikiText2 {
                     args::existing_file(&path, "--from")?;
                     let target = self.output_dir.join(format!("{split}.txt"));
                     if target.exists() && !self.force {
-                        return Err(CliError::Failed(format!("--output-dir: {} exists already; give another directory or --force", target.display())));
+                        return Err(CliError::Failed(format!(
+                            "--output-dir: {} exists already; give another directory or --force",
+                            target.display()
+                        )));
                     }
                     found.push((split, path, target));
                 }
                 None if split == "test" => {}
                 None => {
-                    return Err(CliError::Failed(format!("--from: {} holds none of {}; give a copy of WikiText-2", from.display(), names.join(", "))));
+                    return Err(CliError::Failed(format!(
+                        "--from: {} holds none of {}; give a copy of WikiText-2",
+                        from.display(),
+                        names.join(", ")
+                    )));
                 }
             }
         }
@@ -97,7 +118,13 @@ impl WikiText2 {
         let mut splits = Vec::new();
         for (split, path, target) in &found {
             let (bytes, lines, words) = measure(path)?;
-            splits.push(Split { split, path: target.clone(), bytes, lines, words });
+            splits.push(Split {
+                split,
+                path: target.clone(),
+                bytes,
+                lines,
+                words,
+            });
         }
         args::output_directory(&self.output_dir, "--output-dir")?;
         for (_, path, target) in &found {
@@ -107,7 +134,13 @@ impl WikiText2 {
             return output::json(&splits);
         }
         for s in &splits {
-            output::line(&format!("{}: {}, {} lines, {} words", s.path.display(), output::bytes(s.bytes), s.lines, s.words))?;
+            output::line(&format!(
+                "{}: {}, {} lines, {} words",
+                s.path.display(),
+                output::bytes(s.bytes),
+                s.lines,
+                s.words
+            ))?;
         }
         Ok(())
     }
@@ -135,7 +168,9 @@ fn measure(path: &Path) -> Result<(u64, u64, u64)> {
 /// Copies under a temporary name, then renames.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension(format!("{}.partial", std::process::id()));
-    let copied = fs::copy(from, &partial).and_then(|_| File::open(&partial)?.sync_all()).and_then(|()| fs::rename(&partial, to));
+    let copied = fs::copy(from, &partial)
+        .and_then(|_| File::open(&partial)?.sync_all())
+        .and_then(|()| fs::rename(&partial, to));
     copied.map_err(|e| {
         let _ = fs::remove_file(&partial);
         CliError::io(to, "write", &e, "check the space and the permissions there")

@@ -10,10 +10,13 @@ use crate::limits;
 use crate::{CliError, Result, device, output};
 
 /// Shows the CPU paths and tests each, measures memory and arithmetic, and looks for a GPU.
-///
-/// The self-test multiplies random ternary matrices on every path and compares each sum with the portable path.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "doctor", example = "{command_name} --json")]
+#[argh(
+    subcommand,
+    name = "doctor",
+    example = "{command_name} --json",
+    note = "The self-test multiplies random ternary matrices on every path and compares each sum with the portable path."
+)]
 pub struct Doctor {
     /// threads of the measurements (default: physical cores)
     #[argh(option)]
@@ -64,7 +67,10 @@ impl Doctor {
             .collect();
         let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.device.isa());
         let (gpu, gpu_note) = match onebit_kernels_cuda::driver() {
-            Ok(driver) => (Some(driver.to_string()), Some("found, but this version trains and runs on the CPU alone".to_string())),
+            Ok(driver) => (
+                Some(driver.to_string()),
+                Some("found, but this version trains and runs on the CPU alone".to_string()),
+            ),
             Err(error) => (None, Some(error.to_string())),
         };
         let report = Report {
@@ -80,9 +86,16 @@ impl Doctor {
             gpu,
             gpu_note,
         };
-        if self.json { output::json(&report)? } else { print(&report)? }
+        if self.json {
+            output::json(&report)?
+        } else {
+            print(&report)?
+        }
         match report.paths.iter().find(|path| !path.self_test) {
-            Some(path) => Err(CliError::Failed(format!("self-test: path {} gives other sums than the portable one; set ONEBIT_ISA=scalar and report this machine", path.isa))),
+            Some(path) => Err(CliError::Failed(format!(
+                "self-test: path {} gives other sums than the portable one; set ONEBIT_ISA=scalar and report this machine",
+                path.isa
+            ))),
             None => Ok(()),
         }
     }
@@ -91,16 +104,40 @@ impl Doctor {
 fn print(report: &Report) -> Result<()> {
     let mut rows = vec![
         ("onebit", format!("{} on {} {}", report.version, report.os, report.arch)),
-        ("cores", format!("{} physical, {} threads used", report.physical_cores, report.threads)),
-        ("memory", report.memory_available_bytes.map_or("unknown".into(), |n| format!("{} available", output::bytes(n)))),
+        (
+            "cores",
+            format!("{} physical, {} threads used", report.physical_cores, report.threads),
+        ),
+        (
+            "memory",
+            report
+                .memory_available_bytes
+                .map_or("unknown".into(), |n| format!("{} available", output::bytes(n))),
+        ),
         ("bandwidth", format!("{:.1} GB/s", report.bandwidth_gb_s)),
     ];
     for path in &report.paths {
         let used = if path.isa == report.isa { ", in use" } else { "" };
-        let test = if path.self_test { "self-test passed" } else { "SELF-TEST FAILED" };
-        rows.push(("path", format!("{}: {test}, f32 {:.0} GFLOP/s, int8 {:.0} GOP/s{used}", path.isa, path.f32_gflop_s, path.int8_gop_s)));
+        let test = if path.self_test {
+            "self-test passed"
+        } else {
+            "SELF-TEST FAILED"
+        };
+        rows.push((
+            "path",
+            format!(
+                "{}: {test}, f32 {:.0} GFLOP/s, int8 {:.0} GOP/s{used}",
+                path.isa, path.f32_gflop_s, path.int8_gop_s
+            ),
+        ));
     }
-    let gpu = report.gpu.clone().into_iter().chain(report.gpu_note.clone()).collect::<Vec<_>>().join("; ");
+    let gpu = report
+        .gpu
+        .clone()
+        .into_iter()
+        .chain(report.gpu_note.clone())
+        .collect::<Vec<_>>()
+        .join("; ");
     rows.push(("gpu", gpu));
     output::table(&rows)
 }
@@ -111,7 +148,10 @@ fn self_test(isa: Isa) -> bool {
         let key = Key::new(7, u32::from_be_bytes(*b"self"), i as u64);
         let weights: Vec<i8> = (0..rows * cols).map(|j| key.below(j as u64, 3) as i8 - 1).collect();
         let mut x = vec![0i8; t2::padded_cols(cols)];
-        x[..cols].iter_mut().enumerate().for_each(|(j, x)| *x = key.below((rows * cols + j) as u64, 256) as u8 as i8);
+        x[..cols]
+            .iter_mut()
+            .enumerate()
+            .for_each(|(j, x)| *x = key.below((rows * cols + j) as u64, 256) as u8 as i8);
         let mut packed = vec![0; t2::bytes(rows, cols)];
         t2::pack(&weights, rows, cols, &mut packed);
         let product = |isa| {
@@ -119,7 +159,10 @@ fn self_test(isa: Isa) -> bool {
             ternary_gemv::ternary_gemv(isa, &packed, cols, &x, &mut out);
             out
         };
-        let defined: Vec<i32> = weights.chunks(cols).map(|row| row.iter().zip(&x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()).collect();
+        let defined: Vec<i32> = weights
+            .chunks(cols)
+            .map(|row| row.iter().zip(&x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum())
+            .collect();
         let out = product(isa);
         out == product(Isa::SCALAR) && out == defined
     })

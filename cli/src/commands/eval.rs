@@ -18,17 +18,13 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, output};
 
 /// Scores a text with a model.
-///
-/// loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of
-/// each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance
-/// by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the
-/// given tokens are scored instead (the first is context), and --logits prints the logits after each.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "eval",
     example = "{command_name} --model model --data valid.txt --json",
-    example = "{command_name} --model model --ids 1,17,42 --logits --json"
+    example = "{command_name} --model model --ids 1,17,42 --logits --json",
+    note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
 pub struct Eval {
     /// the model directory
@@ -82,11 +78,22 @@ struct Corpus {
 
 impl Eval {
     pub(super) fn run(self) -> Result<()> {
-        let path = args::required(args::either(self.model, "--model", self.model_dir, "--model-dir")?, "--model")?;
+        let path = args::required(
+            args::either(self.model, "--model", self.model_dir, "--model-dir")?,
+            "--model",
+        )?;
         let ids = self.ids.as_deref().map(parse_ids).transpose()?;
         match (&self.data, &ids) {
-            (Some(_), Some(_)) => return Err(CliError::Usage("--data and --ids both say what to score; give one of them".into())),
-            (None, None) => return Err(CliError::Usage("required option not provided: --data (or --ids)".into())),
+            (Some(_), Some(_)) => {
+                return Err(CliError::Usage(
+                    "--data and --ids both say what to score; give one of them".into(),
+                ));
+            }
+            (None, None) => {
+                return Err(CliError::Usage(
+                    "required option not provided: --data (or --ids)".into(),
+                ));
+            }
             (Some(_), None) if self.logits => return Err(CliError::Usage("--logits needs --ids".into())),
             _ => {}
         }
@@ -100,7 +107,9 @@ impl Eval {
         let context = config.max_position_embeddings;
         let stride = self.stride.unwrap_or((context / 2).max(1));
         if stride == 0 || stride > context {
-            return Err(CliError::Usage(format!("--stride: expected 1 to the model's context of {context}, found {stride}")));
+            return Err(CliError::Usage(format!(
+                "--stride: expected 1 to the model's context of {context}, found {stride}"
+            )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
         if let Some(ids) = ids {
@@ -108,7 +117,19 @@ impl Eval {
             if self.logits {
                 return print_logits(&model, &ids, place, self.json);
             }
-            return print(&score(&model, &Corpus { ids, words: None, bytes: None }, (context, stride), place)?, self.json);
+            return print(
+                &score(
+                    &model,
+                    &Corpus {
+                        ids,
+                        words: None,
+                        bytes: None,
+                    },
+                    (context, stride),
+                    place,
+                )?,
+                self.json,
+            );
         }
         let data = self.data.unwrap_or_default();
         let tokenizer = directory.tokenizer()?;
@@ -121,7 +142,11 @@ impl Eval {
 fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let parse = |part: &str| part.trim().parse::<u32>();
     let ids: std::result::Result<Vec<u32>, _> = text.split(',').map(parse).collect();
-    ids.map_err(|_| CliError::Usage(format!("--ids: expected token ids separated by commas, such as 1,17,42, found {text:?}")))
+    ids.map_err(|_| {
+        CliError::Usage(format!(
+            "--ids: expected token ids separated by commas, such as 1,17,42, found {text:?}"
+        ))
+    })
 }
 
 /// Whether a file begins like a token file, whatever its name.
@@ -141,9 +166,13 @@ fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus>
         file.check_for(vocab_size, Some(&tokenizer.fingerprint()))?;
         file.verify()?;
         let mut content = Vec::new();
-        file.read(0..file.len(), &mut content)?;
+        file.get(0..file.len(), &mut content)?;
         ids.append(&mut content);
-        return Ok(Corpus { ids, words: file.source_words(), bytes: file.source_bytes() });
+        return Ok(Corpus {
+            ids,
+            words: file.source_words(),
+            bytes: file.source_bytes(),
+        });
     }
     let mut documents = Documents::open(&[path.to_path_buf()])?;
     let progress = Progress::new("tokenizing", documents.bytes_total());
@@ -167,26 +196,40 @@ fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus>
         progress.set(documents.bytes_read(), String::new);
     }
     if bytes == 0 {
-        return Err(CliError::Failed(format!("--data: {} holds no text; give a file that holds some", path.display())));
+        return Err(CliError::Failed(format!(
+            "--data: {} holds no text; give a file that holds some",
+            path.display()
+        )));
     }
-    Ok(Corpus { ids, words: Some(words), bytes: Some(bytes) })
+    Ok(Corpus {
+        ids,
+        words: Some(words),
+        bytes: Some(bytes),
+    })
 }
 
 fn score(model: &PackedModel, corpus: &Corpus, window: (usize, usize), place: Placement) -> Result<Evaluation> {
     if corpus.ids.len() < 2 {
-        return Err(CliError::Failed("one token alone cannot be scored: the first is context; give at least two".into()));
+        return Err(CliError::Failed(
+            "one token alone cannot be scored: the first is context; give at least two".into(),
+        ));
     }
     let progress = Progress::new("scoring", corpus.ids.len() as u64 - 1);
     let start = Instant::now();
     let score = evaluate::score(model, place.device.isa(), &corpus.ids, window, &|done| {
-        progress.set(done, || format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64()));
+        progress.set(done, || {
+            format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
+        });
     })?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Evaluation {
         loss: score.loss(),
         ppl: score.loss().exp(),
         word_ppl: corpus.words.filter(|&n| n > 0).map(|n| (score.nats / n as f64).exp()),
-        bpb: corpus.bytes.filter(|&n| n > 0).map(|n| score.nats / std::f64::consts::LN_2 / n as f64),
+        bpb: corpus
+            .bytes
+            .filter(|&n| n > 0)
+            .map(|n| score.nats / std::f64::consts::LN_2 / n as f64),
         tokens: score.tokens,
         words: corpus.words,
         bytes: corpus.bytes,
@@ -199,7 +242,10 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
         return output::json(evaluation);
     }
     let e = evaluation;
-    let mut rows = vec![("loss", format!("{:.4} nats a token", e.loss)), ("ppl", format!("{:.3}", e.ppl))];
+    let mut rows = vec![
+        ("loss", format!("{:.4} nats a token", e.loss)),
+        ("ppl", format!("{:.3}", e.ppl)),
+    ];
     rows.extend(e.word_ppl.map(|x| ("word ppl", format!("{x:.3}"))));
     rows.extend(e.bpb.map(|x| ("bits a byte", format!("{x:.4}"))));
     rows.push(("tokens", e.tokens.to_string()));

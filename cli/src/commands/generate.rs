@@ -11,13 +11,13 @@ use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
 /// Continues a text, streaming it as it is made.
-///
-/// Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An
-/// empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the
-/// context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the
-/// text goes on.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "generate", example = "{command_name} --model model --prompt 'Once upon a time' --temperature 0")]
+#[argh(
+    subcommand,
+    name = "generate",
+    example = "{command_name} --model model --prompt 'Once upon a time' --temperature 0",
+    note = "Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the text goes on."
+)]
 pub struct Generate {
     /// the model directory
     #[argh(option)]
@@ -80,8 +80,12 @@ struct Answer<'a> {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
-        let path = args::required(args::either(self.model, "--model", self.model_dir, "--model-dir")?, "--model")?;
-        let mut stops = StopStrings::new(self.stop).map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
+        let path = args::required(
+            args::either(self.model, "--model", self.model_dir, "--model-dir")?,
+            "--model",
+        )?;
+        let mut stops = StopStrings::new(self.stop)
+            .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -100,25 +104,45 @@ impl Generate {
         ids.extend(tokenizer.encode(&self.prompt)?);
         if ids.is_empty() {
             let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
-            ids.push(start.ok_or_else(|| CliError::Failed("--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt".into()))?);
+            ids.push(start.ok_or_else(|| {
+                CliError::Failed(
+                    "--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt".into(),
+                )
+            })?);
         }
-        let max_tokens = self.max_tokens.or(directory.generation.max_new_tokens).unwrap_or(MAX_TOKENS);
-        let context = ids.len().saturating_add(max_tokens).clamp(1, config.max_position_embeddings);
+        let max_tokens = self
+            .max_tokens
+            .or(directory.generation.max_new_tokens)
+            .unwrap_or(MAX_TOKENS);
+        let context = ids
+            .len()
+            .saturating_add(max_tokens)
+            .clamp(1, config.max_position_embeddings);
         let ends = directory.end_tokens(&config, &tokenizer);
         let mut generator = Generator::new(model, tokenizer, ends, context, place.device.isa(), place.threads)?;
         let mut sampler = Sampler::new(params, config.vocab_size)?;
         if ids.len() > context {
-            output::note(&format!("note: the prompt has {} tokens and the model's context is {context}: only the most recent that fit are read", ids.len()));
+            output::note(&format!(
+                "note: the prompt has {} tokens and the model's context is {context}: only the most recent that fit are read",
+                ids.len()
+            ));
         }
         if !self.json {
             output::text(&self.prompt)?;
         }
         let stop = interrupt::poll();
         let json = self.json;
-        let made = generator.generate(&ids, max_tokens, &mut sampler, &mut stops, stop, &mut |piece| match json {
-            true => Ok(()),
-            false => output::text(piece),
-        })?;
+        let made = generator.generate(
+            &ids,
+            max_tokens,
+            &mut sampler,
+            &mut stops,
+            stop,
+            &mut |piece| match json {
+                true => Ok(()),
+                false => output::text(piece),
+            },
+        )?;
         if json {
             output::json(&Answer {
                 prompt: &self.prompt,
@@ -134,7 +158,12 @@ impl Generate {
             })?;
         } else {
             output::line("")?;
-            output::note(&format!("{} tokens, {:.1} tok/s, first after {:.0} ms", made.ids.len(), made.tokens_per_second(), made.first_ms()));
+            output::note(&format!(
+                "{} tokens, {:.1} tok/s, first after {:.0} ms",
+                made.ids.len(),
+                made.tokens_per_second(),
+                made.first_ms()
+            ));
         }
         match made.finish {
             Finish::Interrupted => Err(CliError::Interrupted("interrupted".into())),

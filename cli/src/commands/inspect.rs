@@ -15,10 +15,13 @@ use serde_json::{Value, json};
 use crate::{CliError, Result, args, output};
 
 /// Shows what a model directory, a token file, a checkpoint or a safetensors file holds.
-///
-/// For a model: sizes as inference keeps them, bits a weight, the fraction of zeros, and the compression against FP16.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "inspect", example = "{command_name} model --tensors")]
+#[argh(
+    subcommand,
+    name = "inspect",
+    example = "{command_name} model --tensors",
+    note = "For a model: sizes as inference keeps them, bits a weight, the fraction of zeros, and the compression against FP16."
+)]
 pub struct Inspect {
     /// the file or directory
     #[argh(positional)]
@@ -46,7 +49,14 @@ struct TensorLine {
 impl TensorLine {
     fn new(name: String, shape: Vec<usize>, storage: &'static str, bytes: usize, zero_fraction: Option<f64>) -> Self {
         let weights: usize = shape.iter().product();
-        Self { name, shape, storage, bytes, bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64, zero_fraction }
+        Self {
+            name,
+            shape,
+            storage,
+            bytes,
+            bits_per_weight: 8.0 * bytes as f64 / weights.max(1) as f64,
+            zero_fraction,
+        }
     }
 }
 
@@ -64,12 +74,18 @@ impl Inspect {
         } else if path.extension().is_some_and(|e| e == "safetensors") {
             let weights = Weights::open_file(path)?;
             let lines = weight_lines(&weights);
-            (json!({ "kind": "safetensors", "tensors": lines.len(), "bytes": lines.iter().map(|l| l.bytes).sum::<usize>() }), lines)
+            (
+                json!({ "kind": "safetensors", "tensors": lines.len(), "bytes": lines.iter().map(|l| l.bytes).sum::<usize>() }),
+                lines,
+            )
         } else if path.is_file() {
             (tokens(path)?, Vec::new())
         } else {
             let why = "is no model directory (config.json), checkpoint (state.json), token file or safetensors file";
-            return Err(CliError::Failed(format!("inspect: {} {why}; give one of these", path.display())));
+            return Err(CliError::Failed(format!(
+                "inspect: {} {why}; give one of these",
+                path.display()
+            )));
         };
         self.print(facts, &tensors)
     }
@@ -82,15 +98,23 @@ impl Inspect {
             return output::json(&facts);
         }
         let Value::Object(map) = &facts else { return Ok(()) };
-        let rows: Vec<(&str, String)> = map.iter().map(|(key, value)| (key.as_str(), shown(key, value))).collect();
+        let rows: Vec<(&str, String)> = map
+            .iter()
+            .map(|(key, value)| (key.as_str(), shown(key, value)))
+            .collect();
         output::table(&rows)?;
         if self.tensors {
             let width = tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
             for t in tensors {
-                let zeros = t.zero_fraction.map_or(String::new(), |z| format!("  {:.1}% zeros", 100.0 * z));
+                let zeros = t
+                    .zero_fraction
+                    .map_or(String::new(), |z| format!("  {:.1}% zeros", 100.0 * z));
                 let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
                 let size = output::bytes(t.bytes as u64);
-                output::line(&format!("{:width$}  {shape:>14}  {:8} {size:>11}  {:6.3} bits a weight{zeros}", t.name, t.storage, t.bits_per_weight))?;
+                output::line(&format!(
+                    "{:width$}  {shape:>14}  {:8} {size:>11}  {:6.3} bits a weight{zeros}",
+                    t.name, t.storage, t.bits_per_weight
+                ))?;
             }
         }
         Ok(())
@@ -100,7 +124,9 @@ impl Inspect {
 /// A value for people.
 fn shown(key: &str, value: &Value) -> String {
     match value {
-        Value::Number(n) if key.ends_with("bytes") => n.as_u64().map_or_else(|| n.to_string(), |n| format!("{n} ({})", output::bytes(n))),
+        Value::Number(n) if key.ends_with("bytes") => n
+            .as_u64()
+            .map_or_else(|| n.to_string(), |n| format!("{n} ({})", output::bytes(n))),
         Value::Number(n) if n.is_f64() => format!("{:.4}", n.as_f64().unwrap_or_default()),
         Value::String(text) => text.clone(),
         Value::Null => "unknown".to_string(),
@@ -124,7 +150,13 @@ fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
         Linear::Ternary { rows, cols, packed, .. } => {
             let mut trits = vec![0; rows * cols];
             t2::unpack(packed, *rows, *cols, &mut trits);
-            TensorLine::new(name, shape, if binary { "binary" } else { "ternary" }, linear.bytes(), zeros(&trits))
+            TensorLine::new(
+                name,
+                shape,
+                if binary { "binary" } else { "ternary" },
+                linear.bytes(),
+                zeros(&trits),
+            )
         }
         Linear::Int8 { values, .. } => TensorLine::new(name, shape, "int8", linear.bytes(), zeros(values)),
         Linear::Float(matrix) => TensorLine::new(name, shape, float_name(&matrix.values), linear.bytes(), None),
@@ -138,8 +170,20 @@ fn model(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
     let mut lines = Vec::new();
     for spec in config.tensors() {
         let line = match spec.kind {
-            TensorKind::Embedding => TensorLine::new(spec.name, spec.shape, float_name(&model.embedding().values), model.embedding().values.bytes(), None),
-            TensorKind::Head => TensorLine::new(spec.name, spec.shape, float_name(&model.head().values), model.head().values.bytes(), None),
+            TensorKind::Embedding => TensorLine::new(
+                spec.name,
+                spec.shape,
+                float_name(&model.embedding().values),
+                model.embedding().values.bytes(),
+                None,
+            ),
+            TensorKind::Head => TensorLine::new(
+                spec.name,
+                spec.shape,
+                float_name(&model.head().values),
+                model.head().values.bytes(),
+                None,
+            ),
             TensorKind::Norm => {
                 let bytes = 4 * spec.len();
                 TensorLine::new(spec.name, spec.shape, "f32", bytes, None)
@@ -151,13 +195,20 @@ fn model(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
     }
     for (layer, block) in model.blocks().iter().enumerate() {
         for (shape, linear) in config.linears(layer).zip(block.linears()) {
-            lines.push(linear_line(shape.name, linear, shape.mode == onebit_model::config::LinearMode::Binary));
+            lines.push(linear_line(
+                shape.name,
+                linear,
+                shape.mode == onebit_model::config::LinearMode::Binary,
+            ));
         }
     }
     let ternary: Vec<&TensorLine> = lines.iter().filter(|l| l.storage == "ternary").collect();
     let weights = |lines: &[&TensorLine]| lines.iter().map(|l| l.shape.iter().product::<usize>()).sum::<usize>() as f64;
     let ternary_weights = weights(&ternary);
-    let zero_weights: f64 = ternary.iter().filter_map(|l| Some(l.zero_fraction? * weights(&[*l]))).sum();
+    let zero_weights: f64 = ternary
+        .iter()
+        .filter_map(|l| Some(l.zero_fraction? * weights(&[*l])))
+        .sum();
     let (bytes, parameters) = (model.bytes(), config.parameter_count());
     let file_bytes = files_size(path);
     let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
@@ -202,7 +253,13 @@ fn weight_lines(weights: &Weights) -> Vec<TensorLine> {
     let names: Vec<String> = weights.names().map(str::to_string).collect();
     let line = |name: String| {
         let view = weights.get(&name)?;
-        Some(TensorLine::new(name, view.shape.to_vec(), dtype_name(view.dtype), view.bytes.len(), None))
+        Some(TensorLine::new(
+            name,
+            view.shape.to_vec(),
+            dtype_name(view.dtype),
+            view.bytes.len(),
+            None,
+        ))
     };
     names.into_iter().filter_map(line).collect()
 }
@@ -236,7 +293,9 @@ fn checkpoint_facts(path: &Path, weights: &Weights) -> Result<Value> {
 fn tokens(path: &Path) -> Result<Value> {
     let file = TokenFile::open(path)?;
     file.verify()?;
-    let hash = file.tokenizer().map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let hash = file
+        .tokenizer()
+        .map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
     Ok(json!({
         "kind": "tokens",
         "tokens": file.len(),

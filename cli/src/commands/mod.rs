@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod plot;
+mod quickstart;
 mod tokenize;
 mod tokenizer;
 mod train;
@@ -19,6 +20,7 @@ use crate::Result;
 /// Trains, scores and runs BitNet b1.58 ternary language models.
 #[derive(FromArgs, Debug)]
 #[argh(
+    example = "onebit quickstart",
     example = "onebit tokenizer train --input train.txt --vocab-size 4096 --output tokenizer.json",
     example = "onebit tokenize --input train.txt --tokenizer tokenizer.json --output train.tokens",
     example = "onebit train --config wikitext2-cpu --data train.tokens --tokenizer tokenizer.json --output-dir model",
@@ -37,6 +39,7 @@ pub struct Onebit {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 enum Command {
+    Quickstart(quickstart::Quickstart),
     Data(data::Data),
     Tokenizer(tokenizer::Tokenizer),
     Tokenize(tokenize::Tokenize),
@@ -56,6 +59,7 @@ enum Command {
 /// What went wrong, as it is told to the user.
 pub fn run(onebit: Onebit) -> Result<()> {
     match onebit.command {
+        Command::Quickstart(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Tokenizer(command) => command.run(),
         Command::Tokenize(command) => command.run(),

@@ -10,10 +10,13 @@ use crate::plot::{Run, curve, draw};
 use crate::{CliError, Result, args, output};
 
 /// Draws the loss and the learning rate of one run or several.
-///
-/// On a terminal the first run's loss is also shown as characters.
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "plot", example = "{command_name} model/metrics.jsonl --output loss.svg")]
+#[argh(
+    subcommand,
+    name = "plot",
+    example = "{command_name} model/metrics.jsonl --output loss.svg",
+    note = "On a terminal the first run's loss is also shown as characters."
+)]
 pub struct Plot {
     /// metrics.jsonl files, or directories of runs
     #[argh(positional, arg_name = "metrics")]
@@ -42,18 +45,31 @@ struct Drawn<'a> {
 impl Plot {
     pub(super) fn run(self) -> Result<()> {
         if self.metrics.is_empty() {
-            return Err(CliError::Usage("plot: no metrics file given; give a metrics.jsonl or the directory of a run".into()));
+            return Err(CliError::Usage(
+                "plot: no metrics file given; give a metrics.jsonl or the directory of a run".into(),
+            ));
         }
         args::new_file(&self.output, "--output", self.force)?;
-        let runs = self.metrics.iter().map(|path| Run::read(path)).collect::<Result<Vec<_>>>()?;
+        let runs = self
+            .metrics
+            .iter()
+            .map(|path| Run::read(path))
+            .collect::<Result<Vec<_>>>()?;
         let svg = draw(&runs)?;
-        std::fs::write(&self.output, svg).map_err(|e| CliError::io(&self.output, "write", &e, "check the space and the permissions there"))?;
+        std::fs::write(&self.output, svg)
+            .map_err(|e| CliError::io(&self.output, "write", &e, "check the space and the permissions there"))?;
         if self.json {
             for run in &runs {
                 let steps = run.loss.iter().chain(&run.validation).map(|p| p.0).fold(0.0, f64::max);
                 let last = |points: &[(f64, f64)]| points.last().map(|p| p.1);
                 let output = self.output.display().to_string();
-                output::json(&Drawn { name: &run.name, steps, last_loss: last(&run.loss), last_val_loss: last(&run.validation), output })?;
+                output::json(&Drawn {
+                    name: &run.name,
+                    steps,
+                    last_loss: last(&run.loss),
+                    last_val_loss: last(&run.validation),
+                    output,
+                })?;
             }
             return Ok(());
         }

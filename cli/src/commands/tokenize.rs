@@ -12,14 +12,12 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output};
 
 /// Turns text into a token file for training and scoring.
-///
-/// Directories are read recursively in sorted order. Document boundaries are kept, and everything is decoded again and
-/// compared with the text.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "tokenize",
-    example = "{command_name} --input train.txt --tokenizer tokenizer.json --output train.tokens --seq-len 256"
+    example = "{command_name} --input train.txt --tokenizer tokenizer.json --output train.tokens --seq-len 256",
+    note = "Directories are read recursively in sorted order. Document boundaries are kept, and everything is decoded again and compared with the text."
 )]
 pub struct Tokenize {
     /// text, JSONL (`text`, `content`) or parquet file (also .gz, .zst), or a directory of them; may be given several times
@@ -64,7 +62,9 @@ struct Tokenized {
 impl Tokenize {
     pub(super) fn run(self) -> Result<()> {
         if !self.input.is_empty() && !self.data_dir.is_empty() {
-            return Err(CliError::Usage("--input and --data-dir are the same option; give one of them".into()));
+            return Err(CliError::Usage(
+                "--input and --data-dir are the same option; give one of them".into(),
+            ));
         }
         if self.seq_len == Some(0) {
             return Err(CliError::Usage("--seq-len: expected at least 1, found 0".into()));
@@ -74,24 +74,39 @@ impl Tokenize {
         args::new_file(&self.output, "--output", self.force)?;
         device::place(Some("cpu"), self.threads)?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
-        let options = TokenizeOptions { force: self.force, verify: true, seq_len: self.seq_len };
+        let options = TokenizeOptions {
+            force: self.force,
+            verify: true,
+            seq_len: self.seq_len,
+        };
         let start = std::time::Instant::now();
         let mut progress = None;
         interrupt::poll();
         let summary = data::tokenize(&inputs, &tokenizer, &self.output, &options, &mut |now| {
             let progress = progress.get_or_insert_with(|| Progress::new("tokenizing", now.bytes_total));
             progress.set(now.bytes_read, || format!("{} tokens", output::count(now.tokens)));
-            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if interrupt::requested() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         drop(progress);
         let summary = summary.map_err(|error| match error {
-            DataError::Interrupted => CliError::Interrupted("interrupted; no token file was written; run the command again".into()),
+            DataError::Interrupted => {
+                CliError::Interrupted("interrupted; no token file was written; run the command again".into())
+            }
             error => error.into(),
         })?;
         let seconds = start.elapsed().as_secs_f64();
         let windows = self.seq_len.map(|n| (summary.tokens - 1) / n as u64);
         let tokens_per_byte = summary.tokens as f64 / summary.source_bytes.max(1) as f64;
-        let result = Tokenized { summary, tokens_per_byte, windows, seconds };
+        let result = Tokenized {
+            summary,
+            tokens_per_byte,
+            windows,
+            seconds,
+        };
         if self.json {
             return output::json(&result);
         }
@@ -100,7 +115,10 @@ impl Tokenize {
             ("file", s.path.display().to_string()),
             ("tokens", s.tokens.to_string()),
             ("documents", s.documents.to_string()),
-            ("text", format!("{}, {} words", output::bytes(s.source_bytes), s.source_words)),
+            (
+                "text",
+                format!("{}, {} words", output::bytes(s.source_bytes), s.source_words),
+            ),
             ("bytes a token", format!("{:.3}", 1.0 / tokens_per_byte)),
         ];
         if s.unknown > 0 {

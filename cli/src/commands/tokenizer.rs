@@ -25,14 +25,12 @@ enum Command {
 }
 
 /// Trains a tokenizer on text: the same input gives the same file.
-///
-/// `bpe` is byte-level and loses nothing. `word` is for closed vocabularies such as tokenised WikiText: words between white
-/// space and one token for the end of each line.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "train",
-    example = "{command_name} --input train.txt --vocab-size 4096 --output tokenizer.json"
+    example = "{command_name} --input train.txt --vocab-size 4096 --output tokenizer.json",
+    note = "`bpe` is byte-level and loses nothing. `word` is for closed vocabularies such as tokenised WikiText: words between white space and one token for the end of each line."
 )]
 struct Train {
     /// text, JSONL or parquet file (also .gz, .zst), or a directory of them; may be given several times
@@ -44,7 +42,7 @@ struct Train {
     /// tokens of the vocabulary, at least 257 for bpe; for word the default is every word
     #[argh(option)]
     vocab_size: Option<usize>,
-    /// `bpe` or `word` (default: bpe)
+    /// bpe or word (default: bpe)
     #[argh(option, default = "String::from(\"bpe\")")]
     kind: String,
     /// the tokenizer.json to write
@@ -87,9 +85,17 @@ impl Train {
     fn run(self) -> Result<()> {
         let mut trainer = match (self.kind.as_str(), self.vocab_size) {
             ("bpe", Some(size)) => Trainer::Bpe(BpeTrainer::new(size)?),
-            ("bpe", None) => return Err(CliError::Usage("required option not provided: --vocab-size (for --kind bpe)".into())),
+            ("bpe", None) => {
+                return Err(CliError::Usage(
+                    "required option not provided: --vocab-size (for --kind bpe)".into(),
+                ));
+            }
             ("word", size) => Trainer::Word(WordTrainer::new(size)?),
-            (other, _) => return Err(CliError::Usage(format!("--kind: expected bpe or word, found {other:?}"))),
+            (other, _) => {
+                return Err(CliError::Usage(format!(
+                    "--kind: expected bpe or word, found {other:?}"
+                )));
+            }
         };
         let inputs = args::paths(self.input, self.more, "--input")?;
         args::new_file(&self.output, "--output", self.force)?;
@@ -114,7 +120,13 @@ impl Train {
         };
         tokenizer.save(&self.output)?;
         let seconds = start.elapsed().as_secs_f64();
-        let result = Trained { output: self.output, kind: self.kind, vocab_size: tokenizer.vocab_size(), bytes, seconds };
+        let result = Trained {
+            output: self.output,
+            kind: self.kind,
+            vocab_size: tokenizer.vocab_size(),
+            bytes,
+            seconds,
+        };
         if self.json {
             return output::json(&result);
         }

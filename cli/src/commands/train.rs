@@ -17,15 +17,13 @@ use prepare::Prepared;
 pub(super) use prepare::refuse_if_too_large;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
-///
-/// The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C
-/// saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
-    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t."
+    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t.",
+    note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
     /// preset, config.json or model directory (not with --init-from)
@@ -156,7 +154,13 @@ impl Train {
     pub(super) fn run(mut self) -> Result<()> {
         self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
         self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
-        let Prepared { config, options, data, validation, tokenizer } = self.prepare()?;
+        let Prepared {
+            config,
+            options,
+            data,
+            validation,
+            tokenizer,
+        } = self.prepare()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         let memory = memory_estimate(&config, &options);
         if self.dry_run {
@@ -184,7 +188,9 @@ impl Train {
         let tokens_per_step = inputs.options.tokens_per_step();
         let mut trainer = Trainer::new(inputs, self.resume, &mut |event| {
             if let Event::Resumed { path, step, skipped } = event {
-                skipped.iter().for_each(|why| output::note(&format!("note: passed over: {why}")));
+                skipped
+                    .iter()
+                    .for_each(|why| output::note(&format!("note: passed over: {why}")));
                 output::note(&format!("resumed from {} at step {step}", path.display()));
             }
         })?;
@@ -197,12 +203,21 @@ impl Train {
                 let done = m.step - first;
                 progress.set(done, || {
                     let speed = (done * tokens_per_step) as f64 / start.elapsed().as_secs_f64();
-                    format!("step {}/{total} loss {:.4} {} lr {:.2e} {speed:.0} tok/s", m.step, m.loss, m.phase.name(), m.lr)
+                    format!(
+                        "step {}/{total} loss {:.4} {} lr {:.2e} {speed:.0} tok/s",
+                        m.step,
+                        m.loss,
+                        m.phase.name(),
+                        m.lr
+                    )
                 });
                 last = Some((m.loss, m.phase));
             }
             Event::Validated(m) => {
-                progress.note(&format!("step {}: validation loss {:.4}, perplexity {:.3}", m.step, m.val_loss, m.val_ppl));
+                progress.note(&format!(
+                    "step {}: validation loss {:.4}, perplexity {:.3}",
+                    m.step, m.val_loss, m.val_ppl
+                ));
                 validated = Some((m.val_loss, m.val_ppl));
             }
             Event::Saved(path) => saved = Some(path.to_path_buf()),
@@ -213,7 +228,9 @@ impl Train {
         let steps = trainer.steps_done();
         if outcome == Outcome::Interrupted {
             let place = saved.map_or_else(String::new, |path| format!(", saved in {}", path.display()));
-            return Err(CliError::Interrupted(format!("interrupted at step {steps} of {total}{place}; go on with --resume")));
+            return Err(CliError::Interrupted(format!(
+                "interrupted at step {steps} of {total}{place}; go on with --resume"
+            )));
         }
         let curves = plot::Run::read(output_dir)?;
         let picture = output_dir.join("curves.svg");
@@ -235,10 +252,22 @@ impl Train {
             return output::json(&result);
         }
         output::note(&plot::curve(&curves));
-        let mut rows = vec![("model", output_dir.display().to_string()), ("steps", steps.to_string())];
-        rows.extend(result.loss.map(|loss| ("loss", format!("{loss:.4} nats a token, in training"))));
-        rows.extend(validated.map(|(loss, ppl)| ("validation", format!("{loss:.4} nats a token, perplexity {ppl:.3}"))));
-        rows.push(("time", format!("{}, {:.0} tok/s", output::seconds(seconds), result.tok_s)));
+        let mut rows = vec![
+            ("model", output_dir.display().to_string()),
+            ("steps", steps.to_string()),
+        ];
+        rows.extend(
+            result
+                .loss
+                .map(|loss| ("loss", format!("{loss:.4} nats a token, in training"))),
+        );
+        rows.extend(
+            validated.map(|(loss, ppl)| ("validation", format!("{loss:.4} nats a token, perplexity {ppl:.3}"))),
+        );
+        rows.push((
+            "time",
+            format!("{}, {:.0} tok/s", output::seconds(seconds), result.tok_s),
+        ));
         rows.push(("curves", picture.display().to_string()));
         output::table(&rows)
     }
@@ -254,14 +283,31 @@ fn print_dry_run(facts: &serde_json::Value, as_json: bool) -> Result<()> {
     let mut rows = vec![
         ("parameters", number(&facts["parameters"]).to_string()),
         ("data", format!("{} tokens", facts["tokens"])),
-        ("steps", format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"])),
+        (
+            "steps",
+            format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
+        ),
         ("weights", size(&memory["weights"])),
         ("gradients", size(&memory["gradients"])),
         ("optimizer", size(&memory["optimizer"])),
         ("activations", size(&memory["activations"])),
         ("memory", format!("{} in all", size(&memory["total"]))),
-        ("available", if facts["available_bytes"].is_null() { "unknown".into() } else { size(&facts["available_bytes"]) }),
-        ("fits", if facts["fits"] == true { "yes".into() } else { "no".to_string() }),
+        (
+            "available",
+            if facts["available_bytes"].is_null() {
+                "unknown".into()
+            } else {
+                size(&facts["available_bytes"])
+            },
+        ),
+        (
+            "fits",
+            if facts["fits"] == true {
+                "yes".into()
+            } else {
+                "no".to_string()
+            },
+        ),
     ];
     if let serde_json::Value::Object(options) = &facts["options"] {
         rows.extend(options.iter().map(|(key, value)| (key.as_str(), value.to_string())));

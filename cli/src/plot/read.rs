@@ -24,24 +24,38 @@ pub(crate) struct Run {
 impl Run {
     /// Reads a metrics file, or the one of a run's directory.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { path.join("metrics.jsonl") } else { path.to_path_buf() };
-        let failed = |e: std::io::Error| CliError::io(&file, "read", &e, "give a metrics.jsonl or the directory of a run");
+        let file = if path.is_dir() {
+            path.join("metrics.jsonl")
+        } else {
+            path.to_path_buf()
+        };
+        let failed =
+            |e: std::io::Error| CliError::io(&file, "read", &e, "give a metrics.jsonl or the directory of a run");
         let text = std::fs::read_to_string(&file).map_err(failed)?;
         Self::parse(&text, name_of(&file)).map_err(|why| CliError::Failed(format!("{}: {why}", file.display())))
     }
 
     fn parse(text: &str, name: String) -> Result<Self, String> {
-        let mut run = Self { name, ..Self::default() };
+        let mut run = Self {
+            name,
+            ..Self::default()
+        };
         let lines = text.split_inclusive('\n').enumerate();
         for (i, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
             let value: Value = match serde_json::from_str(line) {
                 Ok(value) => value,
                 // The run was ended in the middle of this line.
                 Err(_) if !line.ends_with('\n') => break,
-                Err(error) => return Err(format!("line {}: {error}; give a metrics.jsonl as `onebit train` writes it", i + 1)),
+                Err(error) => {
+                    return Err(format!(
+                        "line {}: {error}; give a metrics.jsonl as `onebit train` writes it",
+                        i + 1
+                    ));
+                }
             };
             let number = |key: &str| value.get(key).and_then(Value::as_f64).filter(|x| x.is_finite());
-            let step = number("step").ok_or_else(|| format!("line {} has no number `step`; give a metrics.jsonl", i + 1))?;
+            let step =
+                number("step").ok_or_else(|| format!("line {} has no number `step`; give a metrics.jsonl", i + 1))?;
             run.loss.extend(number("loss").map(|y| (step, y)));
             run.validation.extend(number("val_loss").map(|y| (step, y)));
             run.lr.extend(number("lr").map(|y| (step, y)));
@@ -90,8 +104,16 @@ mod tests {
     fn a_line_that_was_cut_off_is_left_out_and_a_broken_one_is_named() {
         let cut = Run::parse(&format!("{LINES}{{\"step\":4,\"lo"), "a".into()).unwrap();
         assert_eq!(cut.loss.len(), 3);
-        assert!(Run::parse(&format!("{{\n{LINES}"), "a".into()).unwrap_err().starts_with("line 1: "));
-        assert!(Run::parse("{\"loss\":1}\n", "a".into()).unwrap_err().contains("no number `step`"));
+        assert!(
+            Run::parse(&format!("{{\n{LINES}"), "a".into())
+                .unwrap_err()
+                .starts_with("line 1: ")
+        );
+        assert!(
+            Run::parse("{\"loss\":1}\n", "a".into())
+                .unwrap_err()
+                .contains("no number `step`")
+        );
         assert!(Run::parse("", "a".into()).is_err());
     }
 

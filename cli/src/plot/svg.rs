@@ -29,7 +29,8 @@ pub(crate) fn draw(runs: &[Run]) -> Result<String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        paint(&root, runs).map_err(|e| CliError::Failed(format!("cannot draw the plot: {e}; report this with the metrics file")))?;
+        paint(&root, runs)
+            .map_err(|e| CliError::Failed(format!("cannot draw the plot: {e}; report this with the metrics file")))?;
     }
     Ok(text)
 }
@@ -38,10 +39,18 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
     root.fill(&WHITE)?;
     let (upper, lower) = root.split_vertically(SPLIT);
     let all = |curve: fn(&Run) -> &Vec<(f64, f64)>| runs.iter().flat_map(move |run| curve(run).iter().copied());
-    let steps = all(|r| &r.loss).chain(all(|r| &r.validation)).map(|(x, _)| x).fold(1.0, f64::max);
+    let steps = all(|r| &r.loss)
+        .chain(all(|r| &r.validation))
+        .map(|(x, _)| x)
+        .fold(1.0, f64::max);
     let (low, high) = loss_range(runs);
 
-    let mut chart = ChartBuilder::on(&upper).margin(14).margin_bottom(0).x_label_area_size(28).y_label_area_size(64).build_cartesian_2d(0.0..steps, low..high)?;
+    let mut chart = ChartBuilder::on(&upper)
+        .margin(14)
+        .margin_bottom(0)
+        .x_label_area_size(28)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..steps, low..high)?;
     // Phases of several runs would lie over each other: only one run's are shaded.
     if let [run] = runs {
         for (i, (phase, from, to)) in run.phases.iter().enumerate() {
@@ -56,7 +65,11 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
             // A phase that is a sliver has no room for its name.
             if to - from > 0.06 * steps {
                 let place = (from + 0.008 * steps, high - 0.025 * (high - low));
-                chart.draw_series([Text::new(phase.clone(), place, ("sans-serif", 14).into_font().color(&INK))])?;
+                chart.draw_series([Text::new(
+                    phase.clone(),
+                    place,
+                    ("sans-serif", 14).into_font().color(&INK),
+                )])?;
             }
         }
     }
@@ -66,17 +79,28 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
         if runs.len() == 1 {
             chart.draw_series(LineSeries::new(run.loss.iter().copied(), color.mix(0.25)))?;
         }
-        let label = if runs.len() == 1 { "training".to_string() } else { run.name.clone() };
+        let label = if runs.len() == 1 {
+            "training".to_string()
+        } else {
+            run.name.clone()
+        };
         if !run.loss.is_empty() {
             let line = chart.draw_series(LineSeries::new(smoothed(&run.loss), color.stroke_width(2)))?;
-            line.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(2)));
+            line.label(label)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(2)));
         }
         let dots = if runs.len() == 1 { COLORS[1] } else { color };
         chart.draw_series(LineSeries::new(run.validation.iter().copied(), dots.stroke_width(1)))?;
         let series = chart.draw_series(run.validation.iter().map(|&point| Circle::new(point, 3, dots.filled())))?;
         if !run.validation.is_empty() && (runs.len() == 1 || run.loss.is_empty()) {
-            let label = if runs.len() == 1 { "validation".to_string() } else { run.name.clone() };
-            series.label(label).legend(move |(x, y)| Circle::new((x + 11, y), 3, dots.filled()));
+            let label = if runs.len() == 1 {
+                "validation".to_string()
+            } else {
+                run.name.clone()
+            };
+            series
+                .label(label)
+                .legend(move |(x, y)| Circle::new((x + 11, y), 3, dots.filled()));
         }
     }
     chart
@@ -89,16 +113,28 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
 
     let top = all(|r| &r.lr).map(|(_, y)| y).fold(0.0, f64::max);
     let top = if top > 0.0 { 1.08 * top } else { 1.0 };
-    let mut chart = ChartBuilder::on(&lower).margin(14).margin_top(4).x_label_area_size(40).y_label_area_size(64).build_cartesian_2d(0.0..steps, 0.0..top)?;
+    let mut chart = ChartBuilder::on(&lower)
+        .margin(14)
+        .margin_top(4)
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..steps, 0.0..top)?;
     mesh(&mut chart, "learning rate", Some("step"))?;
     for (i, run) in runs.iter().enumerate() {
-        chart.draw_series(LineSeries::new(run.lr.iter().copied(), COLORS[i % COLORS.len()].stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(
+            run.lr.iter().copied(),
+            COLORS[i % COLORS.len()].stroke_width(2),
+        ))?;
     }
     root.present()?;
     Ok(())
 }
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
 
 fn mesh(chart: &mut Chart<'_, '_>, y: &str, x: Option<&str>) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let small = ("sans-serif", 13).into_font().color(&INK);
@@ -121,12 +157,23 @@ fn mesh(chart: &mut Chart<'_, '_>, y: &str, x: Option<&str>) -> std::result::Res
 
 /// Short and exact enough for an axis.
 fn number(x: f64) -> String {
-    if x != 0.0 && x.abs() < 0.01 { format!("{x:.1e}") } else { format!("{:.3}", x).trim_end_matches('0').trim_end_matches('.').to_string() }
+    if x != 0.0 && x.abs() < 0.01 {
+        format!("{x:.1e}")
+    } else {
+        format!("{:.3}", x)
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_string()
+    }
 }
 
 /// From a little below the lowest loss to a little above the highest, single outliers of the training loss left aside.
 fn loss_range(runs: &[Run]) -> (f64, f64) {
-    let mut values: Vec<f64> = runs.iter().flat_map(|run| smoothed(&run.loss).into_iter().chain(run.validation.iter().copied())).map(|(_, y)| y).collect();
+    let mut values: Vec<f64> = runs
+        .iter()
+        .flat_map(|run| smoothed(&run.loss).into_iter().chain(run.validation.iter().copied()))
+        .map(|(_, y)| y)
+        .collect();
     values.sort_by(f64::total_cmp);
     let (low, high) = match (values.first(), values.last()) {
         (Some(low), Some(high)) => (*low, *high),
@@ -149,7 +196,11 @@ mod tests {
 
     #[test]
     fn a_run_of_one_step_can_be_drawn() {
-        let run = Run { name: "x".into(), loss: vec![(1.0, 4.0)], ..Run::default() };
+        let run = Run {
+            name: "x".into(),
+            loss: vec![(1.0, 4.0)],
+            ..Run::default()
+        };
         let text = draw(&[run]).unwrap();
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
     }

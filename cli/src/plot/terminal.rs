@@ -10,8 +10,14 @@ const HEIGHT: u32 = 40;
 
 /// The training loss of a run (its validation loss if there is no other), smoothed, for a terminal; empty for fewer than two points.
 pub(crate) fn curve(run: &Run) -> String {
-    let points = if run.loss.len() > 1 { smoothed(&run.loss) } else { run.validation.clone() };
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
+    let points = if run.loss.len() > 1 {
+        smoothed(&run.loss)
+    } else {
+        run.validation.clone()
+    };
+    let (Some(first), Some(last)) = (points.first(), points.last()) else {
+        return String::new();
+    };
     if last.0 <= first.0 {
         return String::new();
     }
@@ -21,10 +27,16 @@ pub(crate) fn curve(run: &Run) -> String {
     let room = (0.02 * (high - low)).max(1e-3);
     let shape = Shape::Lines(&line);
     let mut chart = Chart::new_with_y_range(WIDTH, HEIGHT, first.0 as f32, last.0 as f32, low - room, high + room);
-    let chart = chart.lineplot(&shape).x_label_format(LabelFormat::Value).y_label_format(LabelFormat::Value);
+    let chart = chart
+        .lineplot(&shape)
+        .x_label_format(LabelFormat::Value)
+        .y_label_format(LabelFormat::Value);
     chart.figures();
     let body = chart.frame();
-    let mut text = format!("loss {:.3}\n", points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max));
+    let mut text = format!(
+        "loss {:.3}\n",
+        points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max)
+    );
     for row in body.lines() {
         text.push_str("  │");
         text.push_str(row.trim_end());
@@ -32,7 +44,12 @@ pub(crate) fn curve(run: &Run) -> String {
     }
     let width = (WIDTH / 2) as usize;
     let (from, to) = (format!("{:.0}", first.0), format!("{:.0}", last.0));
-    text.push_str(&format!("  └{}\n   {from}{:>pad$}  step\n", "─".repeat(width), to, pad = width.saturating_sub(from.len())));
+    text.push_str(&format!(
+        "  └{}\n   {from}{:>pad$}  step\n",
+        "─".repeat(width),
+        to,
+        pad = width.saturating_sub(from.len())
+    ));
     text
 }
 
@@ -54,6 +71,12 @@ mod tests {
 
     #[test]
     fn one_point_is_no_curve() {
-        assert_eq!(curve(&Run { loss: vec![(1.0, 2.0)], ..Run::default() }), "");
+        assert_eq!(
+            curve(&Run {
+                loss: vec![(1.0, 2.0)],
+                ..Run::default()
+            }),
+            ""
+        );
     }
 }

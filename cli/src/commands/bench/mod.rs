@@ -16,19 +16,16 @@ use crate::model::ModelDirectory;
 use crate::{CliError, Result, device, limits, output};
 
 /// Measures tokens a second of decoding, prefill or training.
-///
-/// Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the
-/// same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). A token counts
-/// two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
-    example = "{command_name} train --shape 25m --tokens 2048"
+    example = "{command_name} train --shape 25m --tokens 2048",
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training."
 )]
 pub struct Bench {
-    /// `decode`, `prefill` or `train`
+    /// what to measure: decode, prefill or train
     #[argh(positional)]
     what: String,
     /// 25m, 125m, 350m, 0.7b, 1b3 or 2b4t (default: 25m)
@@ -98,7 +95,11 @@ impl Bench {
             "decode" => What::Decode,
             "prefill" => What::Prefill,
             "train" => What::Train,
-            other => return Err(CliError::Usage(format!("bench: expected decode, prefill or train, found {other:?}"))),
+            other => {
+                return Err(CliError::Usage(format!(
+                    "bench: expected decode, prefill or train, found {other:?}"
+                )));
+            }
         };
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
@@ -111,7 +112,9 @@ impl Bench {
         });
         let room = config.max_position_embeddings;
         if what != What::Train && tokens + usize::from(what == What::Decode) > room {
-            return Err(CliError::Usage(format!("--tokens: {tokens} do not fit in the model's context of {room}")));
+            return Err(CliError::Usage(format!(
+                "--tokens: {tokens} do not fit in the model's context of {room}"
+            )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
         let isa = place.device.isa();
@@ -124,10 +127,18 @@ impl Bench {
                 Some(directory) => directory.load()?,
                 None => random::model(config.clone(), self.seed)?,
             };
-            if what == What::Decode { decode(&model, tokens, place, self.seed)? } else { prefill(&model, tokens, place, self.seed)? }
+            if what == What::Decode {
+                decode(&model, tokens, place, self.seed)?
+            } else {
+                prefill(&model, tokens, place, self.seed)?
+            }
         };
         let bandwidth = before.max(sweep.measure(isa));
-        let peak_ops = if what == What::Train { limits::fma_peak(isa, place.threads) } else { limits::int8_peak(isa, place.threads) };
+        let peak_ops = if what == What::Train {
+            limits::fma_peak(isa, place.threads)
+        } else {
+            limits::int8_peak(isa, place.threads)
+        };
         let tok_s = timed.tokens as f64 / timed.seconds;
         let report = Report {
             bench: self.what,
@@ -146,24 +157,39 @@ impl Bench {
             threads: place.threads,
             device: place.device.describe(),
         };
-        if self.json { output::json(&report) } else { print(&report) }
+        if self.json {
+            output::json(&report)
+        } else {
+            print(&report)
+        }
     }
 
     /// What is measured: its name, its configuration and, for a real model, its directory.
     fn subject(&self) -> Result<(String, ModelConfig, Option<ModelDirectory>)> {
         match (&self.shape, &self.model) {
-            (Some(_), Some(_)) => Err(CliError::Usage("--shape and --model both say what to measure; give one of them".into())),
+            (Some(_), Some(_)) => Err(CliError::Usage(
+                "--shape and --model both say what to measure; give one of them".into(),
+            )),
             (None, Some(path)) => {
                 let directory = ModelDirectory::open(path)?;
                 Ok((path.display().to_string(), directory.config()?, Some(directory)))
             }
             (shape, None) => {
                 let name = shape.as_deref().unwrap_or("25m");
-                let unknown = || CliError::Usage(format!("--shape: expected one of {}, found {name:?}", SHAPES.join(", ")));
+                let unknown = || {
+                    CliError::Usage(format!(
+                        "--shape: expected one of {}, found {name:?}",
+                        SHAPES.join(", ")
+                    ))
+                };
                 if !SHAPES.contains(&name) {
                     return Err(unknown());
                 }
-                Ok((name.to_string(), presets::by_name(name).ok_or_else(unknown)?.config, None))
+                Ok((
+                    name.to_string(),
+                    presets::by_name(name).ok_or_else(unknown)?.config,
+                    None,
+                ))
             }
         }
     }
@@ -171,13 +197,37 @@ impl Bench {
 
 fn print(r: &Report) -> Result<()> {
     output::table(&[
-        ("bench", format!("{} of {} ({} parameters)", r.bench, r.model, output::count(r.parameters))),
-        ("speed", format!("{:.2} tok/s ({} tokens in {:.2} s)", r.tok_s, r.tokens, r.seconds)),
+        (
+            "bench",
+            format!(
+                "{} of {} ({} parameters)",
+                r.bench,
+                r.model,
+                output::count(r.parameters)
+            ),
+        ),
+        (
+            "speed",
+            format!("{:.2} tok/s ({} tokens in {:.2} s)", r.tok_s, r.tokens, r.seconds),
+        ),
         (
             "memory",
-            format!("{} a token, {:.0}% of the {:.1} GB/s that were measured", output::bytes(r.bytes_per_token as u64), 100.0 * r.fraction_of_bandwidth, r.bandwidth_gb_s),
+            format!(
+                "{} a token, {:.0}% of the {:.1} GB/s that were measured",
+                output::bytes(r.bytes_per_token as u64),
+                100.0 * r.fraction_of_bandwidth,
+                r.bandwidth_gb_s
+            ),
         ),
-        ("arithmetic", format!("{:.2} GOP a token, {:.0}% of the {:.0} GOP/s that were measured", r.ops_per_token / 1e9, 100.0 * r.fraction_of_peak, r.peak_ops / 1e9)),
+        (
+            "arithmetic",
+            format!(
+                "{:.2} GOP a token, {:.0}% of the {:.0} GOP/s that were measured",
+                r.ops_per_token / 1e9,
+                100.0 * r.fraction_of_peak,
+                r.peak_ops / 1e9
+            ),
+        ),
         ("device", r.device.clone()),
     ])
 }
@@ -191,7 +241,12 @@ fn block_weights(config: &ModelConfig) -> f64 {
 fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
     let config = model.config();
     let ids = random::ids(tokens + 1, config.vocab_size, seed);
-    let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), SessionOptions::new(tokens + 1))?;
+    let mut session = Session::new(
+        model,
+        Pool::new(place.threads)?,
+        place.device.isa(),
+        SessionOptions::new(tokens + 1),
+    )?;
     // Once untimed: threads awake, pages of the weights in memory.
     session.decode(ids[0])?;
     let start = Instant::now();
@@ -200,7 +255,12 @@ fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Re
     }
     let seconds = start.elapsed().as_secs_f64();
     let weights = block_weights(config) + config.vocab_size as f64 * config.hidden_size as f64;
-    Ok(Timed { tokens, seconds, bytes_per_token: model.bytes_per_token() as f64, ops_per_token: 2.0 * weights })
+    Ok(Timed {
+        tokens,
+        seconds,
+        bytes_per_token: model.bytes_per_token() as f64,
+        ops_per_token: 2.0 * weights,
+    })
 }
 
 fn prefill(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
@@ -214,5 +274,10 @@ fn prefill(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> R
     let seconds = start.elapsed().as_secs_f64();
     let chunks = tokens.div_ceil(options.chunk) as f64;
     let bytes_per_token = model.bytes_per_token() as f64 * chunks / tokens as f64;
-    Ok(Timed { tokens, seconds, bytes_per_token, ops_per_token: 2.0 * block_weights(model.config()) })
+    Ok(Timed {
+        tokens,
+        seconds,
+        bytes_per_token,
+        ops_per_token: 2.0 * block_weights(model.config()),
+    })
 }

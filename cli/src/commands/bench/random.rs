@@ -29,7 +29,9 @@ impl Stream {
 
 /// The 81 bytes that hold four trits.
 fn packed_bytes() -> Vec<u8> {
-    (0..=255u8).filter(|byte| (0..4).all(|field| (byte >> (2 * field)) & 3 < 3)).collect()
+    (0..=255u8)
+        .filter(|byte| (0..4).all(|field| (byte >> (2 * field)) & 3 < 3))
+        .collect()
 }
 
 /// `len` random token ids.
@@ -43,15 +45,27 @@ pub(super) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
     let mut stream = Stream::new(seed);
     let bytes = packed_bytes();
     let linears: std::collections::BTreeMap<String, (usize, usize)> = (0..config.num_hidden_layers)
-        .flat_map(|layer| config.linears(layer).map(|l| (l.name, (l.rows, l.cols))).collect::<Vec<_>>())
+        .flat_map(|layer| {
+            config
+                .linears(layer)
+                .map(|l| (l.name, (l.rows, l.cols)))
+                .collect::<Vec<_>>()
+        })
         .collect();
-    let specs: std::collections::BTreeMap<String, usize> = config.tensors().into_iter().map(|spec| (spec.name.clone(), spec.len())).collect();
+    let specs: std::collections::BTreeMap<String, usize> = config
+        .tensors()
+        .into_iter()
+        .map(|spec| (spec.name.clone(), spec.len()))
+        .collect();
     let get = |name: &str| -> std::result::Result<TensorSource, RuntimeError> {
         if let Some(&(rows, cols)) = linears.get(name) {
             let mut packed = vec![0; t2::bytes(rows, cols)];
             for eight in packed.chunks_mut(8) {
                 let random = stream.next().to_le_bytes();
-                eight.iter_mut().zip(random).for_each(|(out, r)| *out = bytes[usize::from(r) * bytes.len() >> 8]);
+                eight
+                    .iter_mut()
+                    .zip(random)
+                    .for_each(|(out, r)| *out = bytes[usize::from(r) * bytes.len() >> 8]);
             }
             // Keeps the sums' size: a third of the trits are 0.
             let scale = 1.0 / (cols as f32 * 2.0 / 3.0).sqrt();
@@ -62,7 +76,9 @@ pub(super) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
             return Ok(TensorSource::Float(FloatValues::F32(vec![1.0; len])));
         }
         let mut value = || ((stream.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * 0.05;
-        Ok(TensorSource::Float(FloatValues::F32((0..len).map(|_| value()).collect())))
+        Ok(TensorSource::Float(FloatValues::F32(
+            (0..len).map(|_| value()).collect(),
+        )))
     };
     Ok(PackedModel::from_parts(config, FloatStorage::F16, get)?)
 }

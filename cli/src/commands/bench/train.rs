@@ -26,7 +26,12 @@ pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, see
     let seq_len = SEQUENCE.min(config.max_position_embeddings).min(tokens);
     let batch_size = tokens / seq_len;
     let tokens = batch_size * seq_len;
-    let options = TrainOptions { batch_size, seq_len, seed, ..Default::default() };
+    let options = TrainOptions {
+        batch_size,
+        seq_len,
+        seed,
+        ..Default::default()
+    };
     let memory = memory_estimate(config, &options);
     refuse_if_too_large(memory.total())?;
     let mut network = Network::new(config.clone(), place.device, seed)?;
@@ -46,7 +51,10 @@ pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, see
         let failed = |e: onebit_autograd::AutogradError| CliError::Train(e.into());
         let mut gradients = tape.backward(&objective).map_err(failed)?;
         let zeros = |t: &Tensor| Tensor::zeros(t.device(), t.shape().clone());
-        let gradients: Vec<Tensor> = leaves.iter().map(|leaf| gradients.take(leaf).unwrap_or_else(|| zeros(leaf.tensor()))).collect();
+        let gradients: Vec<Tensor> = leaves
+            .iter()
+            .map(|leaf| gradients.take(leaf).unwrap_or_else(|| zeros(leaf.tensor())))
+            .collect();
         drop((objective, leaves));
         let clip = clip_scale(global_norm(&gradients)?, options.grad_clip_max_norm);
         optimizer.step(&options, network.parameters_mut(), &gradients, (options.lr, clip), step)?;
@@ -55,5 +63,10 @@ pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, see
     let seconds = start.elapsed().as_secs_f64() / STEPS as f64;
     // The least that a step moves: weights read by forward and backward and written, gradients and moments read and written.
     let moved = 3 * memory.weights + 2 * memory.gradients + 2 * memory.optimizer;
-    Ok(Timed { tokens, seconds, bytes_per_token: moved as f64 / tokens as f64, ops_per_token: 6.0 * config.parameter_count() as f64 })
+    Ok(Timed {
+        tokens,
+        seconds,
+        bytes_per_token: moved as f64 / tokens as f64,
+        ops_per_token: 6.0 * config.parameter_count() as f64,
+    })
 }

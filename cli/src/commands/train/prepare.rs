@@ -17,7 +17,13 @@ use crate::device::Placement;
 use crate::{CliError, Result, args, device, output};
 
 /// What a run of ours leaves in its directory.
-const RUN_FILES: [&str; 5] = ["checkpoints", "metrics.jsonl", "config.json", "model.safetensors", "tokenizer.json"];
+const RUN_FILES: [&str; 5] = [
+    "checkpoints",
+    "metrics.jsonl",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+];
 
 /// A token file that was checked.
 pub(super) struct Tokens {
@@ -62,13 +68,24 @@ pub(crate) fn refuse_if_too_large(bytes: u64) -> Result<()> {
 
 impl Train {
     pub(super) fn prepare(&self) -> Result<Prepared> {
-        let data = self.data.as_deref().ok_or_else(|| CliError::Usage("required option not provided: --data".into()))?;
+        let data = self
+            .data
+            .as_deref()
+            .ok_or_else(|| CliError::Usage("required option not provided: --data".into()))?;
         if self.output_dir.is_none() && !self.dry_run {
             return Err(CliError::Usage("required option not provided: --output-dir".into()));
         }
         let name = match (&self.config, &self.init_from) {
-            (Some(_), Some(_)) => return Err(CliError::Usage("--config and --init-from both say what the model is; give one of them".into())),
-            (None, None) => return Err(CliError::Usage("required option not provided: --config (or --init-from)".into())),
+            (Some(_), Some(_)) => {
+                return Err(CliError::Usage(
+                    "--config and --init-from both say what the model is; give one of them".into(),
+                ));
+            }
+            (None, None) => {
+                return Err(CliError::Usage(
+                    "required option not provided: --config (or --init-from)".into(),
+                ));
+            }
             (Some(config), None) => config.clone(),
             (None, Some(path)) => {
                 args::existing_directory(path, "--init-from")?;
@@ -76,7 +93,10 @@ impl Train {
             }
         };
         let resolved = presets::resolve(&name)?;
-        resolved.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+        resolved
+            .notes
+            .iter()
+            .for_each(|note| output::note(&format!("note: {note}")));
         let options = self.options(&resolved.training)?;
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
@@ -108,23 +128,39 @@ impl Train {
             }
             None => None,
         };
-        Ok(Prepared { config, options, data, validation, tokenizer })
+        Ok(Prepared {
+            config,
+            options,
+            data,
+            validation,
+            tokenizer,
+        })
     }
 
     /// The options given, over the preset's.
     fn options(&self, preset: &presets::TrainingDefaults) -> Result<TrainOptions> {
         let default = TrainOptions::default();
-        let max_steps = self.max_steps.unwrap_or(if self.max_epochs.is_some_and(|n| n > 0) { 0 } else { preset.max_steps });
+        let max_steps = self.max_steps.unwrap_or(if self.max_epochs.is_some_and(|n| n > 0) {
+            0
+        } else {
+            preset.max_steps
+        });
         // Another number of steps keeps the proportions of the preset's phases.
         let scaled = |steps: u64| match self.max_steps {
-            Some(given) if given > 0 && preset.max_steps > 0 => (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64,
+            Some(given) if given > 0 && preset.max_steps > 0 => {
+                (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64
+            }
             _ => steps,
         };
         let optimizer = match self.optimizer.as_deref() {
             None => default.optimizer,
             Some("adamw") => OptimizerKind::AdamW,
             Some("muon") => OptimizerKind::Muon,
-            Some(other) => return Err(CliError::Usage(format!("--optimizer: expected adamw or muon, found {other:?}"))),
+            Some(other) => {
+                return Err(CliError::Usage(format!(
+                    "--optimizer: expected adamw or muon, found {other:?}"
+                )));
+            }
         };
         let lr = self.lr.unwrap_or(preset.lr as f32);
         let options = TrainOptions {
@@ -136,7 +172,12 @@ impl Train {
             lr,
             lr_min: self.lr_min.unwrap_or((preset.lr_min as f32).min(lr)),
             lr_warmup_steps: self.lr_warmup_steps.unwrap_or(scaled(preset.lr_warmup_steps)),
-            lr_decay: self.lr_decay.as_deref().map(|text| args::parse(text, "--lr-decay")).transpose()?.unwrap_or(default.lr_decay),
+            lr_decay: self
+                .lr_decay
+                .as_deref()
+                .map(|text| args::parse(text, "--lr-decay"))
+                .transpose()?
+                .unwrap_or(default.lr_decay),
             optimizer,
             weight_decay: self.weight_decay.unwrap_or(preset.weight_decay as f32),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
@@ -159,13 +200,26 @@ impl Train {
     /// Refuses a directory in which something would be written over, or clears it by `--force`.
     pub(super) fn prepare_directory(&self, directory: &Path) -> Result<()> {
         let is_run = directory.join("checkpoints").is_dir() || directory.join("metrics.jsonl").is_file();
-        let present: Vec<&str> = RUN_FILES.into_iter().filter(|name| directory.join(name).exists()).collect();
+        let present: Vec<&str> = RUN_FILES
+            .into_iter()
+            .filter(|name| directory.join(name).exists())
+            .collect();
         if self.resume && self.force {
-            return Err(CliError::Usage("--resume goes on and --force starts over; give one of them".into()));
+            return Err(CliError::Usage(
+                "--resume goes on and --force starts over; give one of them".into(),
+            ));
         }
         if !present.is_empty() && !(self.resume && is_run) && !self.force {
-            let advice = if is_run { "--resume to go on, --force to start over, or another directory" } else { "another directory or --force" };
-            return Err(CliError::Failed(format!("--output-dir: {} already holds {}; give {advice}", directory.display(), present.join(", "))));
+            let advice = if is_run {
+                "--resume to go on, --force to start over, or another directory"
+            } else {
+                "another directory or --force"
+            };
+            return Err(CliError::Failed(format!(
+                "--output-dir: {} already holds {}; give {advice}",
+                directory.display(),
+                present.join(", ")
+            )));
         }
         args::output_directory(directory, "--output-dir")?;
         if self.force {
@@ -192,7 +246,11 @@ impl Train {
         place: Placement,
         output_dir: &Path,
     ) -> Result<RunInputs> {
-        let generation = GenerationConfig { bos_token_id: config.bos_token_id, eos_token_ids: config.eos_token_ids.clone(), ..Default::default() };
+        let generation = GenerationConfig {
+            bos_token_id: config.bos_token_id,
+            eos_token_ids: config.eos_token_ids.clone(),
+            ..Default::default()
+        };
         let network = match &self.init_from {
             Some(path) => {
                 let (_, tensors) = files::load_master(path)?;
@@ -218,5 +276,9 @@ impl Train {
 fn fit_to_tokenizer(config: &mut ModelConfig, tokenizer: &Tokenizer) {
     config.vocab_size = tokenizer.vocab_size();
     config.bos_token_id = None;
-    config.eos_token_ids = tokenizer.eos().filter(|&id| Some(id) != tokenizer.id_of(END_OF_LINE)).into_iter().collect();
+    config.eos_token_ids = tokenizer
+        .eos()
+        .filter(|&id| Some(id) != tokenizer.id_of(END_OF_LINE))
+        .into_iter()
+        .collect();
 }

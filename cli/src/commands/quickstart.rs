@@ -1,0 +1,256 @@
+//! `onebit quickstart`: from nothing to a ternary model that tells stories, in minutes.
+
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use onebit_trainer::quickstart::{self, Prepared, Verdict};
+use onebit_trainer::run::{Event, Outcome, Trainer};
+use serde::Serialize;
+
+use crate::progress::Progress;
+use crate::{CliError, Result, args, device, interrupt, output, plot};
+
+/// Trains a small ternary model on stories from a built-in grammar, plots, packs, judges it and lets it tell one.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "quickstart",
+    example = "{command_name} --minutes 1 --output-dir my-first-model",
+    note = "Nothing is read and nothing is downloaded. The entropy of the grammar is known, so the result says how close to the optimum the model came (bpb against entropy_bpb) and how many of its stories are consistent (valid_fraction)."
+)]
+pub struct Quickstart {
+    /// minutes that it may take in all (default: 3)
+    #[argh(option)]
+    minutes: Option<f64>,
+    /// training steps instead of --minutes
+    #[argh(option)]
+    steps: Option<u64>,
+    /// where everything goes (default: onebit-quickstart)
+    #[argh(option, default = "PathBuf::from(\"onebit-quickstart\")")]
+    output_dir: PathBuf,
+    /// seed of stories, weights and data order (default: 42)
+    #[argh(option, default = "42")]
+    seed: u64,
+    /// replace what an earlier quickstart left in --output-dir
+    #[argh(switch)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N (default: auto)
+    #[argh(option)]
+    device: Option<String>,
+    /// threads (default: physical cores)
+    #[argh(option)]
+    threads: Option<usize>,
+    /// print the result as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// The result.
+#[derive(Serialize)]
+struct Report {
+    bpb: f64,
+    entropy_bpb: f64,
+    valid_fraction: f64,
+    seconds: f64,
+    steps: u64,
+    parameters: u64,
+    packed_bytes: usize,
+    model: PathBuf,
+    curves: PathBuf,
+    story: String,
+}
+
+/// Stories of the text when `--steps` is given: enough for that many steps, and no more than a long run's.
+fn stories_for(steps: u64) -> usize {
+    (steps as usize).saturating_mul(30).clamp(2_000, 60_000)
+}
+
+impl Quickstart {
+    pub(super) fn run(self) -> Result<()> {
+        if self.minutes.is_some() && self.steps.is_some() {
+            return Err(CliError::Usage(
+                "--minutes and --steps both say how long to train; give one of them".into(),
+            ));
+        }
+        let minutes = self.minutes.unwrap_or(3.0);
+        if !(0.1..=100_000.0).contains(&minutes) {
+            return Err(CliError::Usage(format!(
+                "--minutes: expected 0.1 to 100000, found {minutes}"
+            )));
+        }
+        if self.steps == Some(0) {
+            return Err(CliError::Usage("--steps: expected at least 1, found 0".into()));
+        }
+        let directory = &self.output_dir;
+        self.check_directory()?;
+        let place = device::place(self.device.as_deref(), self.threads)?;
+        output::note("writing stories and training a tokenizer on them");
+        let mut prepared = quickstart::prepare(directory, place.device, self.seed, self.steps.map(stories_for))?;
+        let steps = match self.steps {
+            Some(steps) => steps,
+            None => {
+                output::note("measuring this machine");
+                let scratch = directory.join("scratch");
+                let steps = quickstart::steps_within(&prepared, minutes, &scratch);
+                // Of no use to anyone, whether the measurement went well or not.
+                let _ = std::fs::remove_dir_all(&scratch);
+                steps?
+            }
+        };
+        prepared.inputs.options = quickstart::options(steps, self.seed);
+        let Prepared {
+            grammar,
+            tokenizer,
+            inputs,
+            began,
+        } = prepared;
+        let parameters = inputs.network.config().parameter_count();
+        output::note(&format!(
+            "training {} parameters for {steps} steps: full precision, annealing, ternary",
+            output::count(parameters)
+        ));
+        let mut trainer = Trainer::new(inputs, false, &mut |_| ())?;
+        train(&mut trainer, steps)?;
+        let curves = plot::Run::read(directory)?;
+        let picture = directory.join("curves.svg");
+        std::fs::write(&picture, plot::draw(std::slice::from_ref(&curves))?)
+            .map_err(|e| CliError::io(&picture, "write", &e, "check the space and the permissions there"))?;
+        if !self.json {
+            output::note(&plot::curve(&curves));
+        }
+        output::note("packing the model and judging it on stories that it has not seen");
+        let (model, verdict) = quickstart::judge(trainer.network(), &tokenizer, &grammar, directory, self.seed)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let story = self.tell(&model, place.device.isa(), &tokenizer)?;
+        let Verdict {
+            bpb,
+            entropy_bpb,
+            valid_fraction,
+            packed_bytes,
+            ..
+        } = verdict;
+        let model = quickstart::packed_directory(directory);
+        let report = Report {
+            bpb,
+            entropy_bpb,
+            valid_fraction,
+            seconds,
+            steps,
+            parameters,
+            packed_bytes,
+            model,
+            curves: picture,
+            story,
+        };
+        if self.json {
+            output::json(&report)
+        } else {
+            print(&report)
+        }
+    }
+
+    /// Tells a story; as it is made, unless under `--json`.
+    fn tell(
+        &self,
+        model: &onebit_model::runtime::PackedModel,
+        isa: onebit_engine::Isa,
+        tokenizer: &onebit_model::tokenizer::Tokenizer,
+    ) -> Result<String> {
+        let mut written = if self.json { Ok(()) } else { output::text("\n") };
+        let story = quickstart::tell_story(model, isa, tokenizer, self.seed, &mut |piece| {
+            if !self.json && written.is_ok() {
+                written = output::text(piece);
+            }
+        })?;
+        written?;
+        if !self.json {
+            output::text("\n\n")?;
+        }
+        Ok(story)
+    }
+
+    /// A directory that is new or empty, or one of an earlier quickstart with `--force`.
+    fn check_directory(&self) -> Result<()> {
+        let directory = &self.output_dir;
+        let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied && !self.force {
+            return Err(CliError::Failed(format!(
+                "--output-dir: {} is not empty; give another directory, or --force to replace what an earlier quickstart left there",
+                directory.display()
+            )));
+        }
+        args::output_directory(directory, "--output-dir")?;
+        if occupied {
+            remove_earlier(directory)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes an earlier run's checkpoints and metrics; the other files are replaced by name.
+fn remove_earlier(directory: &Path) -> Result<()> {
+    let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove", &e, "remove it by hand");
+    let (checkpoints, metrics) = (directory.join("checkpoints"), directory.join("metrics.jsonl"));
+    if checkpoints.is_dir() {
+        std::fs::remove_dir_all(&checkpoints).map_err(|e| failed(&checkpoints, e))?;
+    }
+    if metrics.is_file() {
+        std::fs::remove_file(&metrics).map_err(|e| failed(&metrics, e))?;
+    }
+    Ok(())
+}
+
+fn train(trainer: &mut Trainer, steps: u64) -> Result<()> {
+    let progress = Progress::new("training", steps);
+    let outcome = trainer.run(interrupt::poll(), &mut |event| match event {
+        Event::Step(m) => progress.set(m.step, || {
+            format!("step {} loss {:.3} {}", m.step, m.loss, m.phase.name())
+        }),
+        Event::Validated(m) => progress.note(&format!("step {}: validation loss {:.4}", m.step, m.val_loss)),
+        Event::Saved(_) | Event::Resumed { .. } => {}
+    })?;
+    drop(progress);
+    match outcome {
+        Outcome::Finished => {
+            // Judging ends at once on Ctrl-C: the trained model is on the disk.
+            interrupt::forget();
+            Ok(())
+        }
+        Outcome::Interrupted => {
+            let done = trainer.steps_done();
+            Err(CliError::Interrupted(format!(
+                "interrupted at step {done} of {steps}; start again with --force"
+            )))
+        }
+    }
+}
+
+fn print(r: &Report) -> Result<()> {
+    output::table(&[
+        (
+            "bits a byte",
+            format!(
+                "{:.4} on unseen stories; the grammar's own entropy is {:.4}",
+                r.bpb, r.entropy_bpb
+            ),
+        ),
+        (
+            "stories",
+            format!("{:.0}% of those it tells are consistent", 100.0 * r.valid_fraction),
+        ),
+        (
+            "size",
+            format!(
+                "{} packed, {} parameters",
+                output::bytes(r.packed_bytes as u64),
+                output::count(r.parameters)
+            ),
+        ),
+        ("time", output::seconds(r.seconds)),
+        ("curves", r.curves.display().to_string()),
+        (
+            "more",
+            format!("onebit generate --model {} --prompt ''", r.model.display()),
+        ),
+    ])
+}
