@@ -1,16 +1,30 @@
 //! Ctrl-C. A command that can end in good order polls [`requested`]; any other ends at once, with the status of an interruption.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::{CliError, INTERRUPTED, Result};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static POLLED: AtomicBool = AtomicBool::new(false);
 
+/// Signals closer together than this are one: `timeout` and some shells send theirs to the process and to its group.
+const SAME: Duration = Duration::from_millis(500);
+
 /// Installs the handler, once a process.
 pub(crate) fn install() -> Result<()> {
-    let handler = || {
-        let second = REQUESTED.swap(true, Ordering::Relaxed);
+    let first: Mutex<Option<Instant>> = Mutex::new(None);
+    let handler = move || {
+        let pending = REQUESTED.swap(true, Ordering::Relaxed);
+        let second = match first.lock() {
+            Ok(first) if pending => first.is_none_or(|at| at.elapsed() > SAME),
+            Ok(mut first) => {
+                *first = Some(Instant::now());
+                false
+            }
+            Err(_) => pending,
+        };
         if second || !POLLED.load(Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED));
         }

@@ -18,7 +18,15 @@ const LAYERS: [&str; 7] = [
 fn metadata() -> Value {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path", manifest])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+            "--manifest-path",
+            manifest,
+        ])
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -32,7 +40,11 @@ fn arrows(metadata: &Value) -> Vec<(String, String, bool)> {
         for dependency in package["dependencies"].as_array().unwrap() {
             if dependency["kind"] != "dev" {
                 let text = |v: &Value| v.as_str().unwrap().to_string();
-                all.push((text(&package["name"]), text(&dependency["name"]), dependency["optional"] == true));
+                all.push((
+                    text(&package["name"]),
+                    text(&dependency["name"]),
+                    dependency["optional"] == true,
+                ));
             }
         }
     }
@@ -48,13 +60,21 @@ fn upward(arrows: &[(String, String, bool)]) -> Vec<String> {
         (Some(_), None) => to.starts_with("onebit-"),
         _ => false,
     };
-    arrows.iter().filter(|(from, to, _)| runs_up(from, to)).map(|(from, to, _)| format!("{from} -> {to}")).collect()
+    arrows
+        .iter()
+        .filter(|(from, to, _)| runs_up(from, to))
+        .map(|(from, to, _)| format!("{from} -> {to}"))
+        .collect()
 }
 
 #[test]
 fn imports_run_downward_only() {
     let arrows = arrows(&metadata());
-    assert!(arrows.iter().any(|(from, to, _)| from == "onebit-cli" && to == "onebit-trainer"));
+    assert!(
+        arrows
+            .iter()
+            .any(|(from, to, _)| from == "onebit-cli" && to == "onebit-trainer")
+    );
     assert_eq!(upward(&arrows), Vec::<String>::new());
     // The check sees an arrow that runs upward.
     let wrong = [("onebit-engine".to_string(), "onebit-model".to_string(), false)];
@@ -65,7 +85,10 @@ fn imports_run_downward_only() {
 fn the_inference_core_depends_on_the_cpu_kernels_alone() {
     for (from, to, optional) in arrows(&metadata()) {
         if from == "onebit-model" && !optional {
-            assert!(["onebit-kernels-cpu", "half"].contains(&to.as_str()), "{to} is needed without default features");
+            assert!(
+                ["onebit-kernels-cpu", "half"].contains(&to.as_str()),
+                "{to} is needed without default features"
+            );
         }
         if from == "onebit-kernels-cpu" {
             assert!(["half", "libm"].contains(&to.as_str()), "{to}");

@@ -76,6 +76,6 @@ impl Plot {
         if std::io::stdout().is_terminal() {
             output::text(&curve(&runs[0]))?;
         }
-        output::line(&format!("{}: {} runs", self.output.display(), runs.len()))
+        output::line(&self.output.display().to_string())
     }
 }

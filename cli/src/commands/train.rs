@@ -310,7 +310,12 @@ fn print_dry_run(facts: &serde_json::Value, as_json: bool) -> Result<()> {
         ),
     ];
     if let serde_json::Value::Object(options) = &facts["options"] {
-        rows.extend(options.iter().map(|(key, value)| (key.as_str(), value.to_string())));
+        // The options are f32: their own digits, 0.95 and not 0.949999988.
+        let shown = |value: &serde_json::Value| match value.as_f64() {
+            Some(x) if value.is_f64() => (x as f32).to_string(),
+            _ => value.to_string(),
+        };
+        rows.extend(options.iter().map(|(key, value)| (key.as_str(), shown(value))));
     }
     output::table(&rows)
 }

@@ -73,7 +73,7 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
             }
         }
     }
-    mesh(&mut chart, "loss (nats a token)", Some("step"))?;
+    mesh(&mut chart, "loss (nats a token)", None)?;
     for (i, run) in runs.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         if runs.len() == 1 {
