@@ -105,6 +105,8 @@ pub(crate) struct Generator {
     /// The tokens in the session's cache.
     held: Vec<u32>,
     ends: Vec<u32>,
+    /// Ids of the model that stand for no token: many models pad their vocabulary.
+    unused: Vec<u32>,
     logits: Vec<f32>,
 }
 
@@ -118,9 +120,12 @@ impl Generator {
         isa: Isa,
         threads: usize,
     ) -> Result<Self> {
+        let ids = 0..model.config().vocab_size as u32;
+        let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
         let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, SessionOptions::new(context))?;
         Ok(Self {
             session,
+            unused,
             tokenizer,
             held: Vec::new(),
             ends,
@@ -176,6 +181,9 @@ impl Generator {
             }
             if let Some(&last) = out.ids.last() {
                 step(&mut self.session, &mut self.held, &mut self.logits, last)?;
+            }
+            for &id in &self.unused {
+                self.logits[id as usize] = f32::NEG_INFINITY;
             }
             let id = sampler.sample(&mut self.logits, &history)?;
             let now = Instant::now();

@@ -231,7 +231,7 @@ fn configurations_are_checked() {
     refused(&config("{".into()), &["not valid JSON"]);
     refused(&f.path("text.txt"), &["not valid JSON"]);
     let huge = CONFIG
-        .replace("\"hidden_size\": 32", "\"hidden_size\": 65536")
+        .replace("\"hidden_size\": 32", "\"hidden_size\": 16384")
         .replace("\"intermediate_size\": 64", "\"intermediate_size\": 262144");
     refused(&config(huge), &["memory", "--batch-size"]);
     assert!(!out.exists());

@@ -245,11 +245,13 @@ impl Conversation {
     }
 
     /// The ids of the conversation. While it leaves less than a quarter of the context for an answer, the oldest exchange after the
-    /// instructions is left out.
-    fn prompt(&mut self) -> Result<Vec<u32>> {
+    /// instructions is not read; the history keeps it.
+    fn prompt(&self) -> Result<Vec<u32>> {
         let room = self.max_tokens.min(self.context / 4);
+        let first = usize::from(self.messages.first().is_some_and(|m| m.role == Role::System));
+        let mut messages = self.messages.clone();
         loop {
-            let text = self.template.render(&self.messages, true)?;
+            let text = self.template.render(&messages, true)?;
             let mut ids = self.generator.tokenizer().encode(&text)?;
             if let Some(begin) = self.begin
                 && ids.first() != Some(&begin)
@@ -257,12 +259,13 @@ impl Conversation {
             {
                 ids.insert(0, begin);
             }
-            let first = usize::from(self.messages.first().is_some_and(|m| m.role == Role::System));
-            if ids.len() + room <= self.context || self.messages.len() < first + 3 {
+            if ids.len() + room <= self.context || messages.len() < first + 3 {
+                if messages.len() < self.messages.len() {
+                    output::note("note: the context is full; the oldest exchanges are not read any more");
+                }
                 return Ok(ids);
             }
-            self.messages.drain(first..first + 2);
-            output::note("note: the context is full; the oldest exchange is left out");
+            messages.drain(first..first + 2);
         }
     }
 }

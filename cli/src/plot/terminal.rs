@@ -33,22 +33,25 @@ pub(crate) fn curve(run: &Run) -> String {
         .y_label_format(LabelFormat::Value);
     chart.figures();
     let body = chart.frame();
-    let mut text = format!(
-        "loss {:.3}\n",
-        points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max)
-    );
-    for row in body.lines() {
-        text.push_str("  │");
-        text.push_str(row.trim_end());
-        text.push('\n');
+    let rows = (HEIGHT / 4) as usize;
+    let mut text = String::from("  loss\n");
+    // The frame ends with an empty row.
+    for (i, row) in body.lines().take(rows).enumerate() {
+        let label = match i {
+            0 => format!("{high:.3}"),
+            i if i + 1 == rows => format!("{low:.3}"),
+            _ => String::new(),
+        };
+        text.push_str(&format!("{label:>9} │{}\n", row.trim_end()));
     }
     let width = (WIDTH / 2) as usize;
     let (from, to) = (format!("{:.0}", first.0), format!("{:.0}", last.0));
+    let gap = width.saturating_sub(from.len());
     text.push_str(&format!(
-        "  └{}\n   {from}{:>pad$}  step\n",
+        "{:10}└{}\n{:11}{from}{to:>gap$}  step\n",
+        "",
         "─".repeat(width),
-        to,
-        pad = width.saturating_sub(from.len())
+        ""
     ));
     text
 }
@@ -62,9 +65,9 @@ mod tests {
         let loss = (1..=200).map(|i| (f64::from(i), 5.0 - 0.02 * f64::from(i))).collect();
         let text = curve(&Run { loss, ..Run::default() });
         println!("{text}");
-        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("  │")).collect();
+        let rows: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('│')?.1)).collect();
         assert_eq!(rows.len(), (HEIGHT / 4) as usize);
-        let marked = |row: &str| row.chars().skip(3).position(|c| c != ' ' && c != '\u{2800}');
+        let marked = |row: &str| row.chars().position(|c| c != ' ' && c != '\u{2800}');
         let (top, bottom) = (marked(rows[0]).unwrap(), marked(rows[rows.len() - 1]).unwrap());
         assert!(top + 30 < bottom, "{top} {bottom}");
     }
