@@ -1,12 +1,11 @@
 //! `onebit inspect`: what a file or directory holds.
 
+mod model;
+
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use onebit_kernels_cpu::t2;
-use onebit_model::config::TensorKind;
 use onebit_model::files::{self, Weights};
-use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel};
 use onebit_trainer::checkpoint;
 use onebit_trainer::data::TokenFile;
 use serde::Serialize;
@@ -70,7 +69,7 @@ impl Inspect {
             let weights = Weights::open_dir(path)?;
             (checkpoint_facts(path, &weights)?, weight_lines(&weights))
         } else if path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
-            model(path)?
+            model::read(path)?
         } else if path.extension().is_some_and(|e| e == "safetensors") {
             let weights = Weights::open_file(path)?;
             let lines = weight_lines(&weights);
@@ -132,121 +131,6 @@ fn shown(key: &str, value: &Value) -> String {
         Value::Null => "unknown".to_string(),
         other => other.to_string(),
     }
-}
-
-fn float_name(values: &FloatValues) -> &'static str {
-    match values {
-        FloatValues::F32(_) => "f32",
-        FloatValues::F16(_) => "f16",
-        FloatValues::Bf16(_) => "bf16",
-    }
-}
-
-fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
-    let shape = vec![linear.rows(), linear.cols()];
-    let total = (linear.rows() * linear.cols()).max(1) as f64;
-    let zeros = |values: &[i8]| Some(values.iter().filter(|v| **v == 0).count() as f64 / total);
-    match linear {
-        Linear::Ternary { rows, cols, packed, .. } => {
-            let mut trits = vec![0; rows * cols];
-            t2::unpack(packed, *rows, *cols, &mut trits);
-            TensorLine::new(
-                name,
-                shape,
-                if binary { "binary" } else { "ternary" },
-                linear.bytes(),
-                zeros(&trits),
-            )
-        }
-        Linear::Int8 { values, .. } => TensorLine::new(name, shape, "int8", linear.bytes(), zeros(values)),
-        Linear::Float(matrix) => TensorLine::new(name, shape, float_name(&matrix.values), linear.bytes(), None),
-    }
-}
-
-fn model(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
-    let (model, notes) = PackedModel::open(path, FloatStorage::Stored).map_err(|e| CliError::Failed(e.to_string()))?;
-    notes.iter().for_each(|note| output::note(&format!("note: {note}")));
-    let config = model.config();
-    let mut lines = Vec::new();
-    for spec in config.tensors() {
-        let line = match spec.kind {
-            TensorKind::Embedding => TensorLine::new(
-                spec.name,
-                spec.shape,
-                float_name(&model.embedding().values),
-                model.embedding().values.bytes(),
-                None,
-            ),
-            TensorKind::Head => TensorLine::new(
-                spec.name,
-                spec.shape,
-                float_name(&model.head().values),
-                model.head().values.bytes(),
-                None,
-            ),
-            TensorKind::Norm => {
-                let bytes = 4 * spec.len();
-                TensorLine::new(spec.name, spec.shape, "f32", bytes, None)
-            }
-            // Below, where the packed weights are at hand.
-            TensorKind::Linear(_) => continue,
-        };
-        lines.push(line);
-    }
-    for (layer, block) in model.blocks().iter().enumerate() {
-        for (shape, linear) in config.linears(layer).zip(block.linears()) {
-            lines.push(linear_line(
-                shape.name,
-                linear,
-                shape.mode == onebit_model::config::LinearMode::Binary,
-            ));
-        }
-    }
-    let ternary: Vec<&TensorLine> = lines.iter().filter(|l| l.storage == "ternary").collect();
-    let weights = |lines: &[&TensorLine]| lines.iter().map(|l| l.shape.iter().product::<usize>()).sum::<usize>() as f64;
-    let ternary_weights = weights(&ternary);
-    let zero_weights: f64 = ternary
-        .iter()
-        .filter_map(|l| Some(l.zero_fraction? * weights(&[*l])))
-        .sum();
-    let (bytes, parameters) = (model.bytes(), config.parameter_count());
-    let file_bytes = files_size(path);
-    let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
-    let facts = json!({
-        "kind": "model",
-        "parameters": parameters,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "feed_forward": config.feed_forward.name(),
-        "tied_head": config.tie_word_embeddings,
-        "file_bytes": file_bytes,
-        "packed_bytes": bytes.total(),
-        "ternary_bytes": bytes.ternary,
-        "int8_bytes": bytes.int8,
-        "float_bytes": bytes.float + bytes.embedding + bytes.head,
-        "norm_bytes": bytes.norms,
-        "bytes_per_token": model.bytes_per_token(),
-        "bits_per_weight": 8.0 * bytes.total() as f64 / parameters.max(1) as f64,
-        "ternary_weights": ternary_weights as u64,
-        "ternary_bits_per_weight": share(8.0 * bytes.ternary as f64),
-        "zero_fraction": share(zero_weights),
-        "compression_vs_fp16": 2.0 * parameters as f64 / bytes.total().max(1) as f64,
-        "tokenizer": path.join(files::TOKENIZER_FILE).is_file(),
-    });
-    Ok((facts, lines))
-}
-
-/// Bytes of the weight files.
-fn files_size(path: &Path) -> u64 {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let weights = entries.filter(|e| e.path().extension().is_some_and(|x| x == "safetensors"));
-    weights.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
 }
 
 fn weight_lines(weights: &Weights) -> Vec<TensorLine> {

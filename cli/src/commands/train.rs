@@ -1,5 +1,6 @@
 //! `onebit train`: a training run.
 
+mod dry_run;
 mod prepare;
 
 use std::path::PathBuf;
@@ -9,7 +10,6 @@ use argh::FromArgs;
 use onebit_trainer::run::{Event, Outcome, Trainer, memory_estimate};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output, plot};
@@ -164,18 +164,8 @@ impl Train {
         let place = device::place(self.device.as_deref(), self.threads)?;
         let memory = memory_estimate(&config, &options);
         if self.dry_run {
-            let steps = options.total_steps(data.windows(options.seq_len, options.seed)?);
-            let facts = json!({
-                "parameters": config.parameter_count(),
-                "tokens": data.file.len(),
-                "steps": steps,
-                "tokens_per_step": options.tokens_per_step(),
-                "memory_bytes": { "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer, "activations": memory.activations, "total": memory.total() },
-                "available_bytes": device::available_memory(),
-                "fits": device::available_memory().is_none_or(|free| memory.total() <= free),
-                "options": options,
-            });
-            return print_dry_run(&facts, self.json);
+            let windows = data.windows(options.seq_len, options.seed)?;
+            return dry_run::print(&config, &options, (data.file.len(), windows), self.json);
         }
         refuse_if_too_large(memory.total())?;
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
@@ -271,51 +261,4 @@ impl Train {
         rows.push(("curves", picture.display().to_string()));
         output::table(&rows)
     }
-}
-
-fn print_dry_run(facts: &serde_json::Value, as_json: bool) -> Result<()> {
-    if as_json {
-        return output::json(facts);
-    }
-    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_default();
-    let size = |value: &serde_json::Value| output::bytes(number(value));
-    let memory = &facts["memory_bytes"];
-    let mut rows = vec![
-        ("parameters", number(&facts["parameters"]).to_string()),
-        ("data", format!("{} tokens", facts["tokens"])),
-        (
-            "steps",
-            format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
-        ),
-        ("weights", size(&memory["weights"])),
-        ("gradients", size(&memory["gradients"])),
-        ("optimizer", size(&memory["optimizer"])),
-        ("activations", size(&memory["activations"])),
-        ("memory", format!("{} in all", size(&memory["total"]))),
-        (
-            "available",
-            if facts["available_bytes"].is_null() {
-                "unknown".into()
-            } else {
-                size(&facts["available_bytes"])
-            },
-        ),
-        (
-            "fits",
-            if facts["fits"] == true {
-                "yes".into()
-            } else {
-                "no".to_string()
-            },
-        ),
-    ];
-    if let serde_json::Value::Object(options) = &facts["options"] {
-        // The options are f32: their own digits, 0.95 and not 0.949999988.
-        let shown = |value: &serde_json::Value| match value.as_f64() {
-            Some(x) if value.is_f64() => (x as f32).to_string(),
-            _ => value.to_string(),
-        };
-        rows.extend(options.iter().map(|(key, value)| (key.as_str(), shown(value))));
-    }
-    output::table(&rows)
 }

@@ -65,7 +65,7 @@ pub(super) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
                 eight
                     .iter_mut()
                     .zip(random)
-                    .for_each(|(out, r)| *out = bytes[usize::from(r) * bytes.len() >> 8]);
+                    .for_each(|(out, r)| *out = bytes[(usize::from(r) * bytes.len()) >> 8]);
             }
             // Keeps the sums' size: a third of the trits are 0.
             let scale = 1.0 / (cols as f32 * 2.0 / 3.0).sqrt();

@@ -209,7 +209,8 @@ impl Train {
                 "--resume goes on and --force starts over; give one of them".into(),
             ));
         }
-        if !present.is_empty() && !(self.resume && is_run) && !self.force {
+        let allowed = self.force || self.resume && is_run;
+        if !present.is_empty() && !allowed {
             let advice = if is_run {
                 "--resume to go on, --force to start over, or another directory"
             } else {
