@@ -250,7 +250,7 @@ fn print(r: &Report) -> Result<()> {
         ("curves", r.curves.display().to_string()),
         (
             "more",
-            format!("onebit generate --model {} --prompt ''", r.model.display()),
+            format!("onebit generate --model {} --prompt 'Anna was a'", r.model.display()),
         ),
     ])
 }

@@ -28,7 +28,7 @@ const HEADERS: &str = "{% set loop_messages = messages %}{% for message in loop_
     {% set content = '<|start|>' + message['role'] + '<|end|>\n' + message['content'] | trim + '<|eot|>' %}
     {% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}
     {{- content }}
-{% endfor %}
+{%- endfor %}
 {% if add_generation_prompt %}{{ '<|start|>assistant<|end|>\n' }}{% endif %}";
 
 #[test]

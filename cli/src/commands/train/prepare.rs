@@ -152,11 +152,10 @@ impl Train {
             }
             _ => steps,
         };
-        let optimizer = match self.optimizer.as_deref() {
-            None => default.optimizer,
-            Some("adamw") => OptimizerKind::AdamW,
-            Some("muon") => OptimizerKind::Muon,
-            Some(other) => {
+        let optimizer = match self.optimizer.as_deref().unwrap_or(preset.optimizer) {
+            "adamw" => OptimizerKind::AdamW,
+            "muon" => OptimizerKind::Muon,
+            other => {
                 return Err(CliError::Usage(format!(
                     "--optimizer: expected adamw or muon, found {other:?}"
                 )));
@@ -172,17 +171,12 @@ impl Train {
             lr,
             lr_min: self.lr_min.unwrap_or((preset.lr_min as f32).min(lr)),
             lr_warmup_steps: self.lr_warmup_steps.unwrap_or(scaled(preset.lr_warmup_steps)),
-            lr_decay: self
-                .lr_decay
-                .as_deref()
-                .map(|text| args::parse(text, "--lr-decay"))
-                .transpose()?
-                .unwrap_or(default.lr_decay),
+            lr_decay: args::parse(self.lr_decay.as_deref().unwrap_or(preset.lr_decay), "--lr-decay")?,
             optimizer,
             weight_decay: self.weight_decay.unwrap_or(preset.weight_decay as f32),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
-            dropout: self.dropout.unwrap_or(default.dropout),
+            dropout: self.dropout.unwrap_or(preset.dropout as f32),
             quant_warmup_steps: self.quant_warmup_steps.unwrap_or(scaled(preset.quant_warmup_steps)),
             quant_anneal_steps: self.quant_anneal_steps.unwrap_or(scaled(preset.quant_anneal_steps)),
             save_every: self.save_every.unwrap_or(preset.save_every),
