@@ -33,6 +33,12 @@ pub struct TrainingDefaults {
     pub quant_warmup_steps: u64,
     /// Steps over which quantisation goes from soft to hard.
     pub quant_anneal_steps: u64,
+    /// `adamw` for everything, or `muon` for the blocks' matrices and AdamW for the rest.
+    pub optimizer: &'static str,
+    /// Shape of the learning rate's decay: `cosine`, `linear`, `wsd`, `two-stage` or `none`.
+    pub lr_decay: &'static str,
+    /// Dropout on the embedding and on what each block writes to the residual stream.
+    pub dropout: f64,
     /// Steps between evaluations on held-out text.
     pub eval_every: u64,
     /// Steps between checkpoints.
@@ -57,6 +63,9 @@ impl TrainingDefaults {
             label_smoothing: 0.0,
             quant_warmup_steps: 1_000,
             quant_anneal_steps: 2_000,
+            optimizer: "adamw",
+            lr_decay: "cosine",
+            dropout: 0.0,
             eval_every: 500,
             save_every: 1_000,
         }
@@ -201,8 +210,8 @@ fn quickstart() -> Preset {
         heads: 4,
         kv_heads: 4,
         ffn: 384,
-        vocab: 512,
-        seq: 128,
+        vocab: 1024,
+        seq: 256,
     };
     let mut preset = preset("quickstart", "a few minutes on two CPU cores", bitnet(shape));
     preset.training = TrainingDefaults {

@@ -41,7 +41,8 @@ fn both_optimisers_minimise() {
         for step in 0..400 {
             let mut g = w[0].clone();
             onebit_engine::ops::elementwise::axpy(-1.0, &target, &mut g).unwrap();
-            let lr = 0.05 * (1.0 - step as f32 / 400.0);
+            let peak = if kind == OptimizerKind::Muon { 0.3 } else { 0.05 };
+            let lr = peak * (1.0 - step as f32 / 400.0);
             optimizer.step(&options, &mut w, &[g], (lr, 1.0), step).unwrap();
         }
         assert!(distance(&w[0]) < before / 1000.0, "{kind:?}: {} of {before}", distance(&w[0]));
