@@ -45,7 +45,12 @@ pub fn gradcheck_surrogate(
         let tape = Tape::new();
         let constants: Vec<Var> = inputs.iter().map(|t| tape.constant(t.clone())).collect();
         let y = surrogate(&constants)?;
-        Ok(y.tensor().f32()?.iter().zip(&direction).map(|(&y, &v)| f64::from(y) * f64::from(v)).sum())
+        Ok(y.tensor()
+            .f32()?
+            .iter()
+            .zip(&direction)
+            .map(|(&y, &v)| f64::from(y) * f64::from(v))
+            .sum())
     };
     for (i, leaf) in leaves.iter().enumerate() {
         let analytic = match gradients.take(leaf) {
@@ -66,7 +71,13 @@ pub fn gradcheck_surrogate(
             let analytic = f64::from(analytic[element]);
             let close = (analytic - numeric).abs() <= TOLERANCE * (1.0 + f64::from(largest));
             if !close {
-                return Err(AutogradError::GradCheck { name: name.into(), input: i, element, analytic, numeric });
+                return Err(AutogradError::GradCheck {
+                    name: name.into(),
+                    input: i,
+                    element,
+                    analytic,
+                    numeric,
+                });
             }
         }
     }

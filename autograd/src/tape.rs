@@ -46,7 +46,12 @@ impl Tape {
     fn variable(&self, tensor: Tensor, requires_grad: bool) -> Var {
         let id = self.0.variables.get();
         self.0.variables.set(id + 1);
-        Var { tape: self.clone(), id, tensor, requires_grad }
+        Var {
+            tape: self.clone(),
+            id,
+            tensor,
+            requires_grad,
+        }
     }
 
     /// A variable whose gradient is wanted: a parameter.

@@ -30,12 +30,17 @@ impl Device {
             "auto" | "cpu" => Self::cpu(),
             _ if name == "cuda" || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
                 let why = match onebit_kernels_cuda::driver() {
-                    Ok(driver) => format!("{driver} is present, but this version trains and runs on the CPU alone; use --device cpu"),
+                    Ok(driver) => format!(
+                        "{driver} is present, but this version trains and runs on the CPU alone; use --device cpu"
+                    ),
                     Err(error) => format!("{error}; use --device cpu"),
                 };
                 Err(EngineError::Device { name: name.into(), why })
             }
-            _ => Err(EngineError::Device { name: name.into(), why: "expected auto, cpu, cuda or cuda:N".into() }),
+            _ => Err(EngineError::Device {
+                name: name.into(),
+                why: "expected auto, cpu, cuda or cuda:N".into(),
+            }),
         }
     }
 

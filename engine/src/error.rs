@@ -65,5 +65,9 @@ pub enum EngineError {
 
 /// Shorthand for a shape error.
 pub(crate) fn shape_error(op: &'static str, expected: impl ToString, found: impl ToString) -> EngineError {
-    EngineError::Shape { op, expected: expected.to_string(), found: found.to_string() }
+    EngineError::Shape {
+        op,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
 }

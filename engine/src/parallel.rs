@@ -22,7 +22,9 @@ pub(crate) fn over_rows(out: &mut [f32], row_len: usize, f: impl Fn(usize, &mut 
     if run * row_len >= out.len() {
         return f(0, out);
     }
-    out.par_chunks_mut(run * row_len).enumerate().for_each(|(i, chunk)| f(i * run, chunk));
+    out.par_chunks_mut(run * row_len)
+        .enumerate()
+        .for_each(|(i, chunk)| f(i * run, chunk));
 }
 
 /// As [`over_rows`] with two outputs that have the same number of rows.

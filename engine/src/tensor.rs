@@ -23,7 +23,11 @@ pub struct Tensor {
 
 impl Tensor {
     fn new(device: Device, shape: Shape, storage: Storage) -> Self {
-        Tensor { shape, device, storage: Arc::new(storage) }
+        Tensor {
+            shape,
+            device,
+            storage: Arc::new(storage),
+        }
     }
 
     /// f32 values in row-major order.
@@ -133,7 +137,11 @@ impl Tensor {
         let found = self.dtype();
         match Arc::make_mut(&mut self.storage) {
             Storage::F32(v) => Ok(v),
-            _ => Err(EngineError::DType { op: "tensor", expected: DType::F32, found }),
+            _ => Err(EngineError::DType {
+                op: "tensor",
+                expected: DType::F32,
+                found,
+            }),
         }
     }
 
@@ -177,20 +185,41 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         check_len(self.len(), &shape)?;
-        Ok(Tensor { shape, device: self.device, storage: Arc::clone(&self.storage) })
+        Ok(Tensor {
+            shape,
+            device: self.device,
+            storage: Arc::clone(&self.storage),
+        })
     }
 
     fn dtype_error(&self, expected: DType) -> EngineError {
-        EngineError::DType { op: "tensor", expected, found: self.dtype() }
+        EngineError::DType {
+            op: "tensor",
+            expected,
+            found: self.dtype(),
+        }
     }
 }
 
 fn check_len(len: usize, shape: &Shape) -> Result<()> {
-    if len == shape.elements() { Ok(()) } else { Err(EngineError::Length { len, shape: shape.clone() }) }
+    if len == shape.elements() {
+        Ok(())
+    } else {
+        Err(EngineError::Length {
+            len,
+            shape: shape.clone(),
+        })
+    }
 }
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor({:?} {} on {})", self.dtype(), self.shape, self.device.describe())
+        write!(
+            f,
+            "Tensor({:?} {} on {})",
+            self.dtype(),
+            self.shape,
+            self.device.describe()
+        )
     }
 }

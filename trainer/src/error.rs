@@ -55,7 +55,9 @@ pub enum TrainError {
         why: String,
     },
     /// The loss or a gradient is not a finite number.
-    #[error("step {step}: {what} is not finite, first seen in {place}; the last good checkpoint is {checkpoint}; lower --lr or --grad-clip-max-norm, then --resume")]
+    #[error(
+        "step {step}: {what} is not finite, first seen in {place}; the last good checkpoint is {checkpoint}; lower --lr or --grad-clip-max-norm, then --resume"
+    )]
     NotFinite {
         /// Optimiser step.
         step: u64,

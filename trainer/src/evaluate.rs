@@ -41,10 +41,16 @@ pub fn score(
 ) -> Result<Score> {
     let limit = model.config().max_position_embeddings;
     if context == 0 || context > limit {
-        return Err(TrainError::Option { option: "context", why: format!("must lie between 1 and the model's {limit}") });
+        return Err(TrainError::Option {
+            option: "context",
+            why: format!("must lie between 1 and the model's {limit}"),
+        });
     }
     if stride == 0 || stride > context {
-        return Err(TrainError::Option { option: "stride", why: format!("must lie between 1 and the context of {context}") });
+        return Err(TrainError::Option {
+            option: "stride",
+            why: format!("must lie between 1 and the context of {context}"),
+        });
     }
     if ids.len() < 2 {
         return Err(TrainError::Runtime("a text of no token cannot be scored".into()));
@@ -52,11 +58,17 @@ pub fn score(
     let failed = |e: onebit_model::runtime::RuntimeError| TrainError::Runtime(e.to_string());
     let vocab = model.config().vocab_size;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-        return Err(TrainError::Runtime(format!("token {id} is outside the model's vocabulary of {vocab}; tokenize with the model's own tokenizer")));
+        return Err(TrainError::Runtime(format!(
+            "token {id} is outside the model's vocabulary of {vocab}; tokenize with the model's own tokenizer"
+        )));
     }
     let targets = ids.len() - 1;
     let windows = 1 + targets.saturating_sub(context).div_ceil(stride);
-    let options = SessionOptions { context, chunk: context.min(64), logit_rows: context.min(16) };
+    let options = SessionOptions {
+        context,
+        chunk: context.min(64),
+        logit_rows: context.min(16),
+    };
     let done = AtomicU64::new(0);
     let sums: Vec<f64> = (0..windows)
         .into_par_iter()
@@ -82,14 +94,19 @@ pub fn score(
             },
         )
         .collect::<Result<_>>()?;
-    Ok(Score { nats: sums.iter().sum(), tokens: targets as u64 })
+    Ok(Score {
+        nats: sums.iter().sum(),
+        tokens: targets as u64,
+    })
 }
 
 /// `−ln softmax(logits)[target]` in f64; an id outside the vocabulary is infinitely surprising.
 fn surprise(logits: &[f32], target: u32) -> f64 {
     let max = logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
     let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    logits.get(target as usize).map_or(f64::INFINITY, |&x| sum.ln() - f64::from(x - max))
+    logits
+        .get(target as usize)
+        .map_or(f64::INFINITY, |&x| sum.ln() - f64::from(x - max))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Alignment;
 use crate::schedule::{LrDecay, LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};
 
@@ -64,6 +65,8 @@ pub struct TrainOptions {
     pub eval_every: u64,
     /// Validation windows of one validation; 0 means all.
     pub eval_windows: usize,
+    /// Whether windows begin at documents instead of anywhere.
+    pub align_documents: bool,
     /// Steps between metric lines.
     pub log_every: u64,
     /// Seed of initial weights, data order and dropout.
@@ -96,6 +99,7 @@ impl Default for TrainOptions {
             keep: 2,
             eval_every: 500,
             eval_windows: 64,
+            align_documents: false,
             log_every: 10,
             seed: 42,
         }
@@ -108,19 +112,47 @@ impl TrainOptions {
     /// # Errors
     /// [`TrainError::Option`] for the first one that makes no sense.
     pub fn validate(&self) -> Result<()> {
-        let positive: [(&'static str, usize); 3] =
-            [("batch-size", self.batch_size), ("seq-len", self.seq_len), ("accumulation-steps", self.accumulation_steps)];
+        let positive: [(&'static str, usize); 3] = [
+            ("batch-size", self.batch_size),
+            ("seq-len", self.seq_len),
+            ("accumulation-steps", self.accumulation_steps),
+        ];
         for (option, value) in positive {
             ensure(value > 0, option, "must be at least 1")?;
         }
-        ensure(self.max_steps > 0 || self.max_epochs > 0, "max-steps", "0 needs --max-epochs, or the run would never end")?;
+        ensure(
+            self.max_steps > 0 || self.max_epochs > 0,
+            "max-steps",
+            "0 needs --max-epochs, or the run would never end",
+        )?;
         ensure(self.log_every > 0, "log-every", "must be at least 1")?;
-        ensure(self.keep > 0, "keep", "must be at least 1, or a resume would find nothing")?;
+        ensure(
+            self.keep > 0,
+            "keep",
+            "must be at least 1, or a resume would find nothing",
+        )?;
         ensure(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
-        ensure(self.lr_min >= 0.0 && self.lr_min <= self.lr, "lr-min", "must lie between 0 and --lr")?;
-        ensure(self.weight_decay.is_finite() && self.weight_decay >= 0.0, "weight-decay", "must not be negative")?;
-        ensure(self.grad_clip_max_norm.is_finite() && self.grad_clip_max_norm >= 0.0, "grad-clip-max-norm", "must not be negative")?;
-        for (option, value) in [("label-smoothing", self.label_smoothing), ("dropout", self.dropout), ("beta1", self.beta1), ("beta2", self.beta2)] {
+        ensure(
+            self.lr_min >= 0.0 && self.lr_min <= self.lr,
+            "lr-min",
+            "must lie between 0 and --lr",
+        )?;
+        ensure(
+            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+            "weight-decay",
+            "must not be negative",
+        )?;
+        ensure(
+            self.grad_clip_max_norm.is_finite() && self.grad_clip_max_norm >= 0.0,
+            "grad-clip-max-norm",
+            "must not be negative",
+        )?;
+        for (option, value) in [
+            ("label-smoothing", self.label_smoothing),
+            ("dropout", self.dropout),
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+        ] {
             ensure((0.0..1.0).contains(&value), option, "must be at least 0 and below 1")?;
         }
         ensure(self.adam_eps > 0.0, "adam-eps", "must be positive")
@@ -129,8 +161,21 @@ impl TrainOptions {
     /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves and how many
     /// checkpoints it keeps may differ.
     pub fn same_run(&self, other: &TrainOptions) -> bool {
-        let deciding = |o: &TrainOptions| TrainOptions { save_every: 0, keep: 1, ..o.clone() };
+        let deciding = |o: &TrainOptions| TrainOptions {
+            save_every: 0,
+            keep: 1,
+            ..o.clone()
+        };
         deciding(self) == deciding(other)
+    }
+
+    /// Where windows begin.
+    pub fn alignment(&self) -> Alignment {
+        if self.align_documents {
+            Alignment::Documents
+        } else {
+            Alignment::Stream
+        }
     }
 
     /// Tokens of one optimiser step.
@@ -155,17 +200,33 @@ impl TrainOptions {
 
     /// The learning rate over `total_steps`.
     pub fn lr_schedule(&self, total_steps: u64) -> LrSchedule {
-        LrSchedule { peak: self.lr, min: self.lr_min, warmup_steps: self.lr_warmup_steps, decay: self.lr_decay, total_steps }
+        LrSchedule {
+            peak: self.lr,
+            min: self.lr_min,
+            warmup_steps: self.lr_warmup_steps,
+            decay: self.lr_decay,
+            total_steps,
+        }
     }
 
     /// The annealing value over the steps.
     pub fn quant_schedule(&self) -> QuantSchedule {
-        QuantSchedule { warmup_steps: self.quant_warmup_steps, anneal_steps: self.quant_anneal_steps }
+        QuantSchedule {
+            warmup_steps: self.quant_warmup_steps,
+            anneal_steps: self.quant_anneal_steps,
+        }
     }
 }
 
 fn ensure(holds: bool, option: &'static str, why: &str) -> Result<()> {
-    if holds { Ok(()) } else { Err(TrainError::Option { option, why: why.into() }) }
+    if holds {
+        Ok(())
+    } else {
+        Err(TrainError::Option {
+            option,
+            why: why.into(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -174,10 +235,30 @@ mod tests {
 
     #[test]
     fn steps_come_from_whichever_limit_is_reached_first() {
-        let options = TrainOptions { batch_size: 4, accumulation_steps: 2, max_steps: 10, ..Default::default() };
+        let options = TrainOptions {
+            batch_size: 4,
+            accumulation_steps: 2,
+            max_steps: 10,
+            ..Default::default()
+        };
         assert_eq!(options.total_steps(100), 10);
-        assert_eq!(TrainOptions { max_epochs: 1, ..options.clone() }.total_steps(33), 5);
-        assert_eq!(TrainOptions { max_epochs: 3, max_steps: 0, ..options.clone() }.total_steps(33), 13);
+        assert_eq!(
+            TrainOptions {
+                max_epochs: 1,
+                ..options.clone()
+            }
+            .total_steps(33),
+            5
+        );
+        assert_eq!(
+            TrainOptions {
+                max_epochs: 3,
+                max_steps: 0,
+                ..options.clone()
+            }
+            .total_steps(33),
+            13
+        );
         assert_eq!(options.tokens_per_step(), 8 * 128);
     }
 

@@ -29,7 +29,11 @@ pub fn add_scaled(x: &Var, y: &Var, alpha: f32) -> Result<Var> {
     elementwise::axpy(alpha, y.tensor(), &mut sum)?;
     let backward = move |dy: Vec<Option<Tensor>>| {
         let dy = only(dy)?;
-        let scaled = if alpha == 1.0 { dy.clone() } else { elementwise::scale(alpha, &dy)? };
+        let scaled = if alpha == 1.0 {
+            dy.clone()
+        } else {
+            elementwise::scale(alpha, &dy)?
+        };
         Ok(vec![Some(dy), Some(scaled)])
     };
     single(x.tape().record(&[x, y], vec![sum], backward)?)
@@ -67,7 +71,10 @@ pub fn sum(x: &Var) -> Result<Var> {
     let (device, shape) = (x.tensor().device(), x.shape().clone());
     let total = elementwise::sum(x.tensor())? as f32;
     let backward = move |dy: Vec<Option<Tensor>>| Ok(vec![Some(Tensor::full(device, shape, only(dy)?.item()?))]);
-    single(x.tape().record(&[x], vec![Tensor::full(device, [1], total)], backward)?)
+    single(
+        x.tape()
+            .record(&[x], vec![Tensor::full(device, [1], total)], backward)?,
+    )
 }
 
 /// Mean of all elements, shape `[1]`.

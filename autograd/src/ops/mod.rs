@@ -14,7 +14,11 @@ use crate::{AutogradError, Result, Var};
 
 /// The one gradient of an operation with one output. Backward closures run only when some gradient came, so with one output it is there.
 fn only(gradients: Vec<Option<Tensor>>) -> Result<Tensor> {
-    gradients.into_iter().next().flatten().ok_or(AutogradError::OtherTape("backward"))
+    gradients
+        .into_iter()
+        .next()
+        .flatten()
+        .ok_or(AutogradError::OtherTape("backward"))
 }
 
 /// The one variable of an operation with one output.

@@ -19,7 +19,13 @@ use crate::{Result, Var};
 pub fn embedding(table: &Var, ids: &Tensor) -> Result<Var> {
     let y = engine::embedding::embedding(table.tensor(), ids)?;
     let (rows, ids) = (table.shape().rows(), ids.clone());
-    let backward = move |dy: Vec<Option<Tensor>>| Ok(vec![Some(engine::embedding::embedding_backward(rows, &ids, &only(dy)?)?)]);
+    let backward = move |dy: Vec<Option<Tensor>>| {
+        Ok(vec![Some(engine::embedding::embedding_backward(
+            rows,
+            &ids,
+            &only(dy)?,
+        )?)])
+    };
     single(table.tape().record(&[table], vec![y], backward)?)
 }
 
@@ -100,7 +106,8 @@ pub fn attention(shape: AttentionShape, q: &Var, k: &Var, v: &Var) -> Result<Var
 pub fn relu2(x: &Var) -> Result<Var> {
     let input = x.tensor().clone();
     let y = engine::activation::relu2(&input)?;
-    let backward = move |dy: Vec<Option<Tensor>>| Ok(vec![Some(engine::activation::relu2_backward(&input, &only(dy)?)?)]);
+    let backward =
+        move |dy: Vec<Option<Tensor>>| Ok(vec![Some(engine::activation::relu2_backward(&input, &only(dy)?)?)]);
     single(x.tape().record(&[x], vec![y], backward)?)
 }
 
@@ -141,7 +148,9 @@ pub fn cross_entropy(logits: &Var, targets: &Tensor, smoothing: f32) -> Result<(
     let value = Tensor::full(saved.device(), [1], losses.smoothed as f32);
     let backward = move |dy: Vec<Option<Tensor>>| {
         let upstream = only(dy)?.item()?;
-        Ok(vec![Some(engine::cross_entropy::cross_entropy_backward(&saved, &targets, &lse, smoothing, upstream)?)])
+        Ok(vec![Some(engine::cross_entropy::cross_entropy_backward(
+            &saved, &targets, &lse, smoothing, upstream,
+        )?)])
     };
     let loss = single(logits.tape().record(&[logits], vec![value], backward)?)?;
     Ok((loss, losses))

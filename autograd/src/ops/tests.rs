@@ -39,21 +39,31 @@ fn ids(values: &[u32]) -> Tensor {
 fn basic_operations() -> crate::Result<()> {
     let (a, b) = (random([5, 7], 1), random([5, 7], 2));
     gradcheck("add", &[a.clone(), b.clone()], |v| add(&v[0], &v[1]))?;
-    gradcheck("add_scaled", &[a.clone(), b.clone()], |v| add_scaled(&v[0], &v[1], -0.7))?;
+    gradcheck("add_scaled", &[a.clone(), b.clone()], |v| {
+        add_scaled(&v[0], &v[1], -0.7)
+    })?;
     gradcheck("mul", &[a.clone(), b.clone()], |v| mul(&v[0], &v[1]))?;
     gradcheck("mul by itself", std::slice::from_ref(&a), |v| mul(&v[0], &v[0]))?;
     gradcheck("scale", std::slice::from_ref(&a), |v| scale(&v[0], 1.7))?;
     gradcheck("sum", std::slice::from_ref(&a), |v| sum(&v[0]))?;
     gradcheck("mean", std::slice::from_ref(&a), |v| mean(&v[0]))?;
     gradcheck("reshape", std::slice::from_ref(&a), |v| reshape(&v[0], [7, 5]))?;
-    gradcheck("matmul", &[random([4, 6], 3), random([6, 3], 4)], |v| matmul(&v[0], &v[1]))
+    gradcheck("matmul", &[random([4, 6], 3), random([6, 3], 4)], |v| {
+        matmul(&v[0], &v[1])
+    })
 }
 
 #[test]
 fn embedding_and_norm() -> crate::Result<()> {
-    gradcheck("embedding", &[random([6, 5], 1)], |v| embedding(&v[0], &ids(&[3, 0, 3, 5])))?;
-    gradcheck("rms_norm", &[random([4, 18], 2), random([18], 3)], |v| rms_norm(&v[0], &v[1], 1e-5))?;
-    gradcheck("rms_norm by heads", &[random([3, 24], 4), random([8], 5)], |v| rms_norm(&v[0], &v[1], 1e-5))
+    gradcheck("embedding", &[random([6, 5], 1)], |v| {
+        embedding(&v[0], &ids(&[3, 0, 3, 5]))
+    })?;
+    gradcheck("rms_norm", &[random([4, 18], 2), random([18], 3)], |v| {
+        rms_norm(&v[0], &v[1], 1e-5)
+    })?;
+    gradcheck("rms_norm by heads", &[random([3, 24], 4), random([8], 5)], |v| {
+        rms_norm(&v[0], &v[1], 1e-5)
+    })
 }
 
 #[test]
@@ -61,8 +71,17 @@ fn rope_and_attention() -> crate::Result<()> {
     let table = RopeTable::new(device(), 10_000.0, 8, 6).unwrap();
     gradcheck("rope", &[random([12, 16], 1)], |v| rope(&v[0], &table, 6))?;
     for (heads, kv_heads) in [(2, 2), (4, 2), (3, 1)] {
-        let shape = AttentionShape { seq: 5, heads, kv_heads, head_dim: 4 };
-        let inputs = [random([10, heads * 4], 2), random([10, kv_heads * 4], 3), random([10, kv_heads * 4], 4)];
+        let shape = AttentionShape {
+            seq: 5,
+            heads,
+            kv_heads,
+            head_dim: 4,
+        };
+        let inputs = [
+            random([10, heads * 4], 2),
+            random([10, kv_heads * 4], 3),
+            random([10, kv_heads * 4], 4),
+        ];
         gradcheck("attention", &inputs, |v| attention(shape, &v[0], &v[1], &v[2]))?;
     }
     Ok(())
@@ -72,14 +91,18 @@ fn rope_and_attention() -> crate::Result<()> {
 fn activations() -> crate::Result<()> {
     gradcheck("relu2", &[off_zero([3, 17], 1)], |v| relu2(&v[0]))?;
     for gate in [Gate::Relu2, Gate::Silu] {
-        gradcheck("gated", &[off_zero([3, 17], 2), random([3, 17], 3)], |v| gated(gate, &v[0], &v[1]))?;
+        gradcheck("gated", &[off_zero([3, 17], 2), random([3, 17], 3)], |v| {
+            gated(gate, &v[0], &v[1])
+        })?;
     }
     Ok(())
 }
 
 #[test]
 fn dropout_and_cross_entropy() -> crate::Result<()> {
-    gradcheck("dropout", &[random([9, 7], 1)], |v| dropout(&v[0], 0.4, Key::new(1, 2, 3)))?;
+    gradcheck("dropout", &[random([9, 7], 1)], |v| {
+        dropout(&v[0], 0.4, Key::new(1, 2, 3))
+    })?;
     for smoothing in [0.0, 0.1] {
         gradcheck("cross_entropy", &[random([6, 11], 2)], |v| {
             Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), smoothing)?.0)
@@ -103,7 +126,9 @@ fn label_smoothing_stays_out_of_the_reported_loss() -> crate::Result<()> {
 
 #[test]
 fn a_full_precision_linear_layer() -> crate::Result<()> {
-    gradcheck("linear", &[random([5, 12], 1), random([7, 12], 2)], |v| linear(&v[0], &v[1]))?;
+    gradcheck("linear", &[random([5, 12], 1), random([7, 12], 2)], |v| {
+        linear(&v[0], &v[1])
+    })?;
     // Three weights over one input, in full precision: the group's gradients add up.
     let inputs = [random([5, 12], 1), random([7, 12], 2), random([4, 12], 3)];
     gradcheck("group", &inputs, |v| {
@@ -119,10 +144,20 @@ fn bit_linear_against_its_surrogate() -> crate::Result<()> {
     let (x0, w0) = (random([6, 20], 4), random([9, 20], 5));
     for precision in [Precision::Ternary, Precision::Binary, Precision::Int8, Precision::Int4] {
         for anneal in [0.25, 0.9, 1.0] {
-            let x_eff = if anneal < 1.0 { blend_activations(&x0, anneal)? } else { QuantizedActivations::new(&x0)?.dequantize()? };
+            let x_eff = if anneal < 1.0 {
+                blend_activations(&x0, anneal)?
+            } else {
+                QuantizedActivations::new(&x0)?.dequantize()?
+            };
             let w_eff = EffectiveWeight::new(&w0, precision, anneal)?.dense;
             let shift = |eff: &Tensor, raw: &Tensor| {
-                let data = eff.f32().unwrap().iter().zip(raw.f32().unwrap()).map(|(e, r)| e - r).collect();
+                let data = eff
+                    .f32()
+                    .unwrap()
+                    .iter()
+                    .zip(raw.f32().unwrap())
+                    .map(|(e, r)| e - r)
+                    .collect();
                 Tensor::from_f32(device(), raw.shape().clone(), data).unwrap()
             };
             let (cx, cw) = (shift(&x_eff, &x0), shift(&w_eff, &w0));
@@ -132,7 +167,10 @@ fn bit_linear_against_its_surrogate() -> crate::Result<()> {
                 |v| single(bit_linear(&v[0], &[(&v[1], precision)], anneal)?),
                 |v| {
                     let tape = v[0].tape();
-                    linear(&add(&v[0], &tape.constant(cx.clone()))?, &add(&v[1], &tape.constant(cw.clone()))?)
+                    linear(
+                        &add(&v[0], &tape.constant(cx.clone()))?,
+                        &add(&v[1], &tape.constant(cw.clone()))?,
+                    )
                 },
             )?;
         }

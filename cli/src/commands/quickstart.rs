@@ -60,11 +60,6 @@ struct Report {
     story: String,
 }
 
-/// Stories of the text when `--steps` is given: enough for that many steps, and no more than a long run's.
-fn stories_for(steps: u64) -> usize {
-    (steps as usize).saturating_mul(30).clamp(2_000, 60_000)
-}
-
 impl Quickstart {
     pub(super) fn run(self) -> Result<()> {
         if self.minutes.is_some() && self.steps.is_some() {
@@ -85,7 +80,7 @@ impl Quickstart {
         self.check_directory()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         output::note("writing stories and training a tokenizer on them");
-        let mut prepared = quickstart::prepare(directory, place.device, self.seed, self.steps.map(stories_for))?;
+        let mut prepared = quickstart::prepare(directory, place.device, self.seed, None)?;
         let steps = match self.steps {
             Some(steps) => steps,
             None => {

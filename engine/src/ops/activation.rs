@@ -14,7 +14,9 @@ pub fn relu2(x: &Tensor) -> Result<Tensor> {
     let isa = x.device().isa();
     let mut out = Tensor::for_overwrite(x.device(), x.shape().clone());
     let x = x.f32()?;
-    over_rows(out.f32_mut()?, 1, |i, out| kernel::relu2(isa, &x[i..i + out.len()], out));
+    over_rows(out.f32_mut()?, 1, |i, out| {
+        kernel::relu2(isa, &x[i..i + out.len()], out)
+    });
     Ok(out)
 }
 
@@ -94,5 +96,9 @@ pub fn gated_backward(gate: Gate, g: &Tensor, u: &Tensor, dy: &Tensor) -> Result
 }
 
 fn check(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.shape() == b.shape() { Ok(()) } else { Err(shape_error(op, a.shape(), b.shape())) }
+    if a.shape() == b.shape() {
+        Ok(())
+    } else {
+        Err(shape_error(op, a.shape(), b.shape()))
+    }
 }

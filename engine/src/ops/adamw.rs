@@ -14,15 +14,29 @@ const BLOCK: usize = 1 << 15;
 ///
 /// # Errors
 /// Shapes that differ, or elements that are not f32.
-pub fn adamw(step: &AdamWStep, parameter: &mut Tensor, gradient: &Tensor, first: &mut Tensor, second: &mut Tensor) -> Result<()> {
+pub fn adamw(
+    step: &AdamWStep,
+    parameter: &mut Tensor,
+    gradient: &Tensor,
+    first: &mut Tensor,
+    second: &mut Tensor,
+) -> Result<()> {
     for other in [gradient, &*first, &*second] {
         if other.shape() != parameter.shape() {
             return Err(shape_error("adamw", parameter.shape(), other.shape()));
         }
     }
     let isa = parameter.device().isa();
-    let state = first.f32_mut()?.par_chunks_mut(BLOCK).zip(second.f32_mut()?.par_chunks_mut(BLOCK));
-    let weights = parameter.f32_mut()?.par_chunks_mut(BLOCK).zip(gradient.f32()?.par_chunks(BLOCK));
-    weights.zip(state).for_each(|((p, g), (m, v))| kernel::adamw(isa, step, p, g, m, v));
+    let state = first
+        .f32_mut()?
+        .par_chunks_mut(BLOCK)
+        .zip(second.f32_mut()?.par_chunks_mut(BLOCK));
+    let weights = parameter
+        .f32_mut()?
+        .par_chunks_mut(BLOCK)
+        .zip(gradient.f32()?.par_chunks(BLOCK));
+    weights
+        .zip(state)
+        .for_each(|((p, g), (m, v))| kernel::adamw(isa, step, p, g, m, v));
     Ok(())
 }

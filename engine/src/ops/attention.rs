@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-pub use onebit_kernels_cpu::attention::AttentionShape;
 use onebit_kernels_cpu::attention as kernel;
+pub use onebit_kernels_cpu::attention::AttentionShape;
 use rayon::prelude::*;
 
 use crate::error::shape_error;
@@ -27,13 +27,21 @@ pub fn attention(shape: &AttentionShape, q: &Tensor, k: &Tensor, v: &Tensor) -> 
     let mut out = Tensor::for_overwrite(q.device(), q.shape().clone());
     let mut lse = Tensor::for_overwrite(q.device(), [batch, shape.heads, shape.seq]);
     let (q, k, v) = (q.f32()?, k.f32()?, v.f32()?);
-    out.f32_mut()?.par_chunks_mut(q_len).zip(lse.f32_mut()?.par_chunks_mut(lse_len)).enumerate().for_each(|(b, (out, lse))| {
-        let (q, k, v) = (&q[b * q_len..][..q_len], &k[b * kv_len..][..kv_len], &v[b * kv_len..][..kv_len]);
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(kernel::scratch_len(shape), 0.0);
-            kernel::causal_attention(isa, shape, q, k, v, out, lse, scratch);
+    out.f32_mut()?
+        .par_chunks_mut(q_len)
+        .zip(lse.f32_mut()?.par_chunks_mut(lse_len))
+        .enumerate()
+        .for_each(|(b, (out, lse))| {
+            let (q, k, v) = (
+                &q[b * q_len..][..q_len],
+                &k[b * kv_len..][..kv_len],
+                &v[b * kv_len..][..kv_len],
+            );
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(kernel::scratch_len(shape), 0.0);
+                kernel::causal_attention(isa, shape, q, k, v, out, lse, scratch);
+            });
         });
-    });
     Ok((out, lse))
 }
 
@@ -59,28 +67,34 @@ pub fn attention_backward(
     let mut dv = Tensor::for_overwrite(v.device(), v.shape().clone());
     let (q, k, v) = (q.f32()?, k.f32()?, v.f32()?);
     let (out, lse, dout) = (out.f32()?, lse.f32()?, dout.f32()?);
-    let outputs = dq.f32_mut()?.par_chunks_mut(q_len).zip(dk.f32_mut()?.par_chunks_mut(kv_len));
-    outputs.zip(dv.f32_mut()?.par_chunks_mut(kv_len)).enumerate().for_each(|(b, ((dq, dk), dv))| {
-        let wide = |x: &'_ [f32]| b * q_len..b * q_len + q_len.min(x.len());
-        let narrow = b * kv_len..(b + 1) * kv_len;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(kernel::scratch_len(shape), 0.0);
-            kernel::causal_attention_backward(
-                isa,
-                shape,
-                &q[wide(q)],
-                &k[narrow.clone()],
-                &v[narrow.clone()],
-                &out[wide(out)],
-                &lse[b * lse_len..(b + 1) * lse_len],
-                &dout[wide(dout)],
-                dq,
-                dk,
-                dv,
-                scratch,
-            );
+    let outputs = dq
+        .f32_mut()?
+        .par_chunks_mut(q_len)
+        .zip(dk.f32_mut()?.par_chunks_mut(kv_len));
+    outputs
+        .zip(dv.f32_mut()?.par_chunks_mut(kv_len))
+        .enumerate()
+        .for_each(|(b, ((dq, dk), dv))| {
+            let wide = |x: &'_ [f32]| b * q_len..b * q_len + q_len.min(x.len());
+            let narrow = b * kv_len..(b + 1) * kv_len;
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(kernel::scratch_len(shape), 0.0);
+                kernel::causal_attention_backward(
+                    isa,
+                    shape,
+                    &q[wide(q)],
+                    &k[narrow.clone()],
+                    &v[narrow.clone()],
+                    &out[wide(out)],
+                    &lse[b * lse_len..(b + 1) * lse_len],
+                    &dout[wide(dout)],
+                    dq,
+                    dk,
+                    dv,
+                    scratch,
+                );
+            });
         });
-    });
     Ok([dq, dk, dv])
 }
 
@@ -96,7 +110,11 @@ fn check(shape: &AttentionShape, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(
         && k.shape().rows() == tokens
         && v.shape() == k.shape();
     if !fits {
-        return Err(shape_error("attention", format!("{shape:?}"), format!("q {}, k {}, v {}", q.shape(), k.shape(), v.shape())));
+        return Err(shape_error(
+            "attention",
+            format!("{shape:?}"),
+            format!("q {}, k {}, v {}", q.shape(), k.shape(), v.shape()),
+        ));
     }
     Ok((tokens / shape.seq, shape.seq * q_row, shape.seq * kv_row))
 }

@@ -57,7 +57,11 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
     let cols = x.shape().last();
     for (w, _) in weights {
         if w.shape().last() != cols {
-            return Err(shape_error("bit_linear", format!("weights of {cols} columns"), w.shape()));
+            return Err(shape_error(
+                "bit_linear",
+                format!("weights of {cols} columns"),
+                w.shape(),
+            ));
         }
     }
     let is_quantized = |p: Precision| p != Precision::Full && anneal > 0.0;
@@ -76,7 +80,9 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
     for &(w, precision) in weights {
         let effective = EffectiveWeight::new(w, precision, anneal)?;
         let y = match (&quantized, effective.packed()) {
-            (Some(Saved::Int8(xq)), Some((packed, gamma))) => ternary_product(xq, packed, gamma, w.shape().rows(), cols)?,
+            (Some(Saved::Int8(xq)), Some((packed, gamma))) => {
+                ternary_product(xq, packed, gamma, w.shape().rows(), cols)?
+            }
             (Some(saved), _) if is_quantized(precision) => {
                 let input = match &dequantized {
                     Some(input) => input.clone(),
@@ -89,7 +95,14 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
         outputs.push(y);
         kept.push((effective, is_quantized(precision)));
     }
-    Ok((outputs, BitLinearState { full, quantized, weights: kept }))
+    Ok((
+        outputs,
+        BitLinearState {
+            full,
+            quantized,
+            weights: kept,
+        },
+    ))
 }
 
 /// Gradients of [`bit_linear`]: with respect to `x`, shaped as the input rows, and to each weight. An output without a
@@ -97,7 +110,10 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn bit_linear_backward(state: &BitLinearState, dys: &[Option<Tensor>]) -> Result<(Option<Tensor>, Vec<Option<Tensor>>)> {
+pub fn bit_linear_backward(
+    state: &BitLinearState,
+    dys: &[Option<Tensor>],
+) -> Result<(Option<Tensor>, Vec<Option<Tensor>>)> {
     let input = state.quantized.as_ref().map(Saved::values).transpose()?;
     let mut dx: Option<Tensor> = None;
     let mut dws = Vec::with_capacity(dys.len());
@@ -106,7 +122,11 @@ pub fn bit_linear_backward(state: &BitLinearState, dys: &[Option<Tensor>]) -> Re
             dws.push(None);
             continue;
         };
-        let x = if *is_quantized { input.as_ref() } else { state.full.as_ref() };
+        let x = if *is_quantized {
+            input.as_ref()
+        } else {
+            state.full.as_ref()
+        };
         let x = x.ok_or_else(|| shape_error("bit_linear_backward", "a saved input", "none"))?;
         match &mut dx {
             Some(dx) => matmul_into(Layout::NN, dy, &weight.dense, true, dx)?,

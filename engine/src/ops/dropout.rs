@@ -15,6 +15,8 @@ pub fn dropout(x: &Tensor, p: f32, key: Key) -> Result<Tensor> {
     let isa = x.device().isa();
     let mut out = Tensor::for_overwrite(x.device(), x.shape().clone());
     let x = x.f32()?;
-    over_rows(out.f32_mut()?, 1, |i, out| kernel::dropout(isa, &x[i..i + out.len()], p, key, i as u64, out));
+    over_rows(out.f32_mut()?, 1, |i, out| {
+        kernel::dropout(isa, &x[i..i + out.len()], p, key, i as u64, out)
+    });
     Ok(out)
 }

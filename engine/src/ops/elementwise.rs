@@ -11,7 +11,11 @@ use crate::{Result, Tensor};
 const BLOCK: usize = 1 << 16;
 
 fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.shape() == b.shape() { Ok(()) } else { Err(shape_error(op, a.shape(), b.shape())) }
+    if a.shape() == b.shape() {
+        Ok(())
+    } else {
+        Err(shape_error(op, a.shape(), b.shape()))
+    }
 }
 
 /// `a + b`.
@@ -40,7 +44,9 @@ fn binary(
     let isa = a.device().isa();
     let mut out = Tensor::for_overwrite(a.device(), a.shape().clone());
     let (x, y) = (a.f32()?, b.f32()?);
-    over_rows(out.f32_mut()?, 1, |i, out| kernel(isa, &x[i..i + out.len()], &y[i..i + out.len()], out));
+    over_rows(out.f32_mut()?, 1, |i, out| {
+        kernel(isa, &x[i..i + out.len()], &y[i..i + out.len()], out)
+    });
     Ok(out)
 }
 
@@ -64,7 +70,9 @@ pub fn scale(alpha: f32, x: &Tensor) -> Result<Tensor> {
     let isa = x.device().isa();
     let mut out = Tensor::for_overwrite(x.device(), x.shape().clone());
     let data = x.f32()?;
-    over_rows(out.f32_mut()?, 1, |i, out| kernel::scale(isa, alpha, &data[i..i + out.len()], out));
+    over_rows(out.f32_mut()?, 1, |i, out| {
+        kernel::scale(isa, alpha, &data[i..i + out.len()], out)
+    });
     Ok(out)
 }
 

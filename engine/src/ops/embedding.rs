@@ -17,7 +17,9 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     check_ids("embedding", ids, table.shape().rows())?;
     let mut out = Tensor::for_overwrite(table.device(), [ids.len(), dim]);
     let table = table.f32()?;
-    over_rows(out.f32_mut()?, dim, |row, out| kernel::gather(isa, table, dim, &ids[row..row + out.len() / dim], out));
+    over_rows(out.f32_mut()?, dim, |row, out| {
+        kernel::gather(isa, table, dim, &ids[row..row + out.len() / dim], out)
+    });
     Ok(out)
 }
 
@@ -31,7 +33,11 @@ pub fn embedding_backward(rows: usize, ids: &Tensor, dy: &Tensor) -> Result<Tens
     let ids = ids.u32()?;
     check_ids("embedding_backward", ids, rows)?;
     if ids.len() * dim != dy.len() {
-        return Err(shape_error("embedding_backward", format!("[{}, {dim}]", ids.len()), dy.shape()));
+        return Err(shape_error(
+            "embedding_backward",
+            format!("[{}, {dim}]", ids.len()),
+            dy.shape(),
+        ));
     }
     kernel::scatter_add(dy.device().isa(), dy.f32()?, dim, ids, dtable.f32_mut()?);
     Ok(dtable)
@@ -39,7 +45,12 @@ pub fn embedding_backward(rows: usize, ids: &Tensor, dy: &Tensor) -> Result<Tens
 
 pub(crate) fn check_ids(op: &'static str, ids: &[u32], rows: usize) -> Result<()> {
     match ids.iter().position(|&id| id as usize >= rows) {
-        Some(position) => Err(EngineError::Id { op, id: ids[position], position, rows }),
+        Some(position) => Err(EngineError::Id {
+            op,
+            id: ids[position],
+            position,
+            rows,
+        }),
         None => Ok(()),
     }
 }

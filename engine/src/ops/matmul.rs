@@ -53,7 +53,21 @@ pub fn matmul_into(layout: Layout, a: &Tensor, b: &Tensor, accumulate: bool, c: 
         };
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(gemm::scratch_len(), 0.0);
-            gemm::gemm(isa, layout, c.len() / n, n, k, a, lda, b, ldb, accumulate, c, n, scratch);
+            gemm::gemm(
+                isa,
+                layout,
+                c.len() / n,
+                n,
+                k,
+                a,
+                lda,
+                b,
+                ldb,
+                accumulate,
+                c,
+                n,
+                scratch,
+            );
         });
     });
     Ok(())
@@ -67,7 +81,11 @@ fn extents(layout: Layout, a: &Tensor, b: &Tensor) -> Result<(usize, usize, usiz
         Layout::TN => (ac, ar, br, bc),
     };
     if ka != kb {
-        return Err(shape_error("matmul", format!("inner extents that agree for {layout:?}"), format!("{} and {}", a.shape(), b.shape())));
+        return Err(shape_error(
+            "matmul",
+            format!("inner extents that agree for {layout:?}"),
+            format!("{} and {}", a.shape(), b.shape()),
+        ));
     }
     Ok((m, n, ka))
 }

@@ -47,7 +47,14 @@ impl QuantizedActivations {
         let mut scales = Tensor::for_overwrite(x.device(), [tokens]);
         let data = x.f32()?;
         over_rows2((&mut values, padded), (scales.f32_mut()?, 1), |row, values, scales| {
-            kernel::absmax_i8(isa, &data[row * cols..(row + scales.len()) * cols], cols, values, padded, scales);
+            kernel::absmax_i8(
+                isa,
+                &data[row * cols..(row + scales.len()) * cols],
+                cols,
+                values,
+                padded,
+                scales,
+            );
         });
         let values = Tensor::i8_from_buffer(x.device(), Shape::from([tokens, padded]), values);
         Ok(QuantizedActivations { values, scales, cols })
@@ -64,7 +71,14 @@ impl QuantizedActivations {
         let (values, scales) = (self.values.i8()?, self.scales.f32()?);
         over_rows(out.f32_mut()?, cols, |row, out| {
             let rows = out.len() / cols;
-            kernel::dequantize_rows(isa, &values[row * padded..(row + rows) * padded], padded, cols, &scales[row..row + rows], out);
+            kernel::dequantize_rows(
+                isa,
+                &values[row * padded..(row + rows) * padded],
+                padded,
+                cols,
+                &scales[row..row + rows],
+                out,
+            );
         });
         Ok(out)
     }
@@ -92,10 +106,17 @@ impl EffectiveWeight {
     /// Elements that are not f32.
     pub fn new(w: &Tensor, precision: Precision, anneal: f32) -> Result<Self> {
         if precision == Precision::Full || anneal <= 0.0 {
-            return Ok(EffectiveWeight { dense: w.clone(), packed: None });
+            return Ok(EffectiveWeight {
+                dense: w.clone(),
+                packed: None,
+            });
         }
         if precision == Precision::Ternary {
-            return if anneal < 1.0 { Self::soft_ternary(w, anneal) } else { Self::hard_ternary(w) };
+            return if anneal < 1.0 {
+                Self::soft_ternary(w, anneal)
+            } else {
+                Self::hard_ternary(w)
+            };
         }
         let hard = match precision {
             Precision::Binary => binary(w)?,
@@ -103,7 +124,10 @@ impl EffectiveWeight {
             _ => row_integers(w, 4)?,
         };
         if anneal >= 1.0 {
-            return Ok(EffectiveWeight { dense: hard, packed: None });
+            return Ok(EffectiveWeight {
+                dense: hard,
+                packed: None,
+            });
         }
         let mut dense = scale(1.0 - anneal, w)?;
         axpy(anneal, &hard, &mut dense)?;
@@ -115,7 +139,9 @@ impl EffectiveWeight {
         let isa = w.device().isa();
         let mut dense = Tensor::for_overwrite(w.device(), w.shape().clone());
         let data = w.f32()?;
-        over_rows(dense.f32_mut()?, 1, |i, out| kernel::soft_ternary(isa, &data[i..i + out.len()], gamma, anneal, out));
+        over_rows(dense.f32_mut()?, 1, |i, out| {
+            kernel::soft_ternary(isa, &data[i..i + out.len()], gamma, anneal, out)
+        });
         Ok(EffectiveWeight { dense, packed: None })
     }
 
@@ -134,7 +160,10 @@ impl EffectiveWeight {
                 *d = f32::from(t) * gamma;
             }
         });
-        Ok(EffectiveWeight { dense, packed: Some((packed, gamma)) })
+        Ok(EffectiveWeight {
+            dense,
+            packed: Some((packed, gamma)),
+        })
     }
 
     /// The packed ternary form and γ, in the hard ternary phase.
@@ -149,7 +178,10 @@ impl EffectiveWeight {
 /// Elements that are not f32.
 pub fn absmean(w: &Tensor) -> Result<f32> {
     let isa = w.device().isa();
-    Ok(kernel::absmean_scale(blocks(w.f32()?, |b| kernel::abs_sum(isa, b)), w.len()))
+    Ok(kernel::absmean_scale(
+        blocks(w.f32()?, |b| kernel::abs_sum(isa, b)),
+        w.len(),
+    ))
 }
 
 /// The trits of `w` and γ.
@@ -160,7 +192,10 @@ pub fn ternary_trits(w: &Tensor) -> Result<(Vec<i8>, f32)> {
     let gamma = absmean(w)?;
     let isa = w.device().isa();
     let mut trits = vec![0i8; w.len()];
-    trits.par_chunks_mut(1 << 15).zip(w.f32()?.par_chunks(1 << 15)).for_each(|(t, w)| kernel::ternary_i8(isa, w, gamma, t));
+    trits
+        .par_chunks_mut(1 << 15)
+        .zip(w.f32()?.par_chunks(1 << 15))
+        .for_each(|(t, w)| kernel::ternary_i8(isa, w, gamma, t));
     Ok((trits, gamma))
 }
 
@@ -169,7 +204,11 @@ fn binary(w: &Tensor) -> Result<Tensor> {
     let isa = w.device().isa();
     let mut signs = vec![0i8; w.len()];
     kernel::binary_i8(isa, w.f32()?, &mut signs);
-    Tensor::from_f32(w.device(), w.shape().clone(), signs.iter().map(|&s| f32::from(s) * gamma).collect())
+    Tensor::from_f32(
+        w.device(),
+        w.shape().clone(),
+        signs.iter().map(|&s| f32::from(s) * gamma).collect(),
+    )
 }
 
 fn row_integers(w: &Tensor, bits: u32) -> Result<Tensor> {
@@ -178,7 +217,10 @@ fn row_integers(w: &Tensor, bits: u32) -> Result<Tensor> {
     let mut integers = vec![0i8; w.len()];
     let mut steps = vec![0.0; w.shape().rows()];
     kernel::int_rowwise(isa, w.f32()?, cols, bits, &mut integers, &mut steps);
-    let dense = integers.chunks(cols.max(1)).zip(&steps).flat_map(|(row, step)| row.iter().map(move |&q| f32::from(q) * step));
+    let dense = integers
+        .chunks(cols.max(1))
+        .zip(&steps)
+        .flat_map(|(row, step)| row.iter().map(move |&q| f32::from(q) * step));
     Tensor::from_f32(w.device(), w.shape().clone(), dense.collect())
 }
 
@@ -197,7 +239,13 @@ pub fn blend_activations(x: &Tensor, anneal: f32) -> Result<Tensor> {
 ///
 /// # Errors
 /// Columns that do not agree.
-pub fn ternary_product(x: &QuantizedActivations, packed: &[u8], gamma: f32, rows: usize, cols: usize) -> Result<Tensor> {
+pub fn ternary_product(
+    x: &QuantizedActivations,
+    packed: &[u8],
+    gamma: f32,
+    rows: usize,
+    cols: usize,
+) -> Result<Tensor> {
     use onebit_kernels_cpu::ternary_gemm as gemm;
     /// Tokens of a task: the integer sums of one stay in the second-level cache.
     const TOKENS: usize = 128;
@@ -208,20 +256,36 @@ pub fn ternary_product(x: &QuantizedActivations, packed: &[u8], gamma: f32, rows
     let padded = x.values.shape().last();
     let mut out = Tensor::for_overwrite(x.values.device(), [x.scales.len(), rows]);
     let (values, scales) = (x.values.i8()?, x.scales.f32()?);
-    out.f32_mut()?.par_chunks_mut((TOKENS * rows).max(1)).enumerate().for_each_init(
-        || (vec![0u8; gemm::scratch_len(cols)], vec![0i32; TOKENS * rows]),
-        |(scratch, sums), (i, out)| {
-            let (first, tokens) = (i * TOKENS, out.len() / rows);
-            let sums = &mut sums[..out.len()];
-            gemm::ternary_gemm(isa, packed, rows, cols, &values[first * padded..(first + tokens) * padded], tokens, sums, scratch);
-            for ((out, sums), s) in out.chunks_exact_mut(rows).zip(sums.chunks_exact(rows)).zip(&scales[first..]) {
-                let factor = gamma / s;
-                for (y, &sum) in out.iter_mut().zip(sums) {
-                    *y = sum as f32 * factor;
+    out.f32_mut()?
+        .par_chunks_mut((TOKENS * rows).max(1))
+        .enumerate()
+        .for_each_init(
+            || (vec![0u8; gemm::scratch_len(cols)], vec![0i32; TOKENS * rows]),
+            |(scratch, sums), (i, out)| {
+                let (first, tokens) = (i * TOKENS, out.len() / rows);
+                let sums = &mut sums[..out.len()];
+                gemm::ternary_gemm(
+                    isa,
+                    packed,
+                    rows,
+                    cols,
+                    &values[first * padded..(first + tokens) * padded],
+                    tokens,
+                    sums,
+                    scratch,
+                );
+                for ((out, sums), s) in out
+                    .chunks_exact_mut(rows)
+                    .zip(sums.chunks_exact(rows))
+                    .zip(&scales[first..])
+                {
+                    let factor = gamma / s;
+                    for (y, &sum) in out.iter_mut().zip(sums) {
+                        *y = sum as f32 * factor;
+                    }
                 }
-            }
-        },
-    );
+            },
+        );
     Ok(out)
 }
 
@@ -232,7 +296,10 @@ pub fn ternary_product(x: &QuantizedActivations, packed: &[u8], gamma: f32, rows
 pub fn ternary_statistics(w: &Tensor) -> Result<(f64, f64)> {
     let (trits, gamma) = ternary_trits(w)?;
     if trits.is_empty() {
-        return Err(EngineError::Length { len: 0, shape: w.shape().clone() });
+        return Err(EngineError::Length {
+            len: 0,
+            shape: w.shape().clone(),
+        });
     }
     let zeros = trits.iter().filter(|&&t| t == 0).count();
     let clipped = w.f32()?.iter().filter(|x| x.abs() >= 1.5 * gamma).count();

@@ -37,8 +37,16 @@ impl RopeTable {
 /// Shapes that do not fit, or elements that are not f32.
 pub fn rope(x: &Tensor, table: &RopeTable, seq: usize, inverse: bool) -> Result<Tensor> {
     let (width, half) = (x.shape().last(), table.head_dim / 2);
-    if !width.is_multiple_of(table.head_dim) || seq == 0 || !x.shape().rows().is_multiple_of(seq) || seq * half > table.cos.len() {
-        let expected = format!("sequences of {seq} tokens, heads of {}, at most {} positions", table.head_dim, table.cos.shape().rows());
+    if !width.is_multiple_of(table.head_dim)
+        || seq == 0
+        || !x.shape().rows().is_multiple_of(seq)
+        || seq * half > table.cos.len()
+    {
+        let expected = format!(
+            "sequences of {seq} tokens, heads of {}, at most {} positions",
+            table.head_dim,
+            table.cos.shape().rows()
+        );
         return Err(shape_error("rope", expected, x.shape()));
     }
     let isa = x.device().isa();
@@ -48,7 +56,15 @@ pub fn rope(x: &Tensor, table: &RopeTable, seq: usize, inverse: bool) -> Result<
         let first = sequence * seq * width;
         out.copy_from_slice(&x[first..first + out.len()]);
         for one in out.chunks_exact_mut(seq * width) {
-            kernel::rope(isa, one, width / table.head_dim, table.head_dim, &cos[..seq * half], &sin[..seq * half], inverse);
+            kernel::rope(
+                isa,
+                one,
+                width / table.head_dim,
+                table.head_dim,
+                &cos[..seq * half],
+                &sin[..seq * half],
+                inverse,
+            );
         }
     });
     Ok(out)

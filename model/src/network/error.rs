@@ -30,7 +30,9 @@ pub enum NetworkError {
         name: String,
     },
     /// A sequence longer than the model's context.
-    #[error("sequences of {found} tokens are longer than the model's context of {limit}; lower --seq-len or raise max_position_embeddings")]
+    #[error(
+        "sequences of {found} tokens are longer than the model's context of {limit}; lower --seq-len or raise max_position_embeddings"
+    )]
     SequenceTooLong {
         /// Tokens of the sequence.
         found: usize,

@@ -107,7 +107,13 @@ impl Network {
             return Err(NetworkError::SequenceTooLong { found: seq, limit });
         }
         let rope = RopeTable::new(self.device, self.config.rope_theta, self.config.head_dim, seq)?;
-        let mut pass = Pass { leaves, mode, seq, rope, dropout_site: 0 };
+        let mut pass = Pass {
+            leaves,
+            mode,
+            seq,
+            rope,
+            dropout_site: 0,
+        };
         let embedded = ops::embedding(pass.leaf(self.embedding), ids)?;
         let mut x = pass.dropout(embedded)?;
         observe("model.embed_tokens", x.tensor());
@@ -177,7 +183,11 @@ impl Network {
             Some(gate) => {
                 let gate = (pass.leaf(gate), precision(modes.gate));
                 let gu = ops::bit_linear(&normed, &[gate, up], pass.mode.anneal)?;
-                let kind = if config.feed_forward == FeedForward::SwiGlu { Gate::Silu } else { Gate::Relu2 };
+                let kind = if config.feed_forward == FeedForward::SwiGlu {
+                    Gate::Silu
+                } else {
+                    Gate::Relu2
+                };
                 ops::gated(kind, &gu[0], &gu[1])?
             }
             None => ops::relu2(&ops::bit_linear(&normed, &[up], pass.mode.anneal)?[0])?,

@@ -74,7 +74,9 @@ impl Network {
         let specs = config.tensors();
         let mut parameters = Vec::with_capacity(specs.len());
         for spec in &specs {
-            let data = tensors.remove(&spec.name).ok_or_else(|| NetworkError::MissingTensor { name: spec.name.clone() })?;
+            let data = tensors.remove(&spec.name).ok_or_else(|| NetworkError::MissingTensor {
+                name: spec.name.clone(),
+            })?;
             parameters.push(Tensor::from_f32(device, spec.shape.as_slice(), data)?);
         }
         if let Some(name) = tensors.into_keys().next() {
@@ -107,8 +109,21 @@ impl Network {
         }
         let embedding = need("model.embed_tokens.weight")?;
         let final_norm = need("model.norm.weight")?;
-        let head = if config.tie_word_embeddings { embedding } else { need("lm_head.weight")? };
-        Ok(Network { config, device, specs, parameters, layers, embedding, final_norm, head })
+        let head = if config.tie_word_embeddings {
+            embedding
+        } else {
+            need("lm_head.weight")?
+        };
+        Ok(Network {
+            config,
+            device,
+            specs,
+            parameters,
+            layers,
+            embedding,
+            final_norm,
+            head,
+        })
     }
 
     /// What the model is.
@@ -144,7 +159,13 @@ impl Network {
         self.specs
             .iter()
             .zip(&self.parameters)
-            .map(|(spec, t)| Ok(NamedTensor { name: &spec.name, shape: &spec.shape, data: t.f32()? }))
+            .map(|(spec, t)| {
+                Ok(NamedTensor {
+                    name: &spec.name,
+                    shape: &spec.shape,
+                    data: t.f32()?,
+                })
+            })
             .collect()
     }
 

@@ -74,7 +74,10 @@ fn ids(values: impl IntoIterator<Item = u32>) -> Tensor {
 /// Two sequences of eight tokens and their targets.
 fn batch() -> (Tensor, Tensor) {
     let text: Vec<u32> = (0..18u32).map(|i| (i * i * 7 + i * 3 + 1) % 50).collect();
-    (ids(text[..8].iter().chain(&text[9..17]).copied()), ids(text[1..9].iter().chain(&text[10..18]).copied()))
+    (
+        ids(text[..8].iter().chain(&text[9..17]).copied()),
+        ids(text[1..9].iter().chain(&text[10..18]).copied()),
+    )
 }
 
 /// Loss of one batch and the gradient of every parameter.
@@ -82,14 +85,21 @@ fn gradients(network: &Network, anneal: f32) -> (f64, Vec<Option<Tensor>>) {
     let (inputs, targets) = batch();
     let tape = Tape::new();
     let leaves = network.leaves(&tape);
-    let (loss, losses) = network.loss(&leaves, (&inputs, &targets), 8, ForwardMode::evaluation(anneal), 0.0).unwrap();
+    let (loss, losses) = network
+        .loss(&leaves, (&inputs, &targets), 8, ForwardMode::evaluation(anneal), 0.0)
+        .unwrap();
     let mut gradients = tape.backward(&loss).unwrap();
     (losses.nll, leaves.iter().map(|leaf| gradients.take(leaf)).collect())
 }
 
 /// Adam, as small as a test needs it.
 fn train(network: &mut Network, steps: u64, lr: f32, anneal: impl Fn(u64) -> f32) -> Vec<f64> {
-    let zeros = |n: &Network| -> Vec<Tensor> { n.parameters().iter().map(|t| Tensor::zeros(t.device(), t.shape().clone())).collect() };
+    let zeros = |n: &Network| -> Vec<Tensor> {
+        n.parameters()
+            .iter()
+            .map(|t| Tensor::zeros(t.device(), t.shape().clone()))
+            .collect()
+    };
     let (mut first, mut second) = (zeros(network), zeros(network));
     let mut losses = Vec::new();
     for step in 0..steps {
@@ -125,15 +135,28 @@ fn a_whole_block_passes_the_gradient_check() {
         // Weights near 1 rather than near 0 keep the norms away from their eps, where differences are coarse.
         let lifted = |t: &Tensor, i: usize| {
             let key = Key::new(5, 0, i as u64);
-            let data = t.f32().unwrap().iter().enumerate().map(|(j, w)| w + 0.3 * key.normal(j as u64)).collect();
+            let data = t
+                .f32()
+                .unwrap()
+                .iter()
+                .enumerate()
+                .map(|(j, w)| w + 0.3 * key.normal(j as u64))
+                .collect();
             Tensor::from_f32(t.device(), t.shape().clone(), data).unwrap()
         };
-        let parameters: Vec<Tensor> = network.parameters().iter().enumerate().map(|(i, t)| lifted(t, i)).collect();
+        let parameters: Vec<Tensor> = network
+            .parameters()
+            .iter()
+            .enumerate()
+            .map(|(i, t)| lifted(t, i))
+            .collect();
         gradcheck(name, &parameters, |leaves| {
-            network.forward(leaves, &inputs, 6, ForwardMode::evaluation(0.0)).map_err(|e| match e {
-                NetworkError::Autograd(e) => e,
-                other => panic!("{other}"),
-            })
+            network
+                .forward(leaves, &inputs, 6, ForwardMode::evaluation(0.0))
+                .map_err(|e| match e {
+                    NetworkError::Autograd(e) => e,
+                    other => panic!("{other}"),
+                })
         })
         .unwrap();
     }
@@ -147,7 +170,12 @@ fn every_parameter_of_every_layer_moves_in_every_phase() {
             let before = network.parameters().to_vec();
             train(&mut network, 20, 1e-3, |_| anneal);
             for ((spec, before), after) in network.specs().iter().zip(&before).zip(network.parameters()) {
-                assert_ne!(before.f32().unwrap(), after.f32().unwrap(), "{name} at {anneal}: {} did not move", spec.name);
+                assert_ne!(
+                    before.f32().unwrap(),
+                    after.f32().unwrap(),
+                    "{name} at {anneal}: {} did not move",
+                    spec.name
+                );
             }
         }
     }
@@ -181,10 +209,20 @@ fn the_forward_is_continuous_in_the_annealing_value() {
     train(&mut network, 30, 2e-3, |_| 0.0);
     let loss = |a: f32| gradients(&network, a).0;
     for (low, high) in [(0.0, 1e-4), (0.3, 0.3001), (0.7, 0.7001)] {
-        assert!((loss(low) - loss(high)).abs() < 2e-3, "{low}: {} {}", loss(low), loss(high));
+        assert!(
+            (loss(low) - loss(high)).abs() < 2e-3,
+            "{low}: {} {}",
+            loss(low),
+            loss(high)
+        );
     }
     // At the hard end the staircase is steep: the last step before it comes close, not arbitrarily so.
-    assert!((loss(0.9999) - loss(1.0)).abs() < 2e-2, "{} {}", loss(0.9999), loss(1.0));
+    assert!(
+        (loss(0.9999) - loss(1.0)).abs() < 2e-2,
+        "{} {}",
+        loss(0.9999),
+        loss(1.0)
+    );
 }
 
 #[test]
@@ -206,7 +244,10 @@ fn hard_training_loss_equals_the_packed_runtime() {
                 .unwrap();
         }
         let (trained, run) = (gradients(&network, 1.0).0, nats / 16.0);
-        println!("{name}: training {trained:.6}, packed {run:.6}, difference {:.1e}", (trained - run).abs());
+        println!(
+            "{name}: training {trained:.6}, packed {run:.6}, difference {:.1e}",
+            (trained - run).abs()
+        );
         assert!((trained - run).abs() < 1e-4, "{name}: {trained} {run}");
     }
 }
@@ -218,7 +259,9 @@ fn a_later_token_and_a_batch_mate_change_nothing() {
         let logits = |values: [u32; 12]| {
             let tape = Tape::new();
             let leaves = network.leaves(&tape);
-            let y = network.forward(&leaves, &ids(values), 6, ForwardMode::evaluation(anneal)).unwrap();
+            let y = network
+                .forward(&leaves, &ids(values), 6, ForwardMode::evaluation(anneal))
+                .unwrap();
             y.tensor().f32().unwrap().to_vec()
         };
         let base = logits([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
@@ -246,6 +289,12 @@ fn seeds_decide_the_initial_weights() {
 fn a_sequence_longer_than_the_context_is_refused() {
     let network = network(config());
     let tape = Tape::new();
-    let error = network.forward(&network.leaves(&tape), &ids(0..17), 17, ForwardMode::evaluation(1.0)).err().unwrap();
-    assert!(matches!(error, NetworkError::SequenceTooLong { found: 17, limit: 16 }), "{error}");
+    let error = network
+        .forward(&network.leaves(&tape), &ids(0..17), 17, ForwardMode::evaluation(1.0))
+        .err()
+        .unwrap();
+    assert!(
+        matches!(error, NetworkError::SequenceTooLong { found: 17, limit: 16 }),
+        "{error}"
+    );
 }

@@ -41,7 +41,10 @@ pub(super) fn check(directory: &Path) -> Result<()> {
         }
         let found = entry(&directory.join(&name)).map_err(|e| damaged(directory, e.to_string()))?;
         if found != expected {
-            return Err(damaged(directory, format!("{name}: expected {expected:?}, found {found:?}")));
+            return Err(damaged(
+                directory,
+                format!("{name}: expected {expected:?}, found {found:?}"),
+            ));
         }
     }
     Ok(())
@@ -49,16 +52,23 @@ pub(super) fn check(directory: &Path) -> Result<()> {
 
 fn entry(path: &Path) -> Result<Entry> {
     let bytes = fs::read(path).map_err(io_error(path, "resume from another checkpoint"))?;
-    Ok(Entry { bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() })
+    Ok(Entry {
+        bytes: bytes.len() as u64,
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+    })
 }
 
 /// Writes a file and waits until the disk has it.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(io_error(path, FULL_DISK))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io_error(path, FULL_DISK))
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io_error(path, FULL_DISK))
 }
 
 /// Waits until the disk has the entries of a directory.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(io_error(path, FULL_DISK))
+    File::open(path)
+        .and_then(|d| d.sync_all())
+        .map_err(io_error(path, FULL_DISK))
 }

@@ -63,7 +63,14 @@ pub struct Found {
 ///
 /// # Errors
 /// [`TrainError::Io`]; an earlier checkpoint is then untouched.
-pub fn save(root: &Path, state: &State, specs: &[TensorSpec], parameters: &[Tensor], optimizer: &Optimizer, keep: usize) -> Result<PathBuf> {
+pub fn save(
+    root: &Path,
+    state: &State,
+    specs: &[TensorSpec],
+    parameters: &[Tensor],
+    optimizer: &Optimizer,
+    keep: usize,
+) -> Result<PathBuf> {
     let target = root.join(format!("step-{}", state.step));
     let temporary = root.join(format!(".step-{}.tmp", state.step));
     fs::create_dir_all(root).map_err(io_error(root, FULL_DISK))?;
@@ -75,7 +82,10 @@ pub fn save(root: &Path, state: &State, specs: &[TensorSpec], parameters: &[Tens
     write_tensors(&temporary.join("optimizer.safetensors"), optimizer.state(specs))?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(&temporary, e.to_string()))?;
     manifest::write_synced(&temporary.join("state.json"), &json)?;
-    manifest::write(&temporary, &["model.safetensors", "optimizer.safetensors", "state.json"])?;
+    manifest::write(
+        &temporary,
+        &["model.safetensors", "optimizer.safetensors", "state.json"],
+    )?;
     manifest::sync_directory(&temporary)?;
 
     remove_if_there(&target)?;
@@ -96,11 +106,21 @@ pub fn latest(root: &Path) -> Result<Option<Found>> {
     let all = list(root)?;
     for (_, path) in &all {
         match read_state(path) {
-            Ok(state) => return Ok(Some(Found { path: path.clone(), state, skipped })),
+            Ok(state) => {
+                return Ok(Some(Found {
+                    path: path.clone(),
+                    state,
+                    skipped,
+                }));
+            }
             Err(error) => skipped.push(error.to_string()),
         }
     }
-    if all.is_empty() { Ok(None) } else { Err(damaged(root, format!("none is whole: {}", skipped.join("; ")))) }
+    if all.is_empty() {
+        Ok(None)
+    } else {
+        Err(damaged(root, format!("none is whole: {}", skipped.join("; "))))
+    }
 }
 
 /// The state of the checkpoint at `path`, after its manifest was checked.
@@ -134,7 +154,10 @@ fn list(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io_error(root, "check the permissions"))?;
-        let step = entry.file_name().to_str().and_then(|n| n.strip_prefix("step-")?.parse().ok());
+        let step = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.strip_prefix("step-")?.parse().ok());
         found.extend(step.map(|step| (step, entry.path())));
     }
     found.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
@@ -145,21 +168,33 @@ fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (String, &'a Ten
     let mut views = Vec::new();
     for (name, tensor) in tensors {
         let bytes = bytemuck::cast_slice(tensor.f32()?);
-        let view = TensorView::new(Dtype::F32, tensor.shape().dims().to_vec(), bytes).map_err(|e| damaged(path, e.to_string()))?;
+        let view = TensorView::new(Dtype::F32, tensor.shape().dims().to_vec(), bytes)
+            .map_err(|e| damaged(path, e.to_string()))?;
         views.push((name, view));
     }
     let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, e.to_string()))?;
     manifest::write_synced(path, &bytes)
 }
 
-fn read_tensors<'a>(directory: &Path, file: &str, tensors: impl Iterator<Item = (String, &'a mut Tensor)>) -> Result<()> {
+fn read_tensors<'a>(
+    directory: &Path,
+    file: &str,
+    tensors: impl Iterator<Item = (String, &'a mut Tensor)>,
+) -> Result<()> {
     let path = directory.join(file);
     let bytes = fs::read(&path).map_err(io_error(&path, "resume from another checkpoint"))?;
     let stored = SafeTensors::deserialize(&bytes).map_err(|e| damaged(directory, format!("{file}: {e}")))?;
     for (name, tensor) in tensors {
-        let view = stored.tensor(&name).map_err(|e| damaged(directory, format!("{file}: {name}: {e}")))?;
+        let view = stored
+            .tensor(&name)
+            .map_err(|e| damaged(directory, format!("{file}: {name}: {e}")))?;
         if view.dtype() != Dtype::F32 || view.shape() != tensor.shape().dims() {
-            let found = format!("{file}: {name}: expected F32 {}, found {:?} {:?}", tensor.shape(), view.dtype(), view.shape());
+            let found = format!(
+                "{file}: {name}: expected F32 {}, found {:?} {:?}",
+                tensor.shape(),
+                view.dtype(),
+                view.shape()
+            );
             return Err(damaged(directory, found));
         }
         for (value, bytes) in tensor.f32_mut()?.iter_mut().zip(view.data().chunks_exact(4)) {

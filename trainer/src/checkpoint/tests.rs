@@ -6,8 +6,16 @@ use crate::options::OptimizerKind;
 
 fn model() -> (Vec<TensorSpec>, Vec<Tensor>, Optimizer) {
     let specs = vec![
-        TensorSpec { name: "a".into(), shape: vec![3, 4], kind: TensorKind::Linear(LinearMode::Ternary) },
-        TensorSpec { name: "b".into(), shape: vec![5], kind: TensorKind::Norm },
+        TensorSpec {
+            name: "a".into(),
+            shape: vec![3, 4],
+            kind: TensorKind::Linear(LinearMode::Ternary),
+        },
+        TensorSpec {
+            name: "b".into(),
+            shape: vec![5],
+            kind: TensorKind::Norm,
+        },
     ];
     let device = Device::cpu().unwrap();
     let value = |n: usize, x: f32| (0..n).map(|i| x + i as f32 / 3.0).collect();
@@ -21,7 +29,14 @@ fn model() -> (Vec<TensorSpec>, Vec<Tensor>, Optimizer) {
 
 fn state(step: u64) -> State {
     let options = TrainOptions::default();
-    State { step, total_steps: 100, options, config: "{}".into(), data: "d".into(), metrics_bytes: 10 * step }
+    State {
+        step,
+        total_steps: 100,
+        options,
+        config: "{}".into(),
+        data: "d".into(),
+        metrics_bytes: 10 * step,
+    }
 }
 
 #[test]
@@ -35,7 +50,10 @@ fn what_was_saved_comes_back_and_old_ones_go() {
     assert!(!dir.path().join("step-5").exists());
     let found = latest(dir.path()).unwrap().unwrap();
     assert_eq!((found.state, found.skipped.len()), (state(115), 0));
-    let mut empty: Vec<Tensor> = tensors.iter().map(|t| Tensor::zeros(t.device(), t.shape().clone())).collect();
+    let mut empty: Vec<Tensor> = tensors
+        .iter()
+        .map(|t| Tensor::zeros(t.device(), t.shape().clone()))
+        .collect();
     restore(&found.path, &specs, &mut empty, &mut optimizer).unwrap();
     for (a, b) in tensors.iter().zip(&empty) {
         assert_eq!(a.f32().unwrap(), b.f32().unwrap());
@@ -58,7 +76,11 @@ fn any_damage_is_seen() {
             let mut changed = whole.clone();
             changed[at] ^= 0x10;
             fs::write(&path, &changed).unwrap();
-            assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5, "{file} changed at {at}");
+            assert_eq!(
+                latest(dir.path()).unwrap().unwrap().state.step,
+                5,
+                "{file} changed at {at}"
+            );
         }
         fs::write(&path, &whole).unwrap();
         assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 6);

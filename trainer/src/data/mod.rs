@@ -6,12 +6,14 @@
 
 mod error;
 mod mmap;
+mod order;
 pub mod text;
 mod token_file;
 mod tokenize;
 mod windows;
 
 pub use error::DataError;
+pub use order::{Alignment, Order, windows_in_order};
 pub use token_file::{TokenFile, TokenWriter};
 pub use tokenize::{Progress, Summary, TokenizeOptions, count_words, tokenize};
 pub use windows::{WindowOrder, permute};

@@ -46,8 +46,16 @@ impl Optimizer {
                 _ => Group::Plain,
             })
             .collect();
-        let second = groups.iter().zip(parameters).map(|(g, t)| (*g != Group::Muon).then(|| zeros(t))).collect();
-        Optimizer { groups, first: parameters.iter().map(zeros).collect(), second }
+        let second = groups
+            .iter()
+            .zip(parameters)
+            .map(|(g, t)| (*g != Group::Muon).then(|| zeros(t)))
+            .collect();
+        Optimizer {
+            groups,
+            first: parameters.iter().map(zeros).collect(),
+            second,
+        }
     }
 
     /// One update of `parameters` from `gradients`, at rate `lr`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
@@ -74,10 +82,25 @@ impl Optimizer {
             grad_scale,
         };
         for (i, parameter) in parameters.iter_mut().enumerate() {
-            let weight_decay = if self.groups[i] == Group::Plain { 0.0 } else { options.weight_decay };
+            let weight_decay = if self.groups[i] == Group::Plain {
+                0.0
+            } else {
+                options.weight_decay
+            };
             match &mut self.second[i] {
-                Some(second) => adamw(&AdamWStep { weight_decay, ..adam }, parameter, &gradients[i], &mut self.first[i], second)?,
-                None => muon::step((lr, weight_decay, grad_scale), parameter, &gradients[i], &mut self.first[i])?,
+                Some(second) => adamw(
+                    &AdamWStep { weight_decay, ..adam },
+                    parameter,
+                    &gradients[i],
+                    &mut self.first[i],
+                    second,
+                )?,
+                None => muon::step(
+                    (lr, weight_decay, grad_scale),
+                    parameter,
+                    &gradients[i],
+                    &mut self.first[i],
+                )?,
             }
         }
         Ok(())
@@ -85,15 +108,27 @@ impl Optimizer {
 
     /// The moments with their names, for a checkpoint: `first.NAME` and `second.NAME`.
     pub fn state<'a>(&'a self, specs: &'a [TensorSpec]) -> impl Iterator<Item = (String, &'a Tensor)> {
-        let first = specs.iter().zip(&self.first).map(|(s, t)| (format!("first.{}", s.name), t));
-        let second = specs.iter().zip(&self.second).filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_ref()?)));
+        let first = specs
+            .iter()
+            .zip(&self.first)
+            .map(|(s, t)| (format!("first.{}", s.name), t));
+        let second = specs
+            .iter()
+            .zip(&self.second)
+            .filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_ref()?)));
         first.chain(second)
     }
 
     /// The moments, to be filled from a checkpoint.
     pub fn state_mut<'a>(&'a mut self, specs: &'a [TensorSpec]) -> impl Iterator<Item = (String, &'a mut Tensor)> {
-        let first = specs.iter().zip(&mut self.first).map(|(s, t)| (format!("first.{}", s.name), t));
-        let second = specs.iter().zip(&mut self.second).filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_mut()?)));
+        let first = specs
+            .iter()
+            .zip(&mut self.first)
+            .map(|(s, t)| (format!("first.{}", s.name), t));
+        let second = specs
+            .iter()
+            .zip(&mut self.second)
+            .filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_mut()?)));
         first.chain(second)
     }
 
@@ -118,5 +153,9 @@ pub fn global_norm(gradients: &[Tensor]) -> Result<f64> {
 
 /// Factor that brings a global norm down to `max_norm`; 1 if it is below, or if `max_norm` is 0.
 pub fn clip_scale(norm: f64, max_norm: f32) -> f32 {
-    if max_norm > 0.0 && norm > f64::from(max_norm) { (f64::from(max_norm) / norm) as f32 } else { 1.0 }
+    if max_norm > 0.0 && norm > f64::from(max_norm) {
+        (f64::from(max_norm) / norm) as f32
+    } else {
+        1.0
+    }
 }

@@ -48,10 +48,18 @@ pub(super) fn orthogonalize(g: &Tensor) -> Result<Tensor> {
     // The square matrix is taken on the shorter side.
     let wide = rows <= cols;
     for _ in 0..ITERATIONS {
-        let gram = if wide { matmul(Layout::NT, &x, &x)? } else { matmul(Layout::TN, &x, &x)? };
+        let gram = if wide {
+            matmul(Layout::NT, &x, &x)?
+        } else {
+            matmul(Layout::TN, &x, &x)?
+        };
         let mut polynomial = scale(b, &gram)?;
         axpy(c, &matmul(Layout::NN, &gram, &gram)?, &mut polynomial)?;
-        let mut next = if wide { matmul(Layout::NN, &polynomial, &x)? } else { matmul(Layout::NN, &x, &polynomial)? };
+        let mut next = if wide {
+            matmul(Layout::NN, &polynomial, &x)?
+        } else {
+            matmul(Layout::NN, &x, &polynomial)?
+        };
         axpy(a, &x, &mut next)?;
         x = next;
     }

@@ -19,7 +19,10 @@ fn newton_schulz_makes_singular_values_near_one() {
         let gram = matmul(layout, &x, &x).unwrap();
         let n = gram.shape().last();
         let mean = (0..n).map(|i| gram.f32().unwrap()[i * n + i]).sum::<f32>() / n as f32;
-        assert!((0.5..1.5).contains(&mean), "{rows}x{cols}: mean squared singular value {mean}");
+        assert!(
+            (0.5..1.5).contains(&mean),
+            "{rows}x{cols}: mean squared singular value {mean}"
+        );
     }
 }
 
@@ -34,9 +37,19 @@ fn both_optimisers_minimise() {
         }];
         let target = random(6, 9, 1);
         let mut w = [random(6, 9, 2)];
-        let options = TrainOptions { weight_decay: 0.0, ..Default::default() };
+        let options = TrainOptions {
+            weight_decay: 0.0,
+            ..Default::default()
+        };
         let mut optimizer = Optimizer::new(kind, &specs, &w);
-        let distance = |w: &Tensor| w.f32().unwrap().iter().zip(target.f32().unwrap()).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+        let distance = |w: &Tensor| {
+            w.f32()
+                .unwrap()
+                .iter()
+                .zip(target.f32().unwrap())
+                .map(|(a, b)| (a - b).powi(2))
+                .sum::<f32>()
+        };
         let before = distance(&w[0]);
         for step in 0..400 {
             let mut g = w[0].clone();
@@ -45,27 +58,53 @@ fn both_optimisers_minimise() {
             let lr = peak * (1.0 - step as f32 / 400.0);
             optimizer.step(&options, &mut w, &[g], (lr, 1.0), step).unwrap();
         }
-        assert!(distance(&w[0]) < before / 1000.0, "{kind:?}: {} of {before}", distance(&w[0]));
+        assert!(
+            distance(&w[0]) < before / 1000.0,
+            "{kind:?}: {} of {before}",
+            distance(&w[0])
+        );
     }
 }
 
 #[test]
 fn decay_spares_norms_and_embeddings() {
-    let specs: Vec<TensorSpec> = [TensorKind::Embedding, TensorKind::Norm, TensorKind::Linear(LinearMode::Ternary), TensorKind::Head]
-        .into_iter()
-        .map(|kind| TensorSpec { name: format!("{kind:?}"), shape: vec![2, 4], kind })
+    let specs: Vec<TensorSpec> = [
+        TensorKind::Embedding,
+        TensorKind::Norm,
+        TensorKind::Linear(LinearMode::Ternary),
+        TensorKind::Head,
+    ]
+    .into_iter()
+    .map(|kind| TensorSpec {
+        name: format!("{kind:?}"),
+        shape: vec![2, 4],
+        kind,
+    })
+    .collect();
+    let mut weights: Vec<Tensor> = (0..4)
+        .map(|_| Tensor::full(Device::cpu().unwrap(), [2, 4], 1.0))
         .collect();
-    let mut weights: Vec<Tensor> = (0..4).map(|_| Tensor::full(Device::cpu().unwrap(), [2, 4], 1.0)).collect();
-    let zero: Vec<Tensor> = weights.iter().map(|w| Tensor::zeros(w.device(), w.shape().clone())).collect();
-    let options = TrainOptions { weight_decay: 0.5, ..Default::default() };
-    Optimizer::new(OptimizerKind::AdamW, &specs, &weights).step(&options, &mut weights, &zero, (0.1, 1.0), 0).unwrap();
+    let zero: Vec<Tensor> = weights
+        .iter()
+        .map(|w| Tensor::zeros(w.device(), w.shape().clone()))
+        .collect();
+    let options = TrainOptions {
+        weight_decay: 0.5,
+        ..Default::default()
+    };
+    Optimizer::new(OptimizerKind::AdamW, &specs, &weights)
+        .step(&options, &mut weights, &zero, (0.1, 1.0), 0)
+        .unwrap();
     let first: Vec<f32> = weights.iter().map(|w| w.f32().unwrap()[0]).collect();
     assert_eq!(first, [1.0, 1.0, 0.95, 1.0]);
 }
 
 #[test]
 fn clipping_brings_the_global_norm_to_its_limit() {
-    let gradients = [Tensor::full(Device::cpu().unwrap(), [4], 3.0), Tensor::full(Device::cpu().unwrap(), [4], 4.0)];
+    let gradients = [
+        Tensor::full(Device::cpu().unwrap(), [4], 3.0),
+        Tensor::full(Device::cpu().unwrap(), [4], 4.0),
+    ];
     let norm = global_norm(&gradients).unwrap();
     assert!((norm - 10.0).abs() < 1e-6);
     assert!((clip_scale(norm, 1.0) - 0.1).abs() < 1e-7);

@@ -21,7 +21,7 @@ const SCORED: usize = 300;
 /// Stories that the model tells and the grammar reads.
 const TOLD: usize = 100;
 /// Longest story told, in tokens.
-const LONGEST: usize = 220;
+const LONGEST: usize = 150;
 
 /// What the packed model is worth.
 #[derive(Clone, Debug, Serialize)]
@@ -47,37 +47,52 @@ fn failed(e: impl ToString) -> TrainError {
 ///
 /// # Errors
 /// A disk that is full; anything that the packed runtime refuses.
-pub fn judge(network: &Network, tokenizer: &Tokenizer, grammar: &Grammar, directory: &Path, seed: u64) -> Result<(PackedModel, Verdict)> {
+pub fn judge(
+    network: &Network,
+    tokenizer: &Tokenizer,
+    grammar: &Grammar,
+    directory: &Path,
+    seed: u64,
+) -> Result<(PackedModel, Verdict)> {
     let packed = packed_directory(directory);
     let sampling = generation(tokenizer);
-    let extras = Extras { tokenizer: Some(tokenizer.json()), generation: Some(&sampling) };
-    save_packed(&packed, network.config(), &network.named_tensors()?, extras, HighPrecision::F16)?;
+    let extras = Extras {
+        tokenizer: Some(tokenizer.json()),
+        generation: Some(&sampling),
+    };
+    save_packed(
+        &packed,
+        network.config(),
+        &network.named_tensors()?,
+        extras,
+        HighPrecision::F16,
+    )?;
     let (model, _) = PackedModel::open(&packed, FloatStorage::Stored).map_err(failed)?;
     let isa = network.device().isa();
 
-    let mut text = String::from("\n");
-    let mut bits = 0.0;
     let mut random = stream(seed, Split::HeldOut);
-    for _ in 0..SCORED {
-        let story = grammar.generate(&mut random);
-        bits -= story.log2_probability;
-        text.push_str(&story.text);
-        text.push('\n');
-    }
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let ids: Vec<u32> = tokenizer.encode_batch(&lines).map_err(failed)?.concat();
+    let stories: Vec<_> = (0..SCORED).map(|_| grammar.generate(&mut random)).collect();
+    let bits: f64 = stories.iter().map(|s| -s.log2_probability).sum();
+    let bytes: usize = stories.iter().map(|s| s.text.len() + 1).sum();
+    // Each story by itself: a line break, which is context, the story, and the line break that ends it.
     let context = model.config().max_position_embeddings;
-    let scored = score(&model, isa, &ids, (context, context / 2), &|_| ())?;
-    let bytes = (text.len() - 1) as f64;
+    let mut nats = 0.0;
+    for story in &stories {
+        let ids = tokenizer.encode(&format!("\n{}\n", story.text)).map_err(failed)?;
+        nats += score(&model, isa, &ids, (context, context), &|_| ())?.nats;
+    }
 
     let told = (0..TOLD as u64)
         .into_par_iter()
         .map(|i| tell_story(&model, isa, tokenizer, seed.wrapping_add(i), &mut |_| ()))
         .collect::<Result<Vec<_>>>()?;
-    let rejected: Vec<_> = told.into_iter().filter_map(|s| grammar.parse(&s).err().map(|e| (s, e.to_string()))).collect();
+    let rejected: Vec<_> = told
+        .into_iter()
+        .filter_map(|s| grammar.parse(&s).err().map(|e| (s, e.to_string())))
+        .collect();
     let verdict = Verdict {
-        bpb: scored.nats / std::f64::consts::LN_2 / bytes,
-        entropy_bpb: bits / bytes,
+        bpb: nats / std::f64::consts::LN_2 / bytes as f64,
+        entropy_bpb: bits / bytes as f64,
         valid_fraction: 1.0 - rejected.len() as f64 / TOLD as f64,
         packed_bytes: model.bytes().total(),
         rejected,
@@ -89,7 +104,13 @@ pub fn judge(network: &Network, tokenizer: &Tokenizer, grammar: &Grammar, direct
 ///
 /// # Errors
 /// Anything that the packed runtime refuses.
-pub fn tell_story(model: &PackedModel, isa: Isa, tokenizer: &Tokenizer, seed: u64, piece: &mut dyn FnMut(&str)) -> Result<String> {
+pub fn tell_story(
+    model: &PackedModel,
+    isa: Isa,
+    tokenizer: &Tokenizer,
+    seed: u64,
+    piece: &mut dyn FnMut(&str),
+) -> Result<String> {
     let settings = generation(tokenizer);
     let defaults = SamplingParams::default();
     let params = SamplingParams {

@@ -15,8 +15,18 @@ fn a_short_quickstart_goes_the_whole_way() {
     trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
     let (model, verdict) = judge(trainer.network(), &prepared.tokenizer, &prepared.grammar, dir.path(), 1).unwrap();
     let untrained = Network::new(trainer.network().config().clone(), Device::cpu().unwrap(), 1).unwrap();
-    let (_, before) = judge(&untrained, &prepared.tokenizer, &prepared.grammar, &dir.path().join("untrained"), 1).unwrap();
-    println!("40 steps: {:.3} bits per byte, untrained {:.3}, entropy {:.3}", verdict.bpb, before.bpb, verdict.entropy_bpb);
+    let (_, before) = judge(
+        &untrained,
+        &prepared.tokenizer,
+        &prepared.grammar,
+        &dir.path().join("untrained"),
+        1,
+    )
+    .unwrap();
+    println!(
+        "40 steps: {:.3} bits per byte, untrained {:.3}, entropy {:.3}",
+        verdict.bpb, before.bpb, verdict.entropy_bpb
+    );
     assert!(verdict.bpb < 0.8 * before.bpb);
     assert!((verdict.entropy_bpb / prepared.grammar.entropy_bits_per_byte() - 1.0).abs() < 0.02);
     assert!(model.bytes().total() < 4 * model.config().parameter_count() as usize / 3);

@@ -34,7 +34,13 @@ impl MemoryEstimate {
 /// gradient and the loss.
 pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEstimate {
     let specs = config.tensors();
-    let elements = |wanted: &dyn Fn(TensorKind) -> bool| specs.iter().filter(|s| wanted(s.kind)).map(|s| s.len() as u64).sum::<u64>();
+    let elements = |wanted: &dyn Fn(TensorKind) -> bool| {
+        specs
+            .iter()
+            .filter(|s| wanted(s.kind))
+            .map(|s| s.len() as u64)
+            .sum::<u64>()
+    };
     let all = elements(&|_| true);
     let linears = elements(&|k| matches!(k, TensorKind::Linear(_)));
     let quantized = elements(&|k| matches!(k, TensorKind::Linear(m) if m != LinearMode::F16));

@@ -78,7 +78,11 @@ impl MetricsFile {
     pub(crate) fn open(directory: &Path, bytes: u64) -> Result<Self> {
         let path = directory.join("metrics.jsonl");
         let open = || {
-            let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)?;
             file.set_len(bytes)?;
             file.seek(SeekFrom::Start(bytes))?;
             Ok(file)
@@ -97,7 +101,10 @@ impl MetricsFile {
 
     /// Hands everything to the disk; returns the length.
     pub(crate) fn sync(&mut self) -> Result<u64> {
-        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(io_error(&self.path, ADVICE))?;
+        self.file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_all())
+            .map_err(io_error(&self.path, ADVICE))?;
         Ok(self.bytes)
     }
 

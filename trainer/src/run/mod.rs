@@ -30,7 +30,7 @@ use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, StepMetrics, ValidationMetrics};
 
 use crate::checkpoint::{self, State};
-use crate::data::{TokenFile, WindowOrder};
+use crate::data::{Order, TokenFile};
 use crate::error::io_error;
 use crate::optimizer::Optimizer;
 use crate::options::TrainOptions;
@@ -95,7 +95,7 @@ pub struct Trainer {
     validation: Option<TokenFile>,
     tokenizer: Vec<u8>,
     generation: GenerationConfig,
-    order: WindowOrder,
+    order: Order,
     lr: LrSchedule,
     quant: QuantSchedule,
     total_steps: u64,
@@ -118,23 +118,37 @@ impl Trainer {
     /// # Errors
     /// Any mismatch between model, data and options, a directory that cannot be written, a checkpoint of another run.
     pub fn new(inputs: RunInputs, resume: bool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Self> {
-        let RunInputs { network, train, validation, tokenizer, generation, options, output_dir } = inputs;
+        let RunInputs {
+            network,
+            train,
+            validation,
+            tokenizer,
+            generation,
+            options,
+            output_dir,
+        } = inputs;
         options.validate()?;
         let limit = network.config().max_position_embeddings;
         if options.seq_len > limit {
             let why = format!("{} is longer than the model's context of {limit}", options.seq_len);
             return Err(TrainError::Option { option: "seq-len", why });
         }
-        let order = WindowOrder::new(train.len(), options.seq_len, options.seed)?;
+        let order = Order::new(&train, options.seq_len, options.alignment(), options.seed)?;
         if let Some(validation) = &validation {
-            WindowOrder::new(validation.len(), options.seq_len, 0)?;
+            Order::new(validation, options.seq_len, options.alignment(), 0)?;
         }
         let total_steps = options.total_steps(order.windows_per_epoch());
         fs::create_dir_all(&output_dir).map_err(io_error(&output_dir, "choose a directory that can be written"))?;
         let found = checkpoint::latest(&output_dir.join("checkpoints"))?;
         if !resume && (found.is_some() || output_dir.join("metrics.jsonl").exists()) {
-            let why = format!("{} already holds a run; pass --resume to go on, or choose another directory", output_dir.display());
-            return Err(TrainError::Option { option: "output-dir", why });
+            let why = format!(
+                "{} already holds a run; pass --resume to go on, or choose another directory",
+                output_dir.display()
+            );
+            return Err(TrainError::Option {
+                option: "output-dir",
+                why,
+            });
         }
         let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
         let metrics_bytes = found.as_ref().map_or(0, |f| f.state.metrics_bytes);
@@ -157,7 +171,11 @@ impl Trainer {
         };
         if let Some(found) = found {
             trainer.resume_from(&found)?;
-            observe(Event::Resumed { path: &found.path, step: trainer.step, skipped: &found.skipped });
+            observe(Event::Resumed {
+                path: &found.path,
+                step: trainer.step,
+                skipped: &found.skipped,
+            });
         }
         Ok(trainer)
     }
@@ -177,7 +195,12 @@ impl Trainer {
         if !found.state.options.same_run(&self.options) || found.state.total_steps != self.total_steps {
             return Err(wrong("other training options"));
         }
-        checkpoint::restore(&found.path, &self.network.specs().to_vec(), self.network.parameters_mut(), &mut self.optimizer)?;
+        checkpoint::restore(
+            &found.path,
+            &self.network.specs().to_vec(),
+            self.network.parameters_mut(),
+            &mut self.optimizer,
+        )?;
         self.step = found.state.step;
         self.last_checkpoint = Some(found.path.clone());
         Ok(())
@@ -213,7 +236,10 @@ impl Trainer {
             observe(Event::Step(&metrics));
             let last = self.step == self.total_steps;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
-            let (validate, save) = (due(self.options.eval_every) || last, due(self.options.save_every) || last);
+            let (validate, save) = (
+                due(self.options.eval_every) || last,
+                due(self.options.save_every) || last,
+            );
             if validate && let Some(validation) = self.validate()? {
                 self.metrics.append(&validation)?;
                 observe(Event::Validated(&validation));
@@ -231,7 +257,14 @@ impl Trainer {
         let bytes = self.metrics.sync()?;
         let state = self.state(bytes)?;
         let root = self.output_dir.join("checkpoints");
-        let path = checkpoint::save(&root, &state, self.network.specs(), self.network.parameters(), &self.optimizer, self.options.keep)?;
+        let path = checkpoint::save(
+            &root,
+            &state,
+            self.network.specs(),
+            self.network.parameters(),
+            &self.optimizer,
+            self.options.keep,
+        )?;
         observe(Event::Saved(&path));
         self.last_checkpoint = Some(path);
         Ok(())
@@ -239,8 +272,16 @@ impl Trainer {
 
     /// Writes the model directory: configuration, master weights, tokenizer, sampling defaults.
     fn write_model(&self) -> Result<()> {
-        let extras = Extras { tokenizer: Some(&self.tokenizer), generation: Some(&self.generation) };
-        save_master(&self.output_dir, self.network.config(), &self.network.named_tensors()?, extras)?;
+        let extras = Extras {
+            tokenizer: Some(&self.tokenizer),
+            generation: Some(&self.generation),
+        };
+        save_master(
+            &self.output_dir,
+            self.network.config(),
+            &self.network.named_tensors()?,
+            extras,
+        )?;
         Ok(())
     }
 
@@ -278,7 +319,12 @@ fn data_identity(tokens: &TokenFile) -> Result<String> {
 }
 
 /// Inputs and targets of windows of `seq + 1` tokens.
-fn make_batch(network: &Network, tokens: &TokenFile, windows: impl Iterator<Item = std::ops::Range<usize>>, seq: usize) -> Result<Batch> {
+fn make_batch(
+    network: &Network,
+    tokens: &TokenFile,
+    windows: impl Iterator<Item = std::ops::Range<usize>>,
+    seq: usize,
+) -> Result<Batch> {
     let (mut ids, mut targets, mut window) = (Vec::new(), Vec::new(), Vec::new());
     for range in windows {
         tokens.get(range, &mut window)?;
@@ -287,5 +333,8 @@ fn make_batch(network: &Network, tokens: &TokenFile, windows: impl Iterator<Item
     }
     let shape = [ids.len()];
     let device = network.device();
-    Ok(Batch { ids: Tensor::from_u32(device, shape, ids)?, targets: Tensor::from_u32(device, shape, targets)? })
+    Ok(Batch {
+        ids: Tensor::from_u32(device, shape, ids)?,
+        targets: Tensor::from_u32(device, shape, targets)?,
+    })
 }

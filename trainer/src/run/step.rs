@@ -30,8 +30,18 @@ impl Trainer {
         let last = step + 1 == self.total_steps;
         let logged = (step + 1).is_multiple_of(self.options.log_every) || last;
         let before = if logged { self.trits()? } else { Vec::new() };
-        self.optimizer.step(&self.options, self.network.parameters_mut(), &gradients, (lr, grad_scale), step)?;
-        let layers = if logged { self.layer_metrics(&before)? } else { Vec::new() };
+        self.optimizer.step(
+            &self.options,
+            self.network.parameters_mut(),
+            &gradients,
+            (lr, grad_scale),
+            step,
+        )?;
+        let layers = if logged {
+            self.layer_metrics(&before)?
+        } else {
+            Vec::new()
+        };
         self.step += 1;
         let windows = self.step * self.options.windows_per_step();
         Ok(StepMetrics {
@@ -55,12 +65,21 @@ impl Trainer {
         for micro in 0..micro_batches {
             let index = step * micro_batches + micro;
             let batch = self.batch(index)?;
-            let dropout = (self.options.dropout > 0.0).then_some(Dropout { p: self.options.dropout, seed: self.options.seed, step: index });
+            let dropout = (self.options.dropout > 0.0).then_some(Dropout {
+                p: self.options.dropout,
+                seed: self.options.seed,
+                step: index,
+            });
             let mode = ForwardMode { anneal, dropout };
             let tape = Tape::new();
             let leaves = self.network.leaves(&tape);
-            let (objective, losses) =
-                self.network.loss(&leaves, (&batch.ids, &batch.targets), self.options.seq_len, mode, self.options.label_smoothing)?;
+            let (objective, losses) = self.network.loss(
+                &leaves,
+                (&batch.ids, &batch.targets),
+                self.options.seq_len,
+                mode,
+                self.options.label_smoothing,
+            )?;
             if !losses.smoothed.is_finite() {
                 return Err(self.not_finite("loss", self.bad_layer(&batch, mode)?));
             }
@@ -68,7 +87,9 @@ impl Trainer {
             let mut gradients = tape.backward(&objective)?;
             let share = 1.0 / micro_batches as f32;
             for (i, leaf) in leaves.iter().enumerate() {
-                let gradient = gradients.take(leaf).unwrap_or_else(|| Tensor::zeros(leaf.tensor().device(), leaf.shape().clone()));
+                let gradient = gradients
+                    .take(leaf)
+                    .unwrap_or_else(|| Tensor::zeros(leaf.tensor().device(), leaf.shape().clone()));
                 match total.get_mut(i) {
                     Some(sum) => axpy(share, &gradient, sum)?,
                     None if micro_batches == 1 => total.push(gradient),
@@ -85,11 +106,12 @@ impl Trainer {
         let mut first: Option<String> = None;
         tape.no_grad(|| {
             let leaves = self.network.leaves(&tape);
-            self.network.forward_observed(&leaves, &batch.ids, self.options.seq_len, mode, &mut |name, value| {
-                if first.is_none() && !all_finite(value).unwrap_or(true) {
-                    first = Some(name.to_string());
-                }
-            })
+            self.network
+                .forward_observed(&leaves, &batch.ids, self.options.seq_len, mode, &mut |name, value| {
+                    if first.is_none() && !all_finite(value).unwrap_or(true) {
+                        first = Some(name.to_string());
+                    }
+                })
         })?;
         Ok(first.unwrap_or_else(|| "the loss itself".into()))
     }
@@ -109,7 +131,12 @@ impl Trainer {
             Some(path) => path.display().to_string(),
             None => "none yet (see --save-every)".into(),
         };
-        TrainError::NotFinite { step: self.step + 1, what, place, checkpoint }
+        TrainError::NotFinite {
+            step: self.step + 1,
+            what,
+            place,
+            checkpoint,
+        }
     }
 
     /// Trits of every ternary matrix.
@@ -123,14 +150,24 @@ impl Trainer {
             let (trits, _) = ternary_trits(weight)?;
             let flipped = trits.iter().zip(before).filter(|(a, b)| a != b).count();
             let (zero, clip) = ternary_statistics(weight)?;
-            let name = name.trim_start_matches("model.layers.").trim_end_matches(".weight").to_string();
-            layers.push(LayerMetrics { name, zero, flip: flipped as f64 / trits.len() as f64, scale: absmean(weight)?, clip });
+            let name = name
+                .trim_start_matches("model.layers.")
+                .trim_end_matches(".weight")
+                .to_string();
+            layers.push(LayerMetrics {
+                name,
+                zero,
+                flip: flipped as f64 / trits.len() as f64,
+                scale: absmean(weight)?,
+                clip,
+            });
         }
         Ok(layers)
     }
 
     fn ternary(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         let all = self.network.specs().iter().zip(self.network.parameters());
-        all.filter(|(s, _)| s.kind == TensorKind::Linear(LinearMode::Ternary)).map(|(s, t)| (s.name.as_str(), t))
+        all.filter(|(s, _)| s.kind == TensorKind::Linear(LinearMode::Ternary))
+            .map(|(s, t)| (s.name.as_str(), t))
     }
 }

@@ -49,7 +49,11 @@ fn tokens(directory: &Path, name: &str, n: usize) -> TokenFile {
     let mut ids = vec![1u32];
     for i in 1..n {
         let last = ids[i - 1];
-        ids.push(if key.below(i as u64, 10) < 8 { (last * 5 + 3) % VOCAB as u32 } else { key.below(i as u64 + (1 << 40), VOCAB as u32) });
+        ids.push(if key.below(i as u64, 10) < 8 {
+            (last * 5 + 3) % VOCAB as u32
+        } else {
+            key.below(i as u64 + (1 << 40), VOCAB as u32)
+        });
     }
     writer.push(&ids).unwrap();
     writer.end_document();
@@ -95,7 +99,8 @@ fn seeded_runs_are_equal_bytes_for_any_number_of_threads() {
         for threads in [1, 3] {
             let name = format!("run-{threads}-{optimizer:?}");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| run(dir.path(), &name, options.clone(), 0, false)).unwrap();
+            pool.install(|| run(dir.path(), &name, options.clone(), 0, false))
+                .unwrap();
         }
         let (one, three) = (format!("run-1-{optimizer:?}"), format!("run-3-{optimizer:?}"));
         assert!(bytes(dir.path(), &one) == bytes(dir.path(), &three), "{optimizer:?}");
@@ -111,13 +116,22 @@ fn interrupted_and_resumed_equals_uninterrupted() {
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
         let options = TrainOptions { optimizer, ..options() };
         let whole = format!("whole-{optimizer:?}");
-        assert_eq!(run(dir.path(), &whole, options.clone(), 0, false).unwrap(), Outcome::Finished);
+        assert_eq!(
+            run(dir.path(), &whole, options.clone(), 0, false).unwrap(),
+            Outcome::Finished
+        );
         // Interrupted in every phase, and twice.
         let name = format!("pieces-{optimizer:?}");
         for stop_at in [3, 11, 20] {
-            assert_eq!(run(dir.path(), &name, options.clone(), stop_at, true).unwrap(), Outcome::Interrupted);
+            assert_eq!(
+                run(dir.path(), &name, options.clone(), stop_at, true).unwrap(),
+                Outcome::Interrupted
+            );
         }
-        assert_eq!(run(dir.path(), &name, options.clone(), 0, true).unwrap(), Outcome::Finished);
+        assert_eq!(
+            run(dir.path(), &name, options.clone(), 0, true).unwrap(),
+            Outcome::Finished
+        );
         assert!(bytes(dir.path(), &whole) == bytes(dir.path(), &name), "{optimizer:?}");
     }
 }
@@ -159,11 +173,17 @@ fn a_resume_with_other_options_data_or_model_is_refused() {
     with_data.train = tokens(dir.path(), "other.tokens", 3001);
     assert!(refused(with_data).contains("other training data"));
     let mut with_model = inputs(dir.path(), "a", options());
-    let wider = ModelConfig { intermediate_size: 96, ..config() };
+    let wider = ModelConfig {
+        intermediate_size: 96,
+        ..config()
+    };
     with_model.network = Network::new(wider, Device::cpu().unwrap(), 1).unwrap();
     assert!(refused(with_model).contains("another model"));
     // Without --resume the directory is left alone.
-    let error = Trainer::new(inputs(dir.path(), "a", options()), false, &mut |_| ()).err().unwrap().to_string();
+    let error = Trainer::new(inputs(dir.path(), "a", options()), false, &mut |_| ())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("already holds a run"), "{error}");
 }
 
@@ -196,12 +216,21 @@ fn phase_borders_stay_within_step_noise() {
         let centre = mean(border - 30..border);
         let noise = (before.iter().map(|l| (l - centre).powi(2)).sum::<f64>() / 29.0).sqrt();
         // The step right after the border against the thirty before it, and the mean of ten against the mean.
-        let (jump, drift) = ((losses[border] - centre).abs(), (mean(border..border + 10) - centre).abs());
+        let (jump, drift) = (
+            (losses[border] - centre).abs(),
+            (mean(border..border + 10) - centre).abs(),
+        );
         println!("border {border}: loss {centre:.4} ± {noise:.4}, next step moves {jump:.4}, next ten {drift:.4}");
-        assert!(jump < 3.0 * noise && drift < 3.0 * noise, "{border}: {jump} {drift} against {noise}");
+        assert!(
+            jump < 3.0 * noise && drift < 3.0 * noise,
+            "{border}: {jump} {drift} against {noise}"
+        );
     }
     let first = losses[..10].iter().sum::<f64>();
-    assert!(losses[350..].iter().sum::<f64>() < 0.8 * first, "the run learned nothing");
+    assert!(
+        losses[350..].iter().sum::<f64>() < 0.8 * first,
+        "the run learned nothing"
+    );
 }
 
 #[test]
@@ -209,10 +238,21 @@ fn a_loss_that_is_not_finite_stops_with_the_layer_named() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), "nan", options(), 6, false).unwrap();
     let mut trainer = Trainer::new(inputs(dir.path(), "nan", options()), true, &mut |_| ()).unwrap();
-    let at = trainer.network.specs().iter().position(|s| s.name == "model.layers.1.mlp.up_proj.weight").unwrap();
+    let at = trainer
+        .network
+        .specs()
+        .iter()
+        .position(|s| s.name == "model.layers.1.mlp.up_proj.weight")
+        .unwrap();
     trainer.network.parameters_mut()[at].f32_mut().unwrap()[3] = f32::NAN;
-    let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err().to_string();
-    assert!(error.contains("model.layers.1.mlp") && error.contains("step-6"), "{error}");
+    let error = trainer
+        .run(&AtomicBool::new(false), &mut |_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("model.layers.1.mlp") && error.contains("step-6"),
+        "{error}"
+    );
     // The checkpoint is still good.
     assert_eq!(run(dir.path(), "nan", options(), 0, true).unwrap(), Outcome::Finished);
 }
@@ -223,7 +263,10 @@ fn impossible_runs_are_refused_before_they_start() {
     let refused = |change: fn(&mut TrainOptions)| {
         let mut options = options();
         change(&mut options);
-        Trainer::new(inputs(dir.path(), "x", options), false, &mut |_| ()).err().unwrap().to_string()
+        Trainer::new(inputs(dir.path(), "x", options), false, &mut |_| ())
+            .err()
+            .unwrap()
+            .to_string()
     };
     assert!(refused(|o| o.seq_len = 33).contains("context"));
     let mut short = inputs(dir.path(), "x", options());
@@ -233,14 +276,27 @@ fn impossible_runs_are_refused_before_they_start() {
     fs::write(&file, "").unwrap();
     let mut blocked = inputs(dir.path(), "x", options());
     blocked.output_dir = file.join("below");
-    assert!(matches!(Trainer::new(blocked, false, &mut |_| ()).err().unwrap(), TrainError::Io { .. }));
+    assert!(matches!(
+        Trainer::new(blocked, false, &mut |_| ()).err().unwrap(),
+        TrainError::Io { .. }
+    ));
 }
 
 #[test]
 fn accumulation_is_a_larger_batch() {
     let dir = tempfile::tempdir().unwrap();
-    let plain = TrainOptions { dropout: 0.0, label_smoothing: 0.0, max_steps: 6, quant_warmup_steps: 6, ..options() };
-    let one = TrainOptions { batch_size: 8, accumulation_steps: 1, ..plain.clone() };
+    let plain = TrainOptions {
+        dropout: 0.0,
+        label_smoothing: 0.0,
+        max_steps: 6,
+        quant_warmup_steps: 6,
+        ..options()
+    };
+    let one = TrainOptions {
+        batch_size: 8,
+        accumulation_steps: 1,
+        ..plain.clone()
+    };
     let losses = |name: &str, options: TrainOptions| {
         let mut losses = Vec::new();
         let mut trainer = Trainer::new(inputs(dir.path(), name, options), false, &mut |_| ()).unwrap();
@@ -263,6 +319,12 @@ fn the_memory_estimate_counts_every_weight() {
     let estimate = memory_estimate(&config(), &options());
     assert_eq!(estimate.weights, 4 * config().parameter_count());
     assert_eq!(estimate.optimizer, 2 * estimate.weights);
-    let twice = memory_estimate(&config(), &TrainOptions { batch_size: 8, ..options() });
+    let twice = memory_estimate(
+        &config(),
+        &TrainOptions {
+            batch_size: 8,
+            ..options()
+        },
+    );
     assert!(twice.activations > estimate.activations && twice.weights == estimate.weights);
 }

@@ -74,12 +74,24 @@ mod tests {
     use super::*;
 
     fn schedule(decay: LrDecay) -> LrSchedule {
-        LrSchedule { peak: 1.0, min: 0.1, warmup_steps: 10, decay, total_steps: 110 }
+        LrSchedule {
+            peak: 1.0,
+            min: 0.1,
+            warmup_steps: 10,
+            decay,
+            total_steps: 110,
+        }
     }
 
     #[test]
     fn warm_up_is_linear_and_ends_at_the_peak() {
-        for decay in [LrDecay::Cosine, LrDecay::Linear, LrDecay::Wsd, LrDecay::TwoStage, LrDecay::None] {
+        for decay in [
+            LrDecay::Cosine,
+            LrDecay::Linear,
+            LrDecay::Wsd,
+            LrDecay::TwoStage,
+            LrDecay::None,
+        ] {
             let s = schedule(decay);
             assert!((s.at(0) - 0.1).abs() < 1e-6);
             assert!((s.at(4) - 0.5).abs() < 1e-6);

@@ -64,13 +64,19 @@ mod tests {
 
     #[test]
     fn phases_meet_without_a_gap() {
-        let s = QuantSchedule { warmup_steps: 3, anneal_steps: 4 };
+        let s = QuantSchedule {
+            warmup_steps: 3,
+            anneal_steps: 4,
+        };
         let values: Vec<f32> = (0..9).map(|i| s.anneal(i)).collect();
         assert_eq!(values, [0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0]);
         assert_eq!(s.phase(2), Phase::Warmup);
         assert_eq!(s.phase(3), Phase::Anneal);
         assert_eq!(s.phase(7), Phase::Hard);
-        let hard = QuantSchedule { warmup_steps: 0, anneal_steps: 0 };
+        let hard = QuantSchedule {
+            warmup_steps: 0,
+            anneal_steps: 0,
+        };
         assert_eq!(hard.phase(0), Phase::Hard);
     }
 }
