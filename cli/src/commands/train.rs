@@ -116,6 +116,9 @@ pub struct Train {
     /// validation windows of one validation; 0 for all (default: 64)
     #[argh(option)]
     eval_windows: Option<usize>,
+    /// begin every window at a document, not anywhere: for short documents that do not belong together
+    #[argh(switch)]
+    align_documents: bool,
     /// steps between layer metrics (default: 10)
     #[argh(option)]
     log_every: Option<u64>,

@@ -195,12 +195,9 @@ impl Trainer {
         if !found.state.options.same_run(&self.options) || found.state.total_steps != self.total_steps {
             return Err(wrong("other training options"));
         }
-        checkpoint::restore(
-            &found.path,
-            &self.network.specs().to_vec(),
-            self.network.parameters_mut(),
-            &mut self.optimizer,
-        )?;
+        // A copy, because the parameters are borrowed to be changed.
+        let specs = self.network.specs().to_vec();
+        checkpoint::restore(&found.path, &specs, self.network.parameters_mut(), &mut self.optimizer)?;
         self.step = found.state.step;
         self.last_checkpoint = Some(found.path.clone());
         Ok(())

@@ -183,6 +183,7 @@ impl Train {
             keep: self.keep.unwrap_or(default.keep),
             eval_every: self.eval_every.unwrap_or(preset.eval_every),
             eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
+            align_documents: self.align_documents,
             log_every: self.log_every.unwrap_or(default.log_every),
             seed: self.seed.unwrap_or(default.seed),
             ..default
