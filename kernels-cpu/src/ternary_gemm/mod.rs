@@ -1,6 +1,6 @@
 //! `out[t, r] = Σ_k x[t,k] · w[r,k]` for packed ternary weights and byte activations of many tokens, exact `i32`.
 //!
-//! Weights are in the [`t2`](crate::t2) layout. A panel of up to 64 rows is opened once into `scratch` and then meets all
+//! Weights are in the [`t2`] layout. A panel of up to 64 rows is opened once into `scratch` and then meets all
 //! tokens (up to [`PASS`] at a time). In the panel a lane is a row, so sums need no fold at the end:
 //!
 //! ```text

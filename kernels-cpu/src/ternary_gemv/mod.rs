@@ -1,6 +1,6 @@
 //! `out[r] = Σ_k w[r,k] · x[k]` for packed ternary weights and byte activations: one token, exact `i32`.
 //!
-//! Weights are in the [`t2`](crate::t2) layout, codes `c = w + 1`. Multiplying codes instead of weights keeps one operand
+//! Weights are in the [`t2`] layout, codes `c = w + 1`. Multiplying codes instead of weights keeps one operand
 //! unsigned, which is what the byte dot products of x86 take, and one sum of the activations puts it right:
 //!
 //! ```text
@@ -16,7 +16,7 @@
 //! Cost: 0.25 bytes and 1 multiply-add per weight: 8 operations per byte, of which AVX-512 VNNI does 512 bits' worth in
 //! 2 instructions per 64 weights. From memory it runs at the memory's speed.
 //!
-//! Sums are exact for up to [`t2::MAX_COLS`](crate::t2::MAX_COLS) columns.
+//! Sums are exact for up to [`t2::MAX_COLS`] columns.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -219,8 +219,8 @@ fn quickstart() -> Preset {
     let shape = Shape {
         hidden: 128,
         layers: 2,
-        heads: 4,
-        kv_heads: 4,
+        heads: 8,
+        kv_heads: 8,
         ffn: 384,
         vocab: 1536,
         seq: 160,
@@ -237,7 +237,7 @@ fn quickstart() -> Preset {
     preset.training = TrainingDefaults {
         batch_size: 16,
         seq_len: 112,
-        lr: 3e-2,
+        lr: 3.5e-2,
         ..preset.training
     }
     .muon()

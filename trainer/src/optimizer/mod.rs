@@ -1,6 +1,6 @@
 //! Optimisers over a network's parameters, by group.
 //!
-//! Norms, embedding and head are never decayed. With [`OptimizerKind::Muon`] the blocks' matrices are updated by [`muon`], all else by AdamW.
+//! Norms, embedding and head are never decayed. With [`OptimizerKind::Muon`] the blocks' matrices are updated by Muon, all else by AdamW.
 
 mod muon;
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub fn options(steps: u64, seed: u64) -> TrainOptions {
         align_documents: true,
         accumulation_steps: 1,
         max_steps: steps,
-        lr: 3e-2,
+        lr: 3.5e-2,
         lr_min: 1e-4,
         lr_warmup_steps: 20.min(steps / 4),
         lr_decay: LrDecay::Linear,
