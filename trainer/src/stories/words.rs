@@ -53,10 +53,7 @@ pub(super) const LISTS: &[List<'static>] = &[
             },
         ],
     },
-    list!(
-        "pal",
-        "Pip Dot Bram Nutmeg Pepper Clover Waffle Ginger Toffee Pickle Bubble Fern Rusty Smudge Maple Ziggy"
-    ),
+    list!("pal", "Pip Nutmeg Clover Waffle Ginger Toffee Bubble Rusty"),
     list!(
         "kind",
         "rabbit mouse kitten puppy duck frog squirrel turtle pony lamb bear otter mole robin panda owl"
