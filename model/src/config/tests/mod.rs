@@ -5,9 +5,22 @@ mod shapes;
 
 use super::*;
 
-/// A small valid configuration to vary.
+/// A small valid configuration to vary; its sizes do not follow the preset's when that is tuned.
 fn small() -> ModelConfig {
-    presets_config("quickstart")
+    let mut config = ModelConfig {
+        vocab_size: 512,
+        hidden_size: 128,
+        intermediate_size: 384,
+        num_hidden_layers: 4,
+        num_attention_heads: 4,
+        num_key_value_heads: 4,
+        head_dim: 32,
+        max_position_embeddings: 128,
+        qk_norm: false,
+        ..presets_config("quickstart")
+    };
+    config.set_all_modes(LinearMode::Ternary);
+    config
 }
 
 fn presets_config(name: &str) -> ModelConfig {
