@@ -37,7 +37,7 @@ const TRAINING_STORIES: usize = 20_000;
 /// Stories of the validation text that is watched while training.
 const VALIDATION_STORIES: usize = 200;
 /// Share of the time budget that training gets; the rest is for the text, the tokenizer and the judging.
-const TRAINING_SHARE: f64 = 0.92;
+const TRAINING_SHARE: f64 = 0.75;
 
 /// A quickstart before its training.
 #[derive(Debug)]
