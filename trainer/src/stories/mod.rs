@@ -3,11 +3,10 @@
 //! A story has a hero, a friend who is an animal, a place, something to eat and a thing that is found, lost to a
 //! thief, a roof, a pond, a sack or some mud, and won back by the friend:
 //!
-//! > Anna was a brave girl who lived near the mountain with Plum, a nervous cow. One sunny Monday, they packed some
-//! > scones. Plum looked behind a slimy stump and gave Anna a little pink shell. "What a superb shell!" she shouted.
-//! > "Where is my shell?" asked Anna. Then Plum carefully pulled the pink shell out of a crooked cupboard. Anna gave
-//! > the silly cow a cuddle, and they ate the scones. Even the moths near the mountain talk about Anna, Plum and the
-//! > pink shell.
+//! > Every windy morning, Leo took some pie to the lake for Ginger, a nervous otter. Something pink lay behind a dirty fence.
+//! > It was a fine scarf! "Finders keepers!" he shouted and giggled. "Mine!" said a wicked monkey and took the scarf. "Stop,
+//! > monkey!" said Ginger, and proudly took it back. "Thank you, Ginger!" said Leo, and gave the young otter a pat and the pie.
+//! > Now the pink scarf stands by his pillow and smells of the lake.
 //!
 //! What makes it a measuring instrument as well:
 //!
