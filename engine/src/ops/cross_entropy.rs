@@ -15,8 +15,6 @@ pub struct Losses {
     pub nll: f64,
     /// Mean label-smoothed loss: what is minimised.
     pub smoothed: f64,
-    /// Negative log-likelihood of each token `[tokens]`.
-    pub per_token: Tensor,
     /// Log-sum-exp of each row `[tokens]`, which the backward needs.
     pub lse: Tensor,
 }
@@ -59,7 +57,6 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f32) -> Resul
     Ok(Losses {
         nll: mean(&per_token)?,
         smoothed: mean(&smoothed)?,
-        per_token,
         lse,
     })
 }
