@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use onebit_model::network::Initialization;
+
 use crate::data::Alignment;
 use crate::schedule::{LrDecay, LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};
@@ -69,6 +71,8 @@ pub struct TrainOptions {
     pub align_documents: bool,
     /// Steps between metric lines.
     pub log_every: u64,
+    /// Where training begins.
+    pub init: Initialization,
     /// Seed of initial weights, data order and dropout.
     pub seed: u64,
 }
@@ -101,6 +105,7 @@ impl Default for TrainOptions {
             eval_windows: 64,
             align_documents: false,
             log_every: 10,
+            init: Initialization::Normal,
             seed: 42,
         }
     }

@@ -50,6 +50,9 @@ pub struct Train {
     /// go on from the newest whole checkpoint in --output-dir
     #[argh(switch)]
     resume: bool,
+    /// first weights: normal, or mimetic for attention that begins as matching and copying (default: the preset's)
+    #[argh(option)]
+    init: Option<String>,
     /// begin with the weights of this model directory, which must hold floats
     #[argh(option)]
     init_from: Option<PathBuf>,

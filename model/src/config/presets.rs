@@ -33,6 +33,8 @@ pub struct TrainingDefaults {
     pub quant_warmup_steps: u64,
     /// Steps over which quantisation goes from soft to hard.
     pub quant_anneal_steps: u64,
+    /// Where training begins: `normal`, or `mimetic` for attention that begins as matching and copying.
+    pub init: &'static str,
     /// `adamw` for everything, or `muon` for the blocks' matrices and AdamW for the rest.
     pub optimizer: &'static str,
     /// Shape of the learning rate's decay: `cosine`, `linear`, `wsd`, `two-stage` or `none`.
@@ -63,6 +65,7 @@ impl TrainingDefaults {
             label_smoothing: 0.0,
             quant_warmup_steps: 1_000,
             quant_anneal_steps: 2_000,
+            init: "normal",
             optimizer: "adamw",
             lr_decay: "cosine",
             dropout: 0.0,
@@ -219,13 +222,17 @@ fn quickstart() -> Preset {
     let shape = Shape {
         hidden: 128,
         layers: 2,
-        heads: 8,
-        kv_heads: 8,
-        ffn: 384,
-        vocab: 1536,
+        heads: 16,
+        kv_heads: 16,
+        ffn: 256,
+        vocab: 1024,
         seq: 160,
     };
+    // A story keeps nine things the same and a head learns to copy one or two of them: many heads, wider in all than the stream. What
+    // they look for is what a word is, not where it stands: slow rotations.
     let config = ModelConfig {
+        head_dim: 16,
+        rope_theta: 1e6,
         qk_norm: true,
         ..bitnet(shape)
     };
@@ -237,11 +244,12 @@ fn quickstart() -> Preset {
     preset.training = TrainingDefaults {
         batch_size: 16,
         seq_len: 112,
-        lr: 3.5e-2,
+        lr: 3e-2,
+        init: "mimetic",
         ..preset.training
     }
     .muon()
-    .steps(2_000);
+    .steps(1_260);
     preset
 }
 

@@ -19,6 +19,7 @@ use crate::files::NamedTensor;
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
 pub use error::NetworkError;
 pub use forward::{Dropout, ForwardMode};
+pub use init::Initialization;
 
 /// Result of a network operation.
 pub type Result<T> = std::result::Result<T, NetworkError>;
@@ -59,9 +60,17 @@ impl Network {
     /// # Errors
     /// A configuration that does not validate.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
+        Self::initialized(config, device, seed, Initialization::Normal)
+    }
+
+    /// [`Network::new`] with a choice of where it begins.
+    ///
+    /// # Errors
+    /// A configuration that does not validate.
+    pub fn initialized(config: ModelConfig, device: Device, seed: u64, initialization: Initialization) -> Result<Self> {
         config.validate()?;
         let specs = config.tensors();
-        let parameters = init::parameters(&config, &specs, device, seed)?;
+        let parameters = init::parameters(&config, &specs, device, seed, initialization)?;
         Self::assemble(config, device, specs, parameters)
     }
 

@@ -192,6 +192,55 @@ fn the_initial_loss_is_that_of_a_uniform_guess() {
 }
 
 #[test]
+fn mimetic_attention_begins_as_matching_and_copying() {
+    let mut config = config();
+    config.hidden_size = 96;
+    config.head_dim = 48;
+    let network = Network::initialized(config.clone(), Device::cpu().unwrap(), 7, Initialization::Mimetic).unwrap();
+    let weight = |name: &str| {
+        let at = network.specs().iter().position(|s| s.name == name).unwrap();
+        network.parameters()[at].f32().unwrap()
+    };
+    let (hidden, dim) = (96, 48);
+    for layer in 0..config.num_hidden_layers {
+        let part = |role: &str| weight(&format!("model.layers.{layer}.self_attn.{role}_proj.weight"));
+        let (q, k, v, o) = (part("q"), part("k"), part("v"), part("o"));
+        for head in 0..4 {
+            let rows = |w: &[f32], head: usize| w[head * dim * hidden..][..dim * hidden].to_vec();
+            // Two query heads share a key and value head.
+            assert_eq!(rows(q, head), rows(k, head / 2), "head {head}");
+            let v = rows(v, head / 2);
+            for (row, column) in (0..hidden).flat_map(|r| (0..dim).map(move |c| (r, c))) {
+                assert_eq!(o[row * 4 * dim + head * dim + column], v[column * hidden + row]);
+            }
+            // W_o·W_v of a head: its diagonal sums to head_dim, what lies beside it is noise around 0.
+            let product = |i: usize, j: usize| (0..dim).map(|d| v[d * hidden + i] * v[d * hidden + j]).sum::<f32>();
+            let trace: f32 = (0..hidden).map(|i| product(i, i)).sum();
+            let beside: f32 = (0..hidden - 1).map(|i| product(i, i + 1)).sum();
+            assert!(
+                (trace / dim as f32 - 1.0).abs() < 0.1 && beside.abs() < 0.2 * trace,
+                "{trace} {beside}"
+            );
+        }
+    }
+    let plain = self::network(config.clone());
+    let up = network
+        .specs()
+        .iter()
+        .position(|s| s.name.ends_with("up_proj.weight"))
+        .unwrap();
+    assert_eq!(
+        plain.parameters()[up].f32().unwrap(),
+        network.parameters()[up].f32().unwrap()
+    );
+    for (name, config) in every_option() {
+        let network = Network::initialized(config, Device::cpu().unwrap(), 7, Initialization::Mimetic).unwrap();
+        let (loss, _) = gradients(&network, 1.0);
+        assert!((loss - 50f64.ln()).abs() < 0.5, "{name}: {loss}");
+    }
+}
+
+#[test]
 fn one_batch_overfits_in_every_phase() {
     for anneal in [0.0, 0.5, 1.0] {
         let mut config = config();

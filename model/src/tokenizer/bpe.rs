@@ -48,6 +48,20 @@ pub fn train_bpe<S: AsRef<str>>(texts: impl IntoIterator<Item = S>, vocab_size: 
     trainer.finish()
 }
 
+/// Trains a byte-level tokenizer of whole words, for text of few words: the end-of-text token, the 256 bytes, and the most frequent words
+/// of the text, each with its leading space, up to `vocab_size` tokens in all. Other words fall into bytes, so any text survives. Against
+/// BPE it saves the tokens that only ever stand inside others.
+///
+/// # Errors
+/// As [`train_bpe`].
+pub fn train_whole_words<S: AsRef<str>>(texts: impl IntoIterator<Item = S>, vocab_size: usize) -> Result<Tokenizer> {
+    let mut trainer = BpeTrainer::new(vocab_size)?;
+    for text in texts {
+        trainer.feed(text.as_ref());
+    }
+    trainer.finish_whole_words()
+}
+
 impl BpeTrainer {
     /// A trainer for `vocab_size` tokens.
     ///
@@ -99,15 +113,7 @@ impl BpeTrainer {
         if self.counts.is_empty() {
             return Err(TokenizerError::NoText);
         }
-        let mut chars = alphabet();
-        let mut vocab = vec![END_OF_TEXT.to_owned()];
-        let mut id_of_byte = [0u32; 256];
-        let mut order: Vec<usize> = (0..256).collect();
-        order.sort_unstable_by_key(|&byte| chars[byte]);
-        for byte in order {
-            id_of_byte[byte] = vocab.len() as u32;
-            vocab.push(std::mem::take(&mut chars[byte]).to_string());
-        }
+        let (mut vocab, id_of_byte) = byte_vocabulary();
         let words = self
             .counts
             .into_iter()
@@ -117,8 +123,43 @@ impl BpeTrainer {
             })
             .collect();
         let merges = Merger::new(words).run(&mut vocab, self.vocab_size);
-        Tokenizer::from_bytes(tokenizer_json(&vocab, &merges).to_string())
+        Tokenizer::from_bytes(tokenizer_json(&vocab, &merges, false).to_string())
     }
+
+    /// Makes a tokenizer of whole words instead: see [`train_whole_words`].
+    fn finish_whole_words(self) -> Result<Tokenizer> {
+        if self.counts.is_empty() {
+            return Err(TokenizerError::NoText);
+        }
+        let (mut vocab, _) = byte_vocabulary();
+        let chars = alphabet();
+        // A word cut at LONGEST_WORD is no word, and one of a single byte is there.
+        let mut words: Vec<(&[u8], u64)> = (self.counts.iter().map(|(word, &count)| (&**word, count)))
+            .filter(|(word, _)| (2..LONGEST_WORD).contains(&word.len()))
+            .collect();
+        words.sort_unstable_by_key(|&(word, count)| (Reverse(count), word));
+        words.truncate(self.vocab_size - vocab.len());
+        vocab.extend(
+            words
+                .iter()
+                .map(|(word, _)| word.iter().map(|&byte| chars[byte as usize]).collect()),
+        );
+        Tokenizer::from_bytes(tokenizer_json(&vocab, &[], true).to_string())
+    }
+}
+
+/// The end-of-text token and the bytes in the order of their characters; and the id of each byte.
+fn byte_vocabulary() -> (Vec<String>, [u32; 256]) {
+    let chars = alphabet();
+    let mut vocab = vec![END_OF_TEXT.to_owned()];
+    let mut id_of_byte = [0u32; 256];
+    let mut order: Vec<usize> = (0..256).collect();
+    order.sort_unstable_by_key(|&byte| chars[byte]);
+    for byte in order {
+        id_of_byte[byte] = vocab.len() as u32;
+        vocab.push(chars[byte].to_string());
+    }
+    (vocab, id_of_byte)
 }
 
 /// `text` in pieces at line borders, where no word of [`WORDS`] crosses.
@@ -257,8 +298,9 @@ impl Merger {
     }
 }
 
-/// The Hugging Face `tokenizer.json` of a vocabulary and its merges.
-fn tokenizer_json(vocab: &[String], merges: &[(String, String)]) -> Value {
+/// The Hugging Face `tokenizer.json` of a vocabulary and its merges; with `ignore_merges`, a word that is in the vocabulary is one token
+/// even if no merges lead to it (as in Llama 3).
+fn tokenizer_json(vocab: &[String], merges: &[(String, String)], ignore_merges: bool) -> Value {
     let ids: Map<String, Value> = vocab.iter().cloned().zip((0u32..).map(Value::from)).collect();
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
     let split = json!({"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": false});
@@ -276,7 +318,7 @@ fn tokenizer_json(vocab: &[String], merges: &[(String, String)]) -> Value {
         "decoder": byte_level(true),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
             "vocab": ids, "merges": merges,
         },
     })

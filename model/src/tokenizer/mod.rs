@@ -3,7 +3,8 @@
 //! [`Tokenizer`] reads any Hugging Face `tokenizer.json` (through the `tokenizers` crate) and adds what training and
 //! generation need: a fingerprint that ties a corpus and a model to their tokenizer, exact decoding to bytes, streaming
 //! decoding ([`TextStream`]), borders at which a long text can be split without changing its ids ([`Tokenizer::border`]),
-//! and training of new vocabularies: lossless byte-level BPE ([`train_bpe`]) and closed-vocabulary words ([`train_word`]).
+//! and training of new vocabularies: lossless byte-level BPE ([`train_bpe`]), lossless whole words over bytes
+//! ([`train_whole_words`]), and closed-vocabulary words ([`train_word`]).
 
 mod bpe;
 mod byte_level;
@@ -21,7 +22,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::Value;
 
-pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe};
+pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
 pub use error::TokenizerError;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};

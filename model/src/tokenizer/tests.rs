@@ -120,6 +120,31 @@ fn bpe_is_lossless_for_any_text() {
 }
 
 #[test]
+fn whole_words_are_single_tokens_and_other_words_bytes() {
+    let text = "The fox saw the hen. The hen saw nothing!";
+    let tokenizer = train_whole_words([text], 1000).unwrap();
+    let tokens = |text: &str| -> Vec<String> {
+        let ids = tokenizer.encode(text).unwrap();
+        ids.iter().map(|&id| tokenizer.token_of(id).unwrap()).collect()
+    };
+    assert_eq!(tokens("The hen saw"), ["The", "Ġhen", "Ġsaw"]);
+    assert_eq!(tokens(" hens"), ["Ġ", "h", "e", "n", "s"]);
+    // Seven words of more than a byte: The, " fox", " saw", " the", " hen", " The", " nothing"; "." and "!" are bytes.
+    assert_eq!(tokenizer.vocab_size(), 257 + 7);
+    for text in [text, "Grüße, 世界! \u{1f980}\n\n  end", "\0\u{7f}"] {
+        assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()).unwrap(), text);
+    }
+    // The most frequent come first, and the limit holds.
+    let small = train_whole_words([text], 258).unwrap();
+    assert_eq!(small.vocab_size(), 258);
+    assert!(matches!(train_whole_words([""], 300), Err(TokenizerError::NoText)));
+    assert!(matches!(
+        train_whole_words(["a"], 200),
+        Err(TokenizerError::VocabTooSmall { .. })
+    ));
+}
+
+#[test]
 fn bpe_learns_words_and_tags() {
     let tokenizer = train_bpe([sample()], 400).unwrap();
     for word in [" the", " lobster", " <unk>", " @-@", " 2009"] {

@@ -19,8 +19,8 @@ use std::time::Instant;
 use onebit_engine::Device;
 use onebit_model::config::presets::{self, Preset};
 use onebit_model::files::GenerationConfig;
-use onebit_model::network::Network;
-use onebit_model::tokenizer::{Tokenizer, train_bpe};
+use onebit_model::network::{Initialization, Network};
+use onebit_model::tokenizer::{Tokenizer, train_whole_words};
 
 pub use judge::{Verdict, judge, tell_story};
 
@@ -32,12 +32,14 @@ use crate::schedule::LrDecay;
 use crate::stories::{Grammar, Split, stream};
 use crate::{Result, TrainError};
 
-/// Stories of the training text; a run of three minutes reads them about one and a half times.
+/// Stories of the training text; a run of three minutes reads them once.
 const TRAINING_STORIES: usize = 20_000;
 /// Stories of the validation text that is watched while training.
 const VALIDATION_STORIES: usize = 200;
-/// Share of the time budget that training gets; the rest is for the text, the tokenizer and the judging.
+/// Share of the time left that training gets; the rest is for the judging and for a machine that slows down.
 const TRAINING_SHARE: f64 = 0.75;
+/// More steps than this in a minute of the budget are not made: in three minutes every copy has long been learned.
+const STEPS_PER_MINUTE: f64 = 420.0;
 
 /// A quickstart before its training.
 #[derive(Debug)]
@@ -65,7 +67,8 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
     let preset = preset()?;
     // A tenth of the text holds every word of the grammar many times.
     let sample = &text[..text[..text.len() / 10].rfind('\n').unwrap_or(text.len())];
-    let tokenizer = train_bpe([sample], preset.config.vocab_size).map_err(|e| TrainError::Runtime(e.to_string()))?;
+    let tokenizer =
+        train_whole_words([sample], preset.config.vocab_size).map_err(|e| TrainError::Runtime(e.to_string()))?;
     let train = write_tokens(&data.join("train.tokens"), &tokenizer, &text)?;
     // Held-out stories: these are watched, others are judged.
     let watched = grammar.corpus(VALIDATION_STORIES, &mut stream(seed ^ 1, Split::HeldOut));
@@ -75,14 +78,15 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
     config.vocab_size = tokenizer.vocab_size();
     config.bos_token_id = None;
     config.eos_token_ids = tokenizer.eos().into_iter().collect();
-    let network = Network::new(config, device, seed)?;
+    let options = options(1, seed);
+    let network = Network::initialized(config, device, seed, options.init)?;
     let inputs = RunInputs {
         network,
         train,
         validation: Some(validation),
         tokenizer: tokenizer.json().to_vec(),
         generation: generation(&tokenizer),
-        options: options(1, seed),
+        options,
         output_dir: directory.to_path_buf(),
     };
     Ok(Prepared {
@@ -106,7 +110,7 @@ pub fn options(steps: u64, seed: u64) -> TrainOptions {
         align_documents: true,
         accumulation_steps: 1,
         max_steps: steps,
-        lr: 3.5e-2,
+        lr: 3e-2,
         lr_min: 1e-4,
         lr_warmup_steps: 20.min(steps / 4),
         lr_decay: LrDecay::Linear,
@@ -119,6 +123,7 @@ pub fn options(steps: u64, seed: u64) -> TrainOptions {
         eval_every: (steps / 8).max(1),
         eval_windows: 64,
         log_every: 20,
+        init: Initialization::Mimetic,
         seed,
         ..Default::default()
     }
@@ -152,7 +157,7 @@ fn write_tokens(path: &Path, tokenizer: &Tokenizer, text: &str) -> Result<TokenF
     Ok(writer.finish(text.len() as u64, count_words(text))?)
 }
 
-/// How many steps of training fit, so that the whole quickstart ends within `minutes`: measured on a copy of the model, in a scratch
+/// How many steps of training fit, at most 420 a minute, so that the whole quickstart ends within `minutes`: measured on a copy of the model, in a scratch
 /// directory, in full precision and hard, the dearest and the cheapest phase.
 ///
 /// # Errors
@@ -193,7 +198,8 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
         seconds_per_step += times[times.len() / 2] / 2.0;
     }
     let left = minutes * 60.0 - prepared.began.elapsed().as_secs_f64();
-    Ok(((left * TRAINING_SHARE / seconds_per_step) as u64).max(20))
+    let steps = (left * TRAINING_SHARE / seconds_per_step).min(minutes * STEPS_PER_MINUTE);
+    Ok((steps as u64).max(20))
 }
 
 /// Where the packed model of a quickstart in `directory` lies.

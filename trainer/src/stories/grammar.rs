@@ -103,16 +103,16 @@ pub(super) const RULES: &[Rule<'static>] = &[
     (
         "lose",
         &[
-            "But soon the {colour} {object} was gone.",
-            "Later, {hero} could not find the {object}.",
-            "\"Where is my {object}?\" asked {hero}.",
+            "But soon a [naughty] {thief} and the {colour} {object} were gone.",
+            "Later, {hero} saw a [naughty] {thief} hide the {object}.",
+            "\"Has the [naughty] {thief} my {object}?\" asked {hero}.",
         ],
     ),
     (
         "search",
         &[
-            "{pal} [bravely] looked about and found it in a [gloomy] [sack].",
-            "Then {pal} [bravely] pulled the {colour} {object} out of a [gloomy] [sack].",
+            "{pal} [bravely] followed the {thief} and found it in a [gloomy] [sack].",
+            "The {thief} had put it into a [gloomy] [sack], and {pal} [bravely] pulled it out.",
         ],
     ),
     (
@@ -133,18 +133,18 @@ pub(super) const RULES: &[Rule<'static>] = &[
         "thanks",
         &[
             "\"Thank you, {pal}!\" said {hero}, and gave the [trait] {kind} a [hug] and the {food}.",
-            "{hero} gave the [trait] {kind} a [hug], and they ate the {food}.",
-            "They ate the {food}. \"What a [trait] {kind} you are!\" said {hero}.",
-            "They ate the {food}, and {hero} gave the [trait] {kind} a [hug].",
+            "{hero} gave {pal} the {kind} a [hug], and they ate the {food}.",
+            "They ate the {food}. \"What a [trait] {kind} you are, {pal}!\" said {hero}.",
+            "They ate the {food}, and {hero} gave {pal} the {kind} a [hug].",
         ],
     ),
     (
         "end",
         &[
-            "That night, {hero} dreamed of the {place}, the {colour} {object} and a [praise] [dragon].",
-            "When the [stars] came out over the {place}, {hero} took the {colour} {object} home.",
-            "They [bravely] [went] home from the {place} with the {colour} {object}.",
-            "Now the {colour} {object} stands by {hero.her} [bed] and smells of the {place}.",
+            "That night, {hero} dreamed of the {place}, the {food}, the {colour} {object} and a [praise] [dragon].",
+            "When the [stars] came out over the {place}, {hero} and {pal} took the {colour} {object} home.",
+            "{hero} and {pal} [bravely] [went] home from the {place} with the {colour} {object}.",
+            "Now the {colour} {object} stands by {hero.her} [bed] and smells of the {place} and the {food}.",
             "Even the [stars] near the {place} talk about {hero}, {pal} and the {colour} {object}.",
         ],
     ),

@@ -185,6 +185,7 @@ impl Train {
             eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
             align_documents: self.align_documents,
             log_every: self.log_every.unwrap_or(default.log_every),
+            init: args::parse(self.init.as_deref().unwrap_or(preset.init), "--init")?,
             seed: self.seed.unwrap_or(default.seed),
             ..default
         };
@@ -253,7 +254,7 @@ impl Train {
                 let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
                 Network::from_master(config, place.device, tensors)?
             }
-            None => Network::new(config, place.device, options.seed)?,
+            None => Network::initialized(config, place.device, options.seed, options.init)?,
         };
         Ok(RunInputs {
             network,
