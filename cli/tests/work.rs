@@ -318,6 +318,70 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_full_disk_costs_no_checkpoint() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
+    let more = ["--max-steps", "4", "--save-every", "2", "--keep", "3"];
+    onebit(&f.train(&whole, &more)).ok();
+    onebit(&f.train(&parted, &more)).ok();
+    fs::remove_dir_all(parted.join("checkpoints/step-4")).unwrap();
+    // A limit on the size of a file stands in for the disk: the write that passes it fails, as on a full one.
+    let within = |kib: u32, args: &[String]| {
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", 2 * kib);
+        let program = env!("CARGO_BIN_EXE_onebit");
+        let run = std::process::Command::new("sh")
+            .args(["-c", &script, program])
+            .args(args)
+            .output();
+        run.unwrap()
+    };
+    let resume: Vec<String> = f.train(&parted, &[&more[..], &["--resume"]].concat());
+    let failed = within(50, &resume);
+    let message = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{message}");
+    let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{message}");
+    assert!(errors[0].contains("step-4"), "{message}");
+    assert!(parted.join("checkpoints/step-2").is_dir() && !parted.join("checkpoints/step-4").exists());
+    let resumed = onebit(&resume);
+    assert!(resumed.stderr.contains("step 2"), "{}", resumed.stderr);
+    resumed.ok();
+    for file in ["model.safetensors", "metrics.jsonl"] {
+        assert_eq!(
+            fs::read(whole.join(file)).unwrap(),
+            fs::read(parted.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+    // A token file that cannot be finished leaves the earlier one as it was.
+    let tokens = dir.path().join("text.tokens").to_str().unwrap().to_string();
+    let (text, tokenizer) = (f.path("text.txt"), f.path("tokenizer.json"));
+    let args = [
+        "tokenize",
+        "--input",
+        &text,
+        "--tokenizer",
+        &tokenizer,
+        "--output",
+        &tokens,
+        "--force",
+    ];
+    let args: Vec<String> = args.iter().map(|s| s.to_string()).collect();
+    onebit(&args).ok();
+    let before = fs::read(&tokens).unwrap();
+    let failed = within(1, &args);
+    assert_eq!(
+        failed.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&failed.stderr)
+    );
+    assert_eq!(fs::read(&tokens).unwrap(), before);
+}
+
 #[test]
 fn a_model_can_be_trained_on_from_another() {
     let f = fixture();
