@@ -303,7 +303,7 @@ fn wikitext2_cpu() -> Preset {
         ..preset.training
     }
     .muon()
-    .steps(2_400);
+    .steps(1_800);
     preset
 }
 

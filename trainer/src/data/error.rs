@@ -4,12 +4,21 @@ use std::path::PathBuf;
 
 use onebit_model::tokenizer::TokenizerError;
 
+/// What to do about a refused file operation.
+fn advice(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match source.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => "free some space there, or write elsewhere",
+        _ => "check that the path exists and may be used",
+    }
+}
+
 /// An error of reading text, or of writing and reading token files.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the fields are what each message names")]
 pub enum DataError {
     /// The system refused a file operation.
-    #[error("cannot {action} {path}: {source}; check that the path exists and may be used")]
+    #[error("cannot {action} {path}: {source}; {}", advice(source))]
     Io {
         path: PathBuf,
         action: &'static str,
