@@ -18,6 +18,7 @@ use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32};
 use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
 use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
+use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
 use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
 use onebit_kernels_cpu::{Isa, t2};
@@ -124,24 +125,25 @@ impl Bench {
 
     /// Every format at `cols` columns and about `footprint` bytes.
     fn gemvs(&mut self, cols: usize, footprint: usize) {
-        let (xq, x) = (bytes(t2::padded_cols(cols), 1), values(cols, 2));
+        let (xq, x) = (bytes(padded_cols(cols), 1), values(cols, 2));
         let place = if footprint == FOOTPRINTS[0] { "cached" } else { "memory" };
         let rows_of = |row_bytes: usize| (footprint / row_bytes).next_multiple_of(MADE);
 
-        let mut made = vec![0; t2::bytes(MADE, cols)];
-        t2::pack(&trits(MADE * cols, 3), MADE, cols, &mut made);
-        let (group, rows) = (t2::group_bytes(cols), rows_of(t2::group_bytes(cols) / 4));
-        let w = made.repeat(rows / MADE);
-        self.gemv(
-            &format!("ternary {place} {rows}x{cols}"),
-            rows,
-            group / 4,
-            |isa, first, out: &mut [i32]| {
-                let w = &w[first / 4 * group..][..out.len() / 4 * group];
-                ternary_gemv(isa, w, cols, &xq, out);
-            },
-        );
-        drop(w);
+        for layout in Layout::ALL {
+            let mut made = vec![0; layout.bytes(MADE, cols)];
+            layout.pack(&trits(MADE * cols, 3), MADE, cols, &mut made);
+            let (group, rows) = (layout.group_bytes(cols), rows_of(layout.group_bytes(cols) / 4));
+            let w = made.repeat(rows / MADE);
+            self.gemv(
+                &format!("{} {place} {rows}x{cols}", layout.name()),
+                rows,
+                group / 4,
+                |isa, first, out: &mut [i32]| {
+                    let w = &w[first / 4 * group..][..out.len() / 4 * group];
+                    ternary_gemv(isa, layout, w, cols, &xq, out);
+                },
+            );
+        }
 
         let rows = rows_of(cols);
         let w = bytes(MADE * cols, 4).repeat(rows / MADE);
@@ -186,7 +188,17 @@ impl Bench {
         let mut packed = vec![0; t2::bytes(rows, cols)];
         t2::pack(&w, rows, cols, &mut packed);
         let (mut out, mut scratch) = (vec![0; tokens * rows], vec![0; scratch_len(cols)]);
-        ternary_gemm(isa, &packed, rows, cols, &xq, tokens, &mut out, &mut scratch);
+        ternary_gemm(
+            isa,
+            Layout::T2,
+            &packed,
+            rows,
+            cols,
+            &xq,
+            tokens,
+            &mut out,
+            &mut scratch,
+        );
         let mut sums = vec![0i64; cols];
         for row in w.chunks_exact(cols) {
             sums.iter_mut().zip(row).for_each(|(s, w)| *s += i64::from(*w));
@@ -199,7 +211,19 @@ impl Bench {
         let (ops, steps) = (2.0 * (tokens * rows * cols) as f64, 100_000);
         let done = Cell::new(0.0);
         let limit = || done.set(int8_dot_peak(isa, black_box(steps)));
-        let kernel = || ternary_gemm(isa, &packed, rows, cols, &xq, tokens, black_box(&mut out), &mut scratch);
+        let kernel = || {
+            ternary_gemm(
+                isa,
+                Layout::T2,
+                &packed,
+                rows,
+                cols,
+                &xq,
+                tokens,
+                black_box(&mut out),
+                &mut scratch,
+            )
+        };
         if let Some((limit, kernel)) = self.race(&name, Throughput::Elements(ops as u64), limit, kernel) {
             let (rate, peak) = (ops / kernel / 1e9, done.get() / limit / 1e9);
             self.table.push(format!(

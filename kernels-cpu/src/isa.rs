@@ -12,10 +12,12 @@ pub struct Scalar;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
 
-/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI (and AVX2 and FMA).
+/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI (and AVX2 and FMA); knows whether it has VBMI too.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx512(());
+pub struct Avx512 {
+    vbmi: bool,
+}
 
 /// Asks for a CPU feature: at run time with `std`, at compile time without.
 #[cfg(target_arch = "x86_64")]
@@ -41,7 +43,14 @@ impl Avx512 {
     /// The token, if this CPU has AVX-512 F, BW, DQ, VL and VNNI.
     pub fn detect() -> Option<Self> {
         Avx2::detect()?;
-        has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni").then_some(Self(()))
+        has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni").then(|| Self {
+            vbmi: has!("avx512vbmi"),
+        })
+    }
+
+    /// Whether the CPU has VBMI: lookups of 64 bytes at once.
+    pub fn has_vbmi(self) -> bool {
+        self.vbmi
     }
 }
 

@@ -34,6 +34,8 @@ pub mod rng;
 pub mod rope;
 pub mod simd;
 pub mod t2;
+pub mod t5;
+pub mod ternary;
 pub mod ternary_gemm;
 pub mod ternary_gemv;
 

@@ -1,10 +1,11 @@
 //! The promises of ARCHITECTURE.md §2.2 on random models over every option: prefill, decode, a resumed cache, every
-//! instruction set and every number of threads give the same bits.
+//! instruction set, both layouts of ternary weights and every number of threads give the same bits.
 
 mod common;
 
 use common::{bits, config, every_option, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::ternary::Layout;
 use onebit_model::config::{FeedForward, ModelConfig};
 use onebit_model::runtime::{Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions};
 
@@ -89,9 +90,16 @@ fn every_instruction_set_gives_the_same_bits() {
         for storage in [FloatStorage::F32, FloatStorage::F16, FloatStorage::Bf16] {
             let model = random_model(&config, 4, storage);
             let scalar = all_logits(&model, Serial, Isa::SCALAR, options(8, 2), &ids);
-            for isa in Isa::available() {
-                let same = all_logits(&model, Serial, isa, options(8, 2), &ids) == scalar;
-                assert!(same, "{name}, {storage:?}: {} differs from scalar", isa.name());
+            for layout in Layout::ALL {
+                let model = model.clone().with_layout(layout);
+                for (isa, chunk) in Isa::available().flat_map(|isa| [(isa, 8), (isa, LEN)]) {
+                    let same = all_logits(&model, Serial, isa, options(chunk, 2), &ids) == scalar;
+                    let (isa, layout) = (isa.name(), layout.name());
+                    assert!(
+                        same,
+                        "{name}, {storage:?}, {layout}, chunks of {chunk}: {isa} differs from scalar"
+                    );
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 use argh::FromArgs;
 use onebit_engine::Isa;
 use onebit_kernels_cpu::rng::Key;
-use onebit_kernels_cpu::{t2, ternary_gemv};
+use onebit_kernels_cpu::ternary::{Layout, padded_cols};
+use onebit_kernels_cpu::ternary_gemv;
 use serde::Serialize;
 
 use crate::limits;
@@ -147,24 +148,23 @@ fn self_test(isa: Isa) -> bool {
     SHAPES.iter().enumerate().all(|(i, &(rows, cols))| {
         let key = Key::new(7, u32::from_be_bytes(*b"self"), i as u64);
         let weights: Vec<i8> = (0..rows * cols).map(|j| key.below(j as u64, 3) as i8 - 1).collect();
-        let mut x = vec![0i8; t2::padded_cols(cols)];
+        let mut x = vec![0i8; padded_cols(cols)];
         x[..cols]
             .iter_mut()
             .enumerate()
             .for_each(|(j, x)| *x = key.below((rows * cols + j) as u64, 256) as u8 as i8);
-        let mut packed = vec![0; t2::bytes(rows, cols)];
-        t2::pack(&weights, rows, cols, &mut packed);
-        let product = |isa| {
-            let mut out = vec![0; rows];
-            ternary_gemv::ternary_gemv(isa, &packed, cols, &x, &mut out);
+        let product = |isa, layout: Layout| {
+            let (mut packed, mut out) = (vec![0; layout.bytes(rows, cols)], vec![0; rows]);
+            layout.pack(&weights, rows, cols, &mut packed);
+            ternary_gemv::ternary_gemv(isa, layout, &packed, cols, &x, &mut out);
             out
         };
         let defined: Vec<i32> = weights
             .chunks(cols)
             .map(|row| row.iter().zip(&x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum())
             .collect();
-        let out = product(isa);
-        out == product(Isa::SCALAR) && out == defined
+        let both = |isa| Layout::ALL.into_iter().all(|layout| product(isa, layout) == defined);
+        both(isa) && both(Isa::SCALAR)
     })
 }
 

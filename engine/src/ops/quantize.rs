@@ -1,5 +1,6 @@
 //! Quantisers of weights and activations (BitNet b1.58, Ma et al. 2024), and their soft forms for the anneal phase.
 
+use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{quantize as kernel, t2};
 use rayon::prelude::*;
 
@@ -266,6 +267,7 @@ pub fn ternary_product(
                 let sums = &mut sums[..out.len()];
                 gemm::ternary_gemm(
                     isa,
+                    Layout::T2,
                     packed,
                     rows,
                     cols,

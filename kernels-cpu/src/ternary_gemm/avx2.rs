@@ -2,7 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use crate::t2::{BLOCK, BLOCK_BYTES, GROUP_ROWS, group_bytes, padded_cols};
+use super::Job;
+use super::open::open;
+use crate::t2::GROUP_ROWS;
 
 /// Rows of a panel.
 const ROWS: usize = 16;
@@ -13,10 +15,11 @@ const WIDEN_EVERY: usize = 32;
 
 /// See [`super::ternary_gemm`].
 #[target_feature(enable = "avx2")]
-pub(super) fn gemm(w: &[u8], rows: usize, cols: usize, xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
-    let (stride, steps) = (padded_cols(cols), cols.div_ceil(4));
-    for (p, groups) in w.chunks(ROWS / GROUP_ROWS * group_bytes(cols)).enumerate() {
-        open(groups, group_bytes(cols), scratch);
+pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
+    let (stride, steps, rows) = (job.stride, job.cols.div_ceil(4), job.rows);
+    let groups = ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
+    for (p, groups) in w.chunks(groups).enumerate() {
+        open(job, groups, scratch, 1);
         let (panel, row0) = (&scratch[..steps], p * ROWS);
         for (x, out) in xq.chunks(TILE * stride).zip(out.chunks_mut(TILE * rows)) {
             match x.len() / stride {
@@ -24,30 +27,6 @@ pub(super) fn gemm(w: &[u8], rows: usize, cols: usize, xq: &[i8], out: &mut [i32
                 2 => tile::<2>(panel, x, stride, out, rows, row0),
                 3 => tile::<3>(panel, x, stride, out, rows, row0),
                 _ => tile::<TILE>(panel, x, stride, out, rows, row0),
-            }
-        }
-    }
-}
-
-/// Opens up to sixteen rows: step `s` is `panel[s]`, row `r` its bytes `4r..4r+4`.
-#[target_feature(enable = "avx2")]
-fn open(groups: &[u8], group: usize, panel: &mut [[u8; 64]]) {
-    for (b, steps) in panel
-        .chunks_exact_mut(BLOCK / 4)
-        .take(group / (GROUP_ROWS * BLOCK_BYTES))
-        .enumerate()
-    {
-        for (g, group) in groups.chunks_exact(group).enumerate() {
-            let blocks = &group[b * GROUP_ROWS * BLOCK_BYTES..][..GROUP_ROWS * BLOCK_BYTES];
-            for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
-                let row = g * GROUP_ROWS + r;
-                for (d, word) in block.as_chunks::<4>().0.iter().enumerate() {
-                    let word = u32::from_le_bytes(*word);
-                    for f in 0..4 {
-                        let codes = (word >> (2 * f)) & 0x0303_0303;
-                        steps[16 * f + d].as_chunks_mut::<4>().0[row] = codes.to_le_bytes();
-                    }
-                }
             }
         }
     }

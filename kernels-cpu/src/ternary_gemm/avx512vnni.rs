@@ -2,8 +2,10 @@
 
 use core::arch::x86_64::*;
 
-use super::{PANEL_ROWS, PASS};
-use crate::t2::{BLOCK, BLOCK_BYTES, GROUP_ROWS, group_bytes, padded_cols};
+use super::{Job, PANEL_ROWS, PASS};
+use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
+use crate::ternary::Layout;
+use crate::{t2, t5};
 
 /// Rows of a vector.
 const LANES: usize = 16;
@@ -18,40 +20,39 @@ fn load(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// See [`super::ternary_gemm`].
+/// See [`super::ternary_gemm`]; `vbmi` says whether the CPU has VBMI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn gemm(w: &[u8], rows: usize, cols: usize, xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
-    let (stride, steps) = (padded_cols(cols), cols.div_ceil(4));
-    for (xq, out) in xq.chunks(PASS * stride).zip(out.chunks_mut(PASS * rows)) {
+pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
+    let steps = job.cols.div_ceil(4);
+    for (xq, out) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)) {
         let mut sums = [0i32; PASS];
-        for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(stride)) {
+        for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(job.stride)) {
             *sum = sum_of(&x[..4 * steps]);
         }
-        for (p, panel) in w.chunks(PANEL_ROWS / GROUP_ROWS * group_bytes(cols)).enumerate() {
-            let job = Job {
-                stride,
+        let groups = PANEL_ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
+        for (p, groups) in w.chunks(groups).enumerate() {
+            let panel = Panel {
+                job,
+                vbmi,
                 steps,
-                rows,
                 row0: p * PANEL_ROWS,
             };
-            match (rows - job.row0).min(PANEL_ROWS).div_ceil(LANES) {
-                1 => meet::<1>(&job, panel, xq, &sums, out, scratch),
-                2 => meet::<2>(&job, panel, xq, &sums, out, scratch),
-                3 => meet::<3>(&job, panel, xq, &sums, out, scratch),
-                _ => meet::<4>(&job, panel, xq, &sums, out, scratch),
+            match (job.rows - panel.row0).min(PANEL_ROWS).div_ceil(LANES) {
+                1 => meet::<1>(&panel, groups, xq, &sums, out, scratch),
+                2 => meet::<2>(&panel, groups, xq, &sums, out, scratch),
+                3 => meet::<3>(&panel, groups, xq, &sums, out, scratch),
+                _ => meet::<4>(&panel, groups, xq, &sums, out, scratch),
             }
         }
     }
 }
 
 /// What a panel's tiles share.
-struct Job {
-    /// Bytes of a token.
-    stride: usize,
+struct Panel<'a> {
+    job: &'a Job,
+    vbmi: bool,
     /// Steps of four columns.
     steps: usize,
-    /// Columns of `out`.
-    rows: usize,
     /// First row of the panel.
     row0: usize,
 }
@@ -70,47 +71,55 @@ fn sum_of(x: &[i8]) -> i32 {
 
 /// Opens a panel of `V` vectors of rows and takes all tokens through it.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn meet<const V: usize>(job: &Job, w: &[u8], xq: &[i8], sums: &[i32], out: &mut [i32], scratch: &mut [[u8; 64]]) {
-    let group = job.stride / BLOCK * GROUP_ROWS * BLOCK_BYTES;
+fn meet<const V: usize>(panel: &Panel, w: &[u8], xq: &[i8], sums: &[i32], out: &mut [i32], scratch: &mut [[u8; 64]]) {
+    let job = panel.job;
+    let group = job.layout.group_bytes(job.cols);
     for (v, groups) in w.chunks(LANES / GROUP_ROWS * group).enumerate() {
-        open::<V>(groups, group, v, scratch);
+        match job.layout {
+            Layout::T2 => open::<V>(groups, group, v, scratch),
+            // SAFETY: the caller was told that the CPU has VBMI.
+            Layout::T5 if panel.vbmi => unsafe { open_t5::<V>(groups, group, v, scratch) },
+            Layout::T5 => super::open::open(job, groups, &mut scratch[v..], V),
+        }
     }
-    let panel = &scratch.as_chunks::<V>().0[..job.steps];
+    let opened = &scratch.as_chunks::<V>().0[..panel.steps];
     let mut t = 0;
     let tokens = xq.len() / job.stride;
     while t < tokens {
         let (x, sums, out) = (&xq[t * job.stride..], &sums[t..], &mut out[t * job.rows..]);
         t += match tokens - t {
-            0 | 1 => tile::<V, 1>(job, panel, x, sums, out),
-            2 => tile::<V, 2>(job, panel, x, sums, out),
-            3 => tile::<V, 3>(job, panel, x, sums, out),
-            4 => tile::<V, 4>(job, panel, x, sums, out),
-            5 => tile::<V, 5>(job, panel, x, sums, out),
-            _ => tile::<V, TILE>(job, panel, x, sums, out),
+            0 | 1 => tile::<V, 1>(panel, opened, x, sums, out),
+            2 => tile::<V, 2>(panel, opened, x, sums, out),
+            3 => tile::<V, 3>(panel, opened, x, sums, out),
+            4 => tile::<V, 4>(panel, opened, x, sums, out),
+            5 => tile::<V, 5>(panel, opened, x, sums, out),
+            _ => tile::<V, TILE>(panel, opened, x, sums, out),
         };
     }
 }
 
-/// Opens up to sixteen rows into vector `v` of every step: step `s` is `panel[s * V + v]`.
-///
-/// The 16 × 16 words of a block (word `d` of row `r` holds columns `4d..4d+4` of each field) are transposed, then each
-/// field is shifted down and masked: field `f` of word `d` is step `16f + d` of the block.
+/// Block `b` of up to sixteen rows, transposed: word `d` of lane `r` holds bytes `4d..4d+4` of row `r`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words(groups: &[u8], group: usize, b: usize) -> [__m512i; LANES] {
+    let mut rows = [_mm512_setzero_si512(); LANES];
+    for (g, group) in groups.chunks_exact(group).enumerate() {
+        let blocks = &group[b * GROUP_ROWS * BLOCK_BYTES..][..GROUP_ROWS * BLOCK_BYTES];
+        for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
+            rows[g * GROUP_ROWS + r] = load(block);
+        }
+    }
+    transpose(rows)
+}
+
+/// Opens up to sixteen rows into vector `v` of every step: step `s` is `panel[s * V + v]`. Field `f` of word `d` is step `16f + d` of its
+/// block.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn open<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8; 64]]) {
     let three = _mm512_set1_epi8(3);
-    for (b, steps) in panel
-        .chunks_exact_mut(BLOCK / 4 * V)
-        .take(group / (GROUP_ROWS * BLOCK_BYTES))
-        .enumerate()
-    {
-        let mut rows = [_mm512_setzero_si512(); LANES];
-        for (g, group) in groups.chunks_exact(group).enumerate() {
-            let blocks = &group[b * GROUP_ROWS * BLOCK_BYTES..][..GROUP_ROWS * BLOCK_BYTES];
-            for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
-                rows[g * GROUP_ROWS + r] = load(block);
-            }
-        }
-        let words = transpose(rows);
+    let blocks = group / (GROUP_ROWS * BLOCK_BYTES);
+    for (b, steps) in panel.chunks_exact_mut(t2::BLOCK / 4 * V).take(blocks).enumerate() {
+        let words = words(groups, group, b);
         for d in 0..LANES {
             let fields = [
                 words[d],
@@ -119,12 +128,46 @@ fn open<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8;
                 _mm512_srli_epi16::<6>(words[d]),
             ];
             for f in 0..4 {
-                let step = &mut steps[(LANES * f + d) * V + v];
-                // SAFETY: `step` is 64 bytes.
-                unsafe { _mm512_storeu_si512(step.as_mut_ptr().cast(), _mm512_and_si512(fields[f], three)) };
+                store(&mut steps[(LANES * f + d) * V + v], _mm512_and_si512(fields[f], three));
             }
         }
     }
+}
+
+/// [`open`] for `t5`: bytes are opened where they land, by the two lookups of the layout, and one is taken off each digit.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+fn open_t5<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8; 64]]) {
+    let (low_table, high_table) = (load(&t5::LOW), load(&t5::HIGH));
+    let (three, one) = (_mm512_set1_epi8(3), _mm512_set1_epi8(1));
+    let blocks = group / (GROUP_ROWS * BLOCK_BYTES);
+    for (b, steps) in panel.chunks_exact_mut(t5::BLOCK / 4 * V).take(blocks).enumerate() {
+        let words = words(groups, group, b);
+        for d in 0..LANES {
+            // A lookup reads six bits of each byte and a mask two, so what a 16-bit shift brings in from a neighbour does not matter.
+            let low = _mm512_permutexvar_epi8(words[d], low_table);
+            let high = _mm512_permutexvar_epi8(_mm512_srli_epi16::<2>(words[d]), high_table);
+            let both = _mm512_or_si512(low, high);
+            let fields = [
+                low,
+                _mm512_srli_epi16::<4>(both),
+                _mm512_srli_epi16::<6>(both),
+                high,
+                _mm512_srli_epi16::<2>(both),
+            ];
+            for f in 0..t5::DIGITS {
+                let codes = _mm512_sub_epi8(_mm512_and_si512(fields[f], three), one);
+                store(&mut steps[(LANES * f + d) * V + v], codes);
+            }
+        }
+    }
+}
+
+/// 64 bytes to memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(bytes: &mut [u8; 64], value: __m512i) {
+    // SAFETY: writes the 64 bytes that the reference covers, at any alignment.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) };
 }
 
 /// Transposes 16 × 16 32-bit words.
@@ -171,12 +214,13 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile<const V: usize, const T: usize>(
-    job: &Job,
+    whole: &Panel,
     panel: &[[[u8; 64]; V]],
     xq: &[i8],
     sums: &[i32],
     out: &mut [i32],
 ) -> usize {
+    let job = whole.job;
     let x: [&[[i8; 4]]; T] = core::array::from_fn(|t| {
         let words = xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0;
         &words[..panel.len()]
@@ -199,7 +243,7 @@ fn tile<const V: usize, const T: usize>(
         }
     }
     for t in 0..T {
-        let row = &mut out[t * job.rows + job.row0..(t + 1) * job.rows];
+        let row = &mut out[t * job.rows + whole.row0..(t + 1) * job.rows];
         for (v, lanes) in row.chunks_mut(LANES).take(V).enumerate() {
             let mask = ((1u32 << lanes.len()) - 1) as __mmask16;
             // SAFETY: masked-off lanes are not written, and the others lie inside `lanes`.

@@ -1,6 +1,6 @@
 //! `out[t, r] = Σ_k x[t,k] · w[r,k]` for packed ternary weights and byte activations of many tokens, exact `i32`.
 //!
-//! Weights are in the [`t2`] layout. A panel of up to 64 rows is opened once into `scratch` and then meets all
+//! Weights are in the [`t2`] layout, or in [`t5`](crate::t5) which differs in how a panel is opened. A panel of up to 64 rows is opened once into `scratch` and then meets all
 //! tokens (up to [`PASS`] at a time). In the panel a lane is a row, so sums need no fold at the end:
 //!
 //! ```text
@@ -23,12 +23,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod open;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
 use crate::isa::Isa;
 use crate::t2;
+use crate::ternary::{Layout, padded_cols};
 use crate::ternary_gemv::ternary_gemv;
 
 /// Rows of a panel.
@@ -42,19 +45,20 @@ const FEW: usize = 12;
 /// at most `3 · 128 · cols` in magnitude.
 const MAX_COLS: usize = t2::MAX_COLS;
 
-/// Bytes of scratch that [`ternary_gemm`] needs: an opened panel and room to align it.
+/// Bytes of scratch that [`ternary_gemm`] needs for either layout: an opened panel and room to align it.
 pub const fn scratch_len(cols: usize) -> usize {
-    PANEL_ROWS * t2::padded_cols(cols) + 63
+    PANEL_ROWS * padded_cols(cols) + 63
 }
 
-/// `out[t, r] = Σ_k xq[t,k] · w[r,k]`: `w` packed `[rows, cols]`, `xq` `[tokens, padded_cols]`, `out` `[tokens, rows]`.
-/// The values of `xq` beyond column `cols` do not count. The result does not depend on how tokens are split over calls.
+/// `out[t, r] = Σ_k xq[t,k] · w[r,k]`: `w` packed `[rows, cols]`, `xq` `[tokens, stride]` with a stride of at least
+/// `layout.padded_cols(cols)`, `out` `[tokens, rows]`. The values of `xq` beyond column `cols` do not count. The result does not depend on how tokens are split over calls.
 ///
 /// # Panics
-/// If `cols > t2::MAX_COLS`, `w.len() != t2::bytes(rows, cols)`, `xq.len() != tokens * t2::padded_cols(cols)`,
+/// If `cols > t2::MAX_COLS`, `w.len() != layout.bytes(rows, cols)`, `xq` is not `[tokens, stride]`,
 /// `out.len() != tokens * rows` or `scratch.len() < scratch_len(cols)`.
 pub fn ternary_gemm(
     isa: Isa,
+    layout: Layout,
     w: &[u8],
     rows: usize,
     cols: usize,
@@ -64,8 +68,13 @@ pub fn ternary_gemm(
     scratch: &mut [u8],
 ) {
     assert!(cols <= MAX_COLS, "at most t2::MAX_COLS columns");
-    assert_eq!(w.len(), t2::bytes(rows, cols), "w is packed [rows, cols]");
-    assert_eq!(xq.len(), tokens * t2::padded_cols(cols), "xq is [tokens, padded_cols]");
+    assert_eq!(w.len(), layout.bytes(rows, cols), "w is packed [rows, cols]");
+    let stride = xq.len() / tokens.max(1);
+    assert!(xq.len() == tokens * stride, "xq is [tokens, stride]");
+    assert!(
+        tokens == 0 || stride >= layout.padded_cols(cols),
+        "xq is padded to whole blocks"
+    );
     assert_eq!(out.len(), tokens * rows, "out is [tokens, rows]");
     assert!(scratch.len() >= scratch_len(cols), "scratch holds scratch_len(cols)");
     if out.is_empty() || w.is_empty() {
@@ -74,23 +83,45 @@ pub fn ternary_gemm(
     }
     if tokens <= FEW {
         // Panel by panel, so that the weights come from memory once.
-        for (p, panel) in w.chunks(t2::bytes(PANEL_ROWS, cols)).enumerate() {
+        for (p, panel) in w.chunks(layout.bytes(PANEL_ROWS, cols)).enumerate() {
             let first = p * PANEL_ROWS;
-            for (x, out) in xq.chunks_exact(t2::padded_cols(cols)).zip(out.chunks_exact_mut(rows)) {
-                ternary_gemv(isa, panel, cols, x, &mut out[first..rows.min(first + PANEL_ROWS)]);
+            for (x, out) in xq.chunks_exact(stride).zip(out.chunks_exact_mut(rows)) {
+                ternary_gemv(
+                    isa,
+                    layout,
+                    panel,
+                    cols,
+                    x,
+                    &mut out[first..rows.min(first + PANEL_ROWS)],
+                );
             }
         }
         return;
     }
+    let job = Job {
+        layout,
+        rows,
+        cols,
+        stride,
+    };
     match isa {
-        Isa::Scalar(_) => scalar::gemm(w, rows, cols, xq, out, scratch),
+        Isa::Scalar(_) => scalar::gemm(&job, w, xq, out, scratch),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        Isa::Avx2(_) => unsafe { avx2::gemm(w, rows, cols, xq, out, aligned(scratch)) },
+        Isa::Avx2(_) => unsafe { avx2::gemm(&job, w, xq, out, aligned(scratch)) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the token proves that the CPU has AVX-512 F, BW and VNNI.
-        Isa::Avx512(_) => unsafe { avx512vnni::gemm(w, rows, cols, xq, out, aligned(scratch)) },
+        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and knows of VBMI.
+        Isa::Avx512(token) => unsafe { avx512vnni::gemm(&job, token.has_vbmi(), w, xq, out, aligned(scratch)) },
     }
+}
+
+/// What every path needs to know of a product.
+struct Job {
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+    /// Bytes of a token.
+    stride: usize,
 }
 
 /// The whole 64-byte lines of `scratch`.

@@ -14,28 +14,67 @@ fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], tokens: usize, rng: &mut 
             want.push(w.iter().zip(x).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum::<i64>() as i32);
         }
     }
-    let offset = 1 + rng.below(63) as usize;
-    let mut bytes = vec![0; offset];
-    bytes.extend(packed(w, rows, cols));
-    let mut xq = vec![0; offset];
-    for x in x.chunks_exact(cols) {
-        xq.extend(x);
-        xq.extend(rng.bytes(t2::padded_cols(cols) - cols));
+    for layout in Layout::ALL {
+        let offset = 1 + rng.below(63) as usize;
+        let mut bytes = vec![0; offset + layout.bytes(rows, cols)];
+        layout.pack(w, rows, cols, &mut bytes[offset..]);
+        // The stride that both layouts can read, or just what this one needs.
+        let stride = if tokens % 2 == 0 {
+            padded_cols(cols)
+        } else {
+            layout.padded_cols(cols)
+        };
+        let mut xq = vec![0; offset];
+        for x in x.chunks_exact(cols) {
+            xq.extend(x);
+            xq.extend(rng.bytes(stride - cols));
+        }
+        for isa in Isa::available() {
+            let mut out = vec![77; tokens * rows];
+            let mut scratch = vec![0xee; scratch_len(cols) + offset];
+            let (w, x) = (&bytes[offset..], &xq[offset..]);
+            ternary_gemm(isa, layout, w, rows, cols, x, tokens, &mut out, &mut scratch[offset..]);
+            let (isa, layout) = (isa.name(), layout.name());
+            assert_eq!(out, want, "{isa} {layout} {rows} x {cols}, {tokens} tokens");
+        }
     }
-    for isa in Isa::available() {
-        let mut out = vec![77; tokens * rows];
-        let mut scratch = vec![0xee; scratch_len(cols) + offset];
-        ternary_gemm(
-            isa,
-            &bytes[offset..],
+}
+
+/// A CPU with AVX-512 but without VBMI opens `t5` byte by byte.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_vbmi_the_answer_is_the_same() {
+    let Some(token) = crate::isa::Avx512::detect() else {
+        std::println!("SKIPPED: no AVX-512 here");
+        return;
+    };
+    let mut rng = Lcg(15);
+    for (rows, cols, tokens) in [(70, 700, 20), (17, 319, 13), (1, 1, 14)] {
+        let (w, xq) = (rng.trits(rows * cols), rng.bytes(tokens * padded_cols(cols)));
+        let mut packed = vec![0; Layout::T5.bytes(rows, cols)];
+        Layout::T5.pack(&w, rows, cols, &mut packed);
+        let job = Job {
+            layout: Layout::T5,
             rows,
             cols,
-            &xq[offset..],
+            stride: padded_cols(cols),
+        };
+        let mut scratch = vec![0; scratch_len(cols)];
+        let (mut with, mut without) = (vec![0; tokens * rows], vec![0; tokens * rows]);
+        ternary_gemm(
+            Isa::Avx512(token),
+            Layout::T5,
+            &packed,
+            rows,
+            cols,
+            &xq,
             tokens,
-            &mut out,
-            &mut scratch[offset..],
+            &mut with,
+            &mut scratch,
         );
-        assert_eq!(out, want, "{} {rows} x {cols}, {tokens} tokens", isa.name());
+        // SAFETY: the token proves AVX-512, and VBMI is not used.
+        unsafe { avx512vnni::gemm(&job, false, &packed, &xq, &mut without, aligned(&mut scratch)) };
+        assert_eq!(with, without);
     }
 }
 
@@ -98,10 +137,30 @@ fn every_path_is_exact_on_extremes() {
 fn nothing_to_do() {
     for isa in Isa::available() {
         let mut scratch = vec![0; scratch_len(300)];
-        ternary_gemm(isa, &[], 0, 300, &[1; 2 * FEW * 512], 2 * FEW, &mut [], &mut scratch);
-        ternary_gemm(isa, &packed(&[1; 300], 1, 300), 1, 300, &[], 0, &mut [], &mut scratch);
+        ternary_gemm(
+            isa,
+            Layout::T2,
+            &[],
+            0,
+            300,
+            &[1; 2 * FEW * 512],
+            2 * FEW,
+            &mut [],
+            &mut scratch,
+        );
+        ternary_gemm(
+            isa,
+            Layout::T2,
+            &packed(&[1; 300], 1, 300),
+            1,
+            300,
+            &[],
+            0,
+            &mut [],
+            &mut scratch,
+        );
         let mut out = [5; 6 * FEW];
-        ternary_gemm(isa, &[], 3, 0, &[], 2 * FEW, &mut out, &mut scratch);
+        ternary_gemm(isa, Layout::T2, &[], 3, 0, &[], 2 * FEW, &mut out, &mut scratch);
         assert_eq!(out, [0; 6 * FEW]);
     }
 }
@@ -115,7 +174,7 @@ fn the_widest_matrix_does_not_overflow() {
     let x = vec![-128i8; tokens * cols];
     for isa in Isa::available() {
         let mut out = vec![0; tokens];
-        ternary_gemm(isa, &w, 1, cols, &x, tokens, &mut out, &mut scratch);
+        ternary_gemm(isa, Layout::T2, &w, 1, cols, &x, tokens, &mut out, &mut scratch);
         assert_eq!(out, vec![-256 * cols as i32; tokens], "{}", isa.name());
     }
 }
@@ -125,6 +184,7 @@ fn the_widest_matrix_does_not_overflow() {
 fn scratch_must_be_large_enough() {
     ternary_gemm(
         Isa::best(),
+        Layout::T2,
         &packed(&[1; 4], 1, 4),
         1,
         4,

@@ -11,7 +11,7 @@ const WIDEN_EVERY: usize = 5;
 /// 32 bytes of a block.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load<T: Copy>(bytes: &[T; 64], half: usize) -> __m256i {
+pub(super) fn load<T: Copy>(bytes: &[T; 64], half: usize) -> __m256i {
     const { assert!(size_of::<T>() == 1) };
     // SAFETY: `half` is masked to 0 or 1, so the read ends inside the 64 bytes; any alignment will do.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>().add(half & 1)) }
@@ -20,14 +20,14 @@ fn load<T: Copy>(bytes: &[T; 64], half: usize) -> __m256i {
 /// The sums of four registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sum_each(v: [__m256i; 4]) -> __m128i {
+pub(super) fn sum_each(v: [__m256i; 4]) -> __m128i {
     let abcd = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
     _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256::<1>(abcd))
 }
 
 /// `Σ x`.
 #[target_feature(enable = "avx2")]
-fn sum(xq: &[i8]) -> i32 {
+pub(super) fn sum(xq: &[i8]) -> i32 {
     let (ones8, ones16) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
     let mut total = _mm256_setzero_si256();
     for x in xq.as_chunks::<64>().0 {

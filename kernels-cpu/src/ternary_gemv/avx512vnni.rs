@@ -7,7 +7,7 @@ use crate::t2::{GROUP_ROWS, group_bytes};
 /// 64 bytes of memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
+pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
     // SAFETY: reads the 64 bytes that the reference covers, at any alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
@@ -15,14 +15,14 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 /// 64 activations of memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_x(bytes: &[i8; 64]) -> __m512i {
+pub(super) fn load_x(bytes: &[i8; 64]) -> __m512i {
     // SAFETY: reads the 64 bytes that the reference covers, at any alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 /// `Σ x`.
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn sum(xq: &[i8]) -> i32 {
+pub(super) fn sum(xq: &[i8]) -> i32 {
     let (mut total, ones) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
     for x in xq.as_chunks::<64>().0 {
         total = _mm512_dpbusd_epi32(total, ones, load_x(x));
@@ -33,7 +33,7 @@ fn sum(xq: &[i8]) -> i32 {
 /// The sums of four registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn sum_each(v: [__m512i; 4]) -> __m128i {
+pub(super) fn sum_each(v: [__m512i; 4]) -> __m128i {
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));

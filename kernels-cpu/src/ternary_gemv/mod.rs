@@ -1,6 +1,6 @@
 //! `out[r] = Σ_k w[r,k] · x[k]` for packed ternary weights and byte activations: one token, exact `i32`.
 //!
-//! Weights are in the [`t2`] layout, codes `c = w + 1`. Multiplying codes instead of weights keeps one operand
+//! Weights are in the [`t2`] layout, codes `c = w + 1` (the [`t5`](crate::t5) layout, a fifth smaller, has paths of its own in `t5/`). Multiplying codes instead of weights keeps one operand
 //! unsigned, which is what the byte dot products of x86 take, and one sum of the activations puts it right:
 //!
 //! ```text
@@ -23,38 +23,45 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
 mod scalar;
+mod t5;
 #[cfg(test)]
 mod tests;
 
 use crate::isa::Isa;
 use crate::t2;
+use crate::ternary::Layout;
 
 /// `out[r] = Σ_k w[r,k] · xq[k]` for `out.len()` rows. The values of `xq` beyond column `cols` do not count.
 ///
 /// `w` is the packed bytes of `ceil(out.len() / 4)` groups of rows, so a caller splits work over threads at multiples of
-/// four rows; `xq` is `[padded_cols]`.
+/// four rows; `xq` is `[padded_cols]` or longer.
 ///
 /// # Panics
-/// If `cols > t2::MAX_COLS`, `w.len() != t2::bytes(out.len(), cols)` or `xq.len() != t2::padded_cols(cols)`.
-pub fn ternary_gemv(isa: Isa, w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
+/// If `cols > t2::MAX_COLS`, `w.len() != layout.bytes(out.len(), cols)` or `xq.len() < layout.padded_cols(cols)`.
+pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
     assert!(cols <= t2::MAX_COLS, "at most t2::MAX_COLS columns");
-    assert_eq!(
-        w.len(),
-        t2::bytes(out.len(), cols),
-        "w holds the groups of out.len() rows"
-    );
-    assert_eq!(xq.len(), t2::padded_cols(cols), "xq is padded to whole blocks");
+    let bytes = layout.bytes(out.len(), cols);
+    assert_eq!(w.len(), bytes, "w holds the groups of out.len() rows");
+    assert!(xq.len() >= layout.padded_cols(cols), "xq is padded to whole blocks");
     if w.is_empty() {
         out.fill(0);
         return;
     }
-    match isa {
-        Isa::Scalar(_) => scalar::gemv(w, cols, xq, out),
+    let xq = &xq[..layout.padded_cols(cols)];
+    match (isa, layout) {
+        (Isa::Scalar(_), Layout::T2) => scalar::gemv(w, cols, xq, out),
+        (Isa::Scalar(_), Layout::T5) => t5::scalar::gemv(w, cols, xq, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        Isa::Avx2(_) => unsafe { avx2::gemv(w, cols, xq, out) },
+        (Isa::Avx2(_), Layout::T2) => unsafe { avx2::gemv(w, cols, xq, out) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the token proves that the CPU has AVX-512 F, BW and VNNI.
-        Isa::Avx512(_) => unsafe { avx512vnni::gemv(w, cols, xq, out) },
+        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
+        (Isa::Avx512(_), Layout::T2) => unsafe { avx512vnni::gemv(w, cols, xq, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, and the token was asked about VBMI.
+        (Isa::Avx512(token), Layout::T5) if token.has_vbmi() => unsafe { t5::avx512vbmi::gemv(w, cols, xq, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: either token proves that the CPU has AVX2.
+        (Isa::Avx2(_) | Isa::Avx512(_), Layout::T5) => unsafe { t5::avx2::gemv(w, cols, xq, out) },
     }
 }

@@ -29,7 +29,7 @@ fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], rng: &mut Lcg) {
     xq.extend(rng.bytes(t2::padded_cols(cols) - cols));
     for isa in Isa::available() {
         let mut out = vec![77; rows];
-        ternary_gemv(isa, &bytes[offset..], cols, &xq[offset..], &mut out);
+        ternary_gemv(isa, Layout::T2, &bytes[offset..], cols, &xq[offset..], &mut out);
         assert_eq!(out, want, "{} {rows} x {cols}", isa.name());
     }
 }
@@ -71,9 +71,9 @@ fn every_path_is_exact_on_extremes() {
 #[test]
 fn no_rows_and_no_columns() {
     for isa in Isa::available() {
-        ternary_gemv(isa, &[], 300, &[1; 512], &mut []);
+        ternary_gemv(isa, Layout::T2, &[], 300, &[1; 512], &mut []);
         let mut out = [5; 3];
-        ternary_gemv(isa, &[], 0, &[], &mut out);
+        ternary_gemv(isa, Layout::T2, &[], 0, &[], &mut out);
         assert_eq!(out, [0; 3]);
     }
 }
@@ -88,7 +88,7 @@ fn the_widest_matrix_does_not_overflow() {
             let x = vec![value; cols];
             for isa in Isa::available() {
                 let mut out = [0];
-                ternary_gemv(isa, &w, cols, &x, &mut out);
+                ternary_gemv(isa, Layout::T2, &w, cols, &x, &mut out);
                 assert_eq!(
                     i64::from(out[0]),
                     weight * i64::from(value) * cols as i64,
@@ -103,5 +103,12 @@ fn the_widest_matrix_does_not_overflow() {
 #[test]
 #[should_panic(expected = "xq is padded")]
 fn activations_must_be_padded() {
-    ternary_gemv(Isa::best(), &packed(&[1; 10], 1, 10), 10, &[1; 10], &mut [0]);
+    ternary_gemv(
+        Isa::best(),
+        Layout::T2,
+        &packed(&[1; 10], 1, 10),
+        10,
+        &[1; 10],
+        &mut [0],
+    );
 }

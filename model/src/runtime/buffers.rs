@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use onebit_kernels_cpu::{rope, t2, ternary_gemm};
+use onebit_kernels_cpu::ternary::padded_cols;
+use onebit_kernels_cpu::{rope, ternary_gemm};
 
 use super::RuntimeError;
 use super::linear::{self, Scratch};
@@ -190,5 +191,5 @@ impl Buffers {
 
 /// The bytes of `xq` for `tokens` tokens of `cols` values.
 pub(super) fn quantized_len(tokens: usize, cols: usize) -> usize {
-    tokens * t2::padded_cols(cols)
+    tokens * padded_cols(cols)
 }

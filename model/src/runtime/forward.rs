@@ -1,7 +1,8 @@
 //! The forward pass of a chunk of tokens: the block of ARCHITECTURE.md §2.3, each token by the same operations whatever the
 //! chunk, so that prefill, decode and a resumed cache agree bit for bit.
 
-use onebit_kernels_cpu::{Isa, activation, attention, elementwise, quantize, rms_norm, rope, t2};
+use onebit_kernels_cpu::ternary::padded_cols;
+use onebit_kernels_cpu::{Isa, activation, attention, elementwise, quantize, rms_norm, rope};
 
 use super::buffers::{Buffers, Cache, quantized_len};
 use super::executor::Executor;
@@ -272,7 +273,7 @@ impl<E: Executor> Pass<'_, E> {
         let bytes = &mut bytes[..quantized_len(self.tokens, cols)];
         let scales = &mut scales[..self.tokens];
         if linears.iter().any(|linear| linear.is_quantized()) {
-            let padded = t2::padded_cols(cols);
+            let padded = padded_cols(cols);
             let chunk = self.chunk(5 * cols);
             self.exec
                 .zip(bytes, chunk * padded, scales, chunk, |first, bytes, scales| {

@@ -11,6 +11,7 @@
 //! the tiles are then laid out token by token. Rows are always computed by the same chain of operations, so neither the cut
 //! nor the number of tokens changes a bit.
 
+use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, t2, ternary_gemm, ternary_gemv};
 
 use alloc::vec::Vec;
@@ -79,9 +80,13 @@ impl Matrix<'_> {
     fn multiply(&self, isa: Isa, lo: usize, hi: usize, x: Input<'_>, out: &mut [f32], scratch: &mut Scratch) {
         match *self {
             Matrix::Linear(Linear::Ternary {
-                cols, packed, scale, ..
+                cols,
+                layout,
+                packed,
+                scale,
+                ..
             }) => {
-                ternary(isa, packed, *cols, *scale, lo, hi, x, out, scratch);
+                ternary(isa, *layout, packed, *cols, *scale, lo, hi, x, out, scratch);
             }
             Matrix::Linear(Linear::Int8 {
                 cols, values, steps, ..
@@ -107,6 +112,7 @@ fn rows_at_once(sums: usize, tokens: usize) -> usize {
 
 fn ternary(
     isa: Isa,
+    layout: Layout,
     packed: &[u8],
     cols: usize,
     gamma: f32,
@@ -116,7 +122,7 @@ fn ternary(
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (width, group, stride) = (hi - lo, t2::group_bytes(cols), t2::padded_cols(cols));
+    let (width, group, stride) = (hi - lo, layout.group_bytes(cols), padded_cols(cols));
     let step = rows_at_once(scratch.sums.len(), x.tokens);
     // Packed rows come in groups of four, so a cut inside a group computes its first rows again.
     let mut start = lo / t2::GROUP_ROWS * t2::GROUP_ROWS;
@@ -127,10 +133,10 @@ fn ternary(
         let sums = &mut scratch.sums[..rows * x.tokens];
         if x.tokens <= FEW_TOKENS {
             for (xq, sums) in x.bytes.chunks_exact(stride).zip(sums.chunks_exact_mut(rows)) {
-                ternary_gemv::ternary_gemv(isa, w, cols, xq, sums);
+                ternary_gemv::ternary_gemv(isa, layout, w, cols, xq, sums);
             }
         } else {
-            ternary_gemm::ternary_gemm(isa, w, rows, cols, x.bytes, x.tokens, sums, &mut scratch.panel);
+            ternary_gemm::ternary_gemm(isa, layout, w, rows, cols, x.bytes, x.tokens, sums, &mut scratch.panel);
         }
         let first = start.max(lo);
         for ((sums, s), out) in sums.chunks_exact(rows).zip(x.scales).zip(out.chunks_exact_mut(width)) {
@@ -154,7 +160,7 @@ fn integers(
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (width, stride) = (hi - lo, t2::padded_cols(cols));
+    let (width, stride) = (hi - lo, padded_cols(cols));
     let mut start = lo;
     while start < hi {
         // The rows meet every token while they are in the cache.

@@ -6,10 +6,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
+use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
 
-use super::RuntimeError;
 use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
+use super::{RuntimeError, layout};
 use crate::config::{LinearKind, LinearMode, ModelConfig};
 
 /// Weights whose magnitudes are summed before the sum goes on: the training side cuts there too, so that both find the
@@ -191,6 +192,7 @@ impl LinearSite {
                 return Ok(Linear::Ternary {
                     rows,
                     cols,
+                    layout: Layout::T2,
                     packed,
                     scale,
                 });
@@ -218,6 +220,7 @@ impl LinearSite {
         Ok(Linear::Ternary {
             rows,
             cols,
+            layout: Layout::T2,
             packed,
             scale,
         })
@@ -384,12 +387,14 @@ impl PackedModel {
             true => None,
             false => Some(loader.table("lm_head.weight", vocab, hidden)?),
         };
-        Ok(Self {
+        let mut model = Self {
             config,
             embedding,
             blocks,
             norm,
             head,
-        })
+        };
+        model.relay(|cols, bytes| layout::fastest(Isa::best(), cols, bytes));
+        Ok(model)
     }
 }

@@ -15,6 +15,7 @@ mod buffers;
 mod error;
 mod executor;
 mod forward;
+mod layout;
 mod linear;
 mod load;
 #[cfg(feature = "std")]

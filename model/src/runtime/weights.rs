@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
-use onebit_kernels_cpu::t2;
+use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 
 use crate::config::ModelConfig;
 
@@ -84,7 +84,9 @@ pub enum Linear {
         rows: usize,
         /// Input values.
         cols: usize,
-        /// Packed as [`t2`], `t2::bytes(rows, cols)` bytes.
+        /// How `packed` lies.
+        layout: Layout,
+        /// `layout.bytes(rows, cols)` bytes.
         packed: Vec<u8>,
         /// γ.
         scale: f32,
@@ -174,6 +176,14 @@ impl Block {
             .into_iter()
             .chain(self.gate.as_ref())
             .chain([&self.up, &self.down])
+    }
+
+    /// The same, to be changed.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        [&mut self.q, &mut self.k, &mut self.v, &mut self.o]
+            .into_iter()
+            .chain(self.gate.as_mut())
+            .chain([&mut self.up, &mut self.down])
     }
 
     fn norm_values(&self) -> usize {
@@ -278,6 +288,6 @@ impl PackedModel {
             .hidden_size
             .max(config.query_size())
             .max(config.intermediate_size);
-        t2::padded_cols(widest)
+        padded_cols(widest)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use onebit_kernels_cpu::t2;
 use onebit_model::config::{LinearMode, TensorKind};
 use onebit_model::files;
 use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel};
@@ -24,9 +23,15 @@ fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
     let total = (linear.rows() * linear.cols()).max(1) as f64;
     let zeros = |values: &[i8]| Some(values.iter().filter(|v| **v == 0).count() as f64 / total);
     match linear {
-        Linear::Ternary { rows, cols, packed, .. } => {
+        Linear::Ternary {
+            layout,
+            rows,
+            cols,
+            packed,
+            ..
+        } => {
             let mut trits = vec![0; rows * cols];
-            t2::unpack(packed, *rows, *cols, &mut trits);
+            layout.unpack(packed, *rows, *cols, &mut trits);
             TensorLine::new(
                 name,
                 shape,

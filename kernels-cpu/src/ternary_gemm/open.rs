@@ -1,0 +1,39 @@
+//! Opening panels of sixteen rows without vector lookups: for AVX2, and for `t5` where a CPU has AVX-512 but no VBMI.
+
+use super::Job;
+use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
+use crate::t5::digits;
+use crate::ternary::Layout;
+
+/// Opens up to sixteen rows, codes `w + 1`: of step `s`, row `r` is bytes `4r..4r+4` of `panel[stride * s]`.
+pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], stride: usize) {
+    let group = job.layout.group_bytes(job.cols);
+    let steps_per_block = job.layout.block() / 4;
+    for (g, group) in groups.chunks_exact(group).enumerate() {
+        for (b, blocks) in group.as_chunks::<{ GROUP_ROWS * BLOCK_BYTES }>().0.iter().enumerate() {
+            let steps = &mut panel[stride * steps_per_block * b..];
+            for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
+                let row = g * GROUP_ROWS + r;
+                for (d, word) in block.as_chunks::<4>().0.iter().enumerate() {
+                    let mut put = |field: usize, codes: [u8; 4]| {
+                        steps[stride * (16 * field + d)].as_chunks_mut::<4>().0[row] = codes;
+                    };
+                    match job.layout {
+                        Layout::T2 => {
+                            let word = u32::from_le_bytes(*word);
+                            for f in 0..4 {
+                                put(f, ((word >> (2 * f)) & 0x0303_0303).to_le_bytes());
+                            }
+                        }
+                        Layout::T5 => {
+                            let [a, b, c, d] = word.map(digits);
+                            for f in 0..5 {
+                                put(f, [a[f] - 1, b[f] - 1, c[f] - 1, d[f] - 1]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

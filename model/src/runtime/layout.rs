@@ -1,0 +1,77 @@
+//! Which layout the ternary matrices of a model are kept in.
+//!
+//! `t5` has a fifth fewer bytes and takes a third more instructions to open. So it is for models that come from memory at every token; one
+//! that stays in the caches is faster as `t2`, and so is any on a CPU without lookups of 64 bytes.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, t2, t5};
+
+use super::weights::{Linear, PackedModel};
+
+/// Ternary bytes, as `t2`, from which on a model is taken to come from memory.
+const FROM_MEMORY: usize = 32 << 20;
+
+/// The layout for a matrix of `cols` columns in a model of `bytes` ternary bytes (as `t2`).
+pub(super) fn fastest(isa: Isa, cols: usize, bytes: usize) -> Layout {
+    // Padding can eat what the shorter code saves.
+    let smaller = 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols);
+    if opens_t5(isa) && bytes > FROM_MEMORY && smaller {
+        Layout::T5
+    } else {
+        Layout::T2
+    }
+}
+
+fn opens_t5(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => token.has_vbmi(),
+        _ => false,
+    }
+}
+
+impl PackedModel {
+    /// The same model with every ternary matrix in `layout`: the same answers, bit for bit.
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        self.relay(|_, _| layout);
+        self
+    }
+
+    /// Puts each ternary matrix into the layout that `choose(cols, bytes of all as t2)` gives for it.
+    pub(super) fn relay(&mut self, choose: impl Fn(usize, usize) -> Layout) {
+        let ternary = |linear: &Linear| match linear {
+            Linear::Ternary { rows, cols, .. } => t2::bytes(*rows, *cols),
+            _ => 0,
+        };
+        let bytes = self.blocks.iter().flat_map(|block| block.linears()).map(ternary).sum();
+        for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
+            if let Linear::Ternary {
+                rows,
+                cols,
+                layout,
+                packed,
+                ..
+            } = linear
+            {
+                let wanted = choose(*cols, bytes);
+                if wanted != *layout {
+                    *packed = relaid(packed, *rows, *cols, wanted);
+                    *layout = wanted;
+                }
+            }
+        }
+    }
+}
+
+fn relaid(packed: &[u8], rows: usize, cols: usize, wanted: Layout) -> Vec<u8> {
+    let mut out = vec![0; wanted.bytes(rows, cols)];
+    let mut scratch = vec![0; t2::GROUP_ROWS * cols];
+    match wanted {
+        Layout::T2 => t5::to_t2(packed, rows, cols, &mut out, &mut scratch),
+        Layout::T5 => t5::from_t2(packed, rows, cols, &mut out, &mut scratch),
+    }
+    out
+}
