@@ -23,6 +23,12 @@ mod loaded;
 #[cfg(feature = "std")]
 mod pool;
 mod session;
+#[cfg(feature = "std")]
+#[allow(
+    unsafe_code,
+    reason = "threads share a borrowed job and disjoint pieces of borrowed slices"
+)]
+mod team;
 mod weights;
 
 pub use error::RuntimeError;

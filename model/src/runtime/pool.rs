@@ -1,44 +1,53 @@
-//! The executor of a machine with several cores: a rayon pool of its own.
+//! The executor of a machine with several cores: threads of its own that stay awake for a whole forward pass.
 
 use alloc::string::ToString;
 
-use rayon::prelude::*;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use super::team::Team;
 use super::{Executor, RuntimeError};
 
-/// Bytes of work that a piece should have at least. A fork and join costs some 2 µs, in which one core reads about half
-/// of this.
-const MIN_PIECE: usize = 64 * 1024;
+/// Bytes of work that a piece should have at least: handing a piece over costs some 100 ns, in which a core reads a few kilobytes.
+const MIN_PIECE: usize = 16 * 1024;
 
 /// Pieces a thread: a second one lets a thread that is ahead take over from one that was held up.
 const PIECES_PER_THREAD: usize = 2;
 
 /// Threads that share each phase of the forward pass.
 ///
-/// A forward pass enters the pool once; its phases then fork and join inside. Phases with little work stay on one thread, so
-/// that a small model does not pay for threads that it cannot use.
+/// The calling thread works too, so there is one thread less than asked for. A forward pass wakes the others once; between its phases they
+/// spin briefly, then yield, so that more threads than cores are slow but never stuck. Phases with little work stay on the calling
+/// thread. If two sessions use a pool at once, one has the threads and the other works alone; the answers are the same.
 #[derive(Debug)]
 pub struct Pool {
-    pool: rayon::ThreadPool,
-    threads: usize,
+    team: Arc<Team>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// A pool of `threads` threads, at least one.
+    /// A pool of `threads` threads, at least one, the calling one included.
     ///
     /// # Errors
     /// [`RuntimeError::Threads`] if the system refuses to start them.
     pub fn new(threads: usize) -> Result<Self, RuntimeError> {
         let threads = threads.max(1);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| alloc::format!("onebit-runtime-{i}"))
-            .build()
-            .map_err(|error| RuntimeError::Threads {
+        let mut pool = Self {
+            team: Arc::new(Team::default()),
+            workers: Vec::new(),
+        };
+        for i in 1..threads {
+            let team = pool.team.clone();
+            let worker = std::thread::Builder::new()
+                .name(alloc::format!("onebit-runtime-{i}"))
+                .spawn(move || team.work());
+            // Those that did start are ended by the drop of `pool`.
+            pool.workers.push(worker.map_err(|error| RuntimeError::Threads {
                 threads,
                 message: error.to_string(),
-            })?;
-        Ok(Self { pool, threads })
+            })?);
+        }
+        Ok(pool)
     }
 
     /// A thread for each core that this process may use.
@@ -51,16 +60,25 @@ impl Pool {
 
     /// Threads of the pool.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.workers.len() + 1
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.team.dismiss();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of what it runs, so it ends well.
+            let _ = worker.join();
+        }
     }
 }
 
 impl Executor for Pool {
     fn max_pieces(&self) -> usize {
-        if self.threads == 1 {
-            1
-        } else {
-            PIECES_PER_THREAD * self.threads
+        match self.threads() {
+            1 => 1,
+            threads => PIECES_PER_THREAD * threads,
         }
     }
 
@@ -69,11 +87,8 @@ impl Executor for Pool {
     }
 
     fn enter<R: Send>(&self, work: usize, f: impl FnOnce() -> R + Send) -> R {
-        if self.pieces(work) == 1 {
-            f()
-        } else {
-            self.pool.install(f)
-        }
+        let _awake = (self.pieces(work) > 1).then(|| self.team.wake());
+        f()
     }
 
     fn zip<T: Send, U: Send>(
@@ -91,12 +106,7 @@ impl Executor for Pool {
             let other_chunk = other_chunk.min(other.len());
             return f(0, out, &mut other[..other_chunk]);
         }
-        self.pool.install(|| {
-            out.par_chunks_mut(chunk)
-                .zip(other.par_chunks_mut(other_chunk))
-                .enumerate()
-                .for_each(|(i, (out, other))| f(i * chunk, out, other));
-        });
+        self.team.run_zipped((out, chunk), (other, other_chunk), f);
     }
 
     fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
@@ -106,10 +116,74 @@ impl Executor for Pool {
             }
             return;
         }
-        self.pool.install(|| {
-            out.par_chunks_mut(chunk)
-                .enumerate()
-                .for_each(|(i, out)| f(i * chunk, out))
+        let pieces = out.len().div_ceil(chunk);
+        self.team
+            .run_zipped((out, chunk), (&mut vec![(); pieces], 1), |first, out, _| f(first, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_taken_once_whatever_the_number_of_threads() {
+        for threads in [1, 2, 3, 16] {
+            let pool = Pool::new(threads).unwrap();
+            for len in [0, 1, 5, 64, 1000] {
+                for chunk in [1, 3, 7, 64] {
+                    let mut out = vec![0u32; len];
+                    let mut seen = vec![0u8; len.div_ceil(chunk)];
+                    pool.enter(usize::MAX, || {
+                        for _ in 0..3 {
+                            pool.zip(&mut out, chunk, &mut seen, 1, |first, out, seen| {
+                                out.iter_mut().enumerate().for_each(|(i, v)| *v += (first + i) as u32);
+                                seen[0] += 1;
+                            });
+                        }
+                        pool.rows(&mut out, chunk, |_, out| out.iter_mut().for_each(|v| *v += 1));
+                    });
+                    assert!(out.iter().enumerate().all(|(i, v)| *v == 3 * i as u32 + 1));
+                    assert!(seen.iter().all(|n| *n == 3), "{threads} threads, {len} by {chunk}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_users_at_once_get_their_own_answers() {
+        let pool = Pool::new(2).unwrap();
+        std::thread::scope(|scope| {
+            for user in 0..4u64 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for round in 0..500 {
+                        let mut out = vec![0u64; 100];
+                        pool.enter(usize::MAX, || {
+                            pool.rows(&mut out, 9, |first, out| {
+                                out.iter_mut()
+                                    .enumerate()
+                                    .for_each(|(i, v)| *v = user * round + (first + i) as u64);
+                            });
+                        });
+                        assert!(out.iter().enumerate().all(|(i, v)| *v == user * round + i as u64));
+                    }
+                });
+            }
         });
+    }
+
+    #[test]
+    fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..20 {
+            let mut out = vec![0u32; 64];
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                pool.rows(&mut out, 1, |first, _| assert_ne!(first, 63, "the last piece"));
+            }));
+            assert!(outcome.is_err());
+            pool.rows(&mut out, 1, |first, out| out[0] = first as u32);
+            assert!(out.iter().enumerate().all(|(i, v)| *v == i as u32));
+        }
     }
 }
