@@ -19,7 +19,7 @@ fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], tokens: usize, rng: &mut 
         let mut bytes = vec![0; offset + layout.bytes(rows, cols)];
         layout.pack(w, rows, cols, &mut bytes[offset..]);
         // The stride that both layouts can read, or just what this one needs.
-        let stride = if tokens % 2 == 0 {
+        let stride = if tokens.is_multiple_of(2) {
             padded_cols(cols)
         } else {
             layout.padded_cols(cols)
