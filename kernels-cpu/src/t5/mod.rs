@@ -1,7 +1,7 @@
 //! `t5`: ternary weights at 1.6 bits each, five to a byte.
 //!
 //! A weight `w ∈ {−1, 0, 1}` is the digit `d = w + 2 ∈ {1, 2, 3}`. A *block* of 320 weights of one row is 64 bytes; digit `i` of byte `j` is
-//! weight `64·i + j`, so activations are read in order. Four rows are interleaved block by block as in [`t2`](crate::t2), columns are
+//! weight `64·i + j`, so activations are read in order. Four rows are interleaved block by block as in [`t2`], columns are
 //! padded to a multiple of 320 and rows to a multiple of 4 with weight 0.
 //!
 //! A byte is not a number to base 3, for taking that apart needs multiplications. It is an escape code, `u` (3 bits) above `v` (5 bits), that
