@@ -119,9 +119,9 @@ fn a_changed_word_is_an_inconsistency() {
 fn errors_name_the_place_and_the_word() {
     let grammar = Grammar::built_in();
     let story = "One sunny Monday, Mia and Pip the shy bear walked to the park with some pie. There Mia found a tiny red \
-                 ball under a dark bush. She felt as proud as a king. Later, Mia could not find the ball. Pip quickly \
-                 looked about and found it in a dark nest. Mia gave the kind bear a hug, and they ate the pie. \
-                 Now the red ball stands by her bed and smells of the park.";
+                 ball under a dark bush. She felt as proud as a king. Later, Mia saw a sneaky fox hide the ball. Pip \
+                 quickly followed the fox and found it in a dark nest. Mia gave Pip the bear a hug, and they ate the \
+                 pie. Now the red ball stands by her bed and smells of the park and the pie.";
     assert!(grammar.parse(story).is_ok());
     let error = |from: &str, to: &str| grammar.parse(&story.replacen(from, to, 1)).unwrap_err();
     let at = |part: &str| story.find(part).expect("a part of the story");
