@@ -1,0 +1,186 @@
+//! No path reads or writes past its slices: every slice ends where a page that may not be touched begins, or begins where one ends. An
+//! access outside ends the process.
+#![cfg(target_os = "linux")]
+
+use std::ffi::c_void;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{NonNull, null_mut};
+
+use half::{bf16, f16};
+use onebit_kernels_cpu::gemm::{self, gemm};
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{
+    Isa, activation, attention, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope,
+    ternary_gemm, ternary_gemv,
+};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+
+const PAGE: usize = 4096;
+
+/// A slice between two pages that may not be touched.
+struct Fenced<T> {
+    map: NonNull<c_void>,
+    bytes: usize,
+    start: *mut T,
+    len: usize,
+}
+
+/// At which fence the slice lies.
+#[derive(Clone, Copy)]
+enum Fence {
+    Before,
+    After,
+}
+
+impl<T: Copy> Fenced<T> {
+    fn new(fence: Fence, values: impl IntoIterator<Item = T>) -> Self {
+        let values: Vec<T> = values.into_iter().collect();
+        let inner = size_of_val(&values[..]).next_multiple_of(PAGE).max(PAGE);
+        let bytes = inner + 2 * PAGE;
+        let all = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a mapping of its own; only the pages between the fences are handed out, and `len` values fit there.
+        unsafe {
+            let map = mmap_anonymous(null_mut(), bytes, all, MapFlags::PRIVATE).expect("memory");
+            let first = map.cast::<u8>().add(PAGE);
+            mprotect(map, PAGE, MprotectFlags::empty()).expect("a fence before");
+            mprotect(first.add(inner).cast(), PAGE, MprotectFlags::empty()).expect("a fence after");
+            let start = match fence {
+                Fence::Before => first,
+                Fence::After => first.add(inner - size_of_val(&values[..])),
+            }
+            .cast::<T>();
+            start.copy_from_nonoverlapping(values.as_ptr(), values.len());
+            Self {
+                map: NonNull::new(map).expect("a mapping"),
+                bytes,
+                start,
+                len: values.len(),
+            }
+        }
+    }
+}
+
+impl<T> Deref for Fenced<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: `new` wrote `len` values there.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl<T> DerefMut for Fenced<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the mapping belongs to this value alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+impl<T> Drop for Fenced<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, and nothing borrows from it any more.
+        unsafe { munmap(self.map.as_ptr(), self.bytes) }.expect("unmapped");
+    }
+}
+
+/// Values in ±1.
+fn floats(fence: Fence, n: usize) -> Fenced<f32> {
+    Fenced::new(fence, (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0))
+}
+
+fn bytes(fence: Fence, n: usize) -> Fenced<i8> {
+    Fenced::new(fence, (0..n).map(|i| (i * 91 + 5) as u8 as i8))
+}
+
+/// Calls `check` for every path, at either fence, and for lengths around those of vectors and blocks.
+fn everywhere(lengths: &[usize], check: impl Fn(Isa, Fence, usize)) {
+    for isa in Isa::available() {
+        for fence in [Fence::Before, Fence::After] {
+            lengths.iter().for_each(|&n| check(isa, fence, n));
+        }
+        println!("path fenced: {}", isa.name());
+    }
+}
+
+const LENGTHS: [usize; 14] = [1, 3, 8, 15, 16, 17, 31, 33, 63, 64, 65, 255, 257, 641];
+
+#[test]
+fn integer_products() {
+    everywhere(&LENGTHS, |isa, fence, cols| {
+        for layout in Layout::ALL {
+            for rows in [1, 4, 7, 65] {
+                let trits: Vec<i8> = (0..rows * cols).map(|i| (i * 7 % 3) as i8 - 1).collect();
+                let mut packed = Fenced::new(fence, vec![0u8; layout.bytes(rows, cols)]);
+                layout.pack(&trits, rows, cols, &mut packed);
+                let x = bytes(fence, layout.padded_cols(cols));
+                let mut out = Fenced::new(fence, vec![0i32; rows]);
+                ternary_gemv::ternary_gemv(isa, layout, &packed, cols, &x, &mut out);
+                let tokens = 15;
+                let x = bytes(fence, tokens * layout.padded_cols(cols));
+                let mut out = Fenced::new(fence, vec![0i32; tokens * rows]);
+                let mut scratch = Fenced::new(fence, vec![0u8; ternary_gemm::scratch_len(cols)]);
+                ternary_gemm::ternary_gemm(isa, layout, &packed, rows, cols, &x, tokens, &mut out, &mut scratch);
+            }
+        }
+        let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
+        let mut out = Fenced::new(fence, [0i32; 5]);
+        int8_gemv::int8_gemv(isa, &w, cols, &x, &mut out);
+    });
+}
+
+#[test]
+fn float_products() {
+    everywhere(&LENGTHS, |isa, fence, n| {
+        let (w, x) = (floats(fence, 5 * n), floats(fence, 2 * n));
+        let mut out = floats(fence, 10);
+        dense_gemv::gemv_f32(isa, &w, &x, 2, &mut out);
+        let halves = Fenced::new(fence, w.iter().map(|&v| f16::from_f32(v)));
+        dense_gemv::gemv_f16(isa, &halves, &x, 2, &mut out);
+        let halves = Fenced::new(fence, w.iter().map(|&v| bf16::from_f32(v)));
+        dense_gemv::gemv_bf16(isa, &halves, &x, 2, &mut out);
+        let (m, k) = (n.min(70), 33);
+        let mut scratch = floats(fence, gemm::scratch_len());
+        for layout in [gemm::Layout::NN, gemm::Layout::NT, gemm::Layout::TN] {
+            let (a, b) = (floats(fence, m * k), floats(fence, k * n));
+            let mut c = floats(fence, m * n);
+            let lda = if layout == gemm::Layout::TN { m } else { k };
+            let ldb = if layout == gemm::Layout::NT { k } else { n };
+            gemm(isa, layout, m, n, k, &a, lda, &b, ldb, true, &mut c, n, &mut scratch);
+        }
+    });
+}
+
+#[test]
+fn the_rest_of_a_block() {
+    everywhere(&LENGTHS, |isa, fence, n| {
+        let (x, w, mut out) = (floats(fence, 3 * n), floats(fence, n), floats(fence, 3 * n));
+        rms_norm::rms_norm(isa, &x, &w, 1e-5, &mut out);
+        let stride = n.next_multiple_of(8);
+        let (mut xq, mut scales) = (bytes(fence, 3 * stride), floats(fence, 3));
+        quantize::absmax_i8(isa, &x, n, &mut xq, stride, &mut scales);
+        let mut trits = bytes(fence, 3 * n);
+        quantize::ternary_i8(isa, &x, 0.5, &mut trits);
+        let y = floats(fence, 3 * n);
+        activation::relu2(isa, &x, &mut out);
+        activation::relu2_gate(isa, &x, &y, &mut out);
+        activation::swiglu(isa, &x, &y, &mut out);
+        elementwise::add(isa, &x, &y, &mut out);
+        elementwise::axpy(isa, 0.5, &x, &mut out);
+        assert!(elementwise::sum(isa, &x).is_finite() && elementwise::dot(isa, &x, &y).is_finite());
+        assert!(elementwise::all_finite(isa, &out));
+        // Two heads of even size, at three positions.
+        let dim = n.next_multiple_of(2);
+        let (mut turned, cos, sin) = (
+            floats(fence, 6 * dim),
+            floats(fence, 3 * dim / 2),
+            floats(fence, 3 * dim / 2),
+        );
+        rope::rope(isa, &mut turned, 2, dim, &cos, &sin, false);
+        let (query, keys, values) = (floats(fence, n), floats(fence, 5 * n), floats(fence, 5 * n));
+        let (mut head, mut scores) = (floats(fence, n), floats(fence, 5));
+        attention::attend(isa, &query, &keys, &values, n, 5, &mut head, &mut scores);
+        let targets = Fenced::new(fence, [0, n as u32 - 1, 0]);
+        let (mut loss, mut smooth, mut lse) = (floats(fence, 3), floats(fence, 3), floats(fence, 3));
+        cross_entropy::cross_entropy(isa, &x, n, &targets, &mut loss, &mut smooth, 0.1, &mut lse);
+        cross_entropy::cross_entropy_backward(isa, &x, n, &targets, &lse, 0.1, 1.0, &mut out);
+    });
+}
