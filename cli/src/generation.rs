@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
 use onebit_model::files::GenerationConfig;
-use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{Lookahead, PackedModel, Pool, Session, SessionOptions};
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -75,6 +75,10 @@ pub(crate) struct Generated {
     pub finish: Finish,
     /// Tokens of the prompt that were left out because it was too long.
     pub dropped: usize,
+    /// Tokens that were read ahead of their turn.
+    pub drafted: usize,
+    /// Those among them that came.
+    pub accepted: usize,
     /// From the call to the first token.
     pub first: Duration,
     /// From the first token to the last.
@@ -100,15 +104,14 @@ impl Generated {
 
 /// A model with the tokens that it has read.
 pub(crate) struct Generator {
-    session: Session<Arc<PackedModel>, Pool>,
+    reader: Reader,
     tokenizer: Tokenizer,
-    /// The tokens in the session's cache.
-    held: Vec<u32>,
     ends: Vec<u32>,
     /// Ids of the model that stand for no token: many models pad their vocabulary.
     unused: Vec<u32>,
-    logits: Vec<f32>,
 }
+
+type Reader = Lookahead<Arc<PackedModel>, Pool>;
 
 impl Generator {
     /// A generator with a window of `context` tokens; `ends` are the tokens that end a text.
@@ -119,17 +122,18 @@ impl Generator {
         context: usize,
         isa: Isa,
         threads: usize,
+        longest_draft: usize,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
         let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
-        let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, SessionOptions::new(context))?;
+        let mut options = SessionOptions::new(context);
+        options.logit_rows = (longest_draft + 1).min(options.chunk);
+        let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, options)?;
         Ok(Self {
-            session,
+            reader: Lookahead::new(session, longest_draft),
             unused,
             tokenizer,
-            held: Vec::new(),
             ends,
-            logits: Vec::new(),
         })
     }
 
@@ -150,20 +154,22 @@ impl Generator {
         piece: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Generated> {
         let start = Instant::now();
-        let context = self.session.options().context;
+        let context = self.reader.session().options().context;
+        let counted = self.reader.counts();
         let dropped = if prompt.len() > context {
             prompt.len() - (context - max_tokens.min(context / 2))
         } else {
             0
         };
         let prompt = &prompt[dropped..];
-        self.read(prompt)?;
         let mut history = prompt.to_vec();
         let mut out = Generated {
             text: String::new(),
             ids: Vec::new(),
             finish: Finish::Length,
             dropped,
+            drafted: 0,
+            accepted: 0,
             first: start.elapsed(),
             rest: Duration::ZERO,
         };
@@ -179,13 +185,17 @@ impl Generator {
                 out.finish = Finish::Interrupted;
                 break;
             }
-            if let Some(&last) = out.ids.last() {
-                step(&mut self.session, &mut self.held, &mut self.logits, last)?;
-            }
+            let logits = match out.ids.last() {
+                Some(&last) => step(&mut self.reader, last)?,
+                None => self.reader.read(prompt)?,
+            };
             for &id in &self.unused {
-                self.logits[id as usize] = f32::NEG_INFINITY;
+                logits[id as usize] = f32::NEG_INFINITY;
             }
-            let id = sampler.sample(&mut self.logits, &history)?;
+            let id = sampler.sample(logits, &history)?;
+            let counts = self.reader.counts();
+            out.drafted = counts.drafted - counted.drafted;
+            out.accepted = counts.accepted - counted.accepted;
             let now = Instant::now();
             first_at.get_or_insert(now);
             out.ids.push(id);
@@ -214,44 +224,16 @@ impl Generator {
         }
         Ok(out)
     }
-
-    /// Makes `ids` what the session holds, reading only what is new, and keeps the logits after the last.
-    fn read(&mut self, ids: &[u32]) -> Result<()> {
-        // The last token is read again in any case: its logits are needed.
-        let known = self
-            .held
-            .iter()
-            .zip(ids)
-            .take_while(|(a, b)| a == b)
-            .count()
-            .min(ids.len().saturating_sub(1));
-        self.session.truncate(known);
-        self.held.truncate(known);
-        let logits = self.session.prefill(&ids[known..])?;
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        self.held.extend_from_slice(&ids[known..]);
-        Ok(())
-    }
 }
 
 /// Reads one more token, after sliding the window if it is full.
-fn step(
-    session: &mut Session<Arc<PackedModel>, Pool>,
-    held: &mut Vec<u32>,
-    logits: &mut Vec<f32>,
-    id: u32,
-) -> Result<()> {
-    let context = session.options().context;
-    held.push(id);
-    let fresh = if session.position() == context {
-        held.drain(..held.len() - (context / 2).max(1));
-        session.reset();
-        session.prefill(held)?
-    } else {
-        session.decode(id)?
-    };
-    logits.clear();
-    logits.extend_from_slice(fresh);
-    Ok(())
+fn step(reader: &mut Reader, id: u32) -> Result<&mut [f32]> {
+    let context = reader.session().options().context;
+    if reader.held().len() < context {
+        return Ok(reader.next(id)?);
+    }
+    let mut recent = reader.held().to_vec();
+    recent.push(id);
+    recent.drain(..recent.len() - (context / 2).max(1));
+    Ok(reader.read(&recent)?)
 }

@@ -106,6 +106,38 @@ fn text_streams_and_does_not_depend_on_threads() {
 }
 
 #[test]
+fn reading_ahead_changes_no_token() {
+    let f = fixture();
+    let model = f.path("model");
+    let mut accepted = 0;
+    for sampling in [["--temperature", "0"], ["--temperature", "0.7"]] {
+        let run = |lookahead: &str| {
+            let args = [
+                "generate",
+                "--model",
+                &model,
+                "--prompt",
+                "the cow found a red shell and the cow found a red",
+                "--max-tokens",
+                "60",
+                "--repetition-penalty",
+                "1",
+                "--lookahead",
+                lookahead,
+                "--json",
+            ];
+            onebit(&[&args[..], &sampling].concat()).json()
+        };
+        let (with, without) = (run("8"), run("0"));
+        assert_eq!(with["ids"], without["ids"]);
+        assert_eq!(without["drafted_tokens"], 0);
+        accepted += with["accepted_tokens"].as_u64().unwrap();
+    }
+    assert!(accepted > 0);
+    onebit(&["generate", "--model", &model, "--lookahead", "9"]).refused(2, &["--lookahead", "0 to 8"]);
+}
+
+#[test]
 fn prompts_may_be_empty_or_longer_than_the_context() {
     let f = fixture();
     let model = f.path("model");

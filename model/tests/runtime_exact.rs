@@ -7,7 +7,9 @@ use common::{bits, config, every_option, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_model::config::{FeedForward, ModelConfig};
-use onebit_model::runtime::{Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions};
+use onebit_model::runtime::{
+    Executor, FloatStorage, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions,
+};
 
 const LEN: usize = 21;
 
@@ -105,6 +107,53 @@ fn every_instruction_set_gives_the_same_bits() {
     }
     let paths: Vec<_> = Isa::available().map(Isa::name).collect();
     println!("paths compared: {}", paths.join(", "));
+}
+
+#[test]
+fn reading_ahead_changes_no_logit() {
+    let config = config();
+    let model = random_model(&config, 8, FloatStorage::Stored);
+    // A phrase said again and again, with a slip now and then, so that drafts come true, in part, and not at all.
+    let phrase = random_ids(config.vocab_size, 7, 9);
+    let mut ids: Vec<u32> = phrase.iter().copied().cycle().take(60).collect();
+    for slip in [23, 31, 33, 48] {
+        ids[slip] = (ids[slip] + 1) % config.vocab_size as u32;
+    }
+    let options = |rows| SessionOptions {
+        context: 64,
+        chunk: 16,
+        logit_rows: rows,
+    };
+    let mut plain = Session::new(&model, Serial, Isa::best(), options(1)).unwrap();
+    let expected: Vec<_> = ids.iter().map(|&id| bits(plain.decode(id).unwrap())).collect();
+    for longest in [0, 1, 3, LONGEST_DRAFT] {
+        let session = Session::new(&model, Serial, Isa::best(), options(longest + 1)).unwrap();
+        let mut ahead = Lookahead::new(session, longest);
+        for round in 0..2 {
+            assert_eq!(bits(ahead.read(&ids[..5]).unwrap()), expected[4], "round {round}");
+            for i in 5..ids.len() {
+                assert_eq!(
+                    bits(ahead.next(ids[i]).unwrap()),
+                    expected[i],
+                    "drafts of {longest}, token {i}"
+                );
+                assert_eq!(ahead.held(), &ids[..=i]);
+            }
+        }
+        let counts = ahead.counts();
+        assert_eq!(counts.drafted > 0, longest > 0);
+        assert_eq!(counts.accepted > 20, longest > 0, "{counts:?}");
+        assert!(counts.accepted < counts.drafted || longest == 0, "{counts:?}");
+        // The context is full after four more, and a token that does not exist changes nothing.
+        assert!(matches!(
+            ahead.next(config.vocab_size as u32),
+            Err(RuntimeError::UnknownToken { .. })
+        ));
+        for &id in &phrase[..4] {
+            ahead.next(id).unwrap();
+        }
+        assert!(matches!(ahead.next(phrase[0]), Err(RuntimeError::ContextFull { .. })));
+    }
 }
 
 /// Cuts everything into as many pieces as it can, whatever the work, so that small models meet every cut too.

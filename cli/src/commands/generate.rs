@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use argh::FromArgs;
+use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
@@ -52,6 +53,9 @@ pub struct Generate {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
+    /// tokens to read ahead where the text repeats itself, 0 to 8; changes the speed and nothing else (default: 8)
+    #[argh(option, default = "LONGEST_DRAFT")]
+    lookahead: usize,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -72,6 +76,8 @@ struct Answer<'a> {
     tokens: usize,
     prompt_tokens: usize,
     dropped_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     finish: Finish,
     tok_s: f64,
     ttft_ms: f64,
@@ -86,6 +92,12 @@ impl Generate {
         )?;
         let mut stops = StopStrings::new(self.stop)
             .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
+        if self.lookahead > LONGEST_DRAFT {
+            return Err(CliError::Usage(format!(
+                "--lookahead: expected 0 to {LONGEST_DRAFT}, found {}",
+                self.lookahead
+            )));
+        }
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -119,7 +131,15 @@ impl Generate {
             .saturating_add(max_tokens)
             .clamp(1, config.max_position_embeddings);
         let ends = directory.end_tokens(&config, &tokenizer);
-        let mut generator = Generator::new(model, tokenizer, ends, context, place.device.isa(), place.threads)?;
+        let mut generator = Generator::new(
+            model,
+            tokenizer,
+            ends,
+            context,
+            place.device.isa(),
+            place.threads,
+            self.lookahead,
+        )?;
         let mut sampler = Sampler::new(params, config.vocab_size)?;
         if ids.len() > context {
             output::note(&format!(
@@ -151,6 +171,8 @@ impl Generate {
                 tokens: made.ids.len(),
                 prompt_tokens: ids.len(),
                 dropped_tokens: made.dropped,
+                drafted_tokens: made.drafted,
+                accepted_tokens: made.accepted,
                 finish: made.finish,
                 tok_s: made.tokens_per_second(),
                 ttft_ms: made.first_ms(),

@@ -20,6 +20,7 @@ mod linear;
 mod load;
 #[cfg(feature = "std")]
 mod loaded;
+mod lookahead;
 #[cfg(feature = "std")]
 mod pool;
 mod session;
@@ -36,6 +37,7 @@ pub use executor::{Executor, Serial};
 pub use load::{FloatStorage, TensorSource};
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
+pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};

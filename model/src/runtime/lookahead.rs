@@ -1,0 +1,193 @@
+//! Reading ahead: what was written before is often written again, so the tokens that followed last time are read together with the token
+//! that is due, and their logits are there when they come.
+//!
+//! Prompt lookup (Saxena 2023) as the draft of speculative decoding (Leviathan et al. 2023): the last tokens are looked up in the text so
+//! far, and what followed there is the draft. A pass over several tokens reads the weights once, and gives each token the logits that a
+//! pass of its own would give, bit for bit. So whoever samples sees the same logits in the same order, and neither
+//! the sampling nor the text depends on what was drafted. Drafts grow while they are right and stop for a while when they are not, so
+//! that plain text pays next to nothing.
+
+use core::ops::Deref;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::RuntimeError;
+use super::executor::Executor;
+use super::session::Session;
+use super::weights::PackedModel;
+
+/// Tokens of the longest draft: with the token that is due they stay below what a pass reads at the price of one reading of the weights.
+pub const LONGEST_DRAFT: usize = 8;
+/// Tokens that must have occurred before, in the same order, for what followed to be a draft; longer matches are tried first.
+const MATCHES: [usize; 2] = [3, 2];
+/// Tokens without a draft after one that was all wrong.
+const REST: usize = 16;
+
+/// How often drafts were right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookaheadCounts {
+    /// Tokens drafted.
+    pub drafted: usize,
+    /// Drafted tokens that came.
+    pub accepted: usize,
+}
+
+/// A session with the tokens that it holds, and perhaps some that are to come.
+pub struct Lookahead<M, E> {
+    session: Session<M, E>,
+    /// The tokens read so far, without drafts.
+    held: Vec<u32>,
+    /// The pass that was made last: its tokens, of which the first `used` have come, and their logits.
+    pass: Vec<u32>,
+    used: usize,
+    /// `[LONGEST_DRAFT + 1, vocab_size]`
+    logits: Vec<f32>,
+    longest: usize,
+    width: usize,
+    rest: usize,
+    counts: LookaheadCounts,
+}
+
+impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
+    /// Around a new session; drafts have at most `longest` tokens, 0 for none. The session should have been opened with
+    /// `logit_rows` of `longest + 1`.
+    pub fn new(session: Session<M, E>, longest: usize) -> Self {
+        let longest = longest.min(LONGEST_DRAFT);
+        let context = session.options().context;
+        let vocab = session.model().config().vocab_size;
+        Self {
+            held: Vec::with_capacity(context),
+            pass: Vec::with_capacity(longest + 1),
+            used: 0,
+            logits: vec![0.0; (longest + 1) * vocab],
+            longest,
+            width: longest.min(2),
+            rest: 0,
+            counts: LookaheadCounts::default(),
+            session,
+        }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session<M, E> {
+        &self.session
+    }
+
+    /// The tokens read so far.
+    pub fn held(&self) -> &[u32] {
+        &self.held
+    }
+
+    /// How often drafts were right.
+    pub fn counts(&self) -> LookaheadCounts {
+        self.counts
+    }
+
+    /// Makes `ids` what is held, reading only what is new, and returns the logits after the last, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`]; what is held is then unspecified.
+    pub fn read(&mut self, ids: &[u32]) -> Result<&mut [f32], RuntimeError> {
+        // The last token is read again in any case: its logits are needed.
+        let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let known = common.min(ids.len().saturating_sub(1));
+        self.held.truncate(known);
+        self.session.truncate(known);
+        self.pass.clear();
+        self.used = 0;
+        let logits = self.session.prefill(&ids[known..])?;
+        let row = &mut self.logits[..logits.len()];
+        row.copy_from_slice(logits);
+        self.held.extend_from_slice(&ids[known..]);
+        Ok(row)
+    }
+
+    /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Session::decode`] would.
+    ///
+    /// # Errors
+    /// As [`Session::decode`].
+    pub fn next(&mut self, id: u32) -> Result<&mut [f32], RuntimeError> {
+        let vocab = self.session.model().config().vocab_size;
+        if self.pass.get(self.used) == Some(&id) {
+            self.used += 1;
+            self.counts.accepted += 1;
+        } else {
+            self.judge();
+            self.session.truncate(self.held.len());
+            self.draft(id);
+            let logits = &mut self.logits;
+            let read = self.session.prefill_all(&self.pass, |i, row| {
+                logits[i * vocab..][..vocab].copy_from_slice(row);
+            });
+            if let Err(error) = read {
+                self.pass.clear();
+                return Err(error);
+            }
+            self.counts.drafted += self.pass.len() - 1;
+            self.used = 1;
+        }
+        self.held.push(id);
+        Ok(&mut self.logits[(self.used - 1) * vocab..][..vocab])
+    }
+
+    /// Learns from how far the last draft went.
+    fn judge(&mut self) {
+        let drafted = self.pass.len().saturating_sub(1);
+        if drafted == 0 {
+            return;
+        }
+        if self.used == self.pass.len() {
+            self.width = (2 * self.width).min(self.longest);
+        } else if self.used == 1 {
+            self.width = (self.width / 2).max(1);
+            self.rest = REST;
+        }
+    }
+
+    /// The tokens of the next pass: `id`, and what followed when the last tokens stood there before.
+    fn draft(&mut self, id: u32) {
+        self.pass.clear();
+        self.pass.push(id);
+        if self.rest > 0 {
+            self.rest -= 1;
+            return;
+        }
+        let room = self.session.options().context.saturating_sub(self.held.len() + 1);
+        let wanted = self.width.min(self.longest).min(room);
+        for length in MATCHES {
+            if let Some(after) = follows(&self.held, id, length) {
+                let end = (after + wanted).min(self.held.len());
+                self.pass.extend_from_slice(&self.held[after..end]);
+                return;
+            }
+        }
+    }
+}
+
+/// Where in `held` the text goes on after the latest earlier place with the last `length` tokens, `id` being the last of them.
+fn follows(held: &[u32], id: u32, length: usize) -> Option<usize> {
+    let before = held.get(held.len().checked_sub(length - 1)?..)?;
+    // At least one token must follow there.
+    (length..held.len()).rev().find(|&after| {
+        let (body, last) = held[after - length..after].split_at(length - 1);
+        last == [id] && body == before
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_match_is_found() {
+        let held = [1, 2, 3, 4, 1, 2, 3, 5, 1, 2];
+        // "1 2" + 3 stood at 0 and 4; after the later one comes index 7.
+        assert_eq!(follows(&held, 3, 3), Some(7));
+        assert_eq!(follows(&held, 9, 2), None);
+        assert_eq!(follows(&held, 3, 2), Some(7));
+        assert_eq!(follows(&[7], 7, 2), None);
+        assert_eq!(follows(&[], 7, 3), None);
+        assert_eq!(follows(&[7, 7, 7], 7, 2), Some(2));
+    }
+}
