@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
 use onebit_model::files::GenerationConfig;
-use onebit_model::runtime::{Lookahead, PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions};
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -18,6 +18,9 @@ use crate::{CliError, Result};
 
 /// Tokens generated when neither the command line nor the model says how many.
 pub(crate) const MAX_TOKENS: usize = 100;
+
+/// Bytes of weights a token from which on a model is taken to come from memory.
+const FROM_MEMORY: usize = 32 << 20;
 
 /// Sampling as given on the command line; what is not given comes from the model, and otherwise from [`SamplingParams::default`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +117,8 @@ pub(crate) struct Generator {
 type Reader = Lookahead<Arc<PackedModel>, Pool>;
 
 impl Generator {
-    /// A generator with a window of `context` tokens; `ends` are the tokens that end a text.
+    /// A generator with a window of `context` tokens; `ends` are the tokens that end a text; `lookahead` is how many tokens it reads
+    /// ahead at most (where not given: as many as pay).
     pub(crate) fn new(
         model: PackedModel,
         tokenizer: Tokenizer,
@@ -122,10 +126,17 @@ impl Generator {
         context: usize,
         isa: Isa,
         threads: usize,
-        longest_draft: usize,
+        lookahead: Option<usize>,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
         let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
+        // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
+        let usual = if model.bytes_per_token() > FROM_MEMORY {
+            LONGEST_DRAFT
+        } else {
+            0
+        };
+        let longest_draft = lookahead.unwrap_or(usual);
         let mut options = SessionOptions::new(context);
         options.logit_rows = (longest_draft + 1).min(options.chunk);
         let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, options)?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use onebit_model::chat::{ChatTemplate, Message, Role};
-use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
@@ -156,15 +155,7 @@ impl Chat {
         let ends = directory.end_tokens(&config, &tokenizer);
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(
-                model,
-                tokenizer,
-                ends,
-                context,
-                place.device.isa(),
-                place.threads,
-                LONGEST_DRAFT,
-            )?,
+            generator: Generator::new(model, tokenizer, ends, context, place.device.isa(), place.threads, None)?,
             template,
             sampler: Sampler::new(params, config.vocab_size)?,
             stops,

@@ -53,9 +53,10 @@ pub struct Generate {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
-    /// tokens to read ahead where the text repeats itself, 0 to 8; changes the speed and nothing else (default: 8)
-    #[argh(option, default = "LONGEST_DRAFT")]
-    lookahead: usize,
+    /// tokens to read ahead where the text repeats itself, 0 to 8; changes the speed and nothing else (default: 8 for a model too large
+    /// for the caches, else 0)
+    #[argh(option)]
+    lookahead: Option<usize>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -92,10 +93,9 @@ impl Generate {
         )?;
         let mut stops = StopStrings::new(self.stop)
             .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
-        if self.lookahead > LONGEST_DRAFT {
+        if let Some(found) = self.lookahead.filter(|&n| n > LONGEST_DRAFT) {
             return Err(CliError::Usage(format!(
-                "--lookahead: expected 0 to {LONGEST_DRAFT}, found {}",
-                self.lookahead
+                "--lookahead: expected 0 to {LONGEST_DRAFT}, found {found}"
             )));
         }
         let directory = ModelDirectory::open(&path)?;
