@@ -194,7 +194,7 @@ pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl F
     }
 }
 
-/// From [`t2`] to `t5`: the same weights. `scratch` holds one row, `cols` weights.
+/// From [`t2`] to `t5`: the same weights. `scratch` holds four rows, `[4, cols]`.
 ///
 /// # Panics
 /// If a length does not belong to `[rows, cols]`, or a code of `source` stands for no weight.

@@ -41,7 +41,7 @@ pub struct Lookahead<M, E> {
     /// The pass that was made last: its tokens, of which the first `used` have come, and their logits.
     pass: Vec<u32>,
     used: usize,
-    /// `[LONGEST_DRAFT + 1, vocab_size]`
+    /// `[longest + 1, vocab_size]`
     logits: Vec<f32>,
     longest: usize,
     width: usize,

@@ -20,7 +20,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 const SHUT: u64 = 1 << 31;
 const INSIDE: u64 = SHUT - 1;
-/// Pauses before a waiting thread yields: some microseconds.
+/// Pauses before a waiting thread yields: tens of microseconds.
 const SPINS: u32 = 2_000;
 /// Yields before an idle worker sleeps, when no leader holds the team.
 const IDLE_YIELDS: u32 = 50;
