@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use half::f16;
 use onebit_benches::values;
+use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32};
 use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
@@ -21,7 +22,6 @@ use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
 use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
-use onebit_kernels_cpu::{Isa, t2};
 
 /// Bytes of weights: a matrix that stays in the caches, and one far larger than they are.
 const FOOTPRINTS: [usize; 2] = [1 << 20, 96 << 20];
@@ -182,23 +182,15 @@ impl Bench {
         );
     }
 
-    fn gemm(&mut self, (tokens, rows, cols): (usize, usize, usize)) {
-        let stride = t2::padded_cols(cols);
+    fn gemm(&mut self, layout: Layout, (tokens, rows, cols): (usize, usize, usize)) {
+        let stride = layout.padded_cols(cols);
         let (w, xq, isa) = (trits(rows * cols, 7), bytes(tokens * stride, 8), self.isa);
-        let mut packed = vec![0; t2::bytes(rows, cols)];
-        t2::pack(&w, rows, cols, &mut packed);
+        let mut packed = vec![0; layout.bytes(rows, cols)];
+        layout.pack(&w, rows, cols, &mut packed);
         let (mut out, mut scratch) = (vec![0; tokens * rows], vec![0; scratch_len(cols)]);
-        ternary_gemm(
-            isa,
-            Layout::T2,
-            &packed,
-            rows,
-            cols,
-            &xq,
-            tokens,
-            &mut out,
-            &mut scratch,
-        );
+        let mut multiply =
+            |out: &mut [i32]| ternary_gemm(isa, layout, &packed, rows, cols, &xq, tokens, out, &mut scratch);
+        multiply(&mut out);
         let mut sums = vec![0i64; cols];
         for row in w.chunks_exact(cols) {
             sums.iter_mut().zip(row).for_each(|(s, w)| *s += i64::from(*w));
@@ -207,23 +199,11 @@ impl Bench {
             let want: i64 = x.iter().zip(&sums).map(|(x, s)| i64::from(*x) * s).sum();
             assert_eq!(out.iter().map(|v| i64::from(*v)).sum::<i64>(), want);
         }
-        let name = format!("gemm {tokens}x{rows}x{cols}");
+        let name = format!("gemm {} {tokens}x{rows}x{cols}", layout.name());
         let (ops, steps) = (2.0 * (tokens * rows * cols) as f64, 100_000);
         let done = Cell::new(0.0);
         let limit = || done.set(int8_dot_peak(isa, black_box(steps)));
-        let kernel = || {
-            ternary_gemm(
-                isa,
-                Layout::T2,
-                &packed,
-                rows,
-                cols,
-                &xq,
-                tokens,
-                black_box(&mut out),
-                &mut scratch,
-            )
-        };
+        let kernel = || multiply(black_box(&mut out));
         if let Some((limit, kernel)) = self.race(&name, Throughput::Elements(ops as u64), limit, kernel) {
             let (rate, peak) = (ops / kernel / 1e9, done.get() / limit / 1e9);
             self.table.push(format!(
@@ -253,7 +233,7 @@ fn main() {
         }
     }
     for shape in GEMM {
-        bench.gemm(shape);
+        Layout::ALL.into_iter().for_each(|layout| bench.gemm(layout, shape));
     }
     println!(
         "\nisa {}, one thread; fastest of each, limit and kernel in turn",

@@ -20,7 +20,7 @@ pub(super) fn load<T: Copy>(bytes: &[T; 64], half: usize) -> __m256i {
 /// The sums of four registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn sum_each(v: [__m256i; 4]) -> __m128i {
+fn sum_each(v: [__m256i; 4]) -> __m128i {
     let abcd = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
     _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256::<1>(abcd))
 }
@@ -38,6 +38,16 @@ pub(super) fn sum(xq: &[i8]) -> i32 {
     }
     let zero = _mm256_setzero_si256();
     _mm_cvtsi128_si32(sum_each([total, zero, zero, zero]))
+}
+
+/// The end of a group of rows: the sums of their accumulators, less `correction`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn finish(acc: [__m256i; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
+    let mut four = [0i32; GROUP_ROWS];
+    // SAFETY: `four` is sixteen bytes.
+    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(acc), correction)) };
+    out.copy_from_slice(&four[..out.len()]);
 }
 
 /// See [`super::ternary_gemv`].
@@ -77,9 +87,6 @@ pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
                 acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(acc16[r], ones16));
             }
         }
-        let mut four = [0i32; GROUP_ROWS];
-        // SAFETY: `four` is sixteen bytes.
-        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(acc), correction)) };
-        out.copy_from_slice(&four[..out.len()]);
+        finish(acc, correction, out);
     }
 }

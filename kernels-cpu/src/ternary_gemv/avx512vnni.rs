@@ -33,12 +33,29 @@ pub(super) fn sum(xq: &[i8]) -> i32 {
 /// The sums of four registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn sum_each(v: [__m512i; 4]) -> __m128i {
+fn sum_each(v: [__m512i; 4]) -> __m128i {
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
     let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
     _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+}
+
+/// The end of a group of rows: accumulator `f` of a row holds `4^f` times its sums, and `correction` is taken off each.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn finish(acc: [[__m512i; 4]; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
+    let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
+    for r in 0..GROUP_ROWS {
+        let [a, b, c, d] = acc[r];
+        let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
+        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
+        rows[r] = _mm512_add_epi32(low, high);
+    }
+    let mut four = [0i32; GROUP_ROWS];
+    // SAFETY: `four` is sixteen bytes.
+    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(rows), correction)) };
+    out.copy_from_slice(&four[..out.len()]);
 }
 
 /// See [`super::ternary_gemv`].
@@ -61,16 +78,6 @@ pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
                 }
             }
         }
-        let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
-        for r in 0..GROUP_ROWS {
-            let [a, b, c, d] = acc[r];
-            let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
-            let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
-            rows[r] = _mm512_add_epi32(low, high);
-        }
-        let mut four = [0i32; GROUP_ROWS];
-        // SAFETY: `four` is sixteen bytes.
-        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(rows), correction)) };
-        out.copy_from_slice(&four[..out.len()]);
+        finish(acc, correction, out);
     }
 }

@@ -1,4 +1,4 @@
-//! Every path against an i64 oracle on the unpacked weights.
+//! Every path and layout against an i64 oracle on the unpacked weights.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,20 +17,21 @@ fn oracle(w: &[i8], cols: usize, x: &[i8]) -> Vec<i32> {
         .collect()
 }
 
-/// Runs every path on `w` and `x` placed off alignment, with rubbish in the padding of `x`.
+/// Runs every path on `w`, in either layout, and `x` placed off alignment, with rubbish in the padding of `x`.
 fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], rng: &mut Lcg) {
     let want = oracle(w, cols, x);
-    let p = packed(w, rows, cols);
-    let offset = 1 + rng.below(63) as usize;
-    let mut bytes = vec![0; offset];
-    bytes.extend(&p);
-    let mut xq = vec![0; offset];
-    xq.extend(x);
-    xq.extend(rng.bytes(t2::padded_cols(cols) - cols));
-    for isa in Isa::available() {
-        let mut out = vec![77; rows];
-        ternary_gemv(isa, Layout::T2, &bytes[offset..], cols, &xq[offset..], &mut out);
-        assert_eq!(out, want, "{} {rows} x {cols}", isa.name());
+    for layout in Layout::ALL {
+        let offset = 1 + rng.below(63) as usize;
+        let mut bytes = vec![0; offset + layout.bytes(rows, cols)];
+        layout.pack(w, rows, cols, &mut bytes[offset..]);
+        let mut xq = vec![0; offset];
+        xq.extend(x);
+        xq.extend(rng.bytes(layout.padded_cols(cols) - cols));
+        for isa in Isa::available() {
+            let mut out = vec![77; rows];
+            ternary_gemv(isa, layout, &bytes[offset..], cols, &xq[offset..], &mut out);
+            assert_eq!(out, want, "{} {} {rows} x {cols}", isa.name(), layout.name());
+        }
     }
 }
 
@@ -40,7 +41,8 @@ fn every_path_is_exact_on_random_values() {
     for isa in Isa::available() {
         std::println!("ternary_gemv path: {}", isa.name());
     }
-    for cols in COLS {
+    // The boundaries of t2's blocks, then of t5's.
+    for cols in COLS.into_iter().chain([319, 321, 640, 641, 1600, 6912]) {
         for rows in 1..10 {
             let (w, x) = (rng.trits(rows * cols), rng.bytes(cols));
             check(&w, rows, cols, &x, &mut rng);
@@ -51,7 +53,7 @@ fn every_path_is_exact_on_random_values() {
 #[test]
 fn every_path_is_exact_on_extremes() {
     let mut rng = Lcg(4);
-    for cols in [1, 64, 255, 256, 1280, 1281, 1536, 2560, 6912] {
+    for cols in [1, 64, 255, 256, 319, 320, 1280, 1281, 1536, 1600, 2560, 6912] {
         for weight in [-1i8, 0, 1] {
             for value in [-128i8, -127, 127] {
                 check(&vec![weight; 5 * cols], 5, cols, &vec![value; cols], &mut rng);
@@ -70,10 +72,10 @@ fn every_path_is_exact_on_extremes() {
 
 #[test]
 fn no_rows_and_no_columns() {
-    for isa in Isa::available() {
-        ternary_gemv(isa, Layout::T2, &[], 300, &[1; 512], &mut []);
+    for (isa, layout) in Isa::available().flat_map(|isa| Layout::ALL.map(|layout| (isa, layout))) {
+        ternary_gemv(isa, layout, &[], 300, &[1; 512], &mut []);
         let mut out = [5; 3];
-        ternary_gemv(isa, Layout::T2, &[], 0, &[], &mut out);
+        ternary_gemv(isa, layout, &[], 0, &[], &mut out);
         assert_eq!(out, [0; 3]);
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::avx2::{load, sum, sum_each};
+use super::super::avx2::{finish, load, sum};
 use crate::t5::{DIGITS, GROUP_ROWS, HIGH, LOW, group_bytes};
 
 /// A block adds ten pairs (two halves, five digits) to each 16-bit lane, each at most `2 · 3 · 128` in magnitude: four blocks reach
@@ -90,9 +90,6 @@ pub(in super::super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) 
                 acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(acc16[r], ones16));
             }
         }
-        let mut four = [0i32; GROUP_ROWS];
-        // SAFETY: `four` is sixteen bytes.
-        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(acc), correction)) };
-        out.copy_from_slice(&four[..out.len()]);
+        finish(acc, correction, out);
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::avx512vnni::{load, load_x, sum, sum_each};
+use super::super::avx512vnni::{finish, load, load_x, sum};
 use crate::t5::{DIGITS, GROUP_ROWS, HIGH, LOW, group_bytes};
 
 /// See [`super::super::ternary_gemv`].
@@ -41,16 +41,6 @@ pub(in super::super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) 
                 acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], d3, x[3]);
             }
         }
-        let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
-        for r in 0..GROUP_ROWS {
-            let [a, b, c, d] = acc[r];
-            let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
-            let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
-            rows[r] = _mm512_add_epi32(low, high);
-        }
-        let mut four = [0i32; GROUP_ROWS];
-        // SAFETY: `four` is sixteen bytes.
-        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(rows), correction)) };
-        out.copy_from_slice(&four[..out.len()]);
+        finish(acc, correction, out);
     }
 }
