@@ -19,9 +19,6 @@ use crate::{CliError, Result};
 /// Tokens generated when neither the command line nor the model says how many.
 pub(crate) const MAX_TOKENS: usize = 100;
 
-/// Bytes of weights a token from which on a model is taken to come from memory.
-const FROM_MEMORY: usize = 32 << 20;
-
 /// Sampling as given on the command line; what is not given comes from the model, and otherwise from [`SamplingParams::default`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Given {
@@ -131,11 +128,7 @@ impl Generator {
         let ids = 0..model.config().vocab_size as u32;
         let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
         // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
-        let usual = if model.bytes_per_token() > FROM_MEMORY {
-            LONGEST_DRAFT
-        } else {
-            0
-        };
+        let usual = if model.comes_from_memory() { LONGEST_DRAFT } else { 0 };
         let longest_draft = lookahead.unwrap_or(usual);
         let mut options = SessionOptions::new(context);
         options.logit_rows = (longest_draft + 1).min(options.chunk);

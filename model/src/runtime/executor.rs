@@ -3,6 +3,8 @@
 //! A phase of the forward pass is a loop over pieces of its output, each of which one thread computes whole. What a piece
 //! holds does not depend on how the output was cut, so every executor returns the same bits.
 
+use alloc::vec;
+
 /// Runs the pieces of a phase.
 pub trait Executor: Sync {
     /// Most pieces that [`pieces`](Self::pieces) ever returns; a session keeps scratch memory for each.
@@ -34,7 +36,11 @@ pub trait Executor: Sync {
     ///
     /// # Panics
     /// If `chunk` is 0.
-    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync);
+    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        // Units take no memory, so nothing is allocated.
+        let mut units = vec![(); out.len().div_ceil(chunk)];
+        self.zip(out, chunk, &mut units, 1, |first, out, _| f(first, out));
+    }
 }
 
 /// The calling thread does everything.
@@ -64,12 +70,6 @@ impl Executor for Serial {
     ) {
         for (i, (out, other)) in out.chunks_mut(chunk).zip(other.chunks_mut(other_chunk)).enumerate() {
             f(i * chunk, out, other);
-        }
-    }
-
-    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        for (i, out) in out.chunks_mut(chunk).enumerate() {
-            f(i * chunk, out);
         }
     }
 }

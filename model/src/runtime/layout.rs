@@ -11,19 +11,8 @@ use onebit_kernels_cpu::{Isa, t2, t5};
 
 use super::weights::{Linear, PackedModel};
 
-/// Ternary bytes, as `t2`, from which on a model is taken to come from memory.
+/// Bytes a token from which on a model is taken to come from memory: more than the caches of most machines hold.
 const FROM_MEMORY: usize = 32 << 20;
-
-/// The layout for a matrix of `cols` columns in a model of `bytes` ternary bytes (as `t2`).
-pub(super) fn fastest(isa: Isa, cols: usize, bytes: usize) -> Layout {
-    // Padding can eat what the shorter code saves.
-    let smaller = 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols);
-    if opens_t5(isa) && bytes > FROM_MEMORY && smaller {
-        Layout::T5
-    } else {
-        Layout::T2
-    }
-}
 
 fn opens_t5(isa: Isa) -> bool {
     match isa {
@@ -34,19 +23,29 @@ fn opens_t5(isa: Isa) -> bool {
 }
 
 impl PackedModel {
+    /// Whether a token's weights are taken to come from memory, and not from the caches: then fewer bytes are worth instructions, and
+    /// several tokens are worth reading at once.
+    pub fn comes_from_memory(&self) -> bool {
+        self.bytes_per_token() > FROM_MEMORY
+    }
+
+    /// Puts each ternary matrix into the layout that is fastest with `isa`.
+    pub(super) fn lay_out_for(&mut self, isa: Isa) {
+        if opens_t5(isa) && self.comes_from_memory() {
+            // Padding can eat what the shorter code saves.
+            let smaller = |cols| 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols);
+            self.relay(|cols| if smaller(cols) { Layout::T5 } else { Layout::T2 });
+        }
+    }
+
     /// The same model with every ternary matrix in `layout`: the same answers, bit for bit.
     pub fn with_layout(mut self, layout: Layout) -> Self {
-        self.relay(|_, _| layout);
+        self.relay(|_| layout);
         self
     }
 
-    /// Puts each ternary matrix into the layout that `choose(cols, bytes of all as t2)` gives for it.
-    pub(super) fn relay(&mut self, choose: impl Fn(usize, usize) -> Layout) {
-        let ternary = |linear: &Linear| match linear {
-            Linear::Ternary { rows, cols, .. } => t2::bytes(*rows, *cols),
-            _ => 0,
-        };
-        let bytes = self.blocks.iter().flat_map(|block| block.linears()).map(ternary).sum();
+    /// Puts each ternary matrix into the layout that `choose(cols)` gives for it.
+    fn relay(&mut self, choose: impl Fn(usize) -> Layout) {
         for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
             if let Linear::Ternary {
                 rows,
@@ -56,7 +55,7 @@ impl PackedModel {
                 ..
             } = linear
             {
-                let wanted = choose(*cols, bytes);
+                let wanted = choose(*cols);
                 if wanted != *layout {
                     *packed = relaid(packed, *rows, *cols, wanted);
                     *layout = wanted;

@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
 
+use super::RuntimeError;
 use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
-use super::{RuntimeError, layout};
 use crate::config::{LinearKind, LinearMode, ModelConfig};
 
 /// Weights whose magnitudes are summed before the sum goes on: the training side cuts there too, so that both find the
@@ -394,7 +394,7 @@ impl PackedModel {
             norm,
             head,
         };
-        model.relay(|cols, bytes| layout::fastest(Isa::best(), cols, bytes));
+        model.lay_out_for(Isa::best());
         Ok(model)
     }
 }

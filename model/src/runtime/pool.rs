@@ -108,18 +108,6 @@ impl Executor for Pool {
         }
         self.team.run_zipped((out, chunk), (other, other_chunk), f);
     }
-
-    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        if out.len() <= chunk {
-            if !out.is_empty() {
-                f(0, out);
-            }
-            return;
-        }
-        let pieces = out.len().div_ceil(chunk);
-        self.team
-            .run_zipped((out, chunk), (&mut vec![(); pieces], 1), |first, out, _| f(first, out));
-    }
 }
 
 #[cfg(test)]
