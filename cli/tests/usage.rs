@@ -84,6 +84,8 @@ fn wrong_usage_ends_with_2() {
     let out = std::path::PathBuf::from("never-made");
     onebit(&f.train(&out, &["--lr-decay", "cos"])).refused(2, &["--lr-decay", "cosine"]);
     onebit(&f.train(&out, &["--optimizer", "sgd"])).refused(2, &["--optimizer", "muon"]);
+    onebit(&f.train(&out, &["--init", "zero"])).refused(2, &["--init", "mimetic"]);
+    onebit(&f.train(&out, &["--init", "normal", "--init-from", &model])).refused(2, &["--init and --init-from"]);
     onebit(&f.train(&out, &["--lr", "0"])).refused(2, &["--lr", "positive"]);
     onebit(&f.train(&out, &["--data-dir", "x"])).refused(2, &["--data and --data-dir"]);
     onebit(&f.train(&out, &["--init-from", &model])).refused(2, &["--config and --init-from"]);

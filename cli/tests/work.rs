@@ -3,9 +3,8 @@
 mod common;
 
 use std::fs;
-use std::process::Stdio;
 
-use common::{command, fixture, onebit, text, with_input};
+use common::{fixture, onebit, text, with_input};
 
 fn close(a: f64, b: f64) {
     assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} {b}");
@@ -286,166 +285,6 @@ fn inspect_counts_what_is_there() {
 }
 
 #[test]
-fn a_dry_run_counts_and_writes_nothing() {
-    let f = fixture();
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    let facts = onebit(&f.train(&out, &["--dry-run", "--json"])).json();
-    assert_eq!(facts["options"]["max_steps"], 3);
-    let memory = &facts["memory_bytes"];
-    assert_eq!(
-        memory["weights"].as_u64().unwrap(),
-        4 * facts["parameters"].as_u64().unwrap()
-    );
-    assert!(memory["total"].as_u64().unwrap() > memory["weights"].as_u64().unwrap() * 4);
-    assert!(!out.exists());
-}
-
-#[cfg(unix)]
-#[test]
-fn an_interrupted_run_resumes_to_the_same_bytes() {
-    let f = fixture();
-    let dir = tempfile::tempdir().unwrap();
-    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
-    let more = ["--max-steps", "400"];
-    onebit(&f.train(&whole, &more)).ok();
-    let child = command(&f.train(&parted, &more))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Some steps in, by its own account.
-    let metrics = parted.join("metrics.jsonl");
-    while fs::metadata(&metrics).map_or(0, |m| m.len()) < 2_000 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
-    let ended = child.wait_with_output().unwrap();
-    assert_eq!(
-        ended.status.code(),
-        Some(130),
-        "{}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("--resume"));
-    onebit(&f.train(&parted, &["--max-steps", "401", "--resume"])).refused(1, &["options"]);
-    let resumed = onebit(&f.train(&parted, &["--max-steps", "400", "--resume", "--json"]));
-    assert!(resumed.stderr.contains("resumed from"), "{}", resumed.stderr);
-    assert_eq!(resumed.json()["steps"], 400);
-    for file in [
-        "model.safetensors",
-        "metrics.jsonl",
-        "config.json",
-        "generation_config.json",
-    ] {
-        assert_eq!(
-            fs::read(whole.join(file)).unwrap(),
-            fs::read(parted.join(file)).unwrap(),
-            "{file}"
-        );
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_full_disk_costs_no_checkpoint() {
-    let f = fixture();
-    let dir = tempfile::tempdir().unwrap();
-    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
-    let more = ["--max-steps", "4", "--save-every", "2", "--keep", "3"];
-    onebit(&f.train(&whole, &more)).ok();
-    onebit(&f.train(&parted, &more)).ok();
-    fs::remove_dir_all(parted.join("checkpoints/step-4")).unwrap();
-    // A limit on the size of a file stands in for the disk: the write that passes it fails, as on a full one.
-    let within = |kib: u32, args: &[String]| {
-        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", 2 * kib);
-        let program = env!("CARGO_BIN_EXE_onebit");
-        let run = std::process::Command::new("sh")
-            .args(["-c", &script, program])
-            .args(args)
-            .output();
-        run.unwrap()
-    };
-    let resume: Vec<String> = f.train(&parted, &[&more[..], &["--resume"]].concat());
-    let failed = within(50, &resume);
-    let message = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert_eq!(failed.status.code(), Some(1), "{message}");
-    let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{message}");
-    assert!(errors[0].contains("step-4"), "{message}");
-    assert!(parted.join("checkpoints/step-2").is_dir() && !parted.join("checkpoints/step-4").exists());
-    let resumed = onebit(&resume);
-    assert!(resumed.stderr.contains("step 2"), "{}", resumed.stderr);
-    resumed.ok();
-    for file in ["model.safetensors", "metrics.jsonl"] {
-        assert_eq!(
-            fs::read(whole.join(file)).unwrap(),
-            fs::read(parted.join(file)).unwrap(),
-            "{file}"
-        );
-    }
-    // A token file that cannot be finished leaves the earlier one as it was.
-    let tokens = dir.path().join("text.tokens").to_str().unwrap().to_string();
-    let (text, tokenizer) = (f.path("text.txt"), f.path("tokenizer.json"));
-    let args = [
-        "tokenize",
-        "--input",
-        &text,
-        "--tokenizer",
-        &tokenizer,
-        "--output",
-        &tokens,
-        "--force",
-    ];
-    let args: Vec<String> = args.iter().map(|s| s.to_string()).collect();
-    onebit(&args).ok();
-    let before = fs::read(&tokens).unwrap();
-    let failed = within(1, &args);
-    assert_eq!(
-        failed.status.code(),
-        Some(1),
-        "{}",
-        String::from_utf8_lossy(&failed.stderr)
-    );
-    assert_eq!(fs::read(&tokens).unwrap(), before);
-}
-
-#[test]
-fn a_model_can_be_trained_on_from_another() {
-    let f = fixture();
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("run");
-    let mut args = f.train(&out, &["--init-from", &f.path("model"), "--json"]);
-    let config = args.iter().position(|a| a == "--config").unwrap();
-    args.drain(config..config + 2);
-    let trained = onebit(&args).json();
-    let first = onebit(&[
-        "eval",
-        "--model",
-        &f.path("model"),
-        "--data",
-        &f.path("text.txt"),
-        "--json",
-    ])
-    .json();
-    let then = onebit(&[
-        "eval",
-        "--model",
-        out.to_str().unwrap(),
-        "--data",
-        &f.path("text.txt"),
-        "--json",
-    ])
-    .json();
-    assert_eq!(trained["steps"], 3);
-    assert!(then["loss"].as_f64().unwrap() < first["loss"].as_f64().unwrap());
-}
-
-#[test]
 fn wikitext_is_copied_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
@@ -506,34 +345,5 @@ fn the_bench_of_a_model_and_the_doctor_report_fractions() {
     assert!(
         !paths.is_empty() && paths.iter().all(|path| path["self_test"] == true),
         "{doctor}"
-    );
-}
-
-#[test]
-fn quickstart_trains_packs_and_tells() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("quick");
-    let report = onebit(&[
-        "quickstart",
-        "--steps",
-        "4",
-        "--output-dir",
-        out.to_str().unwrap(),
-        "--json",
-    ])
-    .json();
-    for key in ["bpb", "entropy_bpb", "valid_fraction", "seconds"] {
-        assert!(report[key].as_f64().is_some(), "{key}: {report}");
-    }
-    assert!(
-        report["bpb"].as_f64().unwrap() > report["entropy_bpb"].as_f64().unwrap(),
-        "no model beats the entropy"
-    );
-    let model = report["model"].as_str().unwrap();
-    assert_eq!(onebit(&["inspect", model, "--json"]).json()["kind"], "model");
-    assert!(
-        fs::read_to_string(report["curves"].as_str().unwrap())
-            .unwrap()
-            .starts_with("<svg")
     );
 }

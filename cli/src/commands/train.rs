@@ -50,7 +50,7 @@ pub struct Train {
     /// go on from the newest whole checkpoint in --output-dir
     #[argh(switch)]
     resume: bool,
-    /// first weights: normal, or mimetic for attention that begins as matching and copying (default: the preset's)
+    /// first weights: normal, or mimetic for attention that begins as matching and copying (default: the preset's; not with --init-from)
     #[argh(option)]
     init: Option<String>,
     /// begin with the weights of this model directory, which must hold floats

@@ -75,6 +75,11 @@ impl Train {
         if self.output_dir.is_none() && !self.dry_run {
             return Err(CliError::Usage("required option not provided: --output-dir".into()));
         }
+        if self.init.is_some() && self.init_from.is_some() {
+            return Err(CliError::Usage(
+                "--init and --init-from both say where training begins; give one of them".into(),
+            ));
+        }
         let name = match (&self.config, &self.init_from) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Usage(
