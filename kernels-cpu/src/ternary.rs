@@ -81,3 +81,66 @@ pub const fn padded_cols(cols: usize) -> usize {
     let (two, five) = (t2::padded_cols(cols), t5::padded_cols(cols));
     if two > five { two } else { five }
 }
+
+/// Bytes of a block and rows of a group, in both layouts.
+const BLOCK_BYTES: usize = t2::BLOCK_BYTES;
+const GROUP_ROWS: usize = t2::GROUP_ROWS;
+
+/// Calls `encode(weights, bytes)` for each block of `w`, `[rows, cols]`, where it lies in `out`; what is missing of a block, or of a
+/// group's rows, is weight 0.
+#[inline(always)]
+pub(crate) fn pack_blocks<const BLOCK: usize>(
+    w: &[i8],
+    rows: usize,
+    cols: usize,
+    out: &mut [u8],
+    mut encode: impl FnMut(&[i8; BLOCK], &mut [u8; BLOCK_BYTES]),
+) {
+    assert_eq!(w.len(), rows * cols, "w is [rows, cols]");
+    let blocks = cols.div_ceil(BLOCK);
+    let mut at = w;
+    let (out, _) = out.as_chunks_mut::<BLOCK_BYTES>();
+    for out in out.chunks_exact_mut((GROUP_ROWS * blocks).max(1)) {
+        for r in 0..GROUP_ROWS {
+            let (row, rest) = at.split_at(at.len().min(cols));
+            at = rest;
+            for (b, out) in out.chunks_exact_mut(GROUP_ROWS).enumerate() {
+                let rest = &row[row.len().min(b * BLOCK)..];
+                match rest.first_chunk::<BLOCK>() {
+                    Some(whole) => encode(whole, &mut out[r]),
+                    None => {
+                        let mut padded = [0i8; BLOCK];
+                        padded[..rest.len()].copy_from_slice(rest);
+                        encode(&padded, &mut out[r]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Calls `unpack(group, row of the group, weights)` for each row of `out`, `[rows, cols]`.
+pub(crate) fn unpack_rows(
+    packed: &[u8],
+    group_bytes: usize,
+    cols: usize,
+    out: &mut [i8],
+    unpack: impl Fn(&[u8], usize, &mut [i8]),
+) {
+    for (r, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+        unpack(&packed[r / GROUP_ROWS * group_bytes..], r % GROUP_ROWS, row);
+    }
+}
+
+/// Writes the first `out.len()` weights of row `r` (0..4) of a group: `weight(byte, field)` in the order of the fields.
+#[inline(always)]
+pub(crate) fn unpack_blocks<T>(group: &[u8], r: usize, block: usize, out: &mut [T], weight: impl Fn(u8, usize) -> T) {
+    for (b, out) in out.chunks_mut(block).enumerate() {
+        let bytes = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
+        for (field, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
+            for (o, byte) in out.iter_mut().zip(bytes) {
+                *o = weight(*byte, field);
+            }
+        }
+    }
+}

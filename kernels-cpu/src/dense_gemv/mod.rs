@@ -58,21 +58,35 @@ impl Weight for bf16 {
     }
 }
 
-/// `R` rows of `w` (each `n` long) by `T` tokens of `x`: `[[sum; T]; R]`.
+/// The first `R` rows of `w` (each `n` long) by `T` tokens of `x`: `[[sum; T]; R]`.
 #[inline(always)]
 fn tile<S: Simd, W: Weight, const R: usize, const T: usize>(s: S, w: &[W], x: &[f32], n: usize) -> [[f32; T]; R] {
-    let whole = n / LANES;
     // Only a hint: past the last row it points at nothing that is read.
     let next = w.as_ptr().wrapping_add(R * n);
     let w: [&[W]; R] = core::array::from_fn(|r| &w[r * n..(r + 1) * n]);
+    dots::<S, W, R, T, true>(s, w, x, next)
+}
+
+/// The rows `w` by `T` tokens of `x`. With `AHEAD` what lies from `next` on, as much as the rows themselves, is asked for meanwhile.
+#[inline(always)]
+fn dots<S: Simd, W: Weight, const R: usize, const T: usize, const AHEAD: bool>(
+    s: S,
+    w: [&[W]; R],
+    x: &[f32],
+    next: *const W,
+) -> [[f32; T]; R] {
+    let n = w[0].len();
+    let whole = n / LANES;
     let x: [&[f32]; T] = core::array::from_fn(|t| &x[t * n..(t + 1) * n]);
     // Cut to one length, so that the compiler sees every index inside.
     let wc: [&[[W; LANES]]; R] = core::array::from_fn(|r| &w[r].as_chunks::<LANES>().0[..whole]);
     let xc: [&[[f32; LANES]]; T] = core::array::from_fn(|t| &x[t].as_chunks::<LANES>().0[..whole]);
     let mut acc = [[s.splat(0.0); T]; R];
     for c in 0..whole {
-        for line in 0..(R * size_of::<[W; LANES]>()).div_ceil(64) {
-            s.prefetch(next.wrapping_add(c * R * LANES).cast::<u8>().wrapping_add(64 * line));
+        if AHEAD {
+            for line in 0..(R * size_of::<[W; LANES]>()).div_ceil(64) {
+                s.prefetch(next.wrapping_add(c * R * LANES).cast::<u8>().wrapping_add(64 * line));
+            }
         }
         let mut wv = [s.splat(0.0); R];
         for r in 0..R {
@@ -158,6 +172,41 @@ fn rows_by<S: Simd, W: Weight, const R: usize>(s: S, w: &[W], x: &[f32], n: usiz
         t += 1;
     }
 }
+
+#[inline(always)]
+fn gather_body<S: Simd, W: Weight>(s: S, w: &[W], x: &[f32], rows: &[u32], out: &mut [f32]) {
+    let n = x.len();
+    assert_eq!(rows.len(), out.len(), "out is [rows.len()]");
+    assert!(n > 0 && w.len().is_multiple_of(n), "w is [rows, n]");
+    let row = |r: u32| &w[r as usize * n..(r as usize + 1) * n];
+    let (fours, rest) = rows.as_chunks::<ROWS>();
+    let (out_fours, out_rest) = out.as_chunks_mut::<ROWS>();
+    for (rows, out) in fours.iter().zip(out_fours) {
+        let w = [row(rows[0]), row(rows[1]), row(rows[2]), row(rows[3])];
+        let sums = dots::<S, W, ROWS, 1, false>(s, w, x, core::ptr::null());
+        out.copy_from_slice(sums.as_flattened());
+    }
+    for (&r, out) in rest.iter().zip(out_rest) {
+        *out = dots::<S, W, 1, 1, false>(s, [row(r)], x, core::ptr::null())[0][0];
+    }
+}
+
+macro_rules! gather {
+    ($name:ident, $weight:ty, $words:literal) => {
+        simd_kernel! {
+            #[doc = concat!("`out[i] = Σ_k w[rows[i], k] · x[k]`: some rows of ", $words, " weights `[rows, n]`, `x` `[n]`, one token.")]
+            ///
+            /// The sums are those of all rows at once, bit for bit.
+            ///
+            /// # Panics
+            /// If `x` is empty, `w` is not whole rows of its length, `out` is not as long as `rows`, or `w` has no such row.
+            pub fn $name(w: &[$weight], x: &[f32], rows: &[u32], out: &mut [f32]) = gather_body::<_, $weight>;
+        }
+    };
+}
+gather!(gather_f32, f32, "f32");
+gather!(gather_f16, f16, "f16");
+gather!(gather_bf16, bf16, "bfloat16");
 
 simd_kernel! {
     /// `out[t, r] = Σ_k w[r,k] · x[t,k]`: f32 weights `[rows, n]`, `x` `[tokens, n]`, `out` `[tokens, rows]`.

@@ -23,6 +23,8 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::ternary::{pack_blocks, unpack_blocks, unpack_rows};
+
 /// Weights in a block.
 pub const BLOCK: usize = 256;
 /// Bytes of a block.
@@ -34,9 +36,6 @@ pub const GROUP_ROWS: usize = 4;
 /// The largest partial sum is a 32-bit lane of the AVX-512 GEMV, which takes in four products of at most `192 · 128`
 /// per block: `2^22 / 256 · 4 · 192 · 128 ≈ 1.61e9 < 2^31`.
 pub const MAX_COLS: usize = 1 << 22;
-
-/// Four weights 0.
-const ZEROS: u8 = 0x55;
 
 /// `cols` rounded up to whole blocks.
 pub const fn padded_cols(cols: usize) -> usize {
@@ -63,41 +62,36 @@ pub const fn bytes(rows: usize, cols: usize) -> usize {
 /// # Panics
 /// If a weight is not −1, 0 or 1, `w.len() != rows * cols` or `out.len() != bytes(rows, cols)`.
 pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
-    assert_eq!(w.len(), rows * cols, "w is [rows, cols]");
-    assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
-    if w.is_empty() {
-        out.fill(ZEROS);
-        return;
-    }
     // Kept as an OR so that the check costs one instruction beside the packing instead of a pass of its own.
     let mut strange = 0u8;
-    for (group, out) in w.chunks(GROUP_ROWS * cols).zip(out.chunks_exact_mut(group_bytes(cols))) {
-        for r in 0..GROUP_ROWS {
-            let row = group.get(r * cols..(r + 1) * cols).unwrap_or(&[]);
-            for (b, out) in out.chunks_exact_mut(GROUP_ROWS * BLOCK_BYTES).enumerate() {
-                let out = &mut out[r * BLOCK_BYTES..(r + 1) * BLOCK_BYTES];
-                let rest = &row[row.len().min(b * BLOCK)..];
-                let mut padded = [0i8; BLOCK];
-                let block = match rest.first_chunk::<BLOCK>() {
-                    Some(whole) => whole,
-                    None => {
-                        padded[..rest.len()].copy_from_slice(rest);
-                        &padded
-                    }
-                };
-                let code = |j: usize| (block[j] as u8).wrapping_add(1);
-                for j in 0..BLOCK_BYTES {
-                    let codes = [code(j), code(j + 64), code(j + 128), code(j + 192)];
-                    strange |= codes
-                        .map(|c| (c & !3) | (c & (c >> 1)))
-                        .into_iter()
-                        .fold(0, |a, c| a | c);
-                    out[j] = codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6;
-                }
-            }
-        }
-    }
+    pack_each(w, rows, cols, out, |code| strange |= (code & !3) | (code & (code >> 1)));
     assert_eq!(strange, 0, "weights are -1, 0 or 1");
+}
+
+/// As [`pack`] for weights of −1 to 2: the fourth code, which every kernel takes as weight 2, is used too. Not a ternary matrix, but what
+/// two bits can hold.
+///
+/// # Panics
+/// If a weight is not in −1..=2, `w.len() != rows * cols` or `out.len() != bytes(rows, cols)`.
+pub fn pack_four_levels(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
+    let mut strange = 0u8;
+    pack_each(w, rows, cols, out, |code| strange |= code & !3);
+    assert_eq!(strange, 0, "weights are -1 to 2");
+}
+
+#[inline(always)]
+fn pack_each(w: &[i8], rows: usize, cols: usize, out: &mut [u8], mut see: impl FnMut(u8)) {
+    assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
+    pack_blocks::<BLOCK>(w, rows, cols, out, |block, out| {
+        let mut code = |j: usize| {
+            let code = (block[j] as u8).wrapping_add(1);
+            see(code);
+            code
+        };
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = code(j) | code(j + 64) << 2 | code(j + 128) << 4 | code(j + 192) << 6;
+        }
+    });
 }
 
 /// Unpacks `bytes` into `out`, `[rows, cols]` (the inverse of [`pack`]).
@@ -107,25 +101,16 @@ pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
 pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
     assert_eq!(packed.len(), bytes(rows, cols), "packed holds bytes(rows, cols)");
     assert_eq!(out.len(), rows * cols, "out is [rows, cols]");
-    if out.is_empty() {
-        return;
-    }
-    for (r, row) in out.chunks_exact_mut(cols).enumerate() {
-        let group = &packed[r / GROUP_ROWS * group_bytes(cols)..];
-        unpack_row(group, r % GROUP_ROWS, row, |w| w);
-    }
+    unpack_rows(packed, group_bytes(cols), cols, out, |group, r, row| {
+        unpack_row(group, r, row, |w| w)
+    });
 }
 
 /// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
 pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
-    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-        let block = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
-        for (field, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
-            for (o, byte) in out.iter_mut().zip(block) {
-                *o = store(((byte >> (2 * field)) & 3) as i8 - 1);
-            }
-        }
-    }
+    unpack_blocks(group, r, BLOCK, out, |byte, field| {
+        store(((byte >> (2 * field)) & 3) as i8 - 1)
+    });
 }
 
 /// Whether every code is one of the three that stand for a weight. The fourth code, `3`, never comes from [`pack`]; every

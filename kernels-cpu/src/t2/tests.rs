@@ -101,3 +101,21 @@ fn a_weight_of_two_is_refused() {
 fn a_weight_of_minus_two_is_refused() {
     packed(&[0, 1, -2], 1, 3);
 }
+
+#[test]
+fn four_levels_go_in_and_out() {
+    let mut rng = Lcg(5);
+    for cols in [1, 255, 256, 700] {
+        let w: Vec<i8> = (0..6 * cols).map(|_| rng.below(4) as i8 - 1).collect();
+        let (mut p, mut back) = (vec![0; bytes(6, cols)], vec![9; 6 * cols]);
+        pack_four_levels(&w, 6, cols, &mut p);
+        unpack(&p, 6, cols, &mut back);
+        assert_eq!(back, w);
+    }
+}
+
+#[test]
+#[should_panic(expected = "weights are -1 to 2")]
+fn a_fifth_level_is_refused() {
+    pack_four_levels(&[0, 3], 1, 2, &mut vec![0; bytes(1, 2)]);
+}

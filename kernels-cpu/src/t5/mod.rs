@@ -27,6 +27,7 @@
 mod tests;
 
 use crate::t2;
+use crate::ternary::{pack_blocks, unpack_blocks, unpack_rows};
 
 /// Weights in a block.
 pub const BLOCK: usize = 320;
@@ -130,40 +131,19 @@ pub const fn bytes(rows: usize, cols: usize) -> usize {
 /// # Panics
 /// If a weight is not −1, 0 or 1, `w.len() != rows * cols` or `out.len() != bytes(rows, cols)`.
 pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
-    assert_eq!(w.len(), rows * cols, "w is [rows, cols]");
     assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
     assert!(w.iter().all(|w| (-1..=1).contains(w)), "weights are -1, 0 or 1");
-    for (g, out) in out.chunks_exact_mut(group_bytes(cols).max(1)).enumerate() {
-        for (b, out) in out.chunks_exact_mut(GROUP_ROWS * BLOCK_BYTES).enumerate() {
-            for (r, out) in out.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-                let row = GROUP_ROWS * g + r;
-                let row = if row < rows {
-                    &w[row * cols..(row + 1) * cols]
-                } else {
-                    &[]
-                };
-                let rest = &row[row.len().min(b * BLOCK)..];
-                let mut padded = [0i8; BLOCK];
-                let block = match rest.first_chunk::<BLOCK>() {
-                    Some(whole) => whole,
-                    None => {
-                        padded[..rest.len()].copy_from_slice(rest);
-                        &padded
-                    }
-                };
-                // A loop of byte arithmetic first, which the compiler turns into vectors; the lookups then.
-                let digit = |at: usize| (block[at] + 1) as u8;
-                let mut index = [0u8; BLOCK_BYTES];
-                for (j, index) in index.iter_mut().enumerate() {
-                    *index =
-                        digit(j) + 3 * digit(64 + j) + 9 * digit(128 + j) + 27 * digit(192 + j) + 81 * digit(256 + j);
-                }
-                for (out, index) in out.iter_mut().zip(index) {
-                    *out = BYTES[index as usize];
-                }
-            }
+    pack_blocks::<BLOCK>(w, rows, cols, out, |block, out| {
+        // A loop of byte arithmetic first, which the compiler turns into vectors; the lookups then.
+        let digit = |at: usize| (block[at] + 1) as u8;
+        let mut index = [0u8; BLOCK_BYTES];
+        for (j, index) in index.iter_mut().enumerate() {
+            *index = digit(j) + 3 * digit(64 + j) + 9 * digit(128 + j) + 27 * digit(192 + j) + 81 * digit(256 + j);
         }
-    }
+        for (out, index) in out.iter_mut().zip(index) {
+            *out = BYTES[index as usize];
+        }
+    });
 }
 
 /// Unpacks `packed` into `out`, `[rows, cols]` (the inverse of [`pack`]).
@@ -173,25 +153,14 @@ pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
 pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
     assert_eq!(packed.len(), bytes(rows, cols), "packed holds bytes(rows, cols)");
     assert_eq!(out.len(), rows * cols, "out is [rows, cols]");
-    if out.is_empty() {
-        return;
-    }
-    for (r, row) in out.chunks_exact_mut(cols).enumerate() {
-        let group = &packed[r / GROUP_ROWS * group_bytes(cols)..];
-        unpack_row(group, r % GROUP_ROWS, row, |w| w);
-    }
+    unpack_rows(packed, group_bytes(cols), cols, out, |group, r, row| {
+        unpack_row(group, r, row, |w| w)
+    });
 }
 
 /// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
 pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
-    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
-        let block = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
-        for (i, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
-            for (o, byte) in out.iter_mut().zip(block) {
-                *o = store(digits(*byte)[i] as i8 - 2);
-            }
-        }
-    }
+    unpack_blocks(group, r, BLOCK, out, |byte, i| store(digits(byte)[i] as i8 - 2));
 }
 
 /// From [`t2`] to `t5`: the same weights. `scratch` holds four rows, `[4, cols]`.
