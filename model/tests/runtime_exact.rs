@@ -130,10 +130,10 @@ fn reading_ahead_changes_no_logit() {
         let session = Session::new(&model, Serial, Isa::best(), options(longest + 1)).unwrap();
         let mut ahead = Lookahead::new(session, longest);
         for round in 0..2 {
-            assert_eq!(bits(ahead.read(&ids[..5]).unwrap()), expected[4], "round {round}");
+            assert_eq!(bits(ahead.read(&ids[..5], None).unwrap()), expected[4], "round {round}");
             for i in 5..ids.len() {
                 assert_eq!(
-                    bits(ahead.next(ids[i]).unwrap()),
+                    bits(ahead.next(ids[i], None).unwrap()),
                     expected[i],
                     "drafts of {longest}, token {i}"
                 );
@@ -146,13 +146,16 @@ fn reading_ahead_changes_no_logit() {
         assert!(counts.accepted < counts.drafted || longest == 0, "{counts:?}");
         // The context is full after four more, and a token that does not exist changes nothing.
         assert!(matches!(
-            ahead.next(config.vocab_size as u32),
+            ahead.next(config.vocab_size as u32, None),
             Err(RuntimeError::UnknownToken { .. })
         ));
         for &id in &phrase[..4] {
-            ahead.next(id).unwrap();
+            ahead.next(id, None).unwrap();
         }
-        assert!(matches!(ahead.next(phrase[0]), Err(RuntimeError::ContextFull { .. })));
+        assert!(matches!(
+            ahead.next(phrase[0], None),
+            Err(RuntimeError::ContextFull { .. })
+        ));
     }
 }
 

@@ -8,6 +8,7 @@ use onebit_kernels_cpu::{rope, ternary_gemm};
 use super::RuntimeError;
 use super::linear::{self, Scratch};
 use super::session::SessionOptions;
+use super::sketch::{SearchBuffers, SketchCounts};
 use super::weights::PackedModel;
 use crate::config::{FeedForward, ModelConfig};
 
@@ -20,7 +21,7 @@ fn product(what: &'static str, a: usize, b: usize) -> Result<usize, RuntimeError
 }
 
 /// `n` values of 0, or the error that there is no memory for them.
-fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<Vec<T>, RuntimeError> {
+pub(super) fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<Vec<T>, RuntimeError> {
     let mut values = Vec::new();
     values.try_reserve_exact(n).map_err(|_| no_memory(what, n))?;
     values.resize(n, T::default());
@@ -90,6 +91,10 @@ pub(super) struct Buffers {
     pub logits: Vec<f32>,
     /// One for each piece that the executor may make.
     pub scratch: Vec<Scratch>,
+    /// For the search of the head, where the model has a sketch of it.
+    pub search: Option<SearchBuffers>,
+    /// What the search did so far.
+    pub searched: SketchCounts,
 }
 
 /// Values of each buffer.
@@ -166,6 +171,8 @@ impl Buffers {
             tile: zeros(WHAT, lengths.tile)?,
             logits: zeros("the logits", lengths.logits)?,
             scratch,
+            search: None,
+            searched: SketchCounts::default(),
         })
     }
 

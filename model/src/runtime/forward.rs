@@ -7,8 +7,12 @@ use onebit_kernels_cpu::{Isa, activation, attention, elementwise, quantize, rms_
 use super::buffers::{Buffers, Cache, quantized_len};
 use super::executor::Executor;
 use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
+use super::sketch::Top;
 use super::weights::{Block, Linear, PackedModel};
 use crate::config::FeedForward;
+
+/// Most tokens whose logits are searched one by one: at two bits and sixteen, so many sketches are half a head.
+const SEARCHED_TOKENS: usize = 4;
 
 /// One pass: a model, the machine, and the place of the chunk in the context.
 pub(super) struct Pass<'a, E> {
@@ -33,27 +37,49 @@ impl<E: Executor> Pass<'_, E> {
         }
     }
 
-    /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`.
-    pub fn logits(&self, from: usize, count: usize, buffers: &mut Buffers) {
+    /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`; those that cannot be among the
+    /// `top` may be −∞.
+    pub fn logits(&self, from: usize, count: usize, top: Option<Top<'_>>, buffers: &mut Buffers) {
         let (hidden, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
         let x = &buffers.x[from * hidden..(from + count) * hidden];
         let normed = &mut buffers.normed[..count * hidden];
         self.norm(x, &self.model.norm, normed);
+        // The sketch is read once for each token, the whole head once for all of them.
+        if count <= SEARCHED_TOKENS
+            && let (Some(top), Some(sketch), Some(search)) = (top, &self.model.sketch, &mut buffers.search)
+        {
+            let rows = normed.chunks_exact(hidden).zip(buffers.logits.chunks_exact_mut(vocab));
+            for (x, logits) in rows {
+                let (head, scratch) = (self.model.head(), &mut buffers.scratch);
+                let counts = &mut buffers.searched;
+                counts.searched += 1;
+                match sketch.search(self.exec, self.isa, head, x, top, search, scratch, logits) {
+                    Some([second, rows]) => {
+                        counts.second += second;
+                        counts.rows += rows;
+                    }
+                    None => {
+                        counts.whole += 1;
+                        self.head(x, logits, &mut buffers.tile, scratch);
+                    }
+                }
+            }
+            return;
+        }
+        let logits = &mut buffers.logits[..count * vocab];
+        self.head(normed, logits, &mut buffers.tile, &mut buffers.scratch);
+    }
+
+    /// Every logit of the normed tokens `x`.
+    fn head(&self, x: &[f32], logits: &mut [f32], tile: &mut [f32], scratch: &mut [Scratch]) {
         let input = Input {
-            tokens: count,
-            float: normed,
+            tokens: x.len() / self.model.config.hidden_size,
+            float: x,
             bytes: &[],
             scales: &[],
         };
-        linear::multiply(
-            self.exec,
-            self.isa,
-            &[Matrix::Float(self.model.head())],
-            input,
-            &mut buffers.logits[..count * vocab],
-            &mut buffers.tile,
-            &mut buffers.scratch,
-        );
+        let head = [Matrix::Float(self.model.head())];
+        linear::multiply(self.exec, self.isa, &head, input, logits, tile, scratch);
     }
 
     fn attention(&self, layer: usize, block: &Block, buffers: &mut Buffers) {

@@ -393,6 +393,7 @@ impl PackedModel {
             blocks,
             norm,
             head,
+            sketch: None,
         };
         model.lay_out_for(Isa::best());
         Ok(model)

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use super::RuntimeError;
 use super::executor::Executor;
 use super::session::Session;
+use super::sketch::Top;
 use super::weights::PackedModel;
 
 /// Tokens of the longest draft: with the token that is due they stay below what a pass reads at the price of one reading of the weights.
@@ -41,6 +42,8 @@ pub struct Lookahead<M, E> {
     /// The pass that was made last: its tokens, of which the first `used` have come, and their logits.
     pass: Vec<u32>,
     used: usize,
+    /// Tokens that do not count among the largest logits of the pass.
+    except: Vec<u32>,
     /// `[longest + 1, vocab_size]`
     logits: Vec<f32>,
     longest: usize,
@@ -60,6 +63,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
             held: Vec::with_capacity(context),
             pass: Vec::with_capacity(longest + 1),
             used: 0,
+            except: Vec::new(),
             logits: vec![0.0; (longest + 1) * vocab],
             longest,
             width: longest.min(2),
@@ -84,11 +88,12 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
         self.counts
     }
 
-    /// Makes `ids` what is held, reading only what is new, and returns the logits after the last, `[vocab_size]`.
+    /// Makes `ids` what is held, reading only what is new, and returns the logits after the last, `[vocab_size]`; those that
+    /// cannot be among the `top` may be −∞ ([`Session::prefill_top`]).
     ///
     /// # Errors
     /// As [`Session::prefill`]; what is held is then unspecified.
-    pub fn read(&mut self, ids: &[u32]) -> Result<&mut [f32], RuntimeError> {
+    pub fn read(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&mut [f32], RuntimeError> {
         // The last token is read again in any case: its logits are needed.
         let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let known = common.min(ids.len().saturating_sub(1));
@@ -96,18 +101,19 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
         self.session.truncate(known);
         self.pass.clear();
         self.used = 0;
-        let logits = self.session.prefill(&ids[known..])?;
+        let logits = self.session.prefill_top(&ids[known..], top)?;
         let row = &mut self.logits[..logits.len()];
         row.copy_from_slice(logits);
         self.held.extend_from_slice(&ids[known..]);
         Ok(row)
     }
 
-    /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Session::decode`] would.
+    /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Session::prefill_top`] would. The same number must be wanted
+    /// from call to call, and a token that was excepted must stay so: logits are read ahead.
     ///
     /// # Errors
     /// As [`Session::decode`].
-    pub fn next(&mut self, id: u32) -> Result<&mut [f32], RuntimeError> {
+    pub fn next(&mut self, id: u32, top: Option<Top<'_>>) -> Result<&mut [f32], RuntimeError> {
         let vocab = self.session.model().config().vocab_size;
         if self.pass.get(self.used) == Some(&id) {
             self.used += 1;
@@ -116,8 +122,16 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
             self.judge();
             self.session.truncate(self.held.len());
             self.draft(id);
+            // What is drafted now may be excepted by the time it has come.
+            self.except.clear();
+            self.except.extend_from_slice(top.map_or(&[], |top| top.except));
+            self.except.extend_from_slice(&self.pass);
+            let top = top.map(|top| Top {
+                except: &self.except,
+                ..top
+            });
             let logits = &mut self.logits;
-            let read = self.session.prefill_all(&self.pass, |i, row| {
+            let read = self.session.prefill_all_top(&self.pass, top, |i, row| {
                 logits[i * vocab..][..vocab].copy_from_slice(row);
             });
             if let Err(error) = read {

@@ -24,6 +24,7 @@ mod lookahead;
 #[cfg(feature = "std")]
 mod pool;
 mod session;
+mod sketch;
 #[cfg(feature = "std")]
 #[allow(
     unsafe_code,
@@ -41,4 +42,5 @@ pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};
+pub use sketch::{HeadSketch, SketchCounts, Top};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

@@ -8,6 +8,7 @@ use super::RuntimeError;
 use super::buffers::Buffers;
 use super::executor::{Executor, Serial};
 use super::forward::Pass;
+use super::sketch::{SearchBuffers, SketchCounts, Top};
 use super::weights::PackedModel;
 use crate::config::ModelConfig;
 
@@ -78,7 +79,8 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// [`RuntimeError::Option`] for an option outside its range, [`RuntimeError::OutOfMemory`].
     pub fn new(model: M, executor: E, isa: Isa, options: SessionOptions) -> Result<Self, RuntimeError> {
         options.validate(model.config())?;
-        let buffers = Buffers::new(model.config(), &options, executor.max_pieces())?;
+        let mut buffers = Buffers::new(model.config(), &options, executor.max_pieces())?;
+        buffers.search = model.sketch().map(SearchBuffers::new).transpose()?;
         let bytes_per_token = model.bytes_per_token();
         Ok(Self {
             model,
@@ -125,13 +127,22 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]; the session is then
     /// unchanged.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.prefill_top(ids, None)
+    }
+
+    /// As [`prefill`](Self::prefill); logits that cannot be among the `top` may come as −∞, which costs a fraction of the whole head where the
+    /// model has a [sketch](super::HeadSketch) of it. The others are the same, bit for bit.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_top(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&[f32], RuntimeError> {
         self.check(ids)?;
         let last = (ids.len() - 1) / self.options.chunk;
         for (i, ids) in ids.chunks(self.options.chunk).enumerate() {
             self.pass(ids, |pass, buffers| {
                 pass.blocks(ids, buffers);
                 if i == last {
-                    pass.logits(ids.len() - 1, 1, buffers);
+                    pass.logits(ids.len() - 1, 1, top, buffers);
                 }
             });
         }
@@ -143,7 +154,20 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     ///
     /// # Errors
     /// As [`prefill`](Self::prefill).
-    pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+    pub fn prefill_all(&mut self, ids: &[u32], each: impl FnMut(usize, &[f32])) -> Result<(), RuntimeError> {
+        self.prefill_all_top(ids, None, each)
+    }
+
+    /// As [`prefill_all`](Self::prefill_all); logits that cannot be among the `top` may be −∞, as in [`prefill_top`](Self::prefill_top).
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_all_top(
+        &mut self,
+        ids: &[u32],
+        top: Option<Top<'_>>,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         let (rows, vocab) = (self.options.logit_rows, self.model.config().vocab_size);
         let mut index = 0;
@@ -152,7 +176,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
             for from in (0..ids.len()).step_by(rows) {
                 let count = rows.min(ids.len() - from);
                 // The chunk is in the cache already; only its residual stream is read.
-                self.enter(ids.len(), |pass, buffers| pass.logits(from, count, buffers));
+                self.enter(ids.len(), |pass, buffers| pass.logits(from, count, top, buffers));
                 for logits in self.buffers.logits.chunks_exact(vocab).take(count) {
                     each(index, logits);
                     index += 1;
@@ -160,6 +184,11 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
             }
         }
         Ok(())
+    }
+
+    /// What the shortcut to the largest logits did so far.
+    pub fn sketch_counts(&self) -> SketchCounts {
+        self.buffers.searched
     }
 
     /// Reads one token and returns the logits after it, `[vocab_size]`.

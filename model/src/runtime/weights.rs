@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 
+use super::sketch::HeadSketch;
 use crate::config::ModelConfig;
 
 /// Float values in the type in which they are kept.
@@ -201,6 +202,7 @@ pub struct PackedModel {
     pub(super) blocks: Vec<Block>,
     pub(super) norm: Vec<f32>,
     pub(super) head: Option<FloatMatrix>,
+    pub(super) sketch: Option<HeadSketch>,
 }
 
 /// Bytes of a model's weights by kind.
@@ -218,12 +220,14 @@ pub struct WeightBytes {
     pub embedding: usize,
     /// The head, if it is not tied.
     pub head: usize,
+    /// The head's sketch.
+    pub sketch: usize,
 }
 
 impl WeightBytes {
     /// All of them.
     pub fn total(&self) -> usize {
-        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head
+        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head + self.sketch
     }
 }
 
@@ -258,6 +262,7 @@ impl PackedModel {
         let mut bytes = WeightBytes {
             embedding: self.embedding.values.bytes(),
             head: self.head.as_ref().map_or(0, |head| head.values.bytes()),
+            sketch: self.sketch.as_ref().map_or(0, HeadSketch::bytes),
             norms: 4 * self.norm.len(),
             ..WeightBytes::default()
         };
@@ -274,7 +279,7 @@ impl PackedModel {
         bytes
     }
 
-    /// Bytes of weights that one decode step reads: every block, the head, and one row of the embedding. Divided by the
+    /// Bytes of weights that one decode step with all logits reads: every block, the head, and one row of the embedding. Divided by the
     /// speed of memory it is the least time of a token (the key-value cache comes on top).
     pub fn bytes_per_token(&self) -> usize {
         let bytes = self.bytes();

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 
 /// A token that may be drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     pub logit: f32,
     /// Proportional to the probability; 1 for the most likely token.
     pub weight: f32,
@@ -52,7 +52,7 @@ pub(super) fn above(logits: &[f32], mut take: impl FnMut(u32, f32) -> f32) {
 ///
 /// Collects what beats the threshold; whenever `out` is full, keeps its `k` largest and raises the threshold to the
 /// smallest of these. Later equals lose to earlier ones, which have the lower ids.
-pub(super) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
+pub(crate) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
     out.clear();
     let room = top_k_room(k, logits.len());
     let mut threshold = f32::NEG_INFINITY;

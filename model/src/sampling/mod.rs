@@ -20,7 +20,7 @@
 //! [`StopStrings`] watches the text that comes out of it.
 
 mod error;
-mod filters;
+pub(crate) mod filters;
 mod sampler;
 mod stop;
 #[cfg(test)]

@@ -1,0 +1,306 @@
+//! Finding the largest logits with a sketch.
+
+use alloc::vec::Vec;
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, t2, ternary_gemv};
+
+use super::{FINER, HeadSketch, RowFigures, Top};
+use crate::runtime::buffers::zeros;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::executor::Executor;
+use crate::runtime::linear::Scratch;
+use crate::runtime::weights::{FloatMatrix, FloatValues};
+use crate::sampling::filters::{self, Candidate};
+
+/// Rows computed exactly for the threshold beside the `count` that are needed at least: a better threshold leaves fewer rows.
+const MORE: usize = 8;
+/// The whole head is computed if more than one row in so many can win by both planes.
+const FEW: usize = 4;
+
+/// The memory of a search.
+pub(in crate::runtime) struct SearchBuffers {
+    /// The rotated input, `[cols]`, and its like.
+    rotated: Vec<f32>,
+    spare: Vec<f32>,
+    /// The input as bytes, `[padded cols]`.
+    pub(super) bytes: Vec<i8>,
+    /// `[rows]`
+    pub(super) estimates: Vec<f32>,
+    /// Rows to be computed exactly, and their logits.
+    chosen: Vec<u32>,
+    exact: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+/// The input of a search.
+pub(super) struct Query {
+    /// `s`
+    pub step: f32,
+    /// `½ Σ xq`
+    half_sum: f32,
+    /// `‖x‖`
+    pub length: f32,
+}
+
+impl Query {
+    /// The estimate by one plane's sum.
+    fn estimate(&self, sum: f32, figures: &RowFigures) -> f32 {
+        (sum - self.half_sum) * self.step * figures.unit
+    }
+
+    /// The estimate by both planes, from that of the first and the sum of the second.
+    pub fn refined(&self, estimate: f32, first: &RowFigures, sum: f32, both: &RowFigures) -> f32 {
+        // The first estimate has the first unit in it; a row of zeros has none.
+        let first = if first.unit == 0.0 { 0.0 } else { estimate / first.unit };
+        both.unit * (first + FINER * (sum - self.half_sum) * self.step)
+    }
+
+    /// How far an estimate may be off.
+    pub fn bound(&self, figures: &RowFigures) -> f32 {
+        figures.radius * self.length + figures.rounding * self.step
+    }
+}
+
+impl SearchBuffers {
+    /// For searches with `sketch`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfMemory`].
+    pub fn new(sketch: &HeadSketch) -> Result<Self, RuntimeError> {
+        const WHAT: &str = "the search of the head";
+        let (rows, cols) = (sketch.rows, sketch.cols);
+        let mut candidates = Vec::new();
+        let refused = |_| RuntimeError::OutOfMemory {
+            what: WHAT,
+            values: rows,
+        };
+        candidates.try_reserve_exact(rows).map_err(refused)?;
+        Ok(Self {
+            rotated: zeros(WHAT, cols)?,
+            spare: zeros(WHAT, cols)?,
+            bytes: zeros(WHAT, t2::padded_cols(cols))?,
+            estimates: zeros(WHAT, rows)?,
+            chosen: zeros(WHAT, rows)?,
+            exact: zeros(WHAT, rows)?,
+            candidates,
+        })
+    }
+}
+
+/// Some rows of the product of `head` and `x`.
+fn some_rows(isa: Isa, head: &FloatMatrix, x: &[f32], rows: &[u32], out: &mut [f32]) {
+    match &head.values {
+        FloatValues::F32(w) => dense_gemv::gather_f32(isa, w, x, rows, out),
+        FloatValues::F16(w) => dense_gemv::gather_f16(isa, w, x, rows, out),
+        FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x, rows, out),
+    }
+}
+
+impl HeadSketch {
+    /// Writes the logits of `x` (`[cols]`, the normed input of `head`) that can be among the `top`, and −∞ for all others. Returns of how many
+    /// rows the second plane was read and how many were computed exactly, or `None` if the whole head must be; `logits` is then unspecified.
+    pub(in crate::runtime) fn search<E: Executor>(
+        &self,
+        exec: &E,
+        isa: Isa,
+        head: &FloatMatrix,
+        x: &[f32],
+        top: Top<'_>,
+        buffers: &mut SearchBuffers,
+        scratch: &mut [Scratch],
+        logits: &mut [f32],
+    ) -> Option<[usize; 2]> {
+        let few = self.rows / FEW;
+        if top.count == 0 || top.count + MORE > few {
+            return None;
+        }
+        let query = self.query(isa, x, buffers)?;
+        self.estimate(exec, isa, &query, buffers, scratch);
+        let SearchBuffers {
+            estimates,
+            chosen,
+            exact,
+            candidates,
+            ..
+        } = buffers;
+
+        // The threshold: rows that may not set it are out of sight while the best estimates are looked for.
+        let hidden = &mut exact[..top.except.len().min(self.rows)];
+        let except = &top.except[..hidden.len()];
+        for (hidden, &id) in hidden.iter_mut().zip(except) {
+            *hidden = core::mem::replace(&mut estimates[id as usize], f32::NEG_INFINITY);
+        }
+        filters::top_k(estimates, top.count + MORE, candidates);
+        // Backwards: of an id that is there twice the first held the estimate.
+        for (&hidden, &id) in hidden.iter().zip(except).rev() {
+            estimates[id as usize] = hidden;
+        }
+        if candidates.len() < top.count || except.len() < top.except.len() {
+            return None;
+        }
+        let best = &mut chosen[..candidates.len()];
+        best.iter_mut().zip(&*candidates).for_each(|(row, c)| *row = c.id);
+        let values = &mut exact[..best.len()];
+        some_rows(isa, head, x, best, values);
+        let (_, threshold, _) = values.select_nth_unstable_by(top.count - 1, |a, b| b.total_cmp(a));
+        let threshold = *threshold;
+        if !threshold.is_finite() {
+            return None;
+        }
+
+        let second = self.first_winners(&query, estimates, threshold, chosen);
+        let exact_sums = &mut exact[..second];
+        let piece = second.div_ceil(exec.pieces(second * t2::group_bytes(self.cols))).max(1);
+        exec.zip(exact_sums, piece, scratch, 1, |first, out, scratch| {
+            let [scratch, ..] = scratch else { return };
+            self.second_sums(
+                isa,
+                &buffers.bytes,
+                &chosen[first..first + out.len()],
+                out,
+                &mut scratch.sums,
+            );
+        });
+        let count = self.second_winners(&query, estimates, exact_sums, threshold, &mut chosen[..second]);
+        if count > few {
+            return None;
+        }
+        let (chosen, exact) = (&chosen[..count], &mut exact[..count]);
+        let work = count * head.values.bytes() / self.rows;
+        let piece = count.div_ceil(exec.pieces(work)).max(1);
+        exec.rows(exact, piece, |first, out| {
+            some_rows(isa, head, x, &chosen[first..first + out.len()], out);
+        });
+        logits.fill(f32::NEG_INFINITY);
+        for (&row, &logit) in chosen.iter().zip(&*exact) {
+            logits[row as usize] = logit;
+        }
+        Some([second, count])
+    }
+
+    /// Rotates `x` and turns it to bytes; `None` if it is not finite.
+    pub(super) fn query(&self, isa: Isa, x: &[f32], buffers: &mut SearchBuffers) -> Option<Query> {
+        let rotated = &mut buffers.rotated;
+        rotated.copy_from_slice(x);
+        hadamard::rotate(isa, rotated, &self.signs, &mut buffers.spare);
+        let most = rotated.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let length = libm::sqrt(elementwise::sum_squares(isa, x)) as f32;
+        // `max` passes NaN over, the sum does not.
+        if !length.is_finite() {
+            return None;
+        }
+        // Half a byte of room for θ.
+        let step = most.max(f32::MIN_POSITIVE) / 126.5;
+        let mut sum = 0;
+        for ((byte, value), threshold) in buffers.bytes.iter_mut().zip(&*rotated).zip(&self.thresholds) {
+            // Positive before it is cut off, so that cutting off is rounding down.
+            let rounded = (value / step + threshold + 128.0) as i32 - 128;
+            *byte = rounded.clamp(-128, 127) as i8;
+            sum += i32::from(*byte);
+        }
+        Some(Query {
+            step,
+            half_sum: 0.5 * sum as f32,
+            length,
+        })
+    }
+
+    /// The estimate of every logit.
+    pub(super) fn estimate<E: Executor>(
+        &self,
+        exec: &E,
+        isa: Isa,
+        query: &Query,
+        buffers: &mut SearchBuffers,
+        scratch: &mut [Scratch],
+    ) {
+        let group = t2::group_bytes(self.cols);
+        let bytes = &buffers.bytes;
+        let plane = &self.planes[0];
+        let groups = self.rows.div_ceil(t2::GROUP_ROWS).div_ceil(exec.pieces(plane.bytes()));
+        let piece = groups * t2::GROUP_ROWS;
+        exec.zip(&mut buffers.estimates, piece, scratch, 1, |first, out, scratch| {
+            let [scratch, ..] = scratch else { return };
+            let step = scratch.sums.len() / t2::GROUP_ROWS * t2::GROUP_ROWS;
+            let mut first = first;
+            for out in out.chunks_mut(step) {
+                let sums = &mut scratch.sums[..out.len()];
+                let from = first / t2::GROUP_ROWS * group;
+                let w = &plane.packed[from..from + t2::bytes(out.len(), self.cols)];
+                ternary_gemv::ternary_gemv(isa, Layout::T2, w, self.cols, bytes, sums);
+                for ((out, &sum), figures) in out.iter_mut().zip(&*sums).zip(&plane.figures[first..]) {
+                    *out = query.estimate(sum as f32, figures);
+                }
+                first += out.len();
+            }
+        });
+    }
+
+    /// The rows that can reach `threshold` by the first plane, into `chosen`, `[rows]`.
+    fn first_winners(&self, query: &Query, estimates: &[f32], threshold: f32, chosen: &mut [u32]) -> usize {
+        /// Rows that are compared as a whole, in vectors, before any is looked at alone.
+        const RUN: usize = 64;
+        let mut count = 0;
+        let runs = estimates.chunks(RUN).zip(self.planes[0].figures.chunks(RUN));
+        for ((estimates, figures), start) in runs.zip((0u32..).step_by(RUN)) {
+            let rows = estimates.iter().zip(figures);
+            let reaches = |(estimate, figures): (&f32, &RowFigures)| estimate + query.bound(figures) >= threshold;
+            if !rows.clone().fold(false, |any, row| any | reaches(row)) {
+                continue;
+            }
+            for (row, id) in rows.zip(start..) {
+                if reaches(row) {
+                    chosen[count] = id;
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// `Σ q₂·xq` of the rows `chosen`, which ascend. Rows of a group are read together.
+    pub(super) fn second_sums(&self, isa: Isa, bytes: &[i8], chosen: &[u32], out: &mut [f32], sums: &mut [i32]) {
+        let group = t2::group_bytes(self.cols);
+        let mut open = usize::MAX;
+        for (&row, out) in chosen.iter().zip(out) {
+            let (g, r) = (row as usize / t2::GROUP_ROWS, row as usize % t2::GROUP_ROWS);
+            let rows = t2::GROUP_ROWS.min(self.rows - g * t2::GROUP_ROWS);
+            if g != open {
+                let w = &self.planes[1].packed[g * group..(g + 1) * group];
+                ternary_gemv::ternary_gemv(isa, Layout::T2, w, self.cols, bytes, &mut sums[..rows]);
+                open = g;
+            }
+            // Sums of bytes times levels: whole numbers that f32 holds up to a part in 10⁷, which the bound has room for.
+            *out = sums[r] as f32;
+        }
+    }
+
+    /// Keeps those of `chosen` that can reach `threshold` by both planes, at its front. `estimates` are those of the first plane.
+    fn second_winners(
+        &self,
+        query: &Query,
+        estimates: &[f32],
+        sums: &[f32],
+        threshold: f32,
+        chosen: &mut [u32],
+    ) -> usize {
+        let mut count = 0;
+        for (i, sum) in sums.iter().enumerate() {
+            let row = chosen[i] as usize;
+            let (first, both) = (&self.planes[0].figures[row], &self.planes[1].figures[row]);
+            // The first estimate has the first unit in it; a row of zeros has none.
+            let first = if first.unit == 0.0 {
+                0.0
+            } else {
+                estimates[row] / first.unit
+            };
+            let estimate = both.unit * (first + FINER * (sum - query.half_sum) * query.step);
+            if estimate + query.bound(both) >= threshold {
+                chosen[count] = row as u32;
+                count += 1;
+            }
+        }
+        count
+    }
+}
