@@ -289,14 +289,7 @@ impl HeadSketch {
         for (i, sum) in sums.iter().enumerate() {
             let row = chosen[i] as usize;
             let (first, both) = (&self.planes[0].figures[row], &self.planes[1].figures[row]);
-            // The first estimate has the first unit in it; a row of zeros has none.
-            let first = if first.unit == 0.0 {
-                0.0
-            } else {
-                estimates[row] / first.unit
-            };
-            let estimate = both.unit * (first + FINER * (sum - query.half_sum) * query.step);
-            if estimate + query.bound(both) >= threshold {
+            if query.refined(estimates[row], first, *sum, both) + query.bound(both) >= threshold {
                 chosen[count] = row as u32;
                 count += 1;
             }
