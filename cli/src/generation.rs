@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
 use onebit_model::files::GenerationConfig;
-use onebit_model::runtime::{LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions, Top};
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -18,6 +18,9 @@ use crate::{CliError, Result};
 
 /// Tokens generated when neither the command line nor the model says how many.
 pub(crate) const MAX_TOKENS: usize = 100;
+
+/// Bytes from which on a head is worth the seconds that its sketch takes to make.
+const SKETCHED_HEAD: usize = 16 << 20;
 
 /// Sampling as given on the command line; what is not given comes from the model, and otherwise from [`SamplingParams::default`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,35 +112,54 @@ pub(crate) struct Generator {
     ends: Vec<u32>,
     /// Ids of the model that stand for no token: many models pad their vocabulary.
     unused: Vec<u32>,
+    /// How many of the largest logits are needed, if not all.
+    needed: Option<usize>,
 }
 
 type Reader = Lookahead<Arc<PackedModel>, Pool>;
 
+/// How the answers are computed, none of which changes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means {
+    /// The CPU path.
+    pub isa: Isa,
+    /// Threads.
+    pub threads: usize,
+    /// Tokens read ahead at most; where not given, as many as pay.
+    pub lookahead: Option<usize>,
+    /// Computes every logit, also those that cannot be drawn.
+    pub exact_head: bool,
+}
+
 impl Generator {
-    /// A generator with a window of `context` tokens; `ends` are the tokens that end a text; `lookahead` is how many tokens it reads
-    /// ahead at most (where not given: as many as pay).
+    /// A generator with a window of `context` tokens for texts drawn by samplers like `sampler`; `ends` are the tokens that end a text.
     pub(crate) fn new(
-        model: PackedModel,
+        mut model: PackedModel,
         tokenizer: Tokenizer,
         ends: Vec<u32>,
         context: usize,
-        isa: Isa,
-        threads: usize,
-        lookahead: Option<usize>,
+        sampler: &Sampler,
+        means: Means,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
         let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
+        let pool = Pool::new(means.threads)?;
+        let needed = sampler.needed().filter(|_| !means.exact_head);
+        if needed.is_some() && model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD {
+            model.sketch_head(&pool, means.isa);
+        }
         // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
         let usual = if model.comes_from_memory() { LONGEST_DRAFT } else { 0 };
-        let longest_draft = lookahead.unwrap_or(usual);
+        let longest_draft = means.lookahead.unwrap_or(usual);
         let mut options = SessionOptions::new(context);
         options.logit_rows = (longest_draft + 1).min(options.chunk);
-        let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, options)?;
+        let session = Session::new(Arc::new(model), pool, means.isa, options)?;
         Ok(Self {
             reader: Lookahead::new(session, longest_draft),
             unused,
             tokenizer,
             ends,
+            needed,
         })
     }
 
@@ -167,6 +189,12 @@ impl Generator {
         };
         let prompt = &prompt[dropped..];
         let mut history = prompt.to_vec();
+        // Tokens whose logits are lowered after they were found to be among the largest.
+        let mut except = self.unused.clone();
+        let penalised = sampler.params().repetition_penalty != 1.0;
+        if penalised {
+            except.extend_from_slice(prompt);
+        }
         let mut out = Generated {
             text: String::new(),
             ids: Vec::new(),
@@ -189,9 +217,10 @@ impl Generator {
                 out.finish = Finish::Interrupted;
                 break;
             }
+            let top = self.needed.map(|count| Top { count, except: &except });
             let logits = match out.ids.last() {
-                Some(&last) => step(&mut self.reader, last)?,
-                None => self.reader.read(prompt)?,
+                Some(&last) => step(&mut self.reader, last, top)?,
+                None => self.reader.read(prompt, top)?,
             };
             for &id in &self.unused {
                 logits[id as usize] = f32::NEG_INFINITY;
@@ -204,6 +233,9 @@ impl Generator {
             first_at.get_or_insert(now);
             out.ids.push(id);
             history.push(id);
+            if penalised {
+                except.push(id);
+            }
             out.first = first_at.map_or(out.first, |at| at - start);
             out.rest = first_at.map_or(out.rest, |at| now - at);
             if self.ends.contains(&id) {
@@ -231,13 +263,13 @@ impl Generator {
 }
 
 /// Reads one more token, after sliding the window if it is full.
-fn step(reader: &mut Reader, id: u32) -> Result<&mut [f32]> {
+fn step<'a>(reader: &'a mut Reader, id: u32, top: Option<Top<'_>>) -> Result<&'a mut [f32]> {
     let context = reader.session().options().context;
     if reader.held().len() < context {
-        return Ok(reader.next(id)?);
+        return Ok(reader.next(id, top)?);
     }
     let mut recent = reader.held().to_vec();
     recent.push(id);
     recent.drain(..recent.len() - (context / 2).max(1));
-    Ok(reader.read(&recent)?)
+    Ok(reader.read(&recent, top)?)
 }

@@ -10,7 +10,7 @@ use common::{config, model_dir};
 use onebit_kernels_cpu::Isa;
 use onebit_model::config::{FeedForward, LayerModes, LinearKind, LinearMode, ModelConfig};
 use onebit_model::runtime::{
-    FloatStorage, FloatValues, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, TensorSource,
+    FloatStorage, FloatValues, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, TensorSource, Top,
 };
 
 /// Bytes taken from the front.
@@ -211,4 +211,36 @@ fn story_of_a_trained_model() {
     }
     let story = String::from_utf8_lossy(&story);
     assert!(story.starts_with(STORY), "{story}");
+}
+
+/// A trained head is no matrix of chance: the sketch must find its winners too.
+#[test]
+fn the_largest_logits_of_a_trained_model() {
+    let Some((whole, _)) = load() else { return };
+    let mut sketched = whole.clone();
+    sketched.sketch_head(&Serial, Isa::best());
+    assert!(sketched.sketch().is_some());
+    let open = |model| Session::new(model, Serial, Isa::best(), SessionOptions::new(256)).unwrap();
+    let (mut whole, mut sketched) = (open(&whole), open(&sketched));
+    let mut next = BOS;
+    for i in 0..256 {
+        let all = whole.decode(next).unwrap().to_vec();
+        let mut order: Vec<u32> = (0..all.len() as u32).collect();
+        order.sort_by(|&a, &b| all[b as usize].total_cmp(&all[a as usize]));
+        let top = Top {
+            count: 1 + i % 4,
+            except: &[],
+        };
+        let some = sketched.prefill_top(&[next], Some(top)).unwrap();
+        for &id in &order[..top.count] {
+            assert_eq!(some[id as usize].to_bits(), all[id as usize].to_bits(), "token {i}");
+        }
+        let larger = |&id: &u32| some[id as usize] > all[order[0] as usize];
+        assert!(!order.iter().any(larger), "token {i}");
+        // Now and then another than the likeliest, so that the text does not go round in circles.
+        next = order[usize::from(i % 5 == 4)];
+    }
+    let counts = sketched.sketch_counts();
+    println!("{counts:?} of {} rows", whole.model().config().vocab_size);
+    assert!(counts.whole < counts.searched / 2);
 }

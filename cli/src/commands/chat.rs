@@ -8,7 +8,7 @@ use onebit_model::chat::{ChatTemplate, Message, Role};
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
-use crate::generation::{Finish, Generator, Given};
+use crate::generation::{Finish, Generator, Given, Means};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -59,6 +59,9 @@ pub struct Chat {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
+    /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
+    #[argh(switch)]
+    exact_head: bool,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -153,11 +156,18 @@ impl Chat {
         let config = model.config().clone();
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
         let ends = directory.end_tokens(&config, &tokenizer);
+        let sampler = Sampler::new(params, config.vocab_size)?;
+        let means = Means {
+            isa: place.device.isa(),
+            threads: place.threads,
+            lookahead: None,
+            exact_head: self.exact_head,
+        };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(model, tokenizer, ends, context, place.device.isa(), place.threads, None)?,
+            generator: Generator::new(model, tokenizer, ends, context, &sampler, means)?,
             template,
-            sampler: Sampler::new(params, config.vocab_size)?,
+            sampler,
             stops,
             max_tokens: self
                 .max_tokens

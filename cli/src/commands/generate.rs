@@ -7,7 +7,7 @@ use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
-use crate::generation::{Finish, Generator, Given, MAX_TOKENS};
+use crate::generation::{Finish, Generator, Given, MAX_TOKENS, Means};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -57,6 +57,9 @@ pub struct Generate {
     /// for the caches, else 0)
     #[argh(option)]
     lookahead: Option<usize>,
+    /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
+    #[argh(switch)]
+    exact_head: bool,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -131,16 +134,14 @@ impl Generate {
             .saturating_add(max_tokens)
             .clamp(1, config.max_position_embeddings);
         let ends = directory.end_tokens(&config, &tokenizer);
-        let mut generator = Generator::new(
-            model,
-            tokenizer,
-            ends,
-            context,
-            place.device.isa(),
-            place.threads,
-            self.lookahead,
-        )?;
         let mut sampler = Sampler::new(params, config.vocab_size)?;
+        let means = Means {
+            isa: place.device.isa(),
+            threads: place.threads,
+            lookahead: self.lookahead,
+            exact_head: self.exact_head,
+        };
+        let mut generator = Generator::new(model, tokenizer, ends, context, &sampler, means)?;
         if ids.len() > context {
             output::note(&format!(
                 "note: the prompt has {} tokens and the model's context is {context}: only the most recent that fit are read",

@@ -62,6 +62,24 @@ impl Sampler {
         &self.params
     }
 
+    /// How many of the largest logits, once penalised, settle what is drawn; `None` if all of them count. Tokens with a repetition penalty come on
+    /// top of these many.
+    pub fn needed(&self) -> Option<usize> {
+        let SamplingParams {
+            temperature,
+            top_k,
+            repetition_penalty,
+            ..
+        } = self.params;
+        match (temperature == 0.0, top_k) {
+            // A penalty below 1 lifts tokens from anywhere.
+            _ if repetition_penalty < 1.0 => None,
+            (true, _) => Some(1),
+            (false, 0) => None,
+            (false, k) => Some(k),
+        }
+    }
+
     /// Starts the random stream again, as after [`Sampler::new`].
     pub fn reset(&mut self) {
         self.drawn = 0;
