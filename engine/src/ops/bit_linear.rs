@@ -5,7 +5,7 @@
 //! The backward is straight-through (Bengio et al. 2013): `dx = Σ dy_i · W_eff,i`, `dW_i = dy_iᵀ · x_eff`, as if both
 //! quantisers were the identity, everywhere.
 
-use super::matmul::{Layout, matmul, matmul_into};
+use super::matmul::{Arithmetic, Layout, Products, matmul_in, matmul_into};
 use super::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations, ternary_product};
 use crate::error::shape_error;
 use crate::{Result, Tensor};
@@ -40,6 +40,8 @@ pub struct BitLinearState {
     full: Option<Tensor>,
     quantized: Option<Saved>,
     weights: Vec<(EffectiveWeight, bool)>,
+    /// Of the gradients' products.
+    arithmetic: Arithmetic,
 }
 
 impl BitLinearState {
@@ -50,10 +52,16 @@ impl BitLinearState {
 }
 
 /// `x` `[tokens, cols]` through each weight `[rows_i, cols]` at annealing value `anneal`; outputs `[tokens, rows_i]`.
+/// Products that are not the packed integer one use `products`.
 ///
 /// # Errors
 /// Columns that do not agree, or elements that are not f32.
-pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> Result<(Vec<Tensor>, BitLinearState)> {
+pub fn bit_linear(
+    x: &Tensor,
+    weights: &[(&Tensor, Precision)],
+    anneal: f32,
+    products: Products,
+) -> Result<(Vec<Tensor>, BitLinearState)> {
     let cols = x.shape().last();
     for (w, _) in weights {
         if w.shape().last() != cols {
@@ -88,9 +96,9 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
                     Some(input) => input.clone(),
                     None => dequantized.insert(saved.values()?).clone(),
                 };
-                matmul(Layout::NT, &input, &effective.dense)?
+                matmul_in(products.forward, Layout::NT, &input, &effective.dense)?
             }
-            _ => matmul(Layout::NT, x, &effective.dense)?,
+            _ => matmul_in(products.forward, Layout::NT, x, &effective.dense)?,
         };
         outputs.push(y);
         kept.push((effective, is_quantized(precision)));
@@ -101,6 +109,7 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
             full,
             quantized,
             weights: kept,
+            arithmetic: products.backward,
         },
     ))
 }
@@ -115,6 +124,7 @@ pub fn bit_linear_backward(
     dys: &[Option<Tensor>],
 ) -> Result<(Option<Tensor>, Vec<Option<Tensor>>)> {
     let input = state.quantized.as_ref().map(Saved::values).transpose()?;
+    let arithmetic = state.arithmetic;
     let mut dx: Option<Tensor> = None;
     let mut dws = Vec::with_capacity(dys.len());
     for ((weight, is_quantized), dy) in state.weights.iter().zip(dys) {
@@ -129,10 +139,10 @@ pub fn bit_linear_backward(
         };
         let x = x.ok_or_else(|| shape_error("bit_linear_backward", "a saved input", "none"))?;
         match &mut dx {
-            Some(dx) => matmul_into(Layout::NN, dy, &weight.dense, true, dx)?,
-            None => dx = Some(matmul(Layout::NN, dy, &weight.dense)?),
+            Some(dx) => matmul_into(arithmetic, Layout::NN, dy, &weight.dense, true, dx)?,
+            None => dx = Some(matmul_in(arithmetic, Layout::NN, dy, &weight.dense)?),
         }
-        dws.push(Some(matmul(Layout::TN, dy, x)?));
+        dws.push(Some(matmul_in(arithmetic, Layout::TN, dy, x)?));
     }
     Ok((dx, dws))
 }

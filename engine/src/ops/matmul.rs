@@ -4,17 +4,53 @@ use std::cell::RefCell;
 
 use onebit_kernels_cpu::gemm;
 pub use onebit_kernels_cpu::gemm::Layout;
+use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, is_fast};
 use rayon::prelude::*;
 
 use crate::error::shape_error;
-use crate::{Result, Tensor};
+use crate::{Device, Result, Tensor};
 
 /// Rows of C that a thread takes at least: below this, packing B again costs more than a second thread brings.
 const MIN_ROWS: usize = 48;
 
+/// What the factors of a product are rounded to; sums are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Not rounded.
+    #[default]
+    F32,
+    /// To bf16, which some CPUs multiply at twice the rate; every CPU computes the same bits
+    /// ([`gemm_bf16`](mod@onebit_kernels_cpu::gemm_bf16)).
+    Bf16,
+}
+
+impl Arithmetic {
+    /// Whether `device` multiplies bf16 faster than f32.
+    pub fn bf16_is_fast(device: Device) -> bool {
+        is_fast(device.isa())
+    }
+}
+
+/// The arithmetic of a layer's products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Products {
+    /// Of the output.
+    pub forward: Arithmetic,
+    /// Of the gradients.
+    pub backward: Arithmetic,
+}
+
+/// Packing space of a thread.
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f32>,
+    pairs: Vec<u32>,
+}
+
 thread_local! {
-    /// Packing space, kept per thread.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { values: Vec::new(), pairs: Vec::new() })
+    };
 }
 
 /// `A·B` with `A`, `B` stored as `layout` says: NN `[m,k]·[k,n]`, NT `[m,k]·[n,k]ᵀ`, TN `[k,m]ᵀ·[k,n]`; result `[m,n]`.
@@ -23,17 +59,32 @@ thread_local! {
 /// # Errors
 /// Shapes that do not fit, or elements that are not f32.
 pub fn matmul(layout: Layout, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let (m, n, _) = extents(layout, a, b)?;
-    let mut c = Tensor::for_overwrite(a.device(), [m, n]);
-    matmul_into(layout, a, b, false, &mut c)?;
-    Ok(c)
+    matmul_in(Arithmetic::F32, layout, a, b)
 }
 
-/// As [`matmul`], written to `c`, or added to it if `accumulate`.
+/// As [`matmul`], in the given arithmetic.
 ///
 /// # Errors
 /// Shapes that do not fit, or elements that are not f32.
-pub fn matmul_into(layout: Layout, a: &Tensor, b: &Tensor, accumulate: bool, c: &mut Tensor) -> Result<()> {
+pub fn matmul_in(arithmetic: Arithmetic, layout: Layout, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (m, n, _) = extents(layout, a, b)?;
+    let mut c = Tensor::for_overwrite(a.device(), [m, n]);
+    matmul_into(arithmetic, layout, a, b, false, &mut c)?;
+    Ok(c)
+}
+
+/// As [`matmul_in`], written to `c`, or added to it if `accumulate`.
+///
+/// # Errors
+/// Shapes that do not fit, or elements that are not f32.
+pub fn matmul_into(
+    arithmetic: Arithmetic,
+    layout: Layout,
+    a: &Tensor,
+    b: &Tensor,
+    accumulate: bool,
+    c: &mut Tensor,
+) -> Result<()> {
     let (m, n, k) = extents(layout, a, b)?;
     if c.len() != m * n {
         return Err(shape_error("matmul", format!("a result of [{m}, {n}]"), c.shape()));
@@ -51,23 +102,16 @@ pub fn matmul_into(layout: Layout, a: &Tensor, b: &Tensor, accumulate: bool, c: 
             Layout::NN | Layout::NT => &a[first * lda..],
             Layout::TN => a.get(first..).unwrap_or(&[]),
         };
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(gemm::scratch_len(), 0.0);
-            gemm::gemm(
-                isa,
-                layout,
-                c.len() / n,
-                n,
-                k,
-                a,
-                lda,
-                b,
-                ldb,
-                accumulate,
-                c,
-                n,
-                scratch,
-            );
+        let rows = c.len() / n;
+        SCRATCH.with_borrow_mut(|Scratch { values, pairs }| match arithmetic {
+            Arithmetic::F32 => {
+                values.resize(gemm::scratch_len(), 0.0);
+                gemm::gemm(isa, layout, rows, n, k, a, lda, b, ldb, accumulate, c, n, values);
+            }
+            Arithmetic::Bf16 => {
+                pairs.resize(gemm::scratch_len(), 0);
+                gemm_bf16(isa, layout, rows, n, k, a, lda, b, ldb, accumulate, c, n, pairs);
+            }
         });
     });
     Ok(())

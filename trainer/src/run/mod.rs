@@ -33,7 +33,7 @@ use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};
 use crate::error::io_error;
 use crate::optimizer::Optimizer;
-use crate::options::TrainOptions;
+use crate::options::{Precision, TrainOptions};
 use crate::schedule::{LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};
 
@@ -124,7 +124,7 @@ impl Trainer {
             validation,
             tokenizer,
             generation,
-            options,
+            mut options,
             output_dir,
         } = inputs;
         options.validate()?;
@@ -150,6 +150,11 @@ impl Trainer {
                 why,
             });
         }
+        // A run that was begun on another CPU goes on as it began.
+        options.precision = match (&found, options.precision) {
+            (Some(found), Precision::Auto) => found.state.options.precision,
+            (_, chosen) => chosen.resolved(network.device()),
+        };
         let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
         let metrics_bytes = found.as_ref().map_or(0, |f| f.state.metrics_bytes);
         let mut trainer = Trainer {
@@ -211,6 +216,11 @@ impl Trainer {
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
+    }
+
+    /// Arithmetic of the matrix products, decided.
+    pub fn precision(&self) -> Precision {
+        self.options.precision
     }
 
     /// The model.
