@@ -52,6 +52,8 @@ pub(crate) mod testing;
 mod tests;
 
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::ROWS;
 
 /// Units of k (values; pairs of them in bf16) in one chain of multiply-adds. Part of the numerics: the same on every instruction set.
 pub const KC: usize = 256;

@@ -7,7 +7,7 @@
 use super::{Tile, extent};
 
 /// Rows packed into all panels before the next rows: long enough runs for both sides.
-const ROWS: usize = 8;
+pub(crate) const ROWS: usize = 8;
 
 /// B stored `[k, n]`: `depth` rows of `nc` values, `ld` apart.
 #[inline(always)]

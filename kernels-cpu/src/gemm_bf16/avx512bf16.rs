@@ -3,8 +3,11 @@
 use core::arch::x86_64::*;
 
 use crate::gemm::avx512::{self, LANES, MR, NR, first, to_bf16};
-use crate::gemm::{self, Problem, Tile, TileSize, extent};
+use crate::gemm::{self, Problem, ROWS, Tile, TileSize, extent};
 use crate::isa::Isa;
+
+/// Rows of the source between what is packed and what is asked for: those that packing takes next.
+const AHEAD: usize = 2 * ROWS;
 
 /// Proof that the CPU has AVX-512 BF16 beside what [`Avx512`](crate::isa::Avx512) proves.
 #[derive(Clone, Copy)]
@@ -89,9 +92,12 @@ unsafe fn zip<const WHOLE: bool>(src: *const f32, ld: usize, depth: usize, cols:
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
         16, 0,
     );
-    // SAFETY: what the caller vouches for; the masks end short rows.
+    // SAFETY: what the caller vouches for; the masks end short rows, and a prefetch may point anywhere.
     unsafe {
         if WHOLE {
+            // Rows lie too far apart for the hardware to guess the next ones.
+            _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add(AHEAD * ld).cast());
+            _mm_prefetch::<_MM_HINT_T0>(src.wrapping_add((AHEAD + 1) * ld).cast());
             let both = to_bf16(_mm512_loadu_ps(src), _mm512_loadu_ps(src.wrapping_add(ld)));
             _mm512_storeu_si512(dst.cast(), _mm512_permutexvar_epi16(order, both));
         } else {

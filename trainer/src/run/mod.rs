@@ -238,7 +238,8 @@ impl Trainer {
                 self.save(observe)?;
                 return Ok(Outcome::Interrupted);
             }
-            let metrics = self.step()?;
+            // On a thread of the pool, where starting a parallel operation does not wake anyone who is awake.
+            let metrics = rayon::scope(|_| self.step())?;
             self.metrics.append(&metrics)?;
             observe(Event::Step(&metrics));
             let last = self.step == self.total_steps;

@@ -61,9 +61,7 @@ pub(super) fn measure(
         matmul_into(Arithmetic::F32, Layout::NN, &square, &square, false, &mut product)?;
         Ok(start.elapsed().as_secs_f64())
     };
-    let progress = Progress::new("training", STEPS + 1);
-    let (mut steps, mut products) = (Vec::new(), Vec::new());
-    for step in 0..=STEPS {
+    let mut one_step = |step: u64| -> Result<f64> {
         let ids = random::ids(tokens + 1, config.vocab_size, seed.wrapping_add(step));
         let tensor = |ids: &[u32]| Tensor::from_u32(place.device, [tokens], ids.to_vec());
         let batch = (&tensor(&ids[..tokens])?, &tensor(&ids[1..])?);
@@ -81,13 +79,19 @@ pub(super) fn measure(
         drop((objective, leaves));
         let clip = clip_scale(global_norm(&gradients)?, options.grad_clip_max_norm);
         optimizer.step(&options, network.parameters_mut(), &gradients, (options.lr, clip), step)?;
-        let seconds = start.elapsed().as_secs_f64();
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let progress = Progress::new("training", STEPS + 1);
+    let (mut steps, mut products) = (Vec::new(), Vec::new());
+    for step in 0..=STEPS {
+        // On a thread of the pool, as the trainer does.
+        let seconds = rayon::scope(|_| one_step(step))?;
         // The first step allocates.
         if step > 0 {
             steps.push(seconds);
         }
         for _ in 0..PRODUCTS {
-            products.push(multiply()?);
+            products.push(rayon::scope(|_| multiply())?);
         }
         progress.set(step + 1, String::new);
     }
