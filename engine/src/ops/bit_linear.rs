@@ -5,7 +5,7 @@
 //! The backward is straight-through (Bengio et al. 2013): `dx = Σ dy_i · W_eff,i`, `dW_i = dy_iᵀ · x_eff`, as if both
 //! quantisers were the identity, everywhere.
 
-use super::matmul::{Arithmetic, Layout, Products, matmul_in, matmul_into};
+use super::matmul::{Arithmetic, Layout, Products, Right, matmul_in, matmul_into, matmul_right};
 use super::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations, ternary_product};
 use crate::error::shape_error;
 use crate::{Result, Tensor};
@@ -127,6 +127,8 @@ pub fn bit_linear_backward(
     let arithmetic = state.arithmetic;
     let mut dx: Option<Tensor> = None;
     let mut dws = Vec::with_capacity(dys.len());
+    // The inputs of the weights, quantised and not, packed when first needed: the weights' gradients share them.
+    let mut packed: [Option<Right>; 2] = [None, None];
     for ((weight, is_quantized), dy) in state.weights.iter().zip(dys) {
         let Some(dy) = dy else {
             dws.push(None);
@@ -142,7 +144,12 @@ pub fn bit_linear_backward(
             Some(dx) => matmul_into(arithmetic, Layout::NN, dy, &weight.dense, true, dx)?,
             None => dx = Some(matmul_in(arithmetic, Layout::NN, dy, &weight.dense)?),
         }
-        dws.push(Some(matmul_in(arithmetic, Layout::TN, dy, x)?));
+        let dw = match (arithmetic, &mut packed[usize::from(*is_quantized)]) {
+            (Arithmetic::F32, _) => matmul_in(arithmetic, Layout::TN, dy, x)?,
+            (Arithmetic::Bf16, Some(x)) => matmul_right(Layout::TN, dy, x)?,
+            (Arithmetic::Bf16, slot @ None) => matmul_right(Layout::TN, dy, slot.insert(Right::new(Layout::TN, x)?))?,
+        };
+        dws.push(Some(dw));
     }
     Ok((dx, dws))
 }

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 
 use onebit_kernels_cpu::gemm;
 pub use onebit_kernels_cpu::gemm::Layout;
-use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, is_fast};
+use onebit_kernels_cpu::gemm_bf16::{gemm_bf16_packed, is_fast, pack_region, regions};
 use rayon::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::error::shape_error;
 use crate::{Device, Result, Tensor};
 
@@ -89,32 +90,107 @@ pub fn matmul_into(
     if c.len() != m * n {
         return Err(shape_error("matmul", format!("a result of [{m}, {n}]"), c.shape()));
     }
-    let isa = a.device().isa();
-    let (lda, ldb) = (a.shape().last(), b.shape().last());
-    let (a, b, c) = (a.f32()?, b.f32()?, c.f32_mut()?);
     if m == 0 || n == 0 {
         return Ok(());
     }
+    if arithmetic == Arithmetic::Bf16 {
+        return matmul_right_into(layout, a, &Right::new(layout, b)?, accumulate, c);
+    }
+    let isa = a.device().isa();
+    let (lda, ldb) = (a.shape().last(), b.shape().last());
+    let (a, b, c) = (a.f32()?, b.f32()?, c.f32_mut()?);
     let rows = m.div_ceil(rayon::current_num_threads()).max(MIN_ROWS);
     c.par_chunks_mut(rows * n).enumerate().for_each(|(i, c)| {
-        let first = i * rows;
-        let a = match layout {
-            Layout::NN | Layout::NT => &a[first * lda..],
-            Layout::TN => a.get(first..).unwrap_or(&[]),
-        };
-        let rows = c.len() / n;
-        SCRATCH.with_borrow_mut(|Scratch { values, pairs }| match arithmetic {
-            Arithmetic::F32 => {
-                values.resize(gemm::scratch_len(), 0.0);
-                gemm::gemm(isa, layout, rows, n, k, a, lda, b, ldb, accumulate, c, n, values);
-            }
-            Arithmetic::Bf16 => {
-                pairs.resize(gemm::scratch_len(), 0);
-                gemm_bf16(isa, layout, rows, n, k, a, lda, b, ldb, accumulate, c, n, pairs);
-            }
+        let (a, rows) = (from_row(layout, a, lda, i * rows), c.len() / n);
+        SCRATCH.with_borrow_mut(|Scratch { values, .. }| {
+            values.resize(gemm::scratch_len(), 0.0);
+            gemm::gemm(isa, layout, rows, n, k, a, lda, b, ldb, accumulate, c, n, values);
         });
     });
     Ok(())
+}
+
+/// The right operand of products in bf16, rounded and packed once: all threads read it, and so may several products.
+pub struct Right {
+    packed: Buffer<u32>,
+    layout: Layout,
+    n: usize,
+    k: usize,
+}
+
+impl Right {
+    /// Packs `b`, stored as `layout` says.
+    ///
+    /// # Errors
+    /// Elements that are not f32.
+    pub fn new(layout: Layout, b: &Tensor) -> Result<Self> {
+        let (rows, ldb) = (b.shape().rows(), b.shape().last());
+        let (n, k) = if layout == Layout::NT { (rows, ldb) } else { (ldb, rows) };
+        let isa = b.device().isa();
+        let data = b.f32()?;
+        let mut packed = Buffer::<u32>::for_overwrite(regions(n, k).map(|r| r.len).sum());
+        let mut parts = Vec::new();
+        let mut rest = &mut packed[..];
+        for region in regions(n, k) {
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(region.len);
+            parts.push((region, out));
+            rest = after;
+        }
+        parts
+            .into_par_iter()
+            .for_each(|(region, out)| pack_region(isa, layout, &region, data, ldb, out));
+        Ok(Right { packed, layout, n, k })
+    }
+}
+
+/// `A·B` in bf16 for a packed B.
+///
+/// # Errors
+/// Shapes that do not fit, or elements that are not f32.
+pub fn matmul_right(layout: Layout, a: &Tensor, b: &Right) -> Result<Tensor> {
+    let m = if layout == Layout::TN {
+        a.shape().last()
+    } else {
+        a.shape().rows()
+    };
+    let mut c = Tensor::for_overwrite(a.device(), [m, b.n]);
+    matmul_right_into(layout, a, b, false, &mut c)?;
+    Ok(c)
+}
+
+fn matmul_right_into(layout: Layout, a: &Tensor, b: &Right, accumulate: bool, c: &mut Tensor) -> Result<()> {
+    /// Tasks a thread, so that one that is slowed down leaves some of its share to others.
+    const TASKS: usize = 4;
+    let (ar, ac) = (a.shape().rows(), a.shape().last());
+    let (m, k) = if layout == Layout::TN { (ac, ar) } else { (ar, ac) };
+    if k != b.k || c.len() != m * b.n || (layout == Layout::NT) != (b.layout == Layout::NT) {
+        let expected = format!("{layout:?} with a packed [{}, {}] of {:?}", b.k, b.n, b.layout);
+        return Err(shape_error(
+            "matmul",
+            expected,
+            format!("{} to {}", a.shape(), c.shape()),
+        ));
+    }
+    let isa = a.device().isa();
+    let (a, c, n) = (a.f32()?, c.f32_mut()?, b.n);
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let rows = m.div_ceil(TASKS * rayon::current_num_threads()).max(MIN_ROWS);
+    c.par_chunks_mut(rows * n).enumerate().for_each(|(i, c)| {
+        let (a, rows) = (from_row(layout, a, ac, i * rows), c.len() / n);
+        SCRATCH.with_borrow_mut(|Scratch { pairs, .. }| {
+            pairs.resize(gemm::scratch_len(), 0);
+            gemm_bf16_packed(isa, layout, rows, n, k, a, ac, &b.packed, accumulate, c, n, pairs);
+        });
+    });
+    Ok(())
+}
+
+/// `a` from row `first` of the product on.
+fn from_row(layout: Layout, a: &[f32], lda: usize, first: usize) -> &[f32] {
+    a.get(if layout == Layout::TN { first } else { first * lda }..)
+        .unwrap_or(&[])
 }
 
 fn extents(layout: Layout, a: &Tensor, b: &Tensor) -> Result<(usize, usize, usize)> {

@@ -61,6 +61,8 @@ pub const KC: usize = 256;
 const NC: usize = 512;
 /// Lanes of packed rows of A at a time; a multiple of every `W`.
 const MC: usize = 240;
+/// Columns to which blocks of a B that is packed ahead are filled up; a multiple of every `NR`.
+const PANEL: usize = 32;
 /// Units in a cache line, to which the packed blocks are aligned.
 const LINE: usize = 16;
 
@@ -210,8 +212,7 @@ pub fn gemm(
         k,
         a,
         lda,
-        b,
-        ldb,
+        b: Right::Stored(b, ldb),
         ldc,
         accumulate,
     };
@@ -223,7 +224,7 @@ pub fn gemm(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(t) => {
             #[target_feature(enable = "avx2,fma")]
-            fn enter(t: crate::isa::Avx2, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
+            fn enter(t: crate::isa::Avx2, problem: &Problem<f32>, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)
             }
             // SAFETY: the token proves that the CPU has AVX2 and FMA.
@@ -232,7 +233,7 @@ pub fn gemm(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(t) => {
             #[target_feature(enable = "avx2,fma,avx512f")]
-            fn enter(t: crate::isa::Avx512, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
+            fn enter(t: crate::isa::Avx512, problem: &Problem<f32>, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)
             }
             // SAFETY: the token proves that the CPU has AVX-512 F and what it includes.
@@ -241,22 +242,81 @@ pub fn gemm(
     }
 }
 
+/// The right operand.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a, U> {
+    /// As the layout says, rows so far apart.
+    Stored(&'a [f32], usize),
+    /// By [`pack_region`], all regions in order.
+    Packed(&'a [U]),
+}
+
+/// A part of B that is packed on its own: `cols` columns from `first_col`, `depth` values of k from `first`, in `len` units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    first_col: usize,
+    cols: usize,
+    first: usize,
+    depth: usize,
+    /// Units that it takes.
+    pub len: usize,
+}
+
+/// The regions of a B of `n` columns and `k` values in units of `unit`, in the order in which they lie behind one another.
+pub(crate) fn regions(n: usize, k: usize, unit: usize) -> impl Iterator<Item = Region> {
+    /// Columns of a region: long enough runs, and several regions to share out.
+    const COLS: usize = 128;
+    let in_block = move |jc: usize| {
+        let end = n.min(jc + NC);
+        let in_rows = move |pc: usize| {
+            let depth = (KC * unit).min(k - pc);
+            (jc..end).step_by(COLS).map(move |j| {
+                let cols = COLS.min(end - j);
+                Region {
+                    first_col: j,
+                    cols,
+                    first: pc,
+                    depth,
+                    len: cols.next_multiple_of(PANEL) * depth.div_ceil(unit),
+                }
+            })
+        };
+        (0..k).step_by(KC * unit).flat_map(in_rows)
+    };
+    (0..n).step_by(NC).flat_map(in_block)
+}
+
+/// Packs a region of B, which is stored as `layout` says.
+#[inline(always)]
+pub(crate) fn pack_region<T: Tile>(t: T, layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [T::Unit]) {
+    let &Region {
+        first_col,
+        cols,
+        first,
+        depth,
+        ..
+    } = region;
+    match layout {
+        Layout::NT => pack::b_transposed(t, &b[first_col * ldb + first..], ldb, cols, depth, out),
+        _ => pack::b_rows(t, &b[first * ldb + first_col..], ldb, cols, depth, out),
+    }
+}
+
 /// The arguments of [`gemm`].
 #[derive(Clone, Copy)]
-pub(crate) struct Problem<'a> {
+pub(crate) struct Problem<'a, U> {
     pub(crate) layout: Layout,
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
     pub(crate) a: &'a [f32],
     pub(crate) lda: usize,
-    pub(crate) b: &'a [f32],
-    pub(crate) ldb: usize,
+    pub(crate) b: Right<'a, U>,
     pub(crate) ldc: usize,
     pub(crate) accumulate: bool,
 }
 
-impl Problem<'_> {
+impl<U> Problem<'_, U> {
     /// Whether there is something to multiply; sets C to zero where the product is an empty sum.
     ///
     /// # Panics
@@ -266,7 +326,9 @@ impl Problem<'_> {
         let (a_rows, a_cols) = if layout == Layout::TN { (k, m) } else { (m, k) };
         let (b_rows, b_cols) = if layout == Layout::NT { (n, k) } else { (k, n) };
         check_matrix("A", self.a, a_rows, a_cols, self.lda);
-        check_matrix("B", self.b, b_rows, b_cols, self.ldb);
+        if let Right::Stored(b, ldb) = self.b {
+            check_matrix("B", b, b_rows, b_cols, ldb);
+        }
         check_matrix("C", c, m, n, self.ldc);
         assert!(
             scratch >= scratch_len(),
@@ -284,7 +346,7 @@ impl Problem<'_> {
 
 /// The loops over blocks; see the picture of the [module](self). `problem` is checked and not empty.
 #[inline(always)]
-pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &mut [T::Unit]) {
+pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem<T::Unit>, c: &mut [f32], scratch: &mut [T::Unit]) {
     let &Problem {
         layout,
         m,
@@ -292,8 +354,7 @@ pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &
         k,
         a,
         lda,
-        b,
-        ldb,
+        b: right,
         ldc,
         accumulate,
     } = problem;
@@ -303,11 +364,11 @@ pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &
     let mr_step = m.div_ceil(m.div_ceil(T::MR));
     let mc_step = MC / T::W * mr_step;
     // Packing pays only when the panel is read several times.
-    let b_in_place = if layout != Layout::NT && m <= 2 * T::MR {
-        T::in_place(b)
-    } else {
-        None
+    let in_place = match right {
+        Right::Stored(b, ldb) if layout != Layout::NT && m <= 2 * T::MR => T::in_place(b).map(|b| (b, ldb)),
+        _ => None,
     };
+    let units = k.div_ceil(T::DEPTH);
 
     for jc in (0..n).step_by(NC) {
         let nc = NC.min(n - jc);
@@ -315,11 +376,21 @@ pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &
             let depth = (KC * T::DEPTH).min(k - pc);
             let kc = depth.div_ceil(T::DEPTH);
             let add = accumulate || pc > 0;
-            match layout {
-                Layout::NT => pack::b_transposed(t, &b[jc * ldb + pc..], ldb, nc, depth, b_pack),
-                _ if b_in_place.is_some() => {}
-                _ => pack::b_rows(t, &b[pc * ldb + jc..], ldb, nc, depth, b_pack),
-            }
+            let panels: &[T::Unit] = match (in_place, right) {
+                (Some(_), _) => &[],
+                (None, Right::Packed(all)) => &all[jc * units + pc / T::DEPTH * nc.next_multiple_of(PANEL)..],
+                (None, Right::Stored(b, ldb)) => {
+                    let region = Region {
+                        first_col: jc,
+                        cols: nc,
+                        first: pc,
+                        depth,
+                        len: KC * NC,
+                    };
+                    pack_region(t, layout, &region, b, ldb, b_pack);
+                    b_pack
+                }
+            };
             for ic in (0..m).step_by(mc_step) {
                 let mc = mc_step.min(m - ic);
                 match layout {
@@ -335,9 +406,9 @@ pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem, c: &mut [f32], scratch: &
                             kc,
                         };
                         let c_tile = &mut c[(ic + ir) * ldc + jc + jr..];
-                        match b_in_place {
-                            Some(b) => t.tile(size, a_panel, &b[pc * ldb + jc + jr..], ldb, c_tile, ldc, add),
-                            None => t.tile(size, a_panel, &b_pack[jr * kc..], T::NR, c_tile, ldc, add),
+                        match in_place {
+                            Some((b, ldb)) => t.tile(size, a_panel, &b[pc * ldb + jc + jr..], ldb, c_tile, ldc, add),
+                            None => t.tile(size, a_panel, &panels[jr * kc..], T::NR, c_tile, ldc, add),
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::gemm::avx512::{self, LANES, MR, NR, first, to_bf16};
-use crate::gemm::{self, Problem, ROWS, Tile, TileSize, extent};
+use crate::gemm::{self, Layout, Problem, ROWS, Region, Tile, TileSize, extent};
 use crate::isa::Isa;
 
 /// Rows of the source between what is packed and what is asked for: those that packing takes next.
@@ -28,13 +28,23 @@ impl Avx512Bf16 {
 }
 
 /// The loops of the product.
-pub(super) fn blocks(t: Avx512Bf16, problem: &Problem<'_>, c: &mut [f32], scratch: &mut [u32]) {
+pub(super) fn blocks(t: Avx512Bf16, problem: &Problem<'_, u32>, c: &mut [f32], scratch: &mut [u32]) {
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw")]
-    fn enter(t: Avx512Bf16, problem: &Problem<'_>, c: &mut [f32], scratch: &mut [u32]) {
+    fn enter(t: Avx512Bf16, problem: &Problem<'_, u32>, c: &mut [f32], scratch: &mut [u32]) {
         gemm::blocks(t, problem, c, scratch)
     }
     // SAFETY: the token proves AVX-512 F and BW and what they include.
     unsafe { enter(t, problem, c, scratch) }
+}
+
+/// A region of B, packed.
+pub(super) fn pack_region(t: Avx512Bf16, layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [u32]) {
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw")]
+    fn enter(t: Avx512Bf16, layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [u32]) {
+        gemm::pack_region(t, layout, region, b, ldb, out)
+    }
+    // SAFETY: the token proves AVX-512 F and BW and what they include.
+    unsafe { enter(t, layout, region, b, ldb, out) }
 }
 
 impl Tile for Avx512Bf16 {

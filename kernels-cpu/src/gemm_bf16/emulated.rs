@@ -1,16 +1,26 @@
 //! The reference, and the path of a CPU without the instruction: two fused multiply-adds a pair.
 
 use super::round_bits;
-use crate::gemm::{self, Problem, Tile, TileSize, extent};
+use crate::gemm::{self, Layout, Problem, Region, Tile, TileSize, extent};
 use crate::simd::{LANES, Simd, simd_kernel};
 
 simd_kernel! {
     /// The loops of the product over the vector of `isa`.
-    pub fn blocks(problem: &Problem<'_>, c: &mut [f32], scratch: &mut [u32]) = run;
+    pub fn blocks(problem: &Problem<'_, u32>, c: &mut [f32], scratch: &mut [u32]) = run;
+}
+
+simd_kernel! {
+    /// A region of B, packed for the path of `isa`.
+    pub fn pack_region(layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [u32]) = pack;
 }
 
 #[inline(always)]
-fn run<S: Simd>(s: S, problem: &Problem<'_>, c: &mut [f32], scratch: &mut [u32]) {
+fn pack<S: Simd>(s: S, layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [u32]) {
+    gemm::pack_region(Emulated(s), layout, region, b, ldb, out);
+}
+
+#[inline(always)]
+fn run<S: Simd>(s: S, problem: &Problem<'_, u32>, c: &mut [f32], scratch: &mut [u32]) {
     gemm::blocks(Emulated(s), problem, c, scratch);
 }
 

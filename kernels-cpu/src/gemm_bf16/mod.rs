@@ -35,8 +35,8 @@ mod emulated;
 #[cfg(test)]
 mod tests;
 
-use crate::gemm::Problem;
-pub use crate::gemm::{Layout, scratch_len};
+use crate::gemm::{self, Problem, Right};
+pub use crate::gemm::{Layout, Region, scratch_len};
 use crate::isa::Isa;
 
 /// Whether the path of `isa` on this CPU has an instruction for this product; otherwise it is slower than [`gemm`](crate::gemm::gemm).
@@ -90,17 +90,74 @@ pub fn gemm_bf16(
         k,
         a,
         lda,
-        b,
-        ldb,
+        b: Right::Stored(b, ldb),
         ldc,
         accumulate,
     };
+    run(isa, &problem, c, scratch);
+}
+
+/// The regions in which a B of `n` columns and `k` values is packed ahead, in order; together they are its packed form.
+///
+/// Threads that share a B pack a part of it each and read all of it in [`gemm_bf16_packed`].
+pub fn regions(n: usize, k: usize) -> impl Iterator<Item = Region> {
+    gemm::regions(n, k, 2)
+}
+
+/// Packs `region` of B, `[k, n]` (`[n, k]` for [`Layout::NT`]) with rows `ldb` apart, into the first `region.len` elements of `out`.
+///
+/// # Panics
+/// If a slice is too short for the region.
+pub fn pack_region(isa: Isa, layout: Layout, region: &Region, b: &[f32], ldb: usize, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(t) = avx512bf16::Avx512Bf16::new(isa) {
+        return avx512bf16::pack_region(t, layout, region, b, ldb, out);
+    }
+    emulated::pack_region(isa, layout, region, b, ldb, out);
+}
+
+/// As [`gemm_bf16`] with a B that was packed ahead: all its [`regions`], one behind the other, packed by [`pack_region`] for the same
+/// `isa`. The bits are those of [`gemm_bf16`].
+///
+/// # Panics
+/// As [`gemm_bf16`], or if `packed` is shorter than its regions.
+pub fn gemm_bf16_packed(
+    isa: Isa,
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    lda: usize,
+    packed: &[u32],
+    accumulate: bool,
+    c: &mut [f32],
+    ldc: usize,
+    scratch: &mut [u32],
+) {
+    let len: usize = regions(n, k).map(|region| region.len).sum();
+    assert!(packed.len() >= len, "packed B: {} elements of {len}", packed.len());
+    let problem = Problem {
+        layout,
+        m,
+        n,
+        k,
+        a,
+        lda,
+        b: Right::Packed(packed),
+        ldc,
+        accumulate,
+    };
+    run(isa, &problem, c, scratch);
+}
+
+fn run(isa: Isa, problem: &Problem<'_, u32>, c: &mut [f32], scratch: &mut [u32]) {
     if !problem.check(c, scratch.len()) {
         return;
     }
     #[cfg(target_arch = "x86_64")]
     if let Some(t) = avx512bf16::Avx512Bf16::new(isa) {
-        return avx512bf16::blocks(t, &problem, c, scratch);
+        return avx512bf16::blocks(t, problem, c, scratch);
     }
-    emulated::blocks(isa, &problem, c, scratch);
+    emulated::blocks(isa, problem, c, scratch);
 }

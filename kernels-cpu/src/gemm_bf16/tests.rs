@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use half::bf16;
 
-use super::{Layout, gemm_bf16, round_bits, scratch_len};
+use super::{Layout, gemm_bf16, gemm_bf16_packed, pack_region, regions, round_bits, scratch_len};
 use crate::gemm::KC;
 use crate::gemm::testing::{Product, suite};
 use crate::isa::Isa;
@@ -40,6 +40,44 @@ fn every_path_keeps_the_promise() {
         block: 2 * KC,
         chain,
         // Two factors of eight bits: (1 + 2⁻⁹)² − 1, and a little for what the sum's own rounding makes of it.
+        rounding: 2.01 / 512.0,
+    });
+}
+
+/// The product with B packed ahead, one region after the other.
+fn packed_ahead(
+    isa: Isa,
+    layout: Layout,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    lda: usize,
+    b: &[f32],
+    ldb: usize,
+    accumulate: bool,
+    c: &mut [f32],
+    ldc: usize,
+    scratch: &mut [u32],
+) {
+    let mut packed = vec![u32::MAX; regions(n, k).map(|r| r.len).sum()];
+    let mut rest = &mut packed[..];
+    for region in regions(n, k) {
+        let (out, after) = rest.split_at_mut(region.len);
+        pack_region(isa, layout, &region, b, ldb, out);
+        rest = after;
+    }
+    gemm_bf16_packed(isa, layout, m, n, k, a, lda, &packed, accumulate, c, ldc, scratch);
+}
+
+#[test]
+fn a_b_that_is_packed_ahead_changes_nothing() {
+    suite(&Product {
+        name: "gemm_bf16_packed",
+        gemm: packed_ahead,
+        stale: u32::MAX,
+        block: 2 * KC,
+        chain,
         rounding: 2.01 / 512.0,
     });
 }
