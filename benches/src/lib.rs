@@ -36,6 +36,13 @@ pub fn fma_peak(isa: Isa, threads: usize) -> f64 {
     peak_rate(threads, |iterations| probe::fma_peak(isa, iterations))
 }
 
+/// Peak of bf16 dot products with f32 sums, operations a second; 0 where there is no instruction for them.
+pub fn bf16_peak(isa: Isa, threads: usize) -> f64 {
+    peak_rate(threads, |iterations| {
+        probe::bf16_dot_peak(isa, iterations).unwrap_or(0.0)
+    })
+}
+
 /// Reproducible values in −1..1.
 pub fn values(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);

@@ -90,6 +90,12 @@ impl<T: Element> DerefMut for Buffer<T> {
     }
 }
 
+impl<T: Element> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer of {} elements", self.0.len())
+    }
+}
+
 impl<T: Element> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         let mut b = Self::for_overwrite(self.len());

@@ -24,6 +24,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod gemm_bf16;
 pub mod hadamard;
 pub mod int8_gemv;
 pub mod isa;

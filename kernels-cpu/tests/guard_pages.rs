@@ -8,6 +8,7 @@ use std::ptr::{NonNull, null_mut};
 
 use half::{bf16, f16};
 use onebit_kernels_cpu::gemm::{self, gemm};
+use onebit_kernels_cpu::gemm_bf16::gemm_bf16;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
     Isa, activation, attention, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope,
@@ -139,12 +140,14 @@ fn float_products() {
         dense_gemv::gemv_bf16(isa, &halves, &x, 2, &mut out);
         let (m, k) = (n.min(70), 33);
         let mut scratch = floats(fence, gemm::scratch_len());
+        let mut pairs = Fenced::new(fence, vec![0u32; gemm::scratch_len()]);
         for layout in [gemm::Layout::NN, gemm::Layout::NT, gemm::Layout::TN] {
             let (a, b) = (floats(fence, m * k), floats(fence, k * n));
             let mut c = floats(fence, m * n);
             let lda = if layout == gemm::Layout::TN { m } else { k };
             let ldb = if layout == gemm::Layout::NT { k } else { n };
             gemm(isa, layout, m, n, k, &a, lda, &b, ldb, true, &mut c, n, &mut scratch);
+            gemm_bf16(isa, layout, m, n, k, &a, lda, &b, ldb, true, &mut c, n, &mut pairs);
         }
     });
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use onebit_engine::Device;
+use onebit_engine::ops::matmul::Arithmetic;
 use onebit_model::network::Initialization;
 
 use crate::data::Alignment;
@@ -16,6 +18,63 @@ pub enum OptimizerKind {
     AdamW,
     /// Muon for the blocks' matrices, AdamW for norms, embedding and head.
     Muon,
+}
+
+/// What the factors of training's matrix products are rounded to. The forward of the hard phase, validation and evaluation are exact either
+/// way, and sums, weights, moments and everything element by element are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bf16 where the CPU multiplies it faster than f32, else f32. A run decides once: its checkpoints and metrics hold the choice.
+    Auto,
+    /// Not rounded.
+    F32,
+    /// bf16; the same bytes on every CPU, but slower than f32 where the CPU has no instruction for it.
+    Bf16,
+}
+
+impl Precision {
+    /// The choice that `Auto` stands for on `device`.
+    pub fn resolved(self, device: Device) -> Self {
+        match self {
+            Precision::Auto if Arithmetic::bf16_is_fast(device) => Precision::Bf16,
+            Precision::Auto => Precision::F32,
+            chosen => chosen,
+        }
+    }
+
+    /// The arithmetic of products on `device`.
+    pub fn arithmetic(self, device: Device) -> Arithmetic {
+        match self.resolved(device) {
+            Precision::Bf16 => Arithmetic::Bf16,
+            _ => Arithmetic::F32,
+        }
+    }
+
+    /// Lower-case name, as in metrics and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// What runs used before there was a choice.
+    fn of_older_runs() -> Self {
+        Precision::F32
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        [Precision::Auto, Precision::F32, Precision::Bf16]
+            .into_iter()
+            .find(|p| p.name() == s)
+            .ok_or_else(|| format!("expected auto, f32 or bf16, found {s:?}"))
+    }
 }
 
 /// How a model is trained. Saved with every checkpoint; a resumed run must agree on all that decides its bytes.
@@ -71,6 +130,9 @@ pub struct TrainOptions {
     pub align_documents: bool,
     /// Steps between metric lines.
     pub log_every: u64,
+    /// Arithmetic of the matrix products.
+    #[serde(default = "Precision::of_older_runs")]
+    pub precision: Precision,
     /// Where training begins.
     pub init: Initialization,
     /// Seed of initial weights, data order and dropout.
@@ -105,6 +167,7 @@ impl Default for TrainOptions {
             eval_windows: 64,
             align_documents: false,
             log_every: 10,
+            precision: Precision::Auto,
             init: Initialization::Normal,
             seed: 42,
         }

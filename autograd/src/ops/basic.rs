@@ -25,8 +25,13 @@ pub fn add(a: &Var, b: &Var) -> Result<Var> {
 /// # Errors
 /// Shapes that differ.
 pub fn add_scaled(x: &Var, y: &Var, alpha: f32) -> Result<Var> {
-    let mut sum = x.tensor().clone();
-    elementwise::axpy(alpha, y.tensor(), &mut sum)?;
+    let sum = if alpha == 1.0 {
+        elementwise::add(x.tensor(), y.tensor())?
+    } else {
+        let mut sum = elementwise::scale(alpha, y.tensor())?;
+        elementwise::axpy(1.0, x.tensor(), &mut sum)?;
+        sum
+    };
     let backward = move |dy: Vec<Option<Tensor>>| {
         let dy = only(dy)?;
         let scaled = if alpha == 1.0 {

@@ -4,6 +4,7 @@ use onebit_engine::ops as engine;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
 use onebit_engine::ops::cross_entropy::Losses;
+use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::Precision;
 use onebit_engine::ops::rope::RopeTable;
 use onebit_engine::rng::Key;
@@ -47,9 +48,9 @@ pub fn rms_norm(x: &Var, w: &Var, eps: f32) -> Result<Var> {
 ///
 /// # Errors
 /// Columns that do not agree.
-pub fn bit_linear(x: &Var, weights: &[(&Var, Precision)], anneal: f32) -> Result<Vec<Var>> {
+pub fn bit_linear(x: &Var, weights: &[(&Var, Precision)], anneal: f32, products: Products) -> Result<Vec<Var>> {
     let tensors: Vec<_> = weights.iter().map(|(w, p)| (w.tensor(), *p)).collect();
-    let (outputs, state) = engine::bit_linear::bit_linear(x.tensor(), &tensors, anneal)?;
+    let (outputs, state) = engine::bit_linear::bit_linear(x.tensor(), &tensors, anneal, products)?;
     let shape = x.shape().clone();
     let shapes: Vec<Shape> = weights.iter().map(|(w, _)| w.shape().clone()).collect();
     let mut inputs = vec![x];
@@ -65,12 +66,12 @@ pub fn bit_linear(x: &Var, weights: &[(&Var, Precision)], anneal: f32) -> Result
     x.tape().record(&inputs, outputs, backward)
 }
 
-/// `x · wᵀ` in full precision: the head.
+/// `x · wᵀ`, not quantised: the head.
 ///
 /// # Errors
 /// Columns that do not agree.
-pub fn linear(x: &Var, w: &Var) -> Result<Var> {
-    single(bit_linear(x, &[(w, Precision::Full)], 0.0)?)
+pub fn linear(x: &Var, w: &Var, products: Products) -> Result<Var> {
+    single(bit_linear(x, &[(w, Precision::Full)], 0.0, products)?)
 }
 
 /// Rotary embedding of `[batch·seq, heads·head_dim]`.

@@ -2,6 +2,7 @@
 
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
 use onebit_engine::ops::rope::RopeTable;
 use onebit_engine::rng::Key;
@@ -127,12 +128,17 @@ fn label_smoothing_stays_out_of_the_reported_loss() -> crate::Result<()> {
 #[test]
 fn a_full_precision_linear_layer() -> crate::Result<()> {
     gradcheck("linear", &[random([5, 12], 1), random([7, 12], 2)], |v| {
-        linear(&v[0], &v[1])
+        linear(&v[0], &v[1], Products::default())
     })?;
     // Three weights over one input, in full precision: the group's gradients add up.
     let inputs = [random([5, 12], 1), random([7, 12], 2), random([4, 12], 3)];
     gradcheck("group", &inputs, |v| {
-        let y = bit_linear(&v[0], &[(&v[1], Precision::Full), (&v[2], Precision::Full)], 0.0)?;
+        let y = bit_linear(
+            &v[0],
+            &[(&v[1], Precision::Full), (&v[2], Precision::Full)],
+            0.0,
+            Products::default(),
+        )?;
         matmul(&reshape(&y[0], [7, 5])?, &y[1])
     })
 }
@@ -164,12 +170,13 @@ fn bit_linear_against_its_surrogate() -> crate::Result<()> {
             gradcheck_surrogate(
                 &format!("bit_linear {precision:?} at {anneal}"),
                 &[x0.clone(), w0.clone()],
-                |v| single(bit_linear(&v[0], &[(&v[1], precision)], anneal)?),
+                |v| single(bit_linear(&v[0], &[(&v[1], precision)], anneal, Products::default())?),
                 |v| {
                     let tape = v[0].tape();
                     linear(
                         &add(&v[0], &tape.constant(cx.clone()))?,
                         &add(&v[1], &tape.constant(cw.clone()))?,
+                        Products::default(),
                     )
                 },
             )?;

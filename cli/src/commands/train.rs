@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use argh::FromArgs;
+use onebit_trainer::TrainOptions;
 use onebit_trainer::run::{Event, Outcome, Trainer, memory_estimate};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
@@ -89,6 +90,9 @@ pub struct Train {
     /// adamw, or muon for the blocks' matrices (default: adamw)
     #[argh(option)]
     optimizer: Option<String>,
+    /// arithmetic of the matrix products: f32, bf16, or auto for bf16 where the CPU is faster with it (default: auto)
+    #[argh(option)]
+    precision: Option<String>,
     /// decoupled weight decay of the linears (default: the preset's)
     #[argh(option)]
     weight_decay: Option<f32>,
@@ -171,6 +175,8 @@ impl Train {
         let memory = memory_estimate(&config, &options);
         if self.dry_run {
             let windows = data.windows(options.seq_len, options.seed)?;
+            let precision = options.precision.resolved(place.device);
+            let options = TrainOptions { precision, ..options };
             return dry_run::print(&config, &options, (data.file.len(), windows), self.json);
         }
         refuse_if_too_large(memory.total())?;
@@ -190,6 +196,7 @@ impl Train {
                 output::note(&format!("resumed from {} at step {step}", path.display()));
             }
         })?;
+        output::note(&format!("precision: {}", trainer.precision().name()));
         let (first, total) = (trainer.steps_done(), trainer.total_steps());
         let progress = Progress::new("training", total - first);
         let start = Instant::now();

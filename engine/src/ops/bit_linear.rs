@@ -5,7 +5,7 @@
 //! The backward is straight-through (Bengio et al. 2013): `dx = Σ dy_i · W_eff,i`, `dW_i = dy_iᵀ · x_eff`, as if both
 //! quantisers were the identity, everywhere.
 
-use super::matmul::{Layout, matmul, matmul_into};
+use super::matmul::{Arithmetic, Layout, Products, Right, matmul_in, matmul_into, matmul_right};
 use super::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations, ternary_product};
 use crate::error::shape_error;
 use crate::{Result, Tensor};
@@ -40,6 +40,8 @@ pub struct BitLinearState {
     full: Option<Tensor>,
     quantized: Option<Saved>,
     weights: Vec<(EffectiveWeight, bool)>,
+    /// Of the gradients' products.
+    arithmetic: Arithmetic,
 }
 
 impl BitLinearState {
@@ -50,10 +52,16 @@ impl BitLinearState {
 }
 
 /// `x` `[tokens, cols]` through each weight `[rows_i, cols]` at annealing value `anneal`; outputs `[tokens, rows_i]`.
+/// Products that are not the packed integer one use `products`.
 ///
 /// # Errors
 /// Columns that do not agree, or elements that are not f32.
-pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> Result<(Vec<Tensor>, BitLinearState)> {
+pub fn bit_linear(
+    x: &Tensor,
+    weights: &[(&Tensor, Precision)],
+    anneal: f32,
+    products: Products,
+) -> Result<(Vec<Tensor>, BitLinearState)> {
     let cols = x.shape().last();
     for (w, _) in weights {
         if w.shape().last() != cols {
@@ -88,9 +96,9 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
                     Some(input) => input.clone(),
                     None => dequantized.insert(saved.values()?).clone(),
                 };
-                matmul(Layout::NT, &input, &effective.dense)?
+                matmul_in(products.forward, Layout::NT, &input, &effective.dense)?
             }
-            _ => matmul(Layout::NT, x, &effective.dense)?,
+            _ => matmul_in(products.forward, Layout::NT, x, &effective.dense)?,
         };
         outputs.push(y);
         kept.push((effective, is_quantized(precision)));
@@ -101,6 +109,7 @@ pub fn bit_linear(x: &Tensor, weights: &[(&Tensor, Precision)], anneal: f32) -> 
             full,
             quantized,
             weights: kept,
+            arithmetic: products.backward,
         },
     ))
 }
@@ -115,8 +124,11 @@ pub fn bit_linear_backward(
     dys: &[Option<Tensor>],
 ) -> Result<(Option<Tensor>, Vec<Option<Tensor>>)> {
     let input = state.quantized.as_ref().map(Saved::values).transpose()?;
+    let arithmetic = state.arithmetic;
     let mut dx: Option<Tensor> = None;
     let mut dws = Vec::with_capacity(dys.len());
+    // The inputs of the weights, quantised and not, packed when first needed: the weights' gradients share them.
+    let mut packed: [Option<Right>; 2] = [None, None];
     for ((weight, is_quantized), dy) in state.weights.iter().zip(dys) {
         let Some(dy) = dy else {
             dws.push(None);
@@ -129,10 +141,15 @@ pub fn bit_linear_backward(
         };
         let x = x.ok_or_else(|| shape_error("bit_linear_backward", "a saved input", "none"))?;
         match &mut dx {
-            Some(dx) => matmul_into(Layout::NN, dy, &weight.dense, true, dx)?,
-            None => dx = Some(matmul(Layout::NN, dy, &weight.dense)?),
+            Some(dx) => matmul_into(arithmetic, Layout::NN, dy, &weight.dense, true, dx)?,
+            None => dx = Some(matmul_in(arithmetic, Layout::NN, dy, &weight.dense)?),
         }
-        dws.push(Some(matmul(Layout::TN, dy, x)?));
+        let dw = match (arithmetic, &mut packed[usize::from(*is_quantized)]) {
+            (Arithmetic::F32, _) => matmul_in(arithmetic, Layout::TN, dy, x)?,
+            (Arithmetic::Bf16, Some(x)) => matmul_right(Layout::TN, dy, x)?,
+            (Arithmetic::Bf16, slot @ None) => matmul_right(Layout::TN, dy, slot.insert(Right::new(Layout::TN, x)?))?,
+        };
+        dws.push(Some(dw));
     }
     Ok((dx, dws))
 }

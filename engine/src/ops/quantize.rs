@@ -96,7 +96,7 @@ pub struct EffectiveWeight {
     /// The values used, `[rows, cols]` f32.
     pub dense: Tensor,
     /// In the hard ternary phase, the packed form that the integer product reads, and its scale γ.
-    packed: Option<(Vec<u8>, f32)>,
+    packed: Option<(Buffer<u8>, f32)>,
 }
 
 impl EffectiveWeight {
@@ -148,8 +148,8 @@ impl EffectiveWeight {
 
     fn hard_ternary(w: &Tensor) -> Result<Self> {
         let (rows, cols) = (w.shape().rows(), w.shape().last());
-        let (trits, gamma) = ternary_trits(w)?;
-        let mut packed = vec![0u8; t2::bytes(rows, cols)];
+        let (trits, gamma) = trits_of(w)?;
+        let mut packed = Buffer::<u8>::for_overwrite(t2::bytes(rows, cols));
         let group = t2::group_bytes(cols).max(1);
         packed.par_chunks_mut(group).enumerate().for_each(|(g, bytes)| {
             let these = 4.min(rows - 4 * g);
@@ -169,7 +169,7 @@ impl EffectiveWeight {
 
     /// The packed ternary form and γ, in the hard ternary phase.
     pub fn packed(&self) -> Option<(&[u8], f32)> {
-        self.packed.as_ref().map(|(bytes, gamma)| (bytes.as_slice(), *gamma))
+        self.packed.as_ref().map(|(bytes, gamma)| (&**bytes, *gamma))
     }
 }
 
@@ -190,9 +190,13 @@ pub fn absmean(w: &Tensor) -> Result<f32> {
 /// # Errors
 /// Elements that are not f32.
 pub fn ternary_trits(w: &Tensor) -> Result<(Vec<i8>, f32)> {
+    trits_of(w).map(|(trits, gamma)| (trits.to_vec(), gamma))
+}
+
+fn trits_of(w: &Tensor) -> Result<(Buffer<i8>, f32)> {
     let gamma = absmean(w)?;
     let isa = w.device().isa();
-    let mut trits = vec![0i8; w.len()];
+    let mut trits = Buffer::<i8>::for_overwrite(w.len());
     trits
         .par_chunks_mut(1 << 15)
         .zip(w.f32()?.par_chunks(1 << 15))
@@ -261,7 +265,10 @@ pub fn ternary_product(
         .par_chunks_mut((TOKENS * rows).max(1))
         .enumerate()
         .for_each_init(
-            || (vec![0u8; gemm::scratch_len(cols)], vec![0i32; TOKENS * rows]),
+            || {
+                let scratch = Buffer::<u8>::for_overwrite(gemm::scratch_len(cols));
+                (scratch, Buffer::<i32>::for_overwrite(TOKENS * rows))
+            },
             |(scratch, sums), (i, out)| {
                 let (first, tokens) = (i * TOKENS, out.len() / rows);
                 let sums = &mut sums[..out.len()];

@@ -1,7 +1,7 @@
 //! What the operations add to their kernels: shapes, splits over threads, phases of the bit-linear layer.
 
 use super::bit_linear::{bit_linear, bit_linear_backward};
-use super::matmul::{Layout, matmul};
+use super::matmul::{Layout, Products, matmul};
 use super::quantize::{EffectiveWeight, Precision, QuantizedActivations};
 use super::{cross_entropy, elementwise, embedding, rms_norm};
 use crate::rng::Key;
@@ -28,7 +28,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let mut bits = Vec::new();
         let mut keep = |t: &Tensor| bits.extend(t.f32().unwrap().iter().map(|v| v.to_bits()));
         for anneal in [0.0, 0.3, 1.0] {
-            let (y, state) = bit_linear(&x, &[(&w, Precision::Ternary)], anneal).unwrap();
+            let (y, state) = bit_linear(&x, &[(&w, Precision::Ternary)], anneal, Products::default()).unwrap();
             let (dx, dw) = bit_linear_backward(&state, &[Some(g.clone())]).unwrap();
             keep(&y[0]);
             keep(&dx.unwrap());
@@ -50,7 +50,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn the_bit_linear_layer_meets_full_precision_at_0_and_the_integers_at_1() {
     let (x, w) = (random([33, 70], 5), random([50, 70], 6));
-    let y = |precision, anneal: f32| bit_linear(&x, &[(&w, precision)], anneal).unwrap().0.remove(0);
+    let y = |precision, anneal: f32| {
+        bit_linear(&x, &[(&w, precision)], anneal, Products::default())
+            .unwrap()
+            .0
+            .remove(0)
+    };
     for precision in [Precision::Ternary, Precision::Binary, Precision::Int8, Precision::Int4] {
         let plain = matmul(Layout::NT, &x, &w).unwrap();
         assert_eq!(y(precision, 0.0).f32().unwrap(), plain.f32().unwrap(), "{precision:?}");
@@ -69,8 +74,8 @@ fn the_bit_linear_layer_meets_full_precision_at_0_and_the_integers_at_1() {
 #[test]
 fn the_hard_phase_keeps_a_quarter_of_the_bytes() {
     let (x, w) = (random([64, 256], 7), random([32, 256], 8));
-    let (_, soft) = bit_linear(&x, &[(&w, Precision::Ternary)], 0.5).unwrap();
-    let (_, hard) = bit_linear(&x, &[(&w, Precision::Ternary)], 1.0).unwrap();
+    let (_, soft) = bit_linear(&x, &[(&w, Precision::Ternary)], 0.5, Products::default()).unwrap();
+    let (_, hard) = bit_linear(&x, &[(&w, Precision::Ternary)], 1.0, Products::default()).unwrap();
     assert_eq!(soft.saved_bytes(), 64 * 256 * 4);
     assert_eq!(hard.saved_bytes(), 64 * 256 + 64 * 4);
 }

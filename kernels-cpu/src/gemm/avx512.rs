@@ -3,29 +3,72 @@
 //! A step of k is 28 multiply-adds for 16 loads, so the loads hide on a CPU that starts two 512-bit multiply-adds a cycle as
 //! well as on one that starts one.
 
+//!
+//! The same tile and the same transpose serve pairs of bf16 (`PAIRS`): a pair is as wide as an f32, `vdpbf16ps` takes the place of the
+//! multiply-add and `vcvtne2ps2bf16` that of the load. Their intrinsics are not stable yet, so both are written in assembly.
+
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::{Tile, TileSize, extent};
 use crate::isa::Avx512;
 
-const MR: usize = 14;
+pub(crate) const MR: usize = 14;
 const VECS: usize = 2;
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
+pub(crate) const NR: usize = VECS * LANES;
 
 /// `(kc, a, b, b_stride, mask of the last vector, c, ldc, add)`.
 type Micro = unsafe fn(usize, *const f32, *const f32, usize, __mmask16, *mut f32, usize, bool);
 
 macro_rules! rows {
-    ($($m:literal)*) => { [$([micro::<$m, 1>, micro::<$m, 2>]),*] };
+    ($pairs:literal: $($m:literal)*) => { [$([micro::<$m, 1, $pairs>, micro::<$m, 2, $pairs>]),*] };
 }
 /// Indexed by rows and by vectors of a row, each less one.
-static MICRO: [[Micro; VECS]; MR] = rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static MICRO: [[Micro; VECS]; MR] = rows!(false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static MICRO_PAIRS: [[Micro; VECS]; MR] = rows!(true: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+/// `acc + x · y`: a multiply-add, or two of them in each lane with `PAIRS`.
+///
+/// # Safety
+/// The CPU has AVX-512 F, and BF16 if `PAIRS`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply_add<const PAIRS: bool>(x: __m512, y: __m512, acc: __m512) -> __m512 {
+    if PAIRS {
+        let mut sum = acc;
+        // SAFETY: registers only; the CPU has the instruction, says the caller.
+        unsafe {
+            asm!("vdpbf16ps {0}, {1}, {2}", inout(zmm_reg) sum, in(zmm_reg) x, in(zmm_reg) y,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
+    } else {
+        _mm512_fmadd_ps(x, y, acc)
+    }
+}
+
+/// Sixteen values of `low`, then sixteen of `high`, rounded to bf16 (ties to even, subnormals to zero).
+///
+/// # Safety
+/// The CPU has AVX-512 F and BF16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn to_bf16(low: __m512, high: __m512) -> __m512i {
+    let both: __m512i;
+    // SAFETY: registers only; the CPU has the instruction, says the caller.
+    unsafe {
+        asm!("vcvtne2ps2bf16 {0}, {1}, {2}", lateout(zmm_reg) both, in(zmm_reg) high, in(zmm_reg) low,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    both
+}
 
 /// # Safety
-/// The CPU has AVX-512 F. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors,
+/// The CPU has AVX-512 F, and BF16 if `PAIRS`. `a` is good for `kc` rows of `LANES` reads; `b` for `kc` rows, `b_stride` apart, of `V` vectors,
 /// and `c` for reads and writes of `M` rows, `ldc` apart, of the same; of the last vector only the lanes of `mask` count.
 #[target_feature(enable = "avx512f")]
-unsafe fn micro<const M: usize, const V: usize>(
+unsafe fn micro<const M: usize, const V: usize, const PAIRS: bool>(
     kc: usize,
     a: *const f32,
     b: *const f32,
@@ -55,7 +98,7 @@ unsafe fn micro<const M: usize, const V: usize>(
             for i in 0..M {
                 let x = _mm512_set1_ps(*a.add(i));
                 for v in 0..V {
-                    acc[i][v] = _mm512_fmadd_ps(x, row[v], acc[i][v]);
+                    acc[i][v] = multiply_add::<PAIRS>(x, row[v], acc[i][v]);
                 }
             }
             a = a.wrapping_add(LANES);
@@ -78,13 +121,37 @@ unsafe fn micro<const M: usize, const V: usize>(
 
 /// A mask of the first `n` lanes.
 #[inline(always)]
-fn first(n: usize) -> __mmask16 {
+pub(crate) fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// The tile on units as wide as an f32.
+///
+/// # Safety
+/// The CPU has AVX-512 F, and BF16 if `PAIRS`. `size` fits the registers; `a` is good for `kc` rows of sixteen reads, `b` for `kc` rows of
+/// `nr`, `b_stride` apart, and `c` for reads and writes of `mr` rows of `nr`, `ldc` apart.
+#[inline(always)]
+pub(crate) unsafe fn tile<const PAIRS: bool>(
+    size: TileSize,
+    a: *const f32,
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let vecs = size.nr.div_ceil(LANES);
+    let mask = first(size.nr - (vecs - 1) * LANES);
+    let all = if PAIRS { &MICRO_PAIRS } else { &MICRO };
+    // SAFETY: what the caller vouches for.
+    unsafe { all[size.mr - 1][vecs - 1](size.kc, a, b, b_stride, mask, c, ldc, add) }
+}
+
 impl Tile for Avx512 {
+    type Unit = f32;
+    const DEPTH: usize = 1;
     const MR: usize = MR;
-    const NR: usize = VECS * LANES;
+    const NR: usize = NR;
     const W: usize = LANES;
 
     #[inline(always)]
@@ -92,45 +159,34 @@ impl Tile for Avx512 {
         assert!((1..=LANES).contains(&rows) && (1..=LANES).contains(&cols) && src.len() >= extent(rows, ld, cols));
         assert!(dst.len() >= extent(cols, dst_stride, LANES));
         // SAFETY: the token proves AVX-512 F; the asserts are what the function asks for.
-        unsafe {
-            if cols == LANES {
-                transpose::<true>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
-            } else {
-                transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
-            }
-        }
+        unsafe { transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride) }
+    }
+
+    #[inline(always)]
+    fn zip(self, src: &[f32], _: usize, _: usize, cols: usize, dst: &mut [f32]) {
+        super::copy::<LANES>(src, cols, dst)
+    }
+
+    #[inline(always)]
+    fn in_place(b: &[f32]) -> Option<&[f32]> {
+        Some(b)
     }
 
     #[inline(always)]
     fn tile(self, size: TileSize, a: &[f32], b: &[f32], b_stride: usize, c: &mut [f32], ldc: usize, add: bool) {
         size.check::<Self>(a, b, b_stride, c, ldc);
-        let vecs = size.nr.div_ceil(LANES);
-        let mask = first(size.nr - (vecs - 1) * LANES);
-        let micro = MICRO[size.mr - 1][vecs - 1];
         // SAFETY: the token proves AVX-512 F; `check` compared the slices with what a tile of this size touches.
-        unsafe {
-            micro(
-                size.kc,
-                a.as_ptr(),
-                b.as_ptr(),
-                b_stride,
-                mask,
-                c.as_mut_ptr(),
-                ldc,
-                add,
-            )
-        }
+        unsafe { tile::<false>(size, a.as_ptr(), b.as_ptr(), b_stride, c.as_mut_ptr(), ldc, add) }
     }
 }
 
 /// Sixteen rows in registers: interleaved by value, by pair, then by quarter register, twice.
 ///
 /// # Safety
-/// The CPU has AVX-512 F. `src` is good for reading `rows` (not 0) rows of `cols`, `ld` apart; `dst` for writing `cols` rows
-/// of sixteen, `dst_stride` apart. `WHOLE` says that `cols` is sixteen.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose<const WHOLE: bool>(
+/// The CPU has AVX-512 F, and BF16 if `PAIRS`. `src` is good for reading `rows` (not 0) rows of `cols` (at most sixteen, or 32 if
+/// `PAIRS`), `ld` apart; `dst` for writing a row of sixteen for each unit of the columns, `dst_stride` apart.
+#[inline(always)]
+pub(crate) unsafe fn transpose<const PAIRS: bool>(
     src: *const f32,
     ld: usize,
     rows: usize,
@@ -138,17 +194,51 @@ unsafe fn transpose<const WHOLE: bool>(
     dst: *mut f32,
     dst_stride: usize,
 ) {
-    let mask = first(cols);
+    // SAFETY: what the caller vouches for.
+    unsafe {
+        if cols == if PAIRS { 2 * LANES } else { LANES } {
+            transpose_block::<true, PAIRS>(src, ld, rows, cols, dst, dst_stride)
+        } else {
+            transpose_block::<false, PAIRS>(src, ld, rows, cols, dst, dst_stride)
+        }
+    }
+}
+
+/// # Safety
+/// As [`transpose`]; `WHOLE` says that `cols` is as large as it may be.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose_block<const WHOLE: bool, const PAIRS: bool>(
+    src: *const f32,
+    ld: usize,
+    rows: usize,
+    cols: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+) {
+    let (mask, mask_high) = (first(cols.min(LANES)), first(cols.saturating_sub(LANES)));
+    let units = if PAIRS { cols.div_ceil(2) } else { cols };
     let mut r = [_mm512_setzero_ps(); 16];
     for i in 0..16 {
         // Past the last row, its values again: nobody reads those lanes.
         let from = src.wrapping_add(i.min(rows - 1) * ld);
-        // SAFETY: the row exists and holds `cols` values; the mask ends a short one there.
+        // SAFETY: the row exists and holds `cols` values; the masks end a short one there.
         r[i] = unsafe {
-            if WHOLE {
+            let low = if WHOLE {
                 _mm512_loadu_ps(from)
             } else {
                 _mm512_maskz_loadu_ps(mask, from)
+            };
+            if PAIRS {
+                let from = from.wrapping_add(LANES);
+                let high = if WHOLE {
+                    _mm512_loadu_ps(from)
+                } else {
+                    _mm512_maskz_loadu_ps(mask_high, from)
+                };
+                _mm512_castsi512_ps(to_bf16(low, high))
+            } else {
+                low
             }
         };
     }
@@ -177,7 +267,7 @@ unsafe fn transpose<const WHOLE: bool>(
         r[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
     }
     for j in 0..16 {
-        if WHOLE || j < cols {
+        if WHOLE || j < units {
             // SAFETY: row `j` of `dst` exists and holds sixteen values.
             unsafe { _mm512_storeu_ps(dst.add(j * dst_stride), r[j]) };
         }

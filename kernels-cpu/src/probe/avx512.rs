@@ -1,5 +1,6 @@
 //! 512-bit probes.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use crate::isa::Avx512;
@@ -25,6 +26,31 @@ pub(super) fn int8_dot(_: Avx512, iterations: u64) -> f64 {
     // SAFETY: the token proves that the CPU has AVX-512 F and VNNI.
     unsafe { run(iterations) };
     (2 * 64 * CHAINS) as f64 * iterations as f64
+}
+
+/// 32 pairs of values a chain and step. The caller has seen that the CPU has BF16.
+pub(super) fn bf16_dot(_: Avx512, iterations: u64) -> f64 {
+    #[target_feature(enable = "avx512f")]
+    fn run(iterations: u64) {
+        // One half in each value.
+        let x = core::hint::black_box(_mm512_set1_epi32(0x3f00_3f00));
+        let mut acc = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..iterations {
+            for t in &mut acc {
+                // SAFETY: registers only.
+                unsafe {
+                    asm!("vdpbf16ps {0}, {1}, {1}", inout(zmm_reg) *t, in(zmm_reg) x,
+                        options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        for t in acc {
+            core::hint::black_box(t);
+        }
+    }
+    // SAFETY: the token proves that the CPU has AVX-512 F, and the caller has seen BF16.
+    unsafe { run(iterations) };
+    (2 * 32 * CHAINS) as f64 * iterations as f64
 }
 
 /// 256 bytes a step into four sums of eight bytes each lane.

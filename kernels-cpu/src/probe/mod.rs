@@ -3,6 +3,7 @@
 //! | function | limit | work that is counted |
 //! |---|---|---|
 //! | [`fma_peak`] | f32 arithmetic | independent chains of fused multiply-adds in registers, 2 operations a lane |
+//! | [`bf16_dot_peak`] | bf16 dot products with f32 sums | pairs of multiply-adds in registers, 2 operations a value |
 //! | [`int8_dot_peak`] | int8 dot products | multiply-adds of bytes into i32 in registers, 2 operations a pair |
 //! | [`read_sweep`] | memory reads | every byte once, in order |
 //!
@@ -27,6 +28,19 @@ pub fn fma_peak(isa: Isa, iterations: u64) -> f64 {
         Isa::Avx2(_) => fma::narrow(isa, iterations),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512(_) => fma::wide(isa, iterations),
+    }
+}
+
+/// Runs bf16 dot products (`vdpbf16ps`) for `iterations` steps; returns the floating-point operations done, or `None` if the path or the CPU
+/// has no such instruction.
+pub fn bf16_dot_peak(isa: Isa, iterations: u64) -> Option<f64> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(t) if crate::gemm_bf16::is_fast(isa) => Some(avx512::bf16_dot(t, iterations)),
+        _ => {
+            let _ = iterations;
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use std::println;
 use std::time::Instant;
 
-use super::{fma_peak, int8_dot_peak, read_sweep};
+use super::{bf16_dot_peak, fma_peak, int8_dot_peak, read_sweep};
 use crate::isa::Isa;
 
 #[test]
@@ -48,6 +48,11 @@ fn probes_are_not_compiled_away() {
             rate(|n| fma_peak(isa, n), 20_000),
             rate(|n| int8_dot_peak(isa, n), 20_000),
         );
+        if bf16_dot_peak(isa, 0).is_some() {
+            let b = rate(|n| bf16_dot_peak(isa, n).unwrap_or(0.0), 20_000);
+            println!("{}: {b:.1} bf16 GFLOP/s", isa.name());
+            assert!(b > 0.0 && b < 4e3, "{}: {b} GFLOP/s", isa.name());
+        }
         println!("{}: {f:.1} GFLOP/s, {i:.1} int8 GOP/s", isa.name());
         assert!(f > 0.0 && f < 2e3, "{}: {f} GFLOP/s", isa.name());
         assert!(i > 0.0 && i < 8e3, "{}: {i} GOP/s", isa.name());

@@ -5,6 +5,7 @@ use onebit_engine::Tensor;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
 use onebit_engine::ops::cross_entropy::Losses;
+use onebit_engine::ops::matmul::{Arithmetic, Products};
 use onebit_engine::ops::quantize::Precision;
 use onebit_engine::ops::rope::RopeTable;
 use onebit_engine::rng::Key;
@@ -33,12 +34,30 @@ pub struct ForwardMode {
     pub anneal: f32,
     /// None in evaluation.
     pub dropout: Option<Dropout>,
+    /// What products in training may be rounded to; f32 in evaluation.
+    pub arithmetic: Arithmetic,
 }
 
 impl ForwardMode {
     /// Evaluation at annealing value `anneal`.
     pub fn evaluation(anneal: f32) -> Self {
-        ForwardMode { anneal, dropout: None }
+        ForwardMode {
+            anneal,
+            dropout: None,
+            arithmetic: Arithmetic::F32,
+        }
+    }
+
+    /// The hard phase's outputs are those of the packed runtime, so only its gradients are rounded.
+    fn products(&self) -> Products {
+        Products {
+            forward: if self.anneal < 1.0 {
+                self.arithmetic
+            } else {
+                Arithmetic::F32
+            },
+            backward: self.arithmetic,
+        }
     }
 }
 
@@ -61,6 +80,10 @@ impl Pass<'_> {
 
     fn leaf(&self, index: usize) -> &Var {
         &self.leaves[index]
+    }
+
+    fn bit_linear(&self, x: &Var, weights: &[(&Var, Precision)]) -> Result<Vec<Var>> {
+        Ok(ops::bit_linear(x, weights, self.mode.anneal, self.mode.products())?)
     }
 }
 
@@ -124,7 +147,7 @@ impl Network {
             observe(&format!("model.layers.{i}.mlp"), x.tensor());
         }
         let x = ops::rms_norm(&x, pass.leaf(self.final_norm), self.config.rms_norm_eps)?;
-        let logits = ops::linear(&x, pass.leaf(self.head))?;
+        let logits = ops::linear(&x, pass.leaf(self.head), mode.products())?;
         observe("lm_head", logits.tensor());
         Ok(logits)
     }
@@ -153,7 +176,7 @@ impl Network {
             (pass.leaf(at.k), precision(modes.k)),
             (pass.leaf(at.v), precision(modes.v)),
         ];
-        let qkv = ops::bit_linear(&normed, &weights, pass.mode.anneal)?;
+        let qkv = pass.bit_linear(&normed, &weights)?;
         let (mut q, mut k) = (qkv[0].clone(), qkv[1].clone());
         if let Some((q_norm, k_norm)) = at.qk_norms {
             q = ops::rms_norm(&q, pass.leaf(q_norm), eps)?;
@@ -182,7 +205,7 @@ impl Network {
         let mut hidden = match at.gate {
             Some(gate) => {
                 let gate = (pass.leaf(gate), precision(modes.gate));
-                let gu = ops::bit_linear(&normed, &[gate, up], pass.mode.anneal)?;
+                let gu = pass.bit_linear(&normed, &[gate, up])?;
                 let kind = if config.feed_forward == FeedForward::SwiGlu {
                     Gate::Silu
                 } else {
@@ -190,7 +213,7 @@ impl Network {
                 };
                 ops::gated(kind, &gu[0], &gu[1])?
             }
-            None => ops::relu2(&ops::bit_linear(&normed, &[up], pass.mode.anneal)?[0])?,
+            None => ops::relu2(&pass.bit_linear(&normed, &[up])?[0])?,
         };
         if let Some(norm) = at.ffn_sub_norm {
             hidden = ops::rms_norm(&hidden, pass.leaf(norm), eps)?;
@@ -201,7 +224,7 @@ impl Network {
 
     /// A projection back to the residual stream, with dropout.
     fn project(&self, pass: &mut Pass, x: &Var, weight: usize, mode: LinearMode) -> Result<Var> {
-        let y = ops::bit_linear(x, &[(pass.leaf(weight), precision(mode))], pass.mode.anneal)?;
+        let y = pass.bit_linear(x, &[(pass.leaf(weight), precision(mode))])?;
         pass.dropout(y[0].clone())
     }
 }

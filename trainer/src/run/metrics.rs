@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::error::io_error;
+use crate::options::Precision;
 use crate::schedule::Phase;
 
 const ADVICE: &str = "check the space and the permissions there";
@@ -43,6 +44,8 @@ pub struct StepMetrics {
     pub phase: Phase,
     /// Annealing value.
     pub anneal: f32,
+    /// Arithmetic of the matrix products: `f32` or `bf16`.
+    pub precision: Precision,
     /// Mean negative log-likelihood of the step's tokens in nats, without label smoothing.
     pub loss: f64,
     /// Learning rate.

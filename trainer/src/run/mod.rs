@@ -33,7 +33,7 @@ use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};
 use crate::error::io_error;
 use crate::optimizer::Optimizer;
-use crate::options::TrainOptions;
+use crate::options::{Precision, TrainOptions};
 use crate::schedule::{LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};
 
@@ -124,7 +124,7 @@ impl Trainer {
             validation,
             tokenizer,
             generation,
-            options,
+            mut options,
             output_dir,
         } = inputs;
         options.validate()?;
@@ -150,6 +150,11 @@ impl Trainer {
                 why,
             });
         }
+        // A run that was begun on another CPU goes on as it began.
+        options.precision = match (&found, options.precision) {
+            (Some(found), Precision::Auto) => found.state.options.precision,
+            (_, chosen) => chosen.resolved(network.device()),
+        };
         let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
         let metrics_bytes = found.as_ref().map_or(0, |f| f.state.metrics_bytes);
         let mut trainer = Trainer {
@@ -213,6 +218,11 @@ impl Trainer {
         self.step
     }
 
+    /// Arithmetic of the matrix products, decided.
+    pub fn precision(&self) -> Precision {
+        self.options.precision
+    }
+
     /// The model.
     pub fn network(&self) -> &Network {
         &self.network
@@ -228,7 +238,8 @@ impl Trainer {
                 self.save(observe)?;
                 return Ok(Outcome::Interrupted);
             }
-            let metrics = self.step()?;
+            // On a thread of the pool, where starting a parallel operation does not wake anyone who is awake.
+            let metrics = rayon::scope(|_| self.step())?;
             self.metrics.append(&metrics)?;
             observe(Event::Step(&metrics));
             let last = self.step == self.total_steps;

@@ -50,6 +50,7 @@ impl Trainer {
             tokens: self.step * self.options.tokens_per_step(),
             phase: self.quant.phase(step),
             anneal,
+            precision: self.options.precision,
             loss,
             lr,
             grad_norm: norm,
@@ -70,7 +71,11 @@ impl Trainer {
                 seed: self.options.seed,
                 step: index,
             });
-            let mode = ForwardMode { anneal, dropout };
+            let mode = ForwardMode {
+                anneal,
+                dropout,
+                arithmetic: self.options.precision.arithmetic(self.network.device()),
+            };
             let tape = Tape::new();
             let leaves = self.network.leaves(&tape);
             let (objective, losses) = self.network.loss(

@@ -9,11 +9,13 @@ use std::time::Instant;
 use argh::FromArgs;
 use onebit_model::config::{ModelConfig, presets};
 use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_trainer::options::Precision;
+use onebit_trainer::schedule::Phase;
 use serde::Serialize;
 
 use crate::device::Placement;
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, device, limits, output};
+use crate::{CliError, Result, args, device, limits, output};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -21,8 +23,8 @@ use crate::{CliError, Result, device, limits, output};
     subcommand,
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
-    example = "{command_name} train --shape 25m --tokens 2048",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training."
+    example = "{command_name} train --shape 25m --phase warmup",
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
 )]
 pub struct Bench {
     /// what to measure: decode, prefill or train
@@ -34,9 +36,15 @@ pub struct Bench {
     /// a model directory instead of a shape
     #[argh(option)]
     model: Option<PathBuf>,
-    /// tokens to decode (default: 64), of the prompt (default: 512) or of a training step (default: 2048)
+    /// tokens to decode (default: 64), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
     #[argh(option)]
     tokens: Option<usize>,
+    /// phase of training: warmup (full precision) or hard (default: hard)
+    #[argh(option)]
+    phase: Option<String>,
+    /// arithmetic of training: auto, f32 or bf16 (default: auto)
+    #[argh(option)]
+    precision: Option<String>,
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
@@ -67,6 +75,18 @@ struct Timed {
     seconds: f64,
     bytes_per_token: f64,
     ops_per_token: f64,
+    training: Option<Training>,
+}
+
+/// What a report of training says beside.
+#[derive(Serialize)]
+struct Training {
+    phase: &'static str,
+    precision: &'static str,
+    /// f32 operations a second of the matrix product, measured between the steps.
+    gemm_ops: f64,
+    /// Operations of the steps to those.
+    fraction_of_gemm: f64,
 }
 
 /// The result.
@@ -84,6 +104,8 @@ struct Report {
     ops_per_token: f64,
     peak_ops: f64,
     fraction_of_peak: f64,
+    #[serde(flatten)]
+    training: Option<Training>,
     isa: &'static str,
     threads: usize,
     device: String,
@@ -104,11 +126,12 @@ impl Bench {
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
+        let training = self.training(what)?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
             What::Decode => 64.min(config.max_position_embeddings - 1),
             What::Prefill => 512.min(config.max_position_embeddings),
-            What::Train => 2048,
+            What::Train => 1024,
         });
         let room = config.max_position_embeddings;
         if what != What::Train && tokens + usize::from(what == What::Decode) > room {
@@ -121,7 +144,7 @@ impl Bench {
         let sweep = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?;
         let before = sweep.measure(isa);
         let timed = if what == What::Train {
-            train::measure(&config, tokens, place, self.seed)?
+            train::measure(&config, tokens, training, place, self.seed)?
         } else {
             let model = match &directory {
                 Some(directory) => directory.load()?,
@@ -153,6 +176,7 @@ impl Bench {
             ops_per_token: timed.ops_per_token,
             peak_ops,
             fraction_of_peak: tok_s * timed.ops_per_token / peak_ops,
+            training: timed.training,
             isa: isa.name(),
             threads: place.threads,
             device: place.device.describe(),
@@ -162,6 +186,26 @@ impl Bench {
         } else {
             print(&report)
         }
+    }
+
+    /// Phase and arithmetic of training.
+    fn training(&self, what: What) -> Result<(Phase, Precision)> {
+        let phase = match self.phase.as_deref() {
+            None | Some("hard") => Phase::Hard,
+            Some("warmup") => Phase::Warmup,
+            Some(other) => {
+                return Err(CliError::Usage(format!(
+                    "--phase: expected warmup or hard, found {other:?}"
+                )));
+            }
+        };
+        if what != What::Train && (self.phase.is_some() || self.precision.is_some()) {
+            return Err(CliError::Usage("--phase and --precision are for bench train".into()));
+        }
+        Ok((
+            phase,
+            args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
+        ))
     }
 
     /// What is measured: its name, its configuration and, for a real model, its directory.
@@ -196,7 +240,7 @@ impl Bench {
 }
 
 fn print(r: &Report) -> Result<()> {
-    output::table(&[
+    let mut rows = vec![
         (
             "bench",
             format!(
@@ -228,8 +272,21 @@ fn print(r: &Report) -> Result<()> {
                 r.peak_ops / 1e9
             ),
         ),
-        ("device", r.device.clone()),
-    ])
+    ];
+    if let Some(t) = &r.training {
+        rows.push((
+            "training",
+            format!(
+                "{} phase in {}: {:.2} of the f32 matrix product's {:.0} GOP/s, measured between the steps",
+                t.phase,
+                t.precision,
+                t.fraction_of_gemm,
+                t.gemm_ops / 1e9
+            ),
+        ));
+    }
+    rows.push(("device", r.device.clone()));
+    output::table(&rows)
 }
 
 /// Weights of the blocks' linears.
@@ -260,6 +317,7 @@ fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Re
         seconds,
         bytes_per_token: model.bytes_per_token() as f64,
         ops_per_token: 2.0 * weights,
+        training: None,
     })
 }
 
@@ -279,5 +337,6 @@ fn prefill(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> R
         seconds,
         bytes_per_token,
         ops_per_token: 2.0 * block_weights(model.config()),
+        training: None,
     })
 }

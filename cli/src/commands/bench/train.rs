@@ -1,28 +1,41 @@
-//! Training steps in the hard phase on random ids, as the trainer runs them, without writing anything.
+//! Training steps on random ids, as the trainer runs them, without writing anything, beside the rate of the f32 matrix product.
 
 use std::time::Instant;
 
 use onebit_autograd::Tape;
 use onebit_engine::Tensor;
+use onebit_engine::ops::matmul::{Arithmetic, Layout, matmul_into};
 use onebit_model::config::ModelConfig;
 use onebit_model::network::{ForwardMode, Network};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, clip_scale, global_norm};
+use onebit_trainer::options::Precision;
 use onebit_trainer::run::memory_estimate;
+use onebit_trainer::schedule::Phase;
 
-use super::{Timed, random};
+use super::{Timed, Training, block_weights, random};
 use crate::commands::train::refuse_if_too_large;
 use crate::device::Placement;
 use crate::progress::Progress;
 use crate::{CliError, Result};
 
 /// Steps that are timed, after one that is not.
-const STEPS: u64 = 3;
+const STEPS: u64 = 5;
 /// Longest sequence.
 const SEQUENCE: usize = 256;
+/// Side of the square product that steps are compared with.
+const SIDE: usize = 1024;
+/// Products before each step and after the last.
+const PRODUCTS: usize = 3;
 
-/// Times optimiser steps of `tokens` tokens.
-pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
+/// Times optimiser steps of `tokens` tokens. The host's speed drifts, so steps and products take turns, and the median of each counts.
+pub(super) fn measure(
+    config: &ModelConfig,
+    tokens: usize,
+    (phase, precision): (Phase, Precision),
+    place: Placement,
+    seed: u64,
+) -> Result<Timed> {
     let seq_len = SEQUENCE.min(config.max_position_embeddings).min(tokens);
     let batch_size = tokens / seq_len;
     let tokens = batch_size * seq_len;
@@ -30,24 +43,32 @@ pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, see
         batch_size,
         seq_len,
         seed,
+        precision: precision.resolved(place.device),
         ..Default::default()
     };
     let memory = memory_estimate(config, &options);
     refuse_if_too_large(memory.total())?;
     let mut network = Network::new(config.clone(), place.device, seed)?;
     let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
-    let progress = Progress::new("training", STEPS + 1);
-    let mut start = Instant::now();
-    for step in 0..=STEPS {
-        if step == 1 {
-            start = Instant::now();
-        }
+    let mode = ForwardMode {
+        arithmetic: options.precision.arithmetic(place.device),
+        ..ForwardMode::evaluation(if phase == Phase::Warmup { 0.0 } else { 1.0 })
+    };
+    let square = Tensor::full(place.device, [SIDE, SIDE], 0.5);
+    let mut product = square.clone();
+    let mut multiply = || -> Result<f64> {
+        let start = Instant::now();
+        matmul_into(Arithmetic::F32, Layout::NN, &square, &square, false, &mut product)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let mut one_step = |step: u64| -> Result<f64> {
         let ids = random::ids(tokens + 1, config.vocab_size, seed.wrapping_add(step));
         let tensor = |ids: &[u32]| Tensor::from_u32(place.device, [tokens], ids.to_vec());
         let batch = (&tensor(&ids[..tokens])?, &tensor(&ids[1..])?);
+        let start = Instant::now();
         let tape = Tape::new();
         let leaves = network.leaves(&tape);
-        let (objective, _) = network.loss(&leaves, batch, seq_len, ForwardMode::evaluation(1.0), 0.0)?;
+        let (objective, _) = network.loss(&leaves, batch, seq_len, mode, 0.0)?;
         let failed = |e: onebit_autograd::AutogradError| CliError::Train(e.into());
         let mut gradients = tape.backward(&objective).map_err(failed)?;
         let zeros = |t: &Tensor| Tensor::zeros(t.device(), t.shape().clone());
@@ -58,15 +79,44 @@ pub(super) fn measure(config: &ModelConfig, tokens: usize, place: Placement, see
         drop((objective, leaves));
         let clip = clip_scale(global_norm(&gradients)?, options.grad_clip_max_norm);
         optimizer.step(&options, network.parameters_mut(), &gradients, (options.lr, clip), step)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let progress = Progress::new("training", STEPS + 1);
+    let (mut steps, mut products) = (Vec::new(), Vec::new());
+    for step in 0..=STEPS {
+        // On a thread of the pool, as the trainer does.
+        let seconds = rayon::scope(|_| one_step(step))?;
+        // The first step allocates.
+        if step > 0 {
+            steps.push(seconds);
+        }
+        for _ in 0..PRODUCTS {
+            products.push(rayon::scope(|_| multiply())?);
+        }
         progress.set(step + 1, String::new);
     }
-    let seconds = start.elapsed().as_secs_f64() / STEPS as f64;
+    let seconds = median(&mut steps);
     // The least that a step moves: weights read by forward and backward and written, gradients and moments read and written.
     let moved = 3 * memory.weights + 2 * memory.gradients + 2 * memory.optimizer;
+    let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
+    let ops_per_token = 6.0 * weights;
+    let gemm_ops = 2.0 * (SIDE * SIDE * SIDE) as f64 / median(&mut products);
     Ok(Timed {
         tokens,
         seconds,
         bytes_per_token: moved as f64 / tokens as f64,
-        ops_per_token: 6.0 * config.parameter_count() as f64,
+        ops_per_token,
+        training: Some(Training {
+            phase: phase.name(),
+            precision: options.precision.name(),
+            gemm_ops,
+            fraction_of_gemm: tokens as f64 * ops_per_token / seconds / gemm_ops,
+        }),
     })
+}
+
+/// The middle value; the lower of two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
 }

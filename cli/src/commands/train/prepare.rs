@@ -190,6 +190,7 @@ impl Train {
             eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
             align_documents: self.align_documents,
             log_every: self.log_every.unwrap_or(default.log_every),
+            precision: args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
             init: args::parse(self.init.as_deref().unwrap_or(preset.init), "--init")?,
             seed: self.seed.unwrap_or(default.seed),
             ..default
