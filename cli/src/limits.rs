@@ -38,59 +38,93 @@ impl Bandwidth {
         Ok(Self { buffer, threads })
     }
 
-    /// Bytes a second that all threads read together.
+    /// Bytes a second that all threads read together, the fastest of some sweeps.
     pub(crate) fn measure(&self, isa: Isa) -> f64 {
+        (0..SWEEPS).fold(0.0, |best, _| self.sweep(isa).max(best))
+    }
+
+    /// The same in a single sweep.
+    pub(crate) fn sweep(&self, isa: Isa) -> f64 {
         let part = self.buffer.len().div_ceil(self.threads);
-        let mut best = 0.0f64;
-        for _ in 0..SWEEPS {
-            let start = Instant::now();
-            let sum: u64 = std::thread::scope(|scope| {
-                let running: Vec<_> = self
-                    .buffer
-                    .chunks(part)
-                    .map(|part| scope.spawn(move || probe::read_sweep(isa, part)))
-                    .collect();
-                running
-                    .into_iter()
-                    .filter_map(|thread| thread.join().ok())
-                    .fold(0, u64::wrapping_add)
-            });
-            std::hint::black_box(sum);
-            best = best.max(self.buffer.len() as f64 / start.elapsed().as_secs_f64());
-        }
-        best
+        let start = Instant::now();
+        let sum: u64 = std::thread::scope(|scope| {
+            let running: Vec<_> = self
+                .buffer
+                .chunks(part)
+                .map(|part| scope.spawn(move || probe::read_sweep(isa, part)))
+                .collect();
+            running
+                .into_iter()
+                .filter_map(|thread| thread.join().ok())
+                .fold(0, u64::wrapping_add)
+        });
+        std::hint::black_box(sum);
+        self.buffer.len() as f64 / start.elapsed().as_secs_f64()
     }
 }
 
 /// f32 operations a second in fused multiply-adds.
 pub(crate) fn fma_peak(isa: Isa, threads: usize) -> f64 {
-    peak(threads, |iterations| probe::fma_peak(isa, iterations))
+    Peak::new(threads, |iterations| probe::fma_peak(isa, iterations)).measure()
 }
 
 /// int8 operations a second in dot products.
 pub(crate) fn int8_peak(isa: Isa, threads: usize) -> f64 {
-    peak(threads, |iterations| probe::int8_dot_peak(isa, iterations))
+    int8_dots(isa, threads).measure()
 }
 
-fn peak(threads: usize, work: impl Fn(u64) -> f64 + Sync) -> f64 {
-    // Rounds of some 10 ms on one thread.
-    let mut iterations = 1_000;
-    while iterations < 1 << 40 {
-        let start = Instant::now();
-        std::hint::black_box(work(iterations));
-        if start.elapsed().as_secs_f64() > 0.01 {
-            break;
+/// The peak of int8 dot products, to be measured.
+pub(crate) fn int8_dots(isa: Isa, threads: usize) -> Peak<impl Fn(u64) -> f64 + Sync> {
+    Peak::new(threads, move |iterations| probe::int8_dot_peak(isa, iterations))
+}
+
+/// A peak to be measured: `work(iterations)` does nothing else and returns its operations.
+pub(crate) struct Peak<F> {
+    threads: usize,
+    work: F,
+    iterations: u64,
+}
+
+impl<F: Fn(u64) -> f64 + Sync> Peak<F> {
+    /// Rounds of some 10 ms on one thread.
+    fn new(threads: usize, work: F) -> Self {
+        let mut iterations = 1_000;
+        while iterations < 1 << 40 {
+            let start = Instant::now();
+            std::hint::black_box(work(iterations));
+            if start.elapsed().as_secs_f64() > 0.01 {
+                break;
+            }
+            iterations *= 2;
         }
-        iterations *= 2;
+        Self {
+            threads,
+            work,
+            iterations,
+        }
     }
-    let mut best = 0.0f64;
-    for _ in 0..ROUNDS {
+
+    /// Operations a second of all threads, the fastest of some rounds.
+    fn measure(&self) -> f64 {
+        (0..ROUNDS).fold(0.0, |best, _| self.round().max(best))
+    }
+
+    /// The same in a single round.
+    pub(crate) fn round(&self) -> f64 {
         let start = Instant::now();
         let done: f64 = std::thread::scope(|scope| {
-            let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(iterations))).collect();
+            let running: Vec<_> = (0..self.threads)
+                .map(|_| scope.spawn(|| (self.work)(self.iterations)))
+                .collect();
             running.into_iter().filter_map(|thread| thread.join().ok()).sum()
         });
-        best = best.max(done / start.elapsed().as_secs_f64());
+        done / start.elapsed().as_secs_f64()
     }
-    best
+}
+
+/// The middle value; the lower of two. NaN for none.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or(f64::NAN)
 }

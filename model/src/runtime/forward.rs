@@ -54,9 +54,10 @@ impl<E: Executor> Pass<'_, E> {
                 let counts = &mut buffers.searched;
                 counts.searched += 1;
                 match sketch.search(self.exec, self.isa, head, x, top, search, scratch, logits) {
-                    Some([second, rows]) => {
-                        counts.second += second;
-                        counts.rows += rows;
+                    Some(found) => {
+                        counts.second += found.second;
+                        counts.rows += found.rows;
+                        counts.bytes += found.bytes;
                     }
                     None => {
                         counts.whole += 1;

@@ -33,6 +33,16 @@ impl SessionOptions {
         }
     }
 
+    /// A session for reading a prompt of `tokens` tokens as fast as possible: longer chunks, in which each opening of packed weights serves
+    /// more tokens.
+    pub const fn for_prompt(tokens: usize) -> Self {
+        Self {
+            context: tokens,
+            chunk: if tokens < 256 { tokens } else { 256 },
+            logit_rows: 1,
+        }
+    }
+
     /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers.
     ///
     /// # Errors

@@ -1,21 +1,21 @@
 //! `onebit bench`: tokens a second, beside the limits of the machine measured in the same run.
 
+mod infer;
 mod random;
+mod report;
 mod train;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use argh::FromArgs;
 use onebit_model::config::{ModelConfig, presets};
-use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::Pool;
 use onebit_trainer::options::Precision;
 use onebit_trainer::schedule::Phase;
-use serde::Serialize;
 
-use crate::device::Placement;
+use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, limits, output};
+use crate::{CliError, Result, args, device, output};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -24,7 +24,7 @@ use crate::{CliError, Result, args, device, limits, output};
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
     example = "{command_name} train --shape 25m --phase warmup",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; with the shortcut bytes_per_token counts what it read of the head. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
 )]
 pub struct Bench {
     /// what to measure: decode, prefill or train
@@ -36,7 +36,7 @@ pub struct Bench {
     /// a model directory instead of a shape
     #[argh(option)]
     model: Option<PathBuf>,
-    /// tokens to decode (default: 64), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
+    /// tokens to decode (default: 256), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
     #[argh(option)]
     tokens: Option<usize>,
     /// phase of training: warmup (full precision) or hard (default: hard)
@@ -45,6 +45,9 @@ pub struct Bench {
     /// arithmetic of training: auto, f32 or bf16 (default: auto)
     #[argh(option)]
     precision: Option<String>,
+    /// decode with every logit computed, and not by the shortcut to the largest
+    #[argh(switch)]
+    exact_head: bool,
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
@@ -69,48 +72,6 @@ enum What {
     Train,
 }
 
-/// What was timed.
-struct Timed {
-    tokens: usize,
-    seconds: f64,
-    bytes_per_token: f64,
-    ops_per_token: f64,
-    training: Option<Training>,
-}
-
-/// What a report of training says beside.
-#[derive(Serialize)]
-struct Training {
-    phase: &'static str,
-    precision: &'static str,
-    /// f32 operations a second of the matrix product, measured between the steps.
-    gemm_ops: f64,
-    /// Operations of the steps to those.
-    fraction_of_gemm: f64,
-}
-
-/// The result.
-#[derive(Serialize)]
-struct Report {
-    bench: String,
-    model: String,
-    parameters: u64,
-    tokens: usize,
-    seconds: f64,
-    tok_s: f64,
-    bytes_per_token: f64,
-    bandwidth_gb_s: f64,
-    fraction_of_bandwidth: f64,
-    ops_per_token: f64,
-    peak_ops: f64,
-    fraction_of_peak: f64,
-    #[serde(flatten)]
-    training: Option<Training>,
-    isa: &'static str,
-    threads: usize,
-    device: String,
-}
-
 impl Bench {
     pub(super) fn run(self) -> Result<()> {
         let what = match self.what.as_str() {
@@ -129,62 +90,41 @@ impl Bench {
         let training = self.training(what)?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
-            What::Decode => 64.min(config.max_position_embeddings - 1),
+            What::Decode => 256.min(config.max_position_embeddings / 2),
             What::Prefill => 512.min(config.max_position_embeddings),
             What::Train => 1024,
         });
         let room = config.max_position_embeddings;
-        if what != What::Train && tokens + usize::from(what == What::Decode) > room {
+        let more = if what == What::Decode { infer::PARTS } else { 0 };
+        if what != What::Train && tokens + more > room {
             return Err(CliError::Usage(format!(
-                "--tokens: {tokens} do not fit in the model's context of {room}"
+                "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
-        let isa = place.device.isa();
-        let sweep = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?;
-        let before = sweep.measure(isa);
+        let machine = Machine::new(place)?;
         let timed = if what == What::Train {
             train::measure(&config, tokens, training, place, self.seed)?
         } else {
-            let model = match &directory {
+            let mut model = match &directory {
                 Some(directory) => directory.load()?,
                 None => random::model(config.clone(), self.seed)?,
             };
-            if what == What::Decode {
-                decode(&model, tokens, place, self.seed)?
-            } else {
-                prefill(&model, tokens, place, self.seed)?
+            match what {
+                What::Prefill => infer::prefill(&model, tokens, &machine, self.seed)?,
+                _ => {
+                    if !self.exact_head && model.sketch().is_none() {
+                        model.sketch_head(&Pool::new(place.threads)?, place.device.isa());
+                    }
+                    infer::decode(&model, tokens, &machine, self.seed, !self.exact_head)?
+                }
             }
         };
-        let bandwidth = before.max(sweep.measure(isa));
-        let peak_ops = if what == What::Train {
-            limits::fma_peak(isa, place.threads)
-        } else {
-            limits::int8_peak(isa, place.threads)
-        };
-        let tok_s = timed.tokens as f64 / timed.seconds;
-        let report = Report {
-            bench: self.what,
-            model: name,
-            parameters: config.parameter_count(),
-            tokens: timed.tokens,
-            seconds: timed.seconds,
-            tok_s,
-            bytes_per_token: timed.bytes_per_token,
-            bandwidth_gb_s: bandwidth / 1e9,
-            fraction_of_bandwidth: tok_s * timed.bytes_per_token / bandwidth,
-            ops_per_token: timed.ops_per_token,
-            peak_ops,
-            fraction_of_peak: tok_s * timed.ops_per_token / peak_ops,
-            training: timed.training,
-            isa: isa.name(),
-            threads: place.threads,
-            device: place.device.describe(),
-        };
+        let report = Report::new(self.what, name, config.parameter_count(), timed, &machine);
         if self.json {
             output::json(&report)
         } else {
-            print(&report)
+            report.print()
         }
     }
 
@@ -237,106 +177,4 @@ impl Bench {
             }
         }
     }
-}
-
-fn print(r: &Report) -> Result<()> {
-    let mut rows = vec![
-        (
-            "bench",
-            format!(
-                "{} of {} ({} parameters)",
-                r.bench,
-                r.model,
-                output::count(r.parameters)
-            ),
-        ),
-        (
-            "speed",
-            format!("{:.2} tok/s ({} tokens in {:.2} s)", r.tok_s, r.tokens, r.seconds),
-        ),
-        (
-            "memory",
-            format!(
-                "{} a token, {:.0}% of the {:.1} GB/s that were measured",
-                output::bytes(r.bytes_per_token as u64),
-                100.0 * r.fraction_of_bandwidth,
-                r.bandwidth_gb_s
-            ),
-        ),
-        (
-            "arithmetic",
-            format!(
-                "{:.2} GOP a token, {:.0}% of the {:.0} GOP/s that were measured",
-                r.ops_per_token / 1e9,
-                100.0 * r.fraction_of_peak,
-                r.peak_ops / 1e9
-            ),
-        ),
-    ];
-    if let Some(t) = &r.training {
-        rows.push((
-            "training",
-            format!(
-                "{} phase in {}: {:.2} of the f32 matrix product's {:.0} GOP/s, measured between the steps",
-                t.phase,
-                t.precision,
-                t.fraction_of_gemm,
-                t.gemm_ops / 1e9
-            ),
-        ));
-    }
-    rows.push(("device", r.device.clone()));
-    output::table(&rows)
-}
-
-/// Weights of the blocks' linears.
-fn block_weights(config: &ModelConfig) -> f64 {
-    let linears = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer));
-    linears.map(|linear| linear.rows as f64 * linear.cols as f64).sum()
-}
-
-fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
-    let config = model.config();
-    let ids = random::ids(tokens + 1, config.vocab_size, seed);
-    let mut session = Session::new(
-        model,
-        Pool::new(place.threads)?,
-        place.device.isa(),
-        SessionOptions::new(tokens + 1),
-    )?;
-    // Once untimed: threads awake, pages of the weights in memory.
-    session.decode(ids[0])?;
-    let start = Instant::now();
-    for &id in &ids[1..] {
-        session.decode(id)?;
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let weights = block_weights(config) + config.vocab_size as f64 * config.hidden_size as f64;
-    Ok(Timed {
-        tokens,
-        seconds,
-        bytes_per_token: model.bytes_per_token() as f64,
-        ops_per_token: 2.0 * weights,
-        training: None,
-    })
-}
-
-fn prefill(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
-    let ids = random::ids(tokens, model.config().vocab_size, seed);
-    let options = SessionOptions::new(tokens);
-    let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
-    session.decode(ids[0])?;
-    session.reset();
-    let start = Instant::now();
-    session.prefill(&ids)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let chunks = tokens.div_ceil(options.chunk) as f64;
-    let bytes_per_token = model.bytes_per_token() as f64 * chunks / tokens as f64;
-    Ok(Timed {
-        tokens,
-        seconds,
-        bytes_per_token,
-        ops_per_token: 2.0 * block_weights(model.config()),
-        training: None,
-    })
 }

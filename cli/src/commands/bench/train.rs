@@ -13,9 +13,11 @@ use onebit_trainer::options::Precision;
 use onebit_trainer::run::memory_estimate;
 use onebit_trainer::schedule::Phase;
 
-use super::{Timed, Training, block_weights, random};
+use super::random;
+use super::report::{Timed, Training, block_weights};
 use crate::commands::train::refuse_if_too_large;
 use crate::device::Placement;
+use crate::limits::median;
 use crate::progress::Progress;
 use crate::{CliError, Result};
 
@@ -104,8 +106,11 @@ pub(super) fn measure(
     Ok(Timed {
         tokens,
         seconds,
+        bandwidth: None,
+        peak_ops: None,
         bytes_per_token: moved as f64 / tokens as f64,
         ops_per_token,
+        decoding: None,
         training: Some(Training {
             phase: phase.name(),
             precision: options.precision.name(),
@@ -113,10 +118,4 @@ pub(super) fn measure(
             fraction_of_gemm: tokens as f64 * ops_per_token / seconds / gemm_ops,
         }),
     })
-}
-
-/// The middle value; the lower of two.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[(values.len() - 1) / 2]
 }

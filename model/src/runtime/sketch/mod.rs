@@ -45,6 +45,8 @@ use alloc::vec::Vec;
 use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cpu::{hadamard, t2};
 
+#[cfg(test)]
+use search::Found;
 pub(super) use search::SearchBuffers;
 
 /// `t` of the [module's](self) bounds: `exp(−t²/2)` is 6·10⁻¹³.
@@ -108,6 +110,8 @@ pub struct SketchCounts {
     pub second: usize,
     /// Rows of the head that were computed exactly for them.
     pub rows: usize,
+    /// Bytes of the planes and of the head that were read for them, without those of whole heads.
+    pub bytes: usize,
     /// Tokens for which the whole head was computed after all.
     pub whole: usize,
 }

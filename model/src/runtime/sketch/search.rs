@@ -17,6 +17,8 @@ use crate::sampling::filters::{self, Candidate};
 const MORE: usize = 8;
 /// The whole head is computed if more than one row in so many can win by both planes.
 const FEW: usize = 4;
+/// Rows that the second plane reads together.
+const GROUP: u32 = t2::GROUP_ROWS as u32;
 
 /// The memory of a search.
 pub(in crate::runtime) struct SearchBuffers {
@@ -31,6 +33,17 @@ pub(in crate::runtime) struct SearchBuffers {
     chosen: Vec<u32>,
     exact: Vec<f32>,
     candidates: Vec<Candidate>,
+}
+
+/// What a search read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::runtime) struct Found {
+    /// Rows that the first plane left.
+    pub second: usize,
+    /// Rows that both planes left.
+    pub rows: usize,
+    /// Bytes of planes and head.
+    pub bytes: usize,
 }
 
 /// The input of a search.
@@ -110,7 +123,7 @@ impl HeadSketch {
         buffers: &mut SearchBuffers,
         scratch: &mut [Scratch],
         logits: &mut [f32],
-    ) -> Option<[usize; 2]> {
+    ) -> Option<Found> {
         let few = self.rows / FEW;
         if top.count == 0 || top.count + MORE > few {
             return None;
@@ -139,7 +152,8 @@ impl HeadSketch {
         if candidates.len() < top.count || except.len() < top.except.len() {
             return None;
         }
-        let best = &mut chosen[..candidates.len()];
+        let best_rows = candidates.len();
+        let best = &mut chosen[..best_rows];
         best.iter_mut().zip(&*candidates).for_each(|(row, c)| *row = c.id);
         let values = &mut exact[..best.len()];
         some_rows(isa, head, x, best, values);
@@ -150,6 +164,7 @@ impl HeadSketch {
         }
 
         let second = self.first_winners(&query, estimates, threshold, chosen);
+        let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
         let exact_sums = &mut exact[..second];
         let piece = second.div_ceil(exec.pieces(second * t2::group_bytes(self.cols))).max(1);
         exec.zip(exact_sums, piece, scratch, 1, |first, out, scratch| {
@@ -176,7 +191,15 @@ impl HeadSketch {
         for (&row, &logit) in chosen.iter().zip(&*exact) {
             logits[row as usize] = logit;
         }
-        Some([second, count])
+        let (t2_row, float_row) = (
+            t2::group_bytes(self.cols) / t2::GROUP_ROWS,
+            head.values.bytes() / self.rows,
+        );
+        Some(Found {
+            second,
+            rows: count,
+            bytes: self.first_bytes() + t2_row * opened + (best_rows + count) * float_row,
+        })
     }
 
     /// Rotates `x` and turns it to bytes; `None` if it is not finite.

@@ -62,7 +62,7 @@ impl Subject {
         &self.all
     }
 
-    fn search(&mut self, isa: Isa, x: &[f32], top: Top<'_>) -> Option<[usize; 2]> {
+    fn search(&mut self, isa: Isa, x: &[f32], top: Top<'_>) -> Option<Found> {
         let (head, buffers, scratch) = (&self.head, &mut self.buffers, &mut self.scratch);
         self.sketch
             .search(&Serial, isa, head, x, top, buffers, scratch, &mut self.logits)
@@ -70,7 +70,7 @@ impl Subject {
 
     /// Searches, and compares with every logit: whatever is there is the same, and what is not is below the `count` largest that count.
     /// Returns the rows computed.
-    fn check(&mut self, x: &[f32], top: Top<'_>) -> Option<[usize; 2]> {
+    fn check(&mut self, x: &[f32], top: Top<'_>) -> Option<Found> {
         let rows = self.search(Isa::best(), x, top)?;
         self.all(x);
         let mut counted: Vec<f32> = (0..self.head.rows as u32)
@@ -85,7 +85,7 @@ impl Subject {
                 "row {id}: {got} for {want}"
             );
         }
-        assert_eq!(self.logits.iter().filter(|v| v.is_finite()).count(), rows[1]);
+        assert_eq!(self.logits.iter().filter(|v| v.is_finite()).count(), rows.rows);
         Some(rows)
     }
 }
@@ -177,7 +177,7 @@ fn a_hundred_thousand_tokens_get_the_same_answers() {
         match subject.search(Isa::best(), &x, GREEDY) {
             None => whole += 1,
             Some(rows) => {
-                exact += rows[1];
+                exact += rows.rows;
                 subject.all(&x);
                 let most = |v: &[f32]| {
                     v.iter()
