@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
 use onebit_model::files::GenerationConfig;
-use onebit_model::runtime::{LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions};
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -115,7 +115,7 @@ type Reader = Lookahead<Arc<PackedModel>, Pool>;
 
 impl Generator {
     /// A generator with a window of `context` tokens; `ends` are the tokens that end a text; `lookahead` is how many tokens it reads
-    /// ahead at most (where not given: as many as pay).
+    /// ahead at most (where not given: as many as pay); `kv` is how keys and values are kept.
     pub(crate) fn new(
         model: PackedModel,
         tokenizer: Tokenizer,
@@ -124,6 +124,7 @@ impl Generator {
         isa: Isa,
         threads: usize,
         lookahead: Option<usize>,
+        kv: KvType,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
         let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
@@ -132,6 +133,7 @@ impl Generator {
         let longest_draft = lookahead.unwrap_or(usual);
         let mut options = SessionOptions::new(context);
         options.logit_rows = (longest_draft + 1).min(options.chunk);
+        options.kv = kv;
         let session = Session::new(Arc::new(model), Pool::new(threads)?, isa, options)?;
         Ok(Self {
             reader: Lookahead::new(session, longest_draft),

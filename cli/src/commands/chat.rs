@@ -59,6 +59,9 @@ pub struct Chat {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -128,6 +131,7 @@ impl Chat {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
+        let kv = args::kv_type(self.kv_type.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -155,7 +159,16 @@ impl Chat {
         let ends = directory.end_tokens(&config, &tokenizer);
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(model, tokenizer, ends, context, place.device.isa(), place.threads, None)?,
+            generator: Generator::new(
+                model,
+                tokenizer,
+                ends,
+                context,
+                place.device.isa(),
+                place.threads,
+                None,
+                kv,
+            )?,
             template,
             sampler: Sampler::new(params, config.vocab_size)?,
             stops,

@@ -57,6 +57,9 @@ pub struct Generate {
     /// for the caches, else 0)
     #[argh(option)]
     lookahead: Option<usize>,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -98,6 +101,7 @@ impl Generate {
                 "--lookahead: expected 0 to {LONGEST_DRAFT}, found {found}"
             )));
         }
+        let kv = args::kv_type(self.kv_type.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -139,6 +143,7 @@ impl Generate {
             place.device.isa(),
             place.threads,
             self.lookahead,
+            kv,
         )?;
         let mut sampler = Sampler::new(params, config.vocab_size)?;
         if ids.len() > context {

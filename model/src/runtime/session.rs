@@ -3,6 +3,7 @@
 use core::ops::Deref;
 
 use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::attention::cached::KvType;
 
 use super::RuntimeError;
 use super::buffers::Buffers;
@@ -20,15 +21,18 @@ pub struct SessionOptions {
     pub chunk: usize,
     /// Tokens whose logits are computed at once by [`Session::prefill_all`], at most `chunk`.
     pub logit_rows: usize,
+    /// How keys and values are kept: what a long context costs in memory and time, against a little accuracy.
+    pub kv: KvType,
 }
 
 impl SessionOptions {
-    /// A session of `context` tokens for generation: chunks of 64 tokens, logits of one.
+    /// A session of `context` tokens for generation: chunks of 64 tokens, logits of one, keys and values in f32.
     pub const fn new(context: usize) -> Self {
         Self {
             context,
             chunk: if context < 64 { context } else { 64 },
             logit_rows: 1,
+            kv: KvType::F32,
         }
     }
 
@@ -109,9 +113,6 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// Forgets all but the first `position` tokens; no change if fewer are held.
     pub fn truncate(&mut self, position: usize) {
         self.position = self.position.min(position);
-        self.buffers
-            .cache
-            .truncate(self.position * self.model.config().head_dim);
     }
 
     /// Forgets everything.

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use argh::FromArgs;
 use onebit_model::config::{ModelConfig, presets};
-use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{KvType, PackedModel, Pool, Session, SessionOptions};
 use serde::Serialize;
 
 use crate::device::Placement;
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, device, limits, output};
+use crate::{CliError, Result, args, device, limits, output};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -40,6 +40,9 @@ pub struct Bench {
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (decode and prefill; default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -101,6 +104,10 @@ impl Bench {
                 )));
             }
         };
+        let kv = args::kv_type(self.kv_type.as_deref())?;
+        if what == What::Train && self.kv_type.is_some() {
+            return Err(CliError::Usage("--kv-type: training keeps no keys and values".into()));
+        }
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
@@ -128,9 +135,9 @@ impl Bench {
                 None => random::model(config.clone(), self.seed)?,
             };
             if what == What::Decode {
-                decode(&model, tokens, place, self.seed)?
+                decode(&model, tokens, kv, place, self.seed)?
             } else {
-                prefill(&model, tokens, place, self.seed)?
+                prefill(&model, tokens, kv, place, self.seed)?
             }
         };
         let bandwidth = before.max(sweep.measure(isa));
@@ -238,15 +245,12 @@ fn block_weights(config: &ModelConfig) -> f64 {
     linears.map(|linear| linear.rows as f64 * linear.cols as f64).sum()
 }
 
-fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
+fn decode(model: &PackedModel, tokens: usize, kv: KvType, place: Placement, seed: u64) -> Result<Timed> {
     let config = model.config();
     let ids = random::ids(tokens + 1, config.vocab_size, seed);
-    let mut session = Session::new(
-        model,
-        Pool::new(place.threads)?,
-        place.device.isa(),
-        SessionOptions::new(tokens + 1),
-    )?;
+    let mut options = SessionOptions::new(tokens + 1);
+    options.kv = kv;
+    let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
     // Once untimed: threads awake, pages of the weights in memory.
     session.decode(ids[0])?;
     let start = Instant::now();
@@ -263,9 +267,10 @@ fn decode(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Re
     })
 }
 
-fn prefill(model: &PackedModel, tokens: usize, place: Placement, seed: u64) -> Result<Timed> {
+fn prefill(model: &PackedModel, tokens: usize, kv: KvType, place: Placement, seed: u64) -> Result<Timed> {
     let ids = random::ids(tokens, model.config().vocab_size, seed);
-    let options = SessionOptions::new(tokens);
+    let mut options = SessionOptions::new(tokens);
+    options.kv = kv;
     let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
     session.decode(ids[0])?;
     session.reset();
