@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use onebit_model::runtime::KvType;
+
 use crate::{CliError, Result};
 
 /// Options whose value is free text, which may itself look like `--name=value`.
@@ -45,6 +47,17 @@ pub(crate) fn one_line(text: &str) -> String {
         return text.to_string();
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The value of `--kv-type`.
+pub(crate) fn kv_type(given: Option<&str>) -> Result<KvType> {
+    let Some(name) = given else {
+        return Ok(KvType::default());
+    };
+    KvType::by_name(name).ok_or_else(|| {
+        let known = KvType::ALL.map(KvType::name).join(", ");
+        CliError::Usage(format!("--kv-type: expected one of {known}, found {name:?}"))
+    })
 }
 
 /// The value of an option that has two names.

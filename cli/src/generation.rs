@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use onebit_engine::Isa;
 use onebit_model::files::GenerationConfig;
-use onebit_model::runtime::{LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions, Top};
+use onebit_model::runtime::{KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, Session, SessionOptions, Top};
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -118,7 +118,7 @@ pub(crate) struct Generator {
 
 type Reader = Lookahead<Arc<PackedModel>, Pool>;
 
-/// How the answers are computed, none of which changes them.
+/// How the answers are computed. Nothing but `kv` changes them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Means {
     /// The CPU path.
@@ -129,6 +129,8 @@ pub(crate) struct Means {
     pub lookahead: Option<usize>,
     /// Computes every logit, also those that cannot be drawn.
     pub exact_head: bool,
+    /// How keys and values are kept.
+    pub kv: KvType,
 }
 
 impl Generator {
@@ -153,6 +155,7 @@ impl Generator {
         let longest_draft = means.lookahead.unwrap_or(usual);
         let mut options = SessionOptions::new(context);
         options.logit_rows = (longest_draft + 1).min(options.chunk);
+        options.kv = means.kv;
         let session = Session::new(Arc::new(model), pool, means.isa, options)?;
         Ok(Self {
             reader: Lookahead::new(session, longest_draft),

@@ -137,6 +137,43 @@ fn reading_ahead_changes_no_token() {
 }
 
 #[test]
+fn the_type_of_the_cache_reaches_the_model() {
+    let f = fixture();
+    let model = f.path("model");
+    let eval = |more: &[&str]| {
+        let args = ["eval", "--model", &model, "--ids", "5,17,42,9,8,100,3", "--json"];
+        onebit(&[&args[..], more].concat()).json()
+    };
+    let loss = |kv: &str| eval(&["--kv-type", kv])["loss"].as_f64().unwrap();
+    let exact = eval(&[])["loss"].as_f64().unwrap();
+    assert_eq!(loss("f32"), exact);
+    for (kv, most) in [("f16", 1e-2), ("int8", 0.1)] {
+        let difference = (loss(kv) - exact).abs();
+        assert!(difference > 0.0 && difference < most, "{kv}: {difference}");
+        assert_ne!(eval(&["--logits", "--kv-type", kv]), eval(&["--logits"]), "{kv}");
+    }
+    let said = |kv: &str| {
+        let args = [
+            "generate",
+            "--model",
+            &model,
+            "--max-tokens",
+            "5",
+            "--json",
+            "--kv-type",
+            kv,
+        ];
+        onebit(&args).json()["tokens"].as_u64().unwrap()
+    };
+    assert!(said("f16") > 0 && said("int8") > 0);
+    for asked in [&["generate"][..], &["chat"], &["eval", "--ids", "5,6"]] {
+        let args = [asked, &["--model", &model, "--kv-type", "f8"]].concat();
+        onebit(&args).refused(2, &["--kv-type", "f32, f16, int8"]);
+    }
+    onebit(&["bench", "train", "--kv-type", "f16"]).refused(2, &["--kv-type", "training"]);
+}
+
+#[test]
 fn prompts_may_be_empty_or_longer_than_the_context() {
     let f = fixture();
     let model = f.path("model");

@@ -7,12 +7,16 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, null_mut};
 
 use half::{bf16, f16};
+use onebit_kernels_cpu::attention::cached::{
+    BLOCK, KvHead, KvRef, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store,
+    value_len,
+};
 use onebit_kernels_cpu::gemm::{self, gemm};
 use onebit_kernels_cpu::gemm_bf16::gemm_bf16;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
-    Isa, activation, attention, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope,
-    ternary_gemm, ternary_gemv,
+    Isa, activation, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope, ternary_gemm,
+    ternary_gemv,
 };
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -153,6 +157,64 @@ fn float_products() {
 }
 
 #[test]
+fn attention_over_a_cache() {
+    everywhere(&LENGTHS, |isa, fence, n| {
+        let queries = Queries {
+            tokens: 3,
+            group: 3,
+            head_dim: n,
+            stride: 3 * n,
+            first: BLOCK - 1,
+        };
+        let positions = queries.first + queries.tokens;
+        let (keys, values) = (floats(fence, positions * n), floats(fence, positions * n));
+        let (k, v, s) = (key_len(positions, n), value_len(positions, n), scale_len(positions));
+        let (q, mut out) = (floats(fence, 9 * n), floats(fence, 9 * n));
+        let mut scratch = floats(fence, scratch_len(n));
+        let mut parts = floats(fence, queries.blocks() * queries.part_len());
+        let mut all = |kv: KvRef<'_>| {
+            attend(isa, kv, queries, &q, &mut out, &mut scratch);
+            for (block, part) in parts.chunks_exact_mut(queries.part_len()).enumerate() {
+                attend_block(isa, kv, queries, &q, block, part);
+            }
+            merge_blocks(isa, queries, &mut parts, &mut out);
+        };
+        let (mut fk, mut fv) = (floats(fence, k), floats(fence, v));
+        let to = KvHead::F32 {
+            keys: &mut fk[..],
+            values: &mut fv[..],
+        };
+        store(isa, to, n, 0, &keys, &values, n);
+        all(KvHead::F32 { keys: &fk, values: &fv });
+        let (mut hk, mut hv) = (
+            Fenced::new(fence, vec![f16::ZERO; k]),
+            Fenced::new(fence, vec![f16::ZERO; v]),
+        );
+        let to = KvHead::F16 {
+            keys: &mut hk[..],
+            values: &mut hv[..],
+        };
+        store(isa, to, n, 0, &keys, &values, n);
+        all(KvHead::F16 { keys: &hk, values: &hv });
+        let (mut bk, mut bv) = (bytes(fence, k), bytes(fence, v));
+        let (mut key_scales, mut value_scales) = (floats(fence, s), floats(fence, s));
+        let to = KvHead::Int8 {
+            keys: &mut bk[..],
+            values: &mut bv[..],
+            key_scales: &mut key_scales[..],
+            value_scales: &mut value_scales[..],
+        };
+        store(isa, to, n, 0, &keys, &values, n);
+        all(KvHead::Int8 {
+            keys: &bk,
+            values: &bv,
+            key_scales: &key_scales,
+            value_scales: &value_scales,
+        });
+    });
+}
+
+#[test]
 fn the_rest_of_a_block() {
     everywhere(&LENGTHS, |isa, fence, n| {
         let (x, w, mut out) = (floats(fence, 3 * n), floats(fence, n), floats(fence, 3 * n));
@@ -178,9 +240,6 @@ fn the_rest_of_a_block() {
             floats(fence, 3 * dim / 2),
         );
         rope::rope(isa, &mut turned, 2, dim, &cos, &sin, false);
-        let (query, keys, values) = (floats(fence, n), floats(fence, 5 * n), floats(fence, 5 * n));
-        let (mut head, mut scores) = (floats(fence, n), floats(fence, 5));
-        attention::attend(isa, &query, &keys, &values, n, 5, &mut head, &mut scores);
         let targets = Fenced::new(fence, [0, n as u32 - 1, 0]);
         let (mut loss, mut smooth, mut lse) = (floats(fence, 3), floats(fence, 3), floats(fence, 3));
         cross_entropy::cross_entropy(isa, &x, n, &targets, &mut loss, &mut smooth, 0.1, &mut lse);

@@ -5,7 +5,7 @@ mod common;
 use common::model_dir;
 use onebit_kernels_cpu::Isa;
 use onebit_model::files::load_model;
-use onebit_model::runtime::{FloatStorage, PackedModel, Serial, Session, SessionOptions};
+use onebit_model::runtime::{FloatStorage, KvType, PackedModel, Serial, Session, SessionOptions};
 use serde_json::Value;
 
 /// Agreement asked of the logits, which lie within ±8.
@@ -31,6 +31,7 @@ fn logits(model: &PackedModel, ids: &[u32]) -> Vec<Vec<f32>> {
         context: 64,
         chunk: 5,
         logit_rows: 2,
+        kv: KvType::F32,
     };
     let mut session = Session::new(model, Serial, Isa::best(), options).unwrap();
     let mut all = Vec::new();

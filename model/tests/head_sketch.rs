@@ -47,9 +47,9 @@ fn text(
     drafts: usize,
 ) -> (Vec<u32>, SketchCounts) {
     let options = SessionOptions {
-        context: prompt.len() + tokens,
         chunk: 16,
         logit_rows: drafts + 1,
+        ..SessionOptions::new(prompt.len() + tokens)
     };
     let pool = Pool::new(2).unwrap();
     let mut reader = Lookahead::new(Session::new(model, pool, Isa::best(), options).unwrap(), drafts);

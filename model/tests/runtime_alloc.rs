@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use common::{every_option, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
-use onebit_model::runtime::{FloatStorage, Serial, Session, SessionOptions};
+use onebit_model::runtime::{FloatStorage, KvType, Serial, Session, SessionOptions};
 
 /// Counts what the current thread asks for.
 struct Counting;
@@ -53,20 +53,24 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn no_allocation_after_the_session_opens() {
-    for (name, config) in every_option() {
+    for (kv, (name, config)) in KvType::ALL
+        .into_iter()
+        .flat_map(|kv| every_option().into_iter().map(move |option| (kv, option)))
+    {
         let model = random_model(&config, 1, FloatStorage::Stored);
         let ids = random_ids(config.vocab_size, 40, 2);
         let options = SessionOptions {
             context: 48,
             chunk: 16,
             logit_rows: 4,
+            kv,
         };
         let needed = options.memory_bytes(&config, &Serial).unwrap();
         let before = BYTES.get();
         let mut session = Session::new(&model, Serial, Isa::best(), options).unwrap();
         let taken = BYTES.get() - before;
         // What the sum leaves out is the lists of buffers: a few words for each key head and layer.
-        let lists = 64 * config.num_hidden_layers * config.num_key_value_heads + 256;
+        let lists = 128 * config.num_hidden_layers * config.num_key_value_heads + 256;
         assert!(
             (needed..needed + lists).contains(&taken),
             "{name}: {taken} taken, {needed} announced"

@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{bits, config, every_option, random_ids, random_model};
+use common::{Cut, all_logits, bits, config, every_option, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_model::config::{FeedForward, ModelConfig};
 use onebit_model::runtime::{
-    Executor, FloatStorage, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions,
+    Executor, FloatStorage, KvType, LONGEST_DRAFT, Lookahead, Pool, RuntimeError, Serial, Session, SessionOptions,
 };
 
 const LEN: usize = 21;
@@ -18,27 +18,8 @@ fn options(chunk: usize, logit_rows: usize) -> SessionOptions {
         context: 32,
         chunk,
         logit_rows,
+        kv: KvType::F32,
     }
-}
-
-/// Logits at every position, in bits, through `prefill_all`.
-fn all_logits<E: Executor>(
-    model: &PackedModel,
-    exec: E,
-    isa: Isa,
-    options: SessionOptions,
-    ids: &[u32],
-) -> Vec<Vec<u32>> {
-    let mut session = Session::new(model, exec, isa, options).unwrap();
-    let mut all = Vec::new();
-    session
-        .prefill_all(ids, |i, logits| {
-            assert_eq!(i, all.len());
-            all.push(bits(logits));
-        })
-        .unwrap();
-    assert_eq!(session.position(), ids.len());
-    all
 }
 
 #[test]
@@ -123,6 +104,7 @@ fn reading_ahead_changes_no_logit() {
         context: 64,
         chunk: 16,
         logit_rows: rows,
+        kv: KvType::F32,
     };
     let mut plain = Session::new(&model, Serial, Isa::best(), options(1)).unwrap();
     let expected: Vec<_> = ids.iter().map(|&id| bits(plain.decode(id).unwrap())).collect();
@@ -156,35 +138,6 @@ fn reading_ahead_changes_no_logit() {
             ahead.next(phrase[0], None),
             Err(RuntimeError::ContextFull { .. })
         ));
-    }
-}
-
-/// Cuts everything into as many pieces as it can, whatever the work, so that small models meet every cut too.
-struct Cut(usize, Pool);
-
-impl Executor for Cut {
-    fn max_pieces(&self) -> usize {
-        self.0
-    }
-    fn pieces(&self, _work: usize) -> usize {
-        self.0
-    }
-    fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
-        self.1.enter(usize::MAX, f)
-    }
-    fn zip<T: Send, U: Send>(
-        &self,
-        out: &mut [T],
-        chunk: usize,
-        other: &mut [U],
-        other_chunk: usize,
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    ) {
-        assert!(out.len().div_ceil(chunk) <= self.0, "more pieces than scratch");
-        self.1.zip(out, chunk, other, other_chunk, f);
-    }
-    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        self.1.rows(out, chunk, f);
     }
 }
 
@@ -353,6 +306,7 @@ fn options_outside_their_range_are_refused() {
             context,
             chunk,
             logit_rows,
+            kv: KvType::F32,
         };
         match Session::new(&model, Serial, Isa::best(), options).map(|_| ()) {
             Err(RuntimeError::Option { name: found, .. }) => assert_eq!(found, name),

@@ -10,7 +10,8 @@ use common::{config, model_dir};
 use onebit_kernels_cpu::Isa;
 use onebit_model::config::{FeedForward, LayerModes, LinearKind, LinearMode, ModelConfig};
 use onebit_model::runtime::{
-    FloatStorage, FloatValues, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, TensorSource, Top,
+    FloatStorage, FloatValues, KvType, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, TensorSource,
+    Top,
 };
 
 /// Bytes taken from the front.
@@ -168,32 +169,84 @@ fn load() -> Option<(PackedModel, Vocabulary)> {
     Some((model, vocabulary))
 }
 
-#[test]
-fn loss_of_a_trained_model() {
-    let Some((model, vocabulary)) = load() else { return };
-    let mut ids = vec![BOS];
-    ids.extend(vocabulary.encode(TEXT));
+/// Logits after each token of the text but the last, and the loss in nats a token.
+fn score(model: &PackedModel, ids: &[u32], kv: KvType) -> (Vec<Vec<f32>>, f64) {
     let options = SessionOptions {
         context: 256,
         chunk: 16,
         logit_rows: 4,
+        kv,
     };
-    let mut session = Session::new(&model, Serial, Isa::best(), options).unwrap();
-    let mut sum = 0.0;
+    let mut session = Session::new(model, Serial, Isa::best(), options).unwrap();
+    let (mut all, mut sum) = (Vec::new(), 0.0);
     session
         .prefill_all(&ids[..ids.len() - 1], |i, logits| {
             let most = logits.iter().copied().fold(f32::MIN, f32::max);
             let total: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
             sum += total.ln() + f64::from(most - logits[ids[i + 1] as usize]);
+            all.push(logits.to_vec());
         })
         .unwrap();
-    let loss = sum / (ids.len() - 1) as f64;
+    (all, sum / (ids.len() - 1) as f64)
+}
+
+/// The text's tokens after the one that begins it.
+fn text(vocabulary: &Vocabulary) -> Vec<u32> {
+    let mut ids = vec![BOS];
+    ids.extend(vocabulary.encode(TEXT));
+    ids
+}
+
+#[test]
+fn loss_of_a_trained_model() {
+    let Some((model, vocabulary)) = load() else { return };
+    let ids = text(&vocabulary);
+    let (_, loss) = score(&model, &ids, KvType::F32);
     println!(
         "{loss:.4} nats a token over {} tokens; {:?}",
         ids.len() - 1,
         model.bytes()
     );
     assert!((loss - 0.395).abs() < 0.005, "{loss}");
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    (0..logits.len())
+        .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+        .unwrap() as u32
+}
+
+/// What half precision and bytes cost a trained model on a text and on its own story: loss in nats a token, and how often the likeliest
+/// token is another one. The activations of the linears are rounded to bytes, so that the smallest change of an input moves some of them
+/// by a whole step, in either direction: the difference has a floor that does not depend on the type.
+#[test]
+fn smaller_caches_of_a_trained_model() {
+    let Some((model, vocabulary)) = load() else { return };
+    let mut ids = text(&vocabulary);
+    let mut session = Session::new(&model, Serial, Isa::best(), SessionOptions::new(256)).unwrap();
+    let mut next = likeliest(session.prefill(&ids).unwrap());
+    while ids.len() < 256 {
+        ids.push(next);
+        next = likeliest(session.decode(next).unwrap());
+    }
+    let (exact, loss) = score(&model, &ids, KvType::F32);
+    for (kv, most_loss, most_logit) in [(KvType::F16, 1e-3, 0.6), (KvType::Int8, 1e-2, 1.0)] {
+        let (logits, other) = score(&model, &ids, kv);
+        let pairs = exact.iter().zip(&logits);
+        let changed = pairs.clone().filter(|(a, b)| likeliest(a) != likeliest(b)).count();
+        let difference = pairs
+            .flat_map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).abs()))
+            .fold(0.0f32, f32::max);
+        println!(
+            "{}: {:+.2e} nats a token, largest difference of a logit {difference:.2e}, {changed} of {} likeliest tokens changed",
+            kv.name(),
+            other - loss,
+            logits.len()
+        );
+        assert!((other - loss).abs() <= most_loss, "{kv:?}: {other} for {loss}");
+        assert!(difference > 0.0 && difference <= most_logit, "{kv:?}: {difference}");
+        assert!(20 * changed <= logits.len(), "{kv:?}: {changed}");
+    }
 }
 
 #[test]
@@ -204,9 +257,7 @@ fn story_of_a_trained_model() {
     let (mut next, mut story) = (BOS, Vec::new());
     while story.len() < STORY.len() {
         let logits = session.decode(next).unwrap();
-        next = (0..logits.len())
-            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
-            .unwrap() as u32;
+        next = likeliest(logits);
         story.extend(&vocabulary.0[next as usize].1);
     }
     let story = String::from_utf8_lossy(&story);

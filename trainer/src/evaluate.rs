@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onebit_engine::Isa;
-use onebit_model::runtime::{PackedModel, Serial, Session, SessionOptions};
+use onebit_model::runtime::{KvType, PackedModel, Serial, Session, SessionOptions};
 use rayon::prelude::*;
 
 use crate::{Result, TrainError};
@@ -28,7 +28,7 @@ impl Score {
 ///
 /// The model reads windows of `context` tokens that advance by `stride`; each window scores the tokens that no earlier one did, so every
 /// token but those of the first window sees at least `context − stride` tokens before it. `progress` gets the number of
-/// tokens done. The result does not depend on the number of threads.
+/// tokens done. `kv` is how keys and values are kept. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// Fewer than two tokens, a stride of 0 or above the context, an id outside the vocabulary.
@@ -37,6 +37,7 @@ pub fn score(
     isa: Isa,
     ids: &[u32],
     (context, stride): (usize, usize),
+    kv: KvType,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Score> {
     let limit = model.config().max_position_embeddings;
@@ -68,6 +69,7 @@ pub fn score(
         context,
         chunk: context.min(64),
         logit_rows: context.min(16),
+        kv,
     };
     let done = AtomicU64::new(0);
     let sums: Vec<f64> = (0..windows)
@@ -130,11 +132,11 @@ mod tests {
         let (model, isa) = (tiny(), Isa::best());
         let ids: Vec<u32> = (0..101).map(|i| (i * 37 + i / 7) % 64).collect();
         // One token of context at a time: the definition.
-        let one = score(&model, isa, &ids, (1, 1), &|_| ()).unwrap();
+        let one = score(&model, isa, &ids, (1, 1), KvType::F32, &|_| ()).unwrap();
         assert_eq!(one.tokens, 100);
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1.5, "an untrained model is near ln 64 a token: {a} {b}");
         for (context, stride) in [(32, 32), (32, 16), (32, 7), (32, 1), (5, 3)] {
-            let s = score(&model, isa, &ids, (context, stride), &|_| ()).unwrap();
+            let s = score(&model, isa, &ids, (context, stride), KvType::F32, &|_| ()).unwrap();
             assert_eq!(s.tokens, 100);
             near(s.loss(), 64f64.ln());
             near(s.loss(), one.loss());
@@ -152,16 +154,16 @@ mod tests {
             let logits = session.prefill(&ids[first..target]).unwrap();
             nats += surprise(logits, ids[target]);
         }
-        let sliding = score(&model, isa, &ids, (8, 1), &|_| ()).unwrap();
+        let sliding = score(&model, isa, &ids, (8, 1), KvType::F32, &|_| ()).unwrap();
         assert!((sliding.nats - nats).abs() < 1e-9, "{} {nats}", sliding.nats);
     }
 
     #[test]
     fn senseless_requests_are_refused() {
         let (model, isa) = (tiny(), Isa::best());
-        assert!(score(&model, isa, &[1], (8, 4), &|_| ()).is_err());
-        assert!(score(&model, isa, &[1, 2], (33, 4), &|_| ()).is_err());
-        assert!(score(&model, isa, &[1, 2], (8, 9), &|_| ()).is_err());
-        assert!(score(&model, isa, &[1, 64], (8, 8), &|_| ()).is_err());
+        assert!(score(&model, isa, &[1], (8, 4), KvType::F32, &|_| ()).is_err());
+        assert!(score(&model, isa, &[1, 2], (33, 4), KvType::F32, &|_| ()).is_err());
+        assert!(score(&model, isa, &[1, 2], (8, 9), KvType::F32, &|_| ()).is_err());
+        assert!(score(&model, isa, &[1, 64], (8, 8), KvType::F32, &|_| ()).is_err());
     }
 }

@@ -62,6 +62,9 @@ pub struct Chat {
     /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -131,6 +134,7 @@ impl Chat {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
+        let kv = args::kv_type(self.kv_type.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -162,6 +166,7 @@ impl Chat {
             threads: place.threads,
             lookahead: None,
             exact_head: self.exact_head,
+            kv,
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use argh::FromArgs;
-use onebit_model::runtime::{PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::{KvType, PackedModel, Pool, Session, SessionOptions};
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::data::text::Documents;
 use onebit_trainer::data::{TokenFile, count_words};
@@ -45,6 +45,9 @@ pub struct Eval {
     /// print the logits after each token of --ids
     #[argh(switch)]
     logits: bool,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -83,6 +86,7 @@ impl Eval {
             "--model",
         )?;
         let ids = self.ids.as_deref().map(parse_ids).transpose()?;
+        let kv = args::kv_type(self.kv_type.as_deref())?;
         match (&self.data, &ids) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Usage(
@@ -115,7 +119,7 @@ impl Eval {
         if let Some(ids) = ids {
             let model = directory.load()?;
             if self.logits {
-                return print_logits(&model, &ids, place, self.json);
+                return print_logits(&model, &ids, kv, place, self.json);
             }
             return print(
                 &score(
@@ -126,6 +130,7 @@ impl Eval {
                         bytes: None,
                     },
                     (context, stride),
+                    kv,
                     place,
                 )?,
                 self.json,
@@ -135,7 +140,7 @@ impl Eval {
         let tokenizer = directory.tokenizer()?;
         let corpus = read(&data, &tokenizer, config.vocab_size)?;
         let model = directory.load()?;
-        print(&score(&model, &corpus, (context, stride), place)?, self.json)
+        print(&score(&model, &corpus, (context, stride), kv, place)?, self.json)
     }
 }
 
@@ -208,7 +213,13 @@ fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus>
     })
 }
 
-fn score(model: &PackedModel, corpus: &Corpus, window: (usize, usize), place: Placement) -> Result<Evaluation> {
+fn score(
+    model: &PackedModel,
+    corpus: &Corpus,
+    window: (usize, usize),
+    kv: KvType,
+    place: Placement,
+) -> Result<Evaluation> {
     if corpus.ids.len() < 2 {
         return Err(CliError::Failed(
             "one token alone cannot be scored: the first is context; give at least two".into(),
@@ -216,7 +227,7 @@ fn score(model: &PackedModel, corpus: &Corpus, window: (usize, usize), place: Pl
     }
     let progress = Progress::new("scoring", corpus.ids.len() as u64 - 1);
     let start = Instant::now();
-    let score = evaluate::score(model, place.device.isa(), &corpus.ids, window, &|done| {
+    let score = evaluate::score(model, place.device.isa(), &corpus.ids, window, kv, &|done| {
         progress.set(done, || {
             format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
         });
@@ -255,8 +266,9 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
     output::table(&rows)
 }
 
-fn print_logits(model: &PackedModel, ids: &[u32], place: Placement, as_json: bool) -> Result<()> {
-    let options = SessionOptions::new(ids.len());
+fn print_logits(model: &PackedModel, ids: &[u32], kv: KvType, place: Placement, as_json: bool) -> Result<()> {
+    let mut options = SessionOptions::new(ids.len());
+    options.kv = kv;
     let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
     let mut logits: Vec<Vec<f32>> = Vec::with_capacity(ids.len());
     session.prefill_all(ids, |_, row| logits.push(row.to_vec()))?;

@@ -60,6 +60,9 @@ pub struct Generate {
     /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -101,6 +104,7 @@ impl Generate {
                 "--lookahead: expected 0 to {LONGEST_DRAFT}, found {found}"
             )));
         }
+        let kv = args::kv_type(self.kv_type.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -140,6 +144,7 @@ impl Generate {
             threads: place.threads,
             lookahead: self.lookahead,
             exact_head: self.exact_head,
+            kv,
         };
         let mut generator = Generator::new(model, tokenizer, ends, context, &sampler, means)?;
         if ids.len() > context {

@@ -10,8 +10,7 @@
 //!
 //! Query head `h` reads key and value head `h / (heads / kv_heads)` (Ainslie et al., *GQA*, 2023).
 //!
-//! - [`attend`] (inference) is one query of one head over a cache. It reads each key and value once, `8·head_dim` bytes a
-//!   position for `4·head_dim` operations, and so runs at memory speed once the cache leaves the caches.
+//! - [`cached`] (inference) is the queries of a chunk of tokens over a cache of keys and values.
 //! - [`causal_attention`] (training) is one sequence with all heads. Queries go in blocks of 32; the block's scores against the keys up
 //!   to its last query are one matrix product, so of the upper triangle only the halves of the diagonal blocks are computed:
 //!
@@ -27,16 +26,15 @@
 //!   kept; the backward recomputes the scores (Dao et al., *FlashAttention*, 2022). Scratch is two tiles of `[32, seq]`.
 //!
 //! Values above the diagonal inside a diagonal block are multiplied by an exact zero, so a non-finite input there reaches up to 31
-//! earlier queries of [`causal_attention`]; [`attend`] never reads past `positions`.
+//! earlier queries of [`causal_attention`]; in [`cached`] no query is touched by what it does not see.
 
+pub mod cached;
 mod causal;
-mod decode;
 mod softmax;
 #[cfg(test)]
 mod tests;
 
 pub use causal::{causal_attention, causal_attention_backward, scratch_len};
-pub use decode::attend;
 pub use softmax::softmax_weights;
 
 /// Queries in a block of the training kernel: 32 measured faster than 64 and 128 for sequences of 64 to 1024, because less of the

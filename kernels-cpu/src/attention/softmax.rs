@@ -20,7 +20,7 @@ pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest element, −∞ for none.
 #[inline(always)]
-fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
+pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     let (x, tail) = x.as_chunks::<LANES>();
     let mut most = s.splat(f32::NEG_INFINITY);
     for x in x {
@@ -31,7 +31,7 @@ fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
 
 /// `x ← exp(x·scale − shift)`, returning the sum in 16 lanes.
 #[inline(always)]
-fn exp_shifted<S: Simd>(s: S, x: &mut [f32], scale: f32, shift: f32) -> f32 {
+pub(super) fn exp_shifted<S: Simd>(s: S, x: &mut [f32], scale: f32, shift: f32) -> f32 {
     let (scale, shift) = (s.splat(scale), s.splat(-shift));
     let (x, tail) = x.as_chunks_mut::<LANES>();
     let mut sum = s.splat(0.0);

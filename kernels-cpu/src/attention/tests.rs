@@ -5,12 +5,12 @@ use super::*;
 use crate::isa::Isa;
 use crate::rng::Key;
 
-fn normal(key: u32, n: usize) -> Vec<f32> {
+pub(super) fn normal(key: u32, n: usize) -> Vec<f32> {
     let key = Key::new(7, key, 0);
     (0..n as u64).map(|i| key.normal(i)).collect()
 }
 
-fn shape(seq: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+pub(super) fn shape(seq: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape {
         seq,
         heads,
@@ -25,7 +25,7 @@ fn inputs(s: &AttentionShape) -> [Vec<f32>; 4] {
     [normal(1, q), normal(2, kv), normal(3, kv), normal(4, q)]
 }
 
-fn wide(x: &[f32]) -> Vec<f64> {
+pub(super) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
@@ -126,7 +126,7 @@ fn assert_close(what: &str, s: &AttentionShape, got: &[f32], want: &[f64], toler
     }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
+pub(super) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
@@ -205,101 +205,6 @@ fn gradients_match_central_differences() {
             }
         }
     }
-}
-
-/// The decode step with the output and its scratch.
-fn attend_one(isa: Isa, q: &[f32], keys: &[f32], values: &[f32], stride: usize, positions: usize) -> Vec<f32> {
-    let (mut out, mut scores) = (vec![9.0; q.len()], vec![9.0; positions]);
-    attend(isa, q, keys, values, stride, positions, &mut out, &mut scores);
-    out
-}
-
-#[test]
-fn attend_over_a_growing_prefix_is_causal_attention() {
-    for s in [
-        shape(130, 4, 2, 16),
-        shape(33, 2, 1, 20),
-        shape(40, 2, 2, 128),
-        shape(19, 1, 1, 83),
-    ] {
-        let x = inputs(&s);
-        let [out, ..] = run(Isa::best(), &s, &x);
-        let [q, k, v, _] = &x;
-        for h in 0..s.heads {
-            let kv = s.kv_head(h) * s.head_dim;
-            for i in 0..s.seq {
-                let at = i * s.row() + h * s.head_dim;
-                let want = wide(&out[at..][..s.head_dim]);
-                let q = &q[at..][..s.head_dim];
-                let got = attend_one(Isa::best(), q, &k[kv..], &v[kv..], s.kv_row(), i + 1);
-                assert_close("attend", &s, &got, &want, 1e-5);
-            }
-        }
-    }
-}
-
-/// The decode step written out in scalar f32, from the numerics that it promises.
-fn attend_by_definition(q: &[f32], keys: &[f32], values: &[f32], stride: usize, positions: usize) -> Vec<f32> {
-    let fold = |lanes: [f32; 16]| {
-        let mut lanes = lanes;
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-        }
-        lanes[0]
-    };
-    let mut scores: Vec<f32> = (0..positions)
-        .map(|p| {
-            let mut lanes = [0.0f32; 16];
-            for (i, q) in q.iter().enumerate() {
-                lanes[i % 16] = q.mul_add(keys[p * stride + i], lanes[i % 16]);
-            }
-            fold(lanes) * (1.0 / libm::sqrt(q.len() as f64)) as f32
-        })
-        .collect();
-    let most = scores.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let mut lanes = [0.0f32; 16];
-    for (p, score) in scores.iter_mut().enumerate() {
-        *score = crate::math::exp(crate::isa::Scalar, [*score - most; 16])[0];
-        lanes[p % 16] += *score;
-    }
-    let sum = fold(lanes);
-    (0..q.len())
-        .map(|i| (0..positions).fold(0.0f32, |acc, p| scores[p].mul_add(values[p * stride + i], acc)) / sum)
-        .collect()
-}
-
-#[test]
-fn attend_keeps_its_promised_numerics_on_every_path() {
-    for n in [1, 8, 15, 16, 17, 20, 64, 80, 128, 131] {
-        for positions in [1, 2, 15, 16, 17, 31, 64, 101] {
-            let stride = n + 5;
-            let (q, keys, values) = (
-                normal(1, n),
-                normal(2, positions * stride),
-                normal(3, positions * stride),
-            );
-            let want = bits(&attend_by_definition(&q, &keys, &values, stride, positions));
-            for isa in Isa::available() {
-                let got = attend_one(isa, &q, &keys, &values, stride, positions);
-                assert_eq!(bits(&got), want, "{} n={n} positions={positions}", isa.name());
-            }
-        }
-    }
-}
-
-#[test]
-fn attend_ignores_what_lies_past_its_positions() {
-    let (n, stride) = (16, 16);
-    let q = normal(1, n);
-    let (mut keys, mut values) = (normal(2, 40 * stride), normal(3, 40 * stride));
-    let before = bits(&attend_one(Isa::best(), &q, &keys, &values, stride, 21));
-    keys[21 * stride..].fill(f32::NAN);
-    values[21 * stride..].fill(f32::NAN);
-    let (mut out, mut scores) = (vec![0.0; n], vec![f32::NAN; 40]);
-    attend(Isa::best(), &q, &keys, &values, stride, 21, &mut out, &mut scores);
-    assert_eq!(bits(&out), before);
 }
 
 #[test]

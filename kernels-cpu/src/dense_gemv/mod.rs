@@ -17,7 +17,7 @@ mod tests;
 
 use half::{bf16, f16};
 
-use crate::simd::{LANES, Simd, simd_kernel};
+use crate::simd::{Element, LANES, Simd, simd_kernel};
 
 /// Rows side by side for one token.
 const ROWS: usize = 4;
@@ -26,41 +26,9 @@ const PAIR: usize = 2;
 /// Tokens side by side, where there are several.
 const TOKENS: usize = 4;
 
-/// How a weight is read.
-trait Weight: Copy {
-    /// What fills up the last columns.
-    const ZERO: Self;
-    /// Sixteen weights, widened exactly.
-    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F;
-}
-
-impl Weight for f32 {
-    const ZERO: Self = 0.0;
-    #[inline(always)]
-    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
-        s.load(w)
-    }
-}
-
-impl Weight for f16 {
-    const ZERO: Self = f16::ZERO;
-    #[inline(always)]
-    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
-        s.load_f16(w)
-    }
-}
-
-impl Weight for bf16 {
-    const ZERO: Self = bf16::ZERO;
-    #[inline(always)]
-    fn load<S: Simd>(s: S, w: &[Self; LANES]) -> S::F {
-        s.load_bf16(w)
-    }
-}
-
 /// The first `R` rows of `w` (each `n` long) by `T` tokens of `x`: `[[sum; T]; R]`.
 #[inline(always)]
-fn tile<S: Simd, W: Weight, const R: usize, const T: usize>(s: S, w: &[W], x: &[f32], n: usize) -> [[f32; T]; R] {
+fn tile<S: Simd, W: Element, const R: usize, const T: usize>(s: S, w: &[W], x: &[f32], n: usize) -> [[f32; T]; R] {
     // Only a hint: past the last row it points at nothing that is read.
     let next = w.as_ptr().wrapping_add(R * n);
     let w: [&[W]; R] = core::array::from_fn(|r| &w[r * n..(r + 1) * n]);
@@ -69,7 +37,7 @@ fn tile<S: Simd, W: Weight, const R: usize, const T: usize>(s: S, w: &[W], x: &[
 
 /// The rows `w` by `T` tokens of `x`. With `AHEAD` what lies from `next` on, as much as the rows themselves, is asked for meanwhile.
 #[inline(always)]
-fn dots<S: Simd, W: Weight, const R: usize, const T: usize, const AHEAD: bool>(
+fn dots<S: Simd, W: Element, const R: usize, const T: usize, const AHEAD: bool>(
     s: S,
     w: [&[W]; R],
     x: &[f32],
@@ -120,7 +88,7 @@ fn dots<S: Simd, W: Weight, const R: usize, const T: usize, const AHEAD: bool>(
 }
 
 #[inline(always)]
-fn gemv_body<S: Simd, W: Weight>(s: S, w: &[W], x: &[f32], tokens: usize, out: &mut [f32]) {
+fn gemv_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], tokens: usize, out: &mut [f32]) {
     let (n, rows) = (
         x.len().checked_div(tokens).unwrap_or(0),
         out.len().checked_div(tokens).unwrap_or(0),
@@ -152,7 +120,7 @@ fn gemv_body<S: Simd, W: Weight>(s: S, w: &[W], x: &[f32], tokens: usize, out: &
 
 /// The first `R` rows of `w` by every token; `out` begins at their column of `[tokens, rows]`.
 #[inline(always)]
-fn rows_by<S: Simd, W: Weight, const R: usize>(s: S, w: &[W], x: &[f32], n: usize, out: &mut [f32], rows: usize) {
+fn rows_by<S: Simd, W: Element, const R: usize>(s: S, w: &[W], x: &[f32], n: usize, out: &mut [f32], rows: usize) {
     let tokens = out.len().div_ceil(rows);
     let mut t = 0;
     while t + TOKENS <= tokens {
@@ -174,7 +142,7 @@ fn rows_by<S: Simd, W: Weight, const R: usize>(s: S, w: &[W], x: &[f32], n: usiz
 }
 
 #[inline(always)]
-fn gather_body<S: Simd, W: Weight>(s: S, w: &[W], x: &[f32], rows: &[u32], out: &mut [f32]) {
+fn gather_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], rows: &[u32], out: &mut [f32]) {
     let n = x.len();
     assert_eq!(rows.len(), out.len(), "out is [rows.len()]");
     assert!(n > 0 && w.len().is_multiple_of(n), "w is [rows, n]");

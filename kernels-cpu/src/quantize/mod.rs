@@ -65,12 +65,12 @@ macro_rules! map_to_f32 {
 
 /// `clamp(round(v · scale), lo, hi)`.
 #[inline(always)]
-fn round_clamp<S: Simd>(s: S, v: S::F, scale: S::F, lo: f32, hi: f32) -> S::F {
+pub(crate) fn round_clamp<S: Simd>(s: S, v: S::F, scale: S::F, lo: f32, hi: f32) -> S::F {
     s.min(s.max(s.round(s.mul(v, scale)), s.splat(lo)), s.splat(hi))
 }
 
 #[inline(always)]
-fn abs_max<S: Simd>(s: S, x: &[f32]) -> f32 {
+pub(crate) fn abs_max<S: Simd>(s: S, x: &[f32]) -> f32 {
     let (chunks, tail) = x.as_chunks::<LANES>();
     // Four chains: a maximum does not depend on the order, and one chain would wait for its own latency.
     let mut most = [s.splat(0.0); 4];

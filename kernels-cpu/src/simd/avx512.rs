@@ -19,6 +19,8 @@ macro_rules! with_token {
 impl Simd for Avx512 {
     type F = __m512;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         with_token!(_mm512_set1_ps(x))

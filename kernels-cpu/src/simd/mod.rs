@@ -13,9 +13,12 @@ use half::{bf16, f16};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod element;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use element::Element;
 
 /// Lanes of the vector, on every instruction set.
 pub const LANES: usize = 16;
@@ -24,6 +27,9 @@ pub const LANES: usize = 16;
 pub trait Simd: Copy {
     /// Sixteen f32.
     type F: Copy;
+
+    /// How many of them the register file holds.
+    const REGISTERS: usize = 8;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;

@@ -2,21 +2,23 @@
 
 use alloc::vec::Vec;
 
+use onebit_kernels_cpu::attention::cached;
 use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{rope, ternary_gemm};
 
 use super::RuntimeError;
+use super::cache::{Cache, head_bytes, parts_len};
 use super::linear::{self, Scratch};
 use super::session::SessionOptions;
 use super::sketch::{SearchBuffers, SketchCounts};
 use super::weights::PackedModel;
 use crate::config::{FeedForward, ModelConfig};
 
-fn no_memory(what: &'static str, values: usize) -> RuntimeError {
+pub(super) fn no_memory(what: &'static str, values: usize) -> RuntimeError {
     RuntimeError::OutOfMemory { what, values }
 }
 
-fn product(what: &'static str, a: usize, b: usize) -> Result<usize, RuntimeError> {
+pub(super) fn product(what: &'static str, a: usize, b: usize) -> Result<usize, RuntimeError> {
     a.checked_mul(b).ok_or_else(|| no_memory(what, usize::MAX))
 }
 
@@ -26,42 +28,6 @@ pub(super) fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<
     values.try_reserve_exact(n).map_err(|_| no_memory(what, n))?;
     values.resize(n, T::default());
     Ok(values)
-}
-
-/// Keys and values of the tokens seen so far: for each layer and key head a row of `head_dim` values per position, room for
-/// `context` positions reserved. Memory is touched only as positions come.
-pub(super) struct Cache {
-    pub keys: Vec<Vec<f32>>,
-    pub values: Vec<Vec<f32>>,
-}
-
-impl Cache {
-    fn new(config: &ModelConfig, context: usize) -> Result<Self, RuntimeError> {
-        const WHAT: &str = "the key-value cache";
-        let heads = config.num_hidden_layers * config.num_key_value_heads;
-        let row = product(WHAT, context, config.head_dim)?;
-        let make = || {
-            let mut all = Vec::new();
-            all.try_reserve_exact(heads).map_err(|_| no_memory(WHAT, heads))?;
-            for _ in 0..heads {
-                let mut rows = Vec::new();
-                rows.try_reserve_exact(row).map_err(|_| no_memory(WHAT, row))?;
-                all.push(rows);
-            }
-            Ok::<_, RuntimeError>(all)
-        };
-        Ok(Self {
-            keys: make()?,
-            values: make()?,
-        })
-    }
-
-    /// Keeps the first `values` values of each row of positions.
-    pub fn truncate(&mut self, values: usize) {
-        for rows in self.keys.iter_mut().chain(&mut self.values) {
-            rows.truncate(values);
-        }
-    }
 }
 
 /// Everything that a forward pass writes; `T` is the tokens of a chunk.
@@ -89,6 +55,8 @@ pub(super) struct Buffers {
     pub tile: Vec<f32>,
     /// `[logit_rows, vocab_size]`
     pub logits: Vec<f32>,
+    /// The parts of each block of positions and key head, for a few tokens at once.
+    pub parts: Vec<f32>,
     /// One for each piece that the executor may make.
     pub scratch: Vec<Scratch>,
     /// For the search of the head, where the model has a sketch of it.
@@ -104,6 +72,7 @@ struct Lengths {
     mixed: usize,
     tile: usize,
     logits: usize,
+    parts: usize,
     panel: usize,
 }
 
@@ -132,6 +101,7 @@ impl Lengths {
             mixed: product(WHAT, options.chunk, config.query_size().max(config.intermediate_size))?,
             tile,
             logits,
+            parts: parts_len(config, options)?,
             panel: if options.chunk > linear::FEW_TOKENS {
                 ternary_gemm::scratch_len(widest)
             } else {
@@ -154,11 +124,11 @@ impl Buffers {
             scratch.push(Scratch {
                 sums: zeros("scratch", linear::sums_len(options.chunk))?,
                 panel: zeros("scratch", lengths.panel)?,
-                scores: zeros("scratch", options.context)?,
+                scores: zeros("scratch", cached::scratch_len(config.head_dim))?,
             });
         }
         Ok(Self {
-            cache: Cache::new(config, options.context)?,
+            cache: Cache::new(config, options)?,
             cos,
             sin,
             x: zeros(WHAT, hidden)?,
@@ -170,6 +140,7 @@ impl Buffers {
             branch: zeros(WHAT, hidden)?,
             tile: zeros(WHAT, lengths.tile)?,
             logits: zeros("the logits", lengths.logits)?,
+            parts: zeros("the parts of attention", lengths.parts)?,
             scratch,
             search: None,
             searched: SketchCounts::default(),
@@ -179,7 +150,8 @@ impl Buffers {
     /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
     pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<usize, RuntimeError> {
         let lengths = Lengths::new(config, options, pieces)?;
-        let cache = 2 * config.num_hidden_layers as u128 * config.key_value_size() as u128 * options.context as u128;
+        let heads = config.num_hidden_layers as u128 * config.num_key_value_heads as u128;
+        let cache = heads * head_bytes(config, options)? as u128;
         let table = options.context as u128 * config.head_dim as u128;
         let chunk = options.chunk as u128 * (2 * config.hidden_size as u128 + 1);
         let shared = [
@@ -188,10 +160,12 @@ impl Buffers {
             lengths.mixed,
             lengths.tile,
             lengths.logits,
+            lengths.parts,
         ];
         let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
-        let each = 4 * (linear::sums_len(options.chunk) as u128 + options.context as u128) + lengths.panel as u128;
-        let total = 4 * (cache + table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
+        let scores = cached::scratch_len(config.head_dim) as u128;
+        let each = 4 * (linear::sums_len(options.chunk) as u128 + scores) + lengths.panel as u128;
+        let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }
 }

@@ -2,9 +2,9 @@
 //! chunk, so that prefill, decode and a resumed cache agree bit for bit.
 
 use onebit_kernels_cpu::ternary::padded_cols;
-use onebit_kernels_cpu::{Isa, activation, attention, elementwise, quantize, rms_norm, rope};
+use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope};
 
-use super::buffers::{Buffers, Cache, quantized_len};
+use super::buffers::{Buffers, quantized_len};
 use super::executor::Executor;
 use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
 use super::sketch::Top;
@@ -99,6 +99,7 @@ impl<E: Executor> Pass<'_, E> {
             mixed,
             branch,
             tile,
+            parts,
             scratch,
             ..
         } = buffers;
@@ -124,17 +125,9 @@ impl<E: Executor> Pass<'_, E> {
         // `mixed` is free until attention writes it, and holds a head's values before they are normed.
         self.turn(q, config.num_attention_heads, block.q_norm.as_deref(), cos, sin, mixed);
         self.turn(k, config.num_key_value_heads, block.k_norm.as_deref(), cos, sin, mixed);
-        let heads = config.num_key_value_heads;
-        for (k, v) in k.chunks_exact(dim * heads).zip(v.chunks_exact(dim * heads)) {
-            for head in 0..heads {
-                let at = head * dim..(head + 1) * dim;
-                cache.keys[layer * heads + head].extend_from_slice(&k[at.clone()]);
-                cache.values[layer * heads + head].extend_from_slice(&v[at]);
-            }
-        }
-
+        self.remember(layer, k, v, cache);
         let mixed = &mut mixed[..tokens * query];
-        self.attend(layer, q, cache, mixed, scratch);
+        self.attend(layer, q, cache, mixed, parts, scratch);
         let input: &[f32] = match &block.attn_sub_norm {
             Some(w) => {
                 let normed = &mut normed[..tokens * query];
@@ -160,33 +153,6 @@ impl<E: Executor> Pass<'_, E> {
         self.exec.rows(x, self.chunk(4 * row) * row, |first, x| {
             let table = first / row * half..(first + x.len()) / row * half;
             rope::rope(self.isa, x, heads, dim, &cos[table.clone()], &sin[table], false);
-        });
-    }
-
-    /// Attention of every query and head over the positions up to its own.
-    fn attend(&self, layer: usize, q: &[f32], cache: &Cache, out: &mut [f32], scratch: &mut [Scratch]) {
-        let config = &self.model.config;
-        let (dim, heads, kv_heads) = (config.head_dim, config.num_attention_heads, config.num_key_value_heads);
-        let units = self.tokens * heads;
-        let work = (8 * dim * units).saturating_mul(self.first + self.tokens);
-        let chunk = units.div_ceil(self.exec.pieces(work));
-        self.exec.zip(out, chunk * dim, scratch, 1, |first, out, scratch| {
-            let [scratch, ..] = scratch else { return };
-            for (i, out) in out.chunks_exact_mut(dim).enumerate() {
-                let unit = first / dim + i;
-                let (token, head) = (unit / heads, unit % heads);
-                let row = layer * kv_heads + head / (heads / kv_heads);
-                attention::attend(
-                    self.isa,
-                    &q[unit * dim..(unit + 1) * dim],
-                    &cache.keys[row],
-                    &cache.values[row],
-                    dim,
-                    self.first + token + 1,
-                    out,
-                    &mut scratch.scores,
-                );
-            }
         });
     }
 

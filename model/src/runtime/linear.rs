@@ -34,7 +34,7 @@ pub(super) struct Scratch {
     pub sums: Vec<i32>,
     /// An opened panel of packed weights.
     pub panel: Vec<u8>,
-    /// `[positions]`, attention weights of one head.
+    /// The parts of attention that are being merged.
     pub scores: Vec<f32>,
 }
 

@@ -11,7 +11,9 @@
 //!
 //! The threads are an [`Executor`]: [`Serial`], or a `Pool` with the `std` feature.
 
+mod attention;
 mod buffers;
+mod cache;
 mod error;
 mod executor;
 mod forward;
@@ -39,6 +41,7 @@ pub use load::{FloatStorage, TensorSource};
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
+pub use onebit_kernels_cpu::attention::cached::KvType;
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};

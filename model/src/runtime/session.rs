@@ -3,6 +3,7 @@
 use core::ops::Deref;
 
 use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::attention::cached::KvType;
 
 use super::RuntimeError;
 use super::buffers::Buffers;
@@ -11,6 +12,10 @@ use super::forward::Pass;
 use super::sketch::{SearchBuffers, SketchCounts, Top};
 use super::weights::PackedModel;
 use crate::config::ModelConfig;
+
+/// Tokens that share an opening of packed weights in a session for generation: their buffers stay within some 20 MB for a model of two
+/// billion weights.
+const CHUNK: usize = 128;
 
 /// Sizes of a session; they settle its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +26,18 @@ pub struct SessionOptions {
     pub chunk: usize,
     /// Tokens whose logits are computed at once by [`Session::prefill_all`], at most `chunk`.
     pub logit_rows: usize,
+    /// How keys and values are kept: what a long context costs in memory and time, against a little accuracy.
+    pub kv: KvType,
 }
 
 impl SessionOptions {
-    /// A session of `context` tokens for generation: chunks of 64 tokens, logits of one.
+    /// A session of `context` tokens for generation: chunks of 128 tokens, logits of one, keys and values in f32.
     pub const fn new(context: usize) -> Self {
         Self {
             context,
-            chunk: if context < 64 { context } else { 64 },
+            chunk: if context < CHUNK { context } else { CHUNK },
             logit_rows: 1,
-        }
-    }
-
-    /// A session for reading a prompt of `tokens` tokens as fast as possible: longer chunks, in which each opening of packed weights serves
-    /// more tokens.
-    pub const fn for_prompt(tokens: usize) -> Self {
-        Self {
-            context: tokens,
-            chunk: if tokens < 256 { tokens } else { 256 },
-            logit_rows: 1,
+            kv: KvType::F32,
         }
     }
 
@@ -121,9 +119,6 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// Forgets all but the first `position` tokens; no change if fewer are held.
     pub fn truncate(&mut self, position: usize) {
         self.position = self.position.min(position);
-        self.buffers
-            .cache
-            .truncate(self.position * self.model.config().head_dim);
     }
 
     /// Forgets everything.

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
+use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, WeightStorage};
-use onebit_model::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
+use onebit_model::runtime::{
+    Executor, FloatStorage, FloatValues, PackedModel, Pool, RuntimeError, Session, SessionOptions, TensorSource,
+};
 
 /// A small valid model: 2 layers, 4 heads over 2 key heads, sub-norms, tied head.
 pub fn config() -> ModelConfig {
@@ -179,4 +182,53 @@ pub fn model_dir(name: &str) -> Option<PathBuf> {
 /// The bits, for comparisons that must be exact.
 pub fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Logits at every position, in bits, through `prefill_all`.
+pub fn all_logits<E: Executor>(
+    model: &PackedModel,
+    exec: E,
+    isa: Isa,
+    options: SessionOptions,
+    ids: &[u32],
+) -> Vec<Vec<u32>> {
+    let mut session = Session::new(model, exec, isa, options).unwrap();
+    let mut all = Vec::new();
+    session
+        .prefill_all(ids, |i, logits| {
+            assert_eq!(i, all.len());
+            all.push(bits(logits));
+        })
+        .unwrap();
+    assert_eq!(session.position(), ids.len());
+    all
+}
+
+/// Cuts everything into as many pieces as it can, whatever the work, so that small models meet every cut too.
+pub struct Cut(pub usize, pub Pool);
+
+impl Executor for Cut {
+    fn max_pieces(&self) -> usize {
+        self.0
+    }
+    fn pieces(&self, _work: usize) -> usize {
+        self.0
+    }
+    fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
+        self.1.enter(usize::MAX, f)
+    }
+    fn zip<T: Send, U: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        other: &mut [U],
+        other_chunk: usize,
+        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        assert!(out.len().div_ceil(chunk) <= self.0, "more pieces than scratch");
+        self.1.zip(out, chunk, other, other_chunk, f);
+    }
+    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        self.1.rows(out, chunk, f);
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use onebit_engine::Isa;
 use onebit_model::files::{Extras, HighPrecision, save_packed};
 use onebit_model::network::Network;
-use onebit_model::runtime::{FloatStorage, PackedModel, Serial, Session, SessionOptions};
+use onebit_model::runtime::{FloatStorage, KvType, PackedModel, Serial, Session, SessionOptions};
 use onebit_model::sampling::{Sampler, SamplingParams};
 use onebit_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -79,7 +79,7 @@ pub fn judge(
     let mut nats = 0.0;
     for story in &stories {
         let ids = tokenizer.encode(&format!("\n{}\n", story.text)).map_err(failed)?;
-        nats += score(&model, isa, &ids, (context, context), &|_| ())?.nats;
+        nats += score(&model, isa, &ids, (context, context), KvType::F32, &|_| ())?.nats;
     }
 
     let told = (0..TOLD as u64)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onebit_model::runtime::{Executor, PackedModel, Pool, Session, SessionOptions, Top};
+use onebit_model::runtime::{Executor, KvType, PackedModel, Pool, Session, SessionOptions, Top};
 
 use super::random;
 use super::report::{Decoding, Machine, Timed, block_weights};
@@ -32,6 +32,7 @@ fn barrier_ns(pool: &Pool) -> f64 {
 pub(super) fn decode(
     model: &PackedModel,
     tokens: usize,
+    kv: KvType,
     machine: &Machine,
     seed: u64,
     shortcut: bool,
@@ -40,7 +41,8 @@ pub(super) fn decode(
     let (threads, isa) = (machine.place.threads, machine.place.device.isa());
     let parts = PARTS.min(tokens);
     let ids = random::ids(tokens + parts, config.vocab_size, seed);
-    let options = SessionOptions::new(ids.len());
+    let mut options = SessionOptions::new(ids.len());
+    options.kv = kv;
     let mut session = Session::new(model, Pool::new(threads)?, isa, options)?;
     let pool = Pool::new(threads)?;
     let top = shortcut.then_some(Top { count: 1, except: &[] });
@@ -88,10 +90,11 @@ pub(super) fn decode(
 }
 
 /// Times the reading of a prompt of `tokens` tokens.
-pub(super) fn prefill(model: &PackedModel, tokens: usize, machine: &Machine, seed: u64) -> Result<Timed> {
+pub(super) fn prefill(model: &PackedModel, tokens: usize, kv: KvType, machine: &Machine, seed: u64) -> Result<Timed> {
     let (threads, isa) = (machine.place.threads, machine.place.device.isa());
     let ids = random::ids(tokens, model.config().vocab_size, seed);
-    let options = SessionOptions::for_prompt(tokens);
+    let mut options = SessionOptions::new(tokens);
+    options.kv = kv;
     let mut session = Session::new(model, Pool::new(threads)?, isa, options)?;
     session.decode(ids[0])?;
     let dots = limits::int8_dots(isa, threads);

@@ -51,6 +51,9 @@ pub struct Bench {
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
+    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (decode and prefill; default: f32)
+    #[argh(option)]
+    kv_type: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -84,6 +87,10 @@ impl Bench {
                 )));
             }
         };
+        let kv = args::kv_type(self.kv_type.as_deref())?;
+        if what == What::Train && self.kv_type.is_some() {
+            return Err(CliError::Usage("--kv-type: training keeps no keys and values".into()));
+        }
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
@@ -111,12 +118,12 @@ impl Bench {
                 None => random::model(config.clone(), self.seed)?,
             };
             match what {
-                What::Prefill => infer::prefill(&model, tokens, &machine, self.seed)?,
+                What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
                 _ => {
                     if !self.exact_head && model.sketch().is_none() {
                         model.sketch_head(&Pool::new(place.threads)?, place.device.isa());
                     }
-                    infer::decode(&model, tokens, &machine, self.seed, !self.exact_head)?
+                    infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }
             }
         };
