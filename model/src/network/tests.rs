@@ -310,7 +310,9 @@ fn hard_training_loss_equals_the_packed_runtime() {
     }
 }
 
-/// Each product rounds its factors by up to 2⁻⁹, and a gradient has gone through a dozen of them: errors of some 2⁻⁹·√12 of its size.
+/// Each product rounds its factors by up to 2⁻⁹, and a gradient has gone through a dozen of them: 2⁻⁹·√12, or 0.7 %, of its norm where the
+/// forward is exact. Before the hard phase the forward is rounded too, its activations land on other sides of ReLU² and of int8 steps (1/127 of the
+/// largest), and the whole comes to some 2 %; twice that is refused.
 #[test]
 fn gradients_in_bf16_are_those_of_f32_within_its_rounding() {
     for (name, config) in every_option() {
@@ -329,7 +331,8 @@ fn gradients_in_bf16_are_those_of_f32_within_its_rounding() {
             let relative = (error / size).sqrt();
             println!("{name} at {anneal}: gradients differ by {relative:.1e} of their norm");
             assert!(relative > 1e-5, "{name} at {anneal}: bf16 was not used");
-            assert!(relative < 0.02, "{name} at {anneal}: {relative}");
+            let bound = if anneal < 1.0 { 0.04 } else { 0.01 };
+            assert!(relative < bound, "{name} at {anneal}: {relative}");
         }
     }
 }
