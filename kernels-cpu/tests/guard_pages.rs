@@ -12,7 +12,7 @@ use onebit_kernels_cpu::attention::cached::{
     value_len,
 };
 use onebit_kernels_cpu::gemm::{self, gemm};
-use onebit_kernels_cpu::gemm_bf16::gemm_bf16;
+use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, gemm_bf16_packed, pack_region, regions};
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
     Isa, activation, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope, ternary_gemm,
@@ -152,6 +152,14 @@ fn float_products() {
             let ldb = if layout == gemm::Layout::NT { k } else { n };
             gemm(isa, layout, m, n, k, &a, lda, &b, ldb, true, &mut c, n, &mut scratch);
             gemm_bf16(isa, layout, m, n, k, &a, lda, &b, ldb, true, &mut c, n, &mut pairs);
+            let mut packed = Fenced::new(fence, vec![0u32; regions(n, k).map(|r| r.len).sum()]);
+            let mut rest = &mut packed[..];
+            for region in regions(n, k) {
+                let (out, after) = rest.split_at_mut(region.len);
+                pack_region(isa, layout, &region, &b, ldb, out);
+                rest = after;
+            }
+            gemm_bf16_packed(isa, layout, m, n, k, &a, lda, &packed, true, &mut c, n, &mut pairs);
         }
     });
 }

@@ -36,7 +36,7 @@
 //! The three layouts differ only in packing: one operand is copied row by row, another goes through a transpose in
 //! registers. A tile step loads NR values of B and MR of A for MR·NR fused multiply-adds. An element of A is packed once for
 //! each NC columns and an element of B once in all, for about half a cycle each, so packing shows only where `m` or `n` is
-//! small; with at most two panels of rows, a B that needs no transpose is read in place.
+//! small; with at most five panels of rows, a B that needs no transpose is read in place.
 //!
 //! The loops and the packing are generic over the register tile: [`gemm_bf16`](crate::gemm_bf16) runs them on packed pairs of bf16.
 
@@ -365,7 +365,7 @@ pub(crate) fn blocks<T: Tile>(t: T, problem: &Problem<T::Unit>, c: &mut [f32], s
     let mc_step = MC / T::W * mr_step;
     // Packing pays only when the panel is read several times.
     let in_place = match right {
-        Right::Stored(b, ldb) if layout != Layout::NT && m <= 2 * T::MR => T::in_place(b).map(|b| (b, ldb)),
+        Right::Stored(b, ldb) if layout != Layout::NT && m <= 5 * T::MR => T::in_place(b).map(|b| (b, ldb)),
         _ => None,
     };
     let units = k.div_ceil(T::DEPTH);

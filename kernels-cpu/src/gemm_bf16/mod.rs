@@ -1,6 +1,6 @@
-//! Dense matrix product of f32 matrices rounded to bf16, with f32 sums: [`gemm`](crate::gemm) at twice the rate, for training.
+//! Dense matrix product of f32 matrices rounded to bf16, with f32 sums: [`gemm`] at twice the rate, for training.
 //!
-//! The layouts, the blocks and the packing are those of [`gemm`](crate::gemm); packing rounds both operands to bf16 (to nearest, ties to
+//! The layouts, the blocks and the packing are those of [`gemm`]; packing rounds both operands to bf16 (to nearest, ties to
 //! even) and puts two successive values of k side by side in 32 bits, which is what one lane of `vdpbf16ps` multiplies:
 //!
 //! ```text
@@ -24,7 +24,7 @@
 //!
 //! `flush` puts a zero of the same sign in place of a subnormal number, and rounding to bf16 does the same with subnormal inputs. This is
 //! what the instruction is documented to do (Intel SDM, VDPBF16PS and VCVTNE2PS2BF16). A CPU without it computes the same bits with
-//! two fused multiply-adds, at less than the speed of [`gemm`](crate::gemm): [`is_fast`] says which it is.
+//! two fused multiply-adds, at less than the speed of [`gemm`]: [`is_fast`] says which it is.
 //!
 //! Against the exact product of the unrounded operands, the error of an element is at most `(2·2⁻⁹ + (k + 2)·2⁻²⁴)·Σ|a·b|`, the first
 //! term from rounding both operands to eight bits.

@@ -9,7 +9,7 @@ use onebit_model::config::{ModelConfig, presets};
 
 use super::*;
 use crate::data::TokenWriter;
-use crate::options::OptimizerKind;
+use crate::options::{OptimizerKind, Precision};
 
 const VOCAB: usize = 61;
 
@@ -39,6 +39,10 @@ fn options() -> TrainOptions {
         label_smoothing: 0.05,
         ..Default::default()
     }
+}
+
+fn in_precision(precision: Precision) -> TrainOptions {
+    TrainOptions { precision, ..options() }
 }
 
 /// Tokens with some structure: each follows from the one before, mostly.
@@ -105,6 +109,16 @@ fn seeded_runs_are_equal_bytes_for_any_number_of_threads() {
         let (one, three) = (format!("run-1-{optimizer:?}"), format!("run-3-{optimizer:?}"));
         assert!(bytes(dir.path(), &one) == bytes(dir.path(), &three), "{optimizer:?}");
     }
+    // The same in bf16, with the instruction or without; and it is another run than that in f32.
+    for threads in [1, 3] {
+        let name = format!("bf16-{threads}");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(dir.path(), &name, in_precision(Precision::Bf16), 0, false))
+            .unwrap();
+    }
+    assert!(bytes(dir.path(), "bf16-1") == bytes(dir.path(), "bf16-3"));
+    run(dir.path(), "f32", in_precision(Precision::F32), 0, false).unwrap();
+    assert!(bytes(dir.path(), "bf16-1").0 != bytes(dir.path(), "f32").0);
     let other = TrainOptions { seed: 43, ..options() };
     run(dir.path(), "other", other, 0, false).unwrap();
     assert!(bytes(dir.path(), "other").0 != bytes(dir.path(), "run-1-AdamW").0);
@@ -133,6 +147,90 @@ fn interrupted_and_resumed_equals_uninterrupted() {
             Outcome::Finished
         );
         assert!(bytes(dir.path(), &whole) == bytes(dir.path(), &name), "{optimizer:?}");
+    }
+}
+
+/// What a run was begun in is what it goes on in, whatever this CPU would choose.
+#[test]
+fn a_resume_keeps_the_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let name = precision.name();
+        run(dir.path(), name, in_precision(precision), 11, false).unwrap();
+        let auto = inputs(dir.path(), name, in_precision(Precision::Auto));
+        let resumed = Trainer::new(auto, true, &mut |_| ()).unwrap();
+        assert_eq!(resumed.precision(), precision);
+        let metrics = fs::read_to_string(dir.path().join(name).join("metrics.jsonl")).unwrap();
+        assert!(
+            metrics
+                .lines()
+                .next()
+                .unwrap()
+                .contains(&format!("\"precision\":\"{name}\""))
+        );
+        let other = if precision == Precision::F32 {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        };
+        let other = inputs(dir.path(), name, in_precision(other));
+        let error = Trainer::new(other, true, &mut |_| ()).err().unwrap().to_string();
+        assert!(error.contains("other training options"), "{error}");
+    }
+}
+
+/// Three seeds through all three phases in both precisions: what bf16 changes is small beside what another seed changes.
+#[test]
+fn losses_in_bf16_are_those_of_f32_within_the_noise_of_seeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let tail = |precision: Precision, seed: u64| {
+        let options = TrainOptions {
+            seed,
+            max_steps: 150,
+            quant_warmup_steps: 50,
+            quant_anneal_steps: 50,
+            dropout: 0.0,
+            label_smoothing: 0.0,
+            save_every: 0,
+            eval_every: 0,
+            ..in_precision(precision)
+        };
+        let mut losses = Vec::new();
+        let name = format!("{}-{seed}", precision.name());
+        let mut trainer = Trainer::new(inputs(dir.path(), &name, options), false, &mut |_| ()).unwrap();
+        let watch = &mut |event: Event<'_>| {
+            if let Event::Step(m) = event {
+                losses.push(m.loss);
+            }
+        };
+        trainer.run(&AtomicBool::new(false), watch).unwrap();
+        assert!(losses[149] < 0.8 * losses[0], "the run learned nothing");
+        // The end of each phase, in means of ten steps.
+        [40, 90, 140].map(|first| losses[first..first + 10].iter().sum::<f64>() / 10.0)
+    };
+    let seeds = [1, 2, 3];
+    let (f32s, bf16s) = (
+        seeds.map(|seed| tail(Precision::F32, seed)),
+        seeds.map(|seed| tail(Precision::Bf16, seed)),
+    );
+    for (phase, name) in ["warm-up", "anneal", "hard"].into_iter().enumerate() {
+        let of = |runs: &[[f64; 3]; 3]| runs.map(|run| run[phase]);
+        let mean = |x: [f64; 3]| x.iter().sum::<f64>() / 3.0;
+        let (exact, rounded) = (of(&f32s), of(&bf16s));
+        let spread = (exact.map(|x| (x - mean(exact)).powi(2)).iter().sum::<f64>() / 2.0).sqrt();
+        let (bias, worst) = (
+            mean(rounded) - mean(exact),
+            exact
+                .iter()
+                .zip(rounded)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f64::max),
+        );
+        println!("{name}: f32 {exact:.4?}, spread {spread:.4}; bf16 {rounded:.4?}, bias {bias:+.4}, worst {worst:.4}");
+        assert!(
+            bias.abs() < spread && worst < 2.0 * spread,
+            "{name}: {bias} {worst} against {spread}"
+        );
     }
 }
 
