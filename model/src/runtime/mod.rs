@@ -30,6 +30,7 @@ mod session;
     reason = "threads share a borrowed job and disjoint pieces of borrowed slices"
 )]
 mod team;
+mod values;
 mod weights;
 
 pub use error::RuntimeError;
@@ -41,4 +42,5 @@ pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};
+pub use values::{SharedBytes, Values};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

@@ -10,11 +10,11 @@ use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, clip_scale, global_norm};
 use onebit_trainer::run::memory_estimate;
 
-use super::{Timed, random};
+use super::Timed;
 use crate::commands::train::refuse_if_too_large;
 use crate::device::Placement;
 use crate::progress::Progress;
-use crate::{CliError, Result};
+use crate::{CliError, Result, random};
 
 /// Steps that are timed, after one that is not.
 const STEPS: u64 = 3;
