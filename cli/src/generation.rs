@@ -126,7 +126,7 @@ impl Generator {
         lookahead: Option<usize>,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
-        let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
+        let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
         // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
         let usual = if model.comes_from_memory() { LONGEST_DRAFT } else { 0 };
         let longest_draft = lookahead.unwrap_or(usual);

@@ -43,7 +43,7 @@ pub struct Export {
     #[argh(option)]
     format: Option<String>,
     /// layout of the ternary linears: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5)
-    #[argh(option, long = "--type")]
+    #[argh(option, long = "type")]
     layout: Option<String>,
     /// the file to write
     #[argh(option)]

@@ -223,6 +223,12 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Whether there is a token of this id.
+    pub fn has_id(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.contains_key(&id) || self.inner.get_model().has_id(id)
+    }
+
     /// The token that begins a text, if the tokenizer names one (its post-processor's template, or a usual name).
     pub fn bos(&self) -> Option<u32> {
         self.bos

@@ -25,6 +25,16 @@ pub(super) enum Vocabulary {
     Packed(Tables),
 }
 
+impl Vocabulary {
+    /// Whether there is a token of this id.
+    pub(super) fn has_id(&self, id: u32) -> bool {
+        match self {
+            Self::Library(model) => model.id_to_token(id).is_some(),
+            Self::Packed(tables) => tables.spelling(id).is_some(),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Vocabulary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         ModelWrapper::deserialize(deserializer).map(|model| Self::Library(Box::new(model)))

@@ -64,6 +64,10 @@ fn the_packed_form_gives_the_same_ids_and_the_same_text() {
         for id in 0..tokenizer.vocab_size() as u32 + 2 {
             assert_eq!(packed.token_of(id), tokenizer.token_of(id));
             assert_eq!(packed.is_special(id), tokenizer.is_special(id));
+            assert_eq!(
+                (packed.has_id(id), tokenizer.has_id(id)),
+                (tokenizer.token_of(id).is_some(), packed.has_id(id))
+            );
             let spelling = tokenizer.token_of(id).unwrap_or_else(|| "none such".into());
             assert_eq!(packed.id_of(&spelling), tokenizer.id_of(&spelling));
         }
