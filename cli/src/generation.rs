@@ -144,7 +144,7 @@ impl Generator {
         means: Means,
     ) -> Result<Self> {
         let ids = 0..model.config().vocab_size as u32;
-        let unused = ids.filter(|&id| tokenizer.token_of(id).is_none()).collect();
+        let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
         let pool = Pool::new(means.threads)?;
         let needed = sampler.needed().filter(|_| !means.exact_head);
         if needed.is_some() && model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD {

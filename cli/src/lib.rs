@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod plot;
 mod progress;
+mod random;
 
 use std::process::ExitCode;
 

@@ -2,28 +2,39 @@
 
 use std::path::{Path, PathBuf};
 
+use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
-use onebit_model::files::{self, GenerationConfig};
+use onebit_model::files::{self, GenerationConfig, ONE_FILE_EXTENSION, OneFile};
 use onebit_model::runtime::{FloatStorage, PackedModel};
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 
 use crate::{CliError, Result, args, output};
 
-/// A model directory, checked, before its weights are read.
+/// A model directory or a one-file model, checked, before its weights are read.
 pub(crate) struct ModelDirectory {
-    /// The directory.
+    /// The directory, or the file.
     pub path: PathBuf,
     /// Its sampling defaults.
     pub generation: GenerationConfig,
+    /// The file, where the model is one.
+    file: Option<OneFile>,
 }
 
 impl ModelDirectory {
-    /// Checks that `path` is a model directory and reads its small files.
+    /// Checks that `path` is a model and reads what is small of it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if path.is_file() && matches!(extension, "1bit" | "gguf" | "safetensors") {
+        if path.is_file() && extension == ONE_FILE_EXTENSION {
+            let file = OneFile::open(path)?;
+            return Ok(Self {
+                path: path.to_path_buf(),
+                generation: file.generation().cloned().unwrap_or_default(),
+                file: Some(file),
+            });
+        }
+        if path.is_file() && matches!(extension, "gguf" | "safetensors") {
             let message = format!(
-                "--model: {} is a file; this version runs model directories, give the directory that holds config.json",
+                "--model: {} is a file of another kind; give a .1bit file or the directory that holds config.json",
                 path.display()
             );
             return Err(CliError::Failed(message));
@@ -45,31 +56,62 @@ impl ModelDirectory {
         Ok(Self {
             path: path.to_path_buf(),
             generation: GenerationConfig::read(path)?.unwrap_or_default(),
+            file: None,
         })
+    }
+
+    /// The file, where the model is one.
+    pub(crate) fn file(&self) -> Option<&OneFile> {
+        self.file.as_ref()
     }
 
     /// The tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        Ok(Tokenizer::from_file(self.path.join(files::TOKENIZER_FILE))?)
+        match &self.file {
+            Some(file) => Ok(file.tokenizer()?),
+            None => Ok(Tokenizer::from_file(self.path.join(files::TOKENIZER_FILE))?),
+        }
+    }
+
+    /// Whether there is a tokenizer.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        match &self.file {
+            Some(file) => file.tokenizer_json().is_some(),
+            None => self.path.join(files::TOKENIZER_FILE).is_file(),
+        }
+    }
+
+    /// The chat template, or the default one.
+    pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
+        match &self.file {
+            Some(file) => Ok(file.chat_template()?),
+            None => Ok(ChatTemplate::from_dir(&self.path)?),
+        }
     }
 
     /// The configuration, its notes told on stderr.
     pub(crate) fn config(&self) -> Result<ModelConfig> {
-        let parsed = files::read_config(&self.path)?;
-        parsed
-            .notes
-            .iter()
-            .for_each(|note| output::note(&format!("note: {note}")));
-        Ok(parsed.config)
+        match &self.file {
+            Some(file) => {
+                tell(file.notes());
+                Ok(file.config().clone())
+            }
+            None => {
+                let parsed = files::read_config(&self.path)?;
+                tell(&parsed.notes);
+                Ok(parsed.config)
+            }
+        }
     }
 
-    /// The weights, packed.
+    /// The weights, packed: those of a file where they lie in it.
     pub(crate) fn load(&self) -> Result<PackedModel> {
+        if let Some(file) = &self.file {
+            tell(file.notes());
+            return Ok(file.model()?);
+        }
         let loaded = files::load_model(&self.path)?;
-        loaded
-            .notes
-            .iter()
-            .for_each(|note| output::note(&format!("note: {note}")));
+        tell(&loaded.notes);
         Ok(PackedModel::from_loaded(loaded, FloatStorage::Stored)?)
     }
 
@@ -98,4 +140,9 @@ impl ModelDirectory {
             .or(config.bos_token_id)
             .filter(|&id| tokenizer.bos() == Some(id))
     }
+}
+
+/// Tells what the configuration's reader wants said.
+fn tell(notes: &[String]) {
+    notes.iter().for_each(|note| output::note(&format!("note: {note}")));
 }

@@ -86,7 +86,7 @@ fn the_inference_core_depends_on_the_cpu_kernels_alone() {
     for (from, to, optional) in arrows(&metadata()) {
         if from == "onebit-model" && !optional {
             assert!(
-                ["onebit-kernels-cpu", "half"].contains(&to.as_str()),
+                ["onebit-kernels-cpu", "half", "bytemuck"].contains(&to.as_str()),
                 "{to} is needed without default features"
             );
         }

@@ -6,7 +6,7 @@ use std::fs;
 
 use common::{CONFIG, fixture, onebit};
 
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
@@ -15,6 +15,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["eval"],
     &["generate"],
     &["chat"],
+    &["export"],
     &["inspect"],
     &["bench"],
     &["plot"],

@@ -22,7 +22,9 @@ fn with(config: &ModelConfig, name: &str, source: TensorSource) -> Result<Packed
             .iter()
             .find(|spec| spec.name == asked)
             .expect("a tensor of the config");
-        Ok(TensorSource::Float(FloatValues::F32(values(1, asked, spec.len()))))
+        Ok(TensorSource::Float(FloatValues::F32(
+            values(1, asked, spec.len()).into(),
+        )))
     })
 }
 
@@ -86,7 +88,7 @@ fn what_does_not_fit_is_refused_by_name() {
     let form = |error: Result<(), _>| matches!(error, Err(RuntimeError::TensorForm { name, .. }) if name == Q);
     let length = |error: Result<(), _>, n| matches!(error, Err(RuntimeError::TensorLength { found, .. }) if found == n);
     let value = |error: Result<(), _>| matches!(error, Err(RuntimeError::TensorValue { name, .. }) if name == Q);
-    let float = |values| TensorSource::Float(FloatValues::F32(values));
+    let float = |values: Vec<f32>| TensorSource::Float(FloatValues::F32(values.into()));
     assert!(with(&config, Q, float(vec![0.5; n])).is_ok());
     assert!(length(with(&config, Q, float(vec![0.5; n - 1])).map(drop), n - 1));
     assert!(value(

@@ -106,7 +106,9 @@ fn read_model(bytes: &[u8]) -> PackedModel {
     PackedModel::from_parts(config, FloatStorage::Stored, |name| {
         Ok::<_, RuntimeError>(match linears.remove(name) {
             Some((values, scale)) => TensorSource::Trits { values, scale },
-            None => TensorSource::Float(FloatValues::F32(floats.remove(name).expect("a tensor of the file"))),
+            None => TensorSource::Float(FloatValues::F32(
+                floats.remove(name).expect("a tensor of the file").into(),
+            )),
         })
     })
     .unwrap()

@@ -26,7 +26,7 @@ const MAX_TOKENS: usize = 512;
     note = "The template comes from the model (chat_template.jinja, chat_template.json or tokenizer_config.json); a model without one gets plain lines `User: ` and `Assistant: `. `/reset` forgets the conversation, `/save FILE` writes it as JSON, `/quit` or the end of the input ends. Ctrl-C stops an answer. When the context is full the oldest turns are left out."
 )]
 pub struct Chat {
-    /// the model directory
+    /// the model directory or .1bit file
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -145,7 +145,7 @@ impl Chat {
             seed: self.seed,
         };
         let params = given.resolve(&directory.generation)?;
-        let template = ChatTemplate::from_dir(&directory.path)?;
+        let template = directory.chat_template()?;
         let stops = template.stop_strings().iter().map(|s| s.to_string()).chain(self.stop);
         let stops = StopStrings::new(stops)
             .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;

@@ -20,7 +20,7 @@ use crate::{CliError, Result, args, device, interrupt, output};
     note = "Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the text goes on."
 )]
 pub struct Generate {
-    /// the model directory
+    /// the model directory or .1bit file
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model

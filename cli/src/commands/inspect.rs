@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{CliError, Result, args, output};
 
-/// Shows what a model directory, a token file, a checkpoint or a safetensors file holds.
+/// Shows what a model (directory or .1bit file), a token file, a checkpoint or a safetensors file holds.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -28,6 +28,9 @@ pub struct Inspect {
     /// list every tensor
     #[argh(switch)]
     tensors: bool,
+    /// read all of a .1bit file and refuse it if it is not what was exported: checksum, codes, values
+    #[argh(switch)]
+    verify: bool,
     /// print the result as JSON
     #[argh(switch)]
     json: bool,
@@ -65,11 +68,25 @@ impl Inspect {
         if !path.is_dir() {
             args::existing_file(path, "inspect")?;
         }
+        let one_file = path.is_file() && path.extension().is_some_and(|e| e == files::ONE_FILE_EXTENSION);
+        if self.verify && !one_file {
+            return Err(CliError::Usage(format!(
+                "--verify is for .1bit files, and {} is none; leave it out",
+                path.display()
+            )));
+        }
         let (facts, tensors) = if path.join("state.json").is_file() {
             let weights = Weights::open_dir(path)?;
             (checkpoint_facts(path, &weights)?, weight_lines(&weights))
-        } else if path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
-            model::read(path)?
+        } else if one_file || path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
+            if self.verify {
+                files::OneFile::open(path)?.verify()?;
+            }
+            let (mut facts, tensors) = model::read(path)?;
+            if self.verify {
+                facts["verified"] = json!(true);
+            }
+            (facts, tensors)
         } else if path.extension().is_some_and(|e| e == "safetensors") {
             let weights = Weights::open_file(path)?;
             let lines = weight_lines(&weights);
@@ -80,7 +97,7 @@ impl Inspect {
         } else if path.is_file() {
             (tokens(path)?, Vec::new())
         } else {
-            let why = "is no model directory (config.json), checkpoint (state.json), token file or safetensors file";
+            let why = "is no model directory (config.json), .1bit file, checkpoint (state.json), token file or safetensors file";
             return Err(CliError::Failed(format!(
                 "inspect: {} {why}; give one of these",
                 path.display()

@@ -5,6 +5,7 @@ mod chat;
 mod data;
 mod doctor;
 mod eval;
+mod export;
 mod generate;
 mod inspect;
 mod plot;
@@ -47,6 +48,7 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
+    Export(export::Export),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
     Plot(plot::Plot),
@@ -67,6 +69,7 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Plot(command) => command.run(),

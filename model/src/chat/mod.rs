@@ -137,6 +137,16 @@ impl ChatTemplate {
         &self.origin
     }
 
+    /// The template itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The spelling of the token that ends a text, empty if the model names none.
+    pub fn eos_token(&self) -> &str {
+        &self.eos_token
+    }
+
     /// The spelling of the token that begins a text, empty if the model names none. Whether a rendered text begins with it is
     /// the template's affair.
     pub fn bos_token(&self) -> &str {

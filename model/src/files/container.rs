@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::{FileError, MappedFile};
+use crate::runtime::SharedBytes;
 
 /// Largest header accepted, in bytes: the format's own limit.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -29,21 +32,6 @@ pub struct TensorView<'a> {
 }
 
 #[derive(Debug)]
-enum Source {
-    Mapped(MappedFile),
-    Owned(Vec<u8>),
-}
-
-impl Source {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map.bytes(),
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
-#[derive(Debug)]
 struct Entry {
     file: usize,
     dtype: Dtype,
@@ -55,8 +43,9 @@ struct Entry {
 /// The tensors of one safetensors file, or of several shards.
 #[derive(Debug, Default)]
 pub struct Weights {
-    files: Vec<(PathBuf, Source)>,
+    files: Vec<(PathBuf, SharedBytes)>,
     entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl Weights {
@@ -75,8 +64,13 @@ impl Weights {
     /// # Errors
     /// [`FileError::Header`] when the header is damaged.
     pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, FileError> {
+        Self::from_shared(SharedBytes::new(Arc::new(bytes)), Path::new(label))
+    }
+
+    /// Reads a safetensors file in memory that others hold.
+    pub(super) fn from_shared(bytes: SharedBytes, path: &Path) -> Result<Self, FileError> {
         let mut weights = Self::default();
-        weights.add(PathBuf::from(label), Source::Owned(bytes))?;
+        weights.add(path.to_path_buf(), bytes)?;
         Ok(weights)
     }
 
@@ -88,15 +82,16 @@ impl Weights {
             source,
         };
         let map = MappedFile::open(path).map_err(open)?;
-        self.add(path.to_path_buf(), Source::Mapped(map))
+        self.add(path.to_path_buf(), SharedBytes::new(Arc::new(map)))
     }
 
-    fn add(&mut self, path: PathBuf, source: Source) -> Result<Vec<String>, FileError> {
+    fn add(&mut self, path: PathBuf, source: SharedBytes) -> Result<Vec<String>, FileError> {
         let header = |problem| FileError::Header {
             path: path.clone(),
             problem,
         };
-        let found = read_header(source.bytes()).map_err(header)?;
+        let (found, metadata) = read_header(source.bytes()).map_err(header)?;
+        self.metadata.extend(metadata);
         let mut names = Vec::with_capacity(found.len());
         for (name, info, start) in found {
             let (file, end) = (self.files.len(), start + (info.data_offsets.1 - info.data_offsets.0));
@@ -127,6 +122,17 @@ impl Weights {
         })
     }
 
+    /// Where the tensor of this name lies, and the bytes of its file.
+    pub(super) fn place(&self, name: &str) -> Option<(&SharedBytes, Range<usize>)> {
+        let entry = self.entries.get(name)?;
+        Some((&self.files.get(entry.file)?.1, entry.start..entry.end))
+    }
+
+    /// The texts in `__metadata__`; of several files, those of the last that has one of that name.
+    pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -151,8 +157,8 @@ struct Info {
     data_offsets: (usize, usize),
 }
 
-/// The header's entries in file order; a map type would lose a name that stands twice.
-struct Header(Vec<(String, Info)>);
+/// The header's entries in file order, a map type would lose a name that stands twice, and `__metadata__`.
+struct Header(Vec<(String, Info)>, BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -166,27 +172,29 @@ impl<'de> Deserialize<'de> for Header {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 let mut entries = Vec::new();
-                let mut metadata = false;
+                let mut metadata = None;
                 while let Some(name) = map.next_key::<String>()? {
                     if name != "__metadata__" {
                         entries.push((name, map.next_value::<Info>()?));
-                    } else if metadata {
+                    } else if metadata.is_some() {
                         return Err(A::Error::custom("__metadata__ stands twice"));
                     } else {
-                        map.next_value::<BTreeMap<String, String>>()?;
-                        metadata = true;
+                        metadata = Some(map.next_value()?);
                     }
                 }
-                Ok(Header(entries))
+                Ok(Header(entries, metadata.unwrap_or_default()))
             }
         }
         deserializer.deserialize_map(Entries)
     }
 }
 
-/// The tensors of a file with the position of their first byte in it. The data must be covered without holes and
-/// without overlap, which bounds what a small file can make a reader allocate.
-fn read_header(bytes: &[u8]) -> Result<Vec<(String, Info, usize)>, String> {
+/// A tensor's name, its entry, and the position of its first byte in the file.
+type Placed = (String, Info, usize);
+
+/// The tensors of a file, and its metadata. The data must be covered without holes and without overlap, which bounds what a
+/// small file can make a reader allocate.
+fn read_header(bytes: &[u8]) -> Result<(Vec<Placed>, BTreeMap<String, String>), String> {
     let total = bytes.len();
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(format!("{total} bytes, too short for the header's length"));
@@ -206,7 +214,7 @@ fn read_header(bytes: &[u8]) -> Result<Vec<(String, Info, usize)>, String> {
     if header.first() != Some(&b'{') {
         return Err("the header does not begin with {".to_string());
     }
-    let Header(mut entries) = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
+    let Header(mut entries, metadata) = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
     let (base, data) = (8 + header.len(), total - 8 - header.len());
 
     let mut names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
@@ -252,5 +260,5 @@ fn read_header(bytes: &[u8]) -> Result<Vec<(String, Info, usize)>, String> {
         let start = base + info.data_offsets.0;
         (name, info, start)
     };
-    Ok(entries.into_iter().map(place).collect())
+    Ok((entries.into_iter().map(place).collect(), metadata))
 }

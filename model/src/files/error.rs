@@ -58,6 +58,16 @@ pub enum FileError {
         /// What is wrong, with the tensor and the offsets.
         problem: String,
     },
+    /// A part of a one-file model is missing, damaged, or none.
+    #[error("{}: {part}: {problem}; export the model again", path.display())]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// The tensor or the entry of `__metadata__`.
+        part: String,
+        /// What was expected and found.
+        problem: String,
+    },
     /// A tensor that the configuration calls for is not there.
     #[error("{}: tensor {name} is missing{}; is this the config.json of these weights?", path.display(), hint(suggestion))]
     MissingTensor {

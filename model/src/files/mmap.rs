@@ -43,3 +43,9 @@ impl MappedFile {
         self.map.as_deref().unwrap_or(&[])
     }
 }
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}

@@ -1,4 +1,6 @@
-//! Model directories: `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`.
+//! Model directories, and [models in one file](OneFile).
+//!
+//! A directory holds `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`.
 //!
 //! Names, keys and layouts are Hugging Face's, so that `transformers` opens what is written here and the other way
 //! round. [`load_model`] reads float weights (f32, f16, bf16), one file or shards, and both packed ternary layouts:
@@ -19,6 +21,7 @@ mod error;
 mod generation;
 mod load;
 mod mmap;
+mod one_file;
 mod pack;
 mod save;
 mod shards;
@@ -33,6 +36,7 @@ pub use error::FileError;
 pub use generation::GenerationConfig;
 pub use load::{LoadedLinear, LoadedModel, MasterTensor, PackedTernary, load_master, load_model};
 pub use mmap::MappedFile;
+pub use one_file::{ONE_FILE_EXTENSION, OneFile, Parts, save_one_file};
 pub use pack::{pack_rows, unpack_rows};
 pub use safetensors::Dtype;
 pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};

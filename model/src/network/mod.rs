@@ -186,7 +186,7 @@ impl Network {
         let source = |name: &str| {
             let at = self.specs.iter().position(|s| s.name == name);
             let values = at.and_then(|i| self.parameters[i].f32().ok()).unwrap_or_default();
-            Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(values.to_vec())))
+            Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(values.to_vec().into())))
         };
         PackedModel::from_parts(self.config.clone(), FloatStorage::Stored, source)
     }

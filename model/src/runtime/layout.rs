@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, t2, t5};
+#[cfg(feature = "std")]
+use rayon::prelude::*;
 
 use super::weights::{Linear, PackedModel};
 
@@ -32,10 +34,15 @@ impl PackedModel {
     /// Puts each ternary matrix into the layout that is fastest with `isa`.
     pub(super) fn lay_out_for(&mut self, isa: Isa) {
         if opens_t5(isa) && self.comes_from_memory() {
-            // Padding can eat what the shorter code saves.
-            let smaller = |cols| 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols);
-            self.relay(|cols| if smaller(cols) { Layout::T5 } else { Layout::T2 });
+            self.relay(smallest);
         }
+    }
+
+    /// The same model with each ternary matrix in the layout of the fewest bytes: `t5`, or `t2` where rows are short. The same answers,
+    /// bit for bit.
+    pub fn smallest(mut self) -> Self {
+        self.relay(smallest);
+        self
     }
 
     /// The same model with every ternary matrix in `layout`: the same answers, bit for bit.
@@ -45,8 +52,9 @@ impl PackedModel {
     }
 
     /// Puts each ternary matrix into the layout that `choose(cols)` gives for it.
-    fn relay(&mut self, choose: impl Fn(usize) -> Layout) {
-        for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
+    fn relay(&mut self, choose: impl Fn(usize) -> Layout + Sync) {
+        let linears: Vec<&mut Linear> = self.blocks.iter_mut().flat_map(|block| block.linears_mut()).collect();
+        let relay = |linear: &mut Linear| {
             if let Linear::Ternary {
                 rows,
                 cols,
@@ -57,11 +65,24 @@ impl PackedModel {
             {
                 let wanted = choose(*cols);
                 if wanted != *layout {
-                    *packed = relaid(packed, *rows, *cols, wanted);
+                    *packed = relaid(packed, *rows, *cols, wanted).into();
                     *layout = wanted;
                 }
             }
-        }
+        };
+        #[cfg(feature = "std")]
+        linears.into_par_iter().for_each(relay);
+        #[cfg(not(feature = "std"))]
+        linears.into_iter().for_each(relay);
+    }
+}
+
+/// The layout of the fewest bytes for rows of `cols` weights: padding can eat what the shorter code saves.
+fn smallest(cols: usize) -> Layout {
+    if 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols) {
+        Layout::T5
+    } else {
+        Layout::T2
     }
 }
 

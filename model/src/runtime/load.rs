@@ -10,6 +10,7 @@ use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
 
 use super::RuntimeError;
+use super::values::Values;
 use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
 use crate::config::{LinearKind, LinearMode, ModelConfig};
 
@@ -43,6 +44,8 @@ pub enum TensorSource {
         /// A step for each row.
         steps: Vec<f32>,
     },
+    /// A linear as the runtime keeps it, whose weights are not read here: the kernels are safe whatever the bytes are.
+    Ready(Linear),
 }
 
 impl TensorSource {
@@ -51,6 +54,7 @@ impl TensorSource {
             Self::Float(_) => "float values",
             Self::Trits { .. } | Self::Packed { .. } => "ternary weights with one scale",
             Self::Integers { .. } => "integers with a step for each row",
+            Self::Ready(_) => "a packed linear",
         }
     }
 }
@@ -72,7 +76,7 @@ pub enum FloatStorage {
 impl FloatStorage {
     fn apply(self, values: FloatValues) -> FloatValues {
         match (self, values) {
-            (Self::F32, values) => FloatValues::F32(values.into_f32()),
+            (Self::F32, values) => FloatValues::F32(values.into_f32().into()),
             (Self::F16, values @ (FloatValues::F32(_) | FloatValues::Bf16(_))) => {
                 FloatValues::F16(values.into_f32().into_iter().map(f16::from_f32).collect())
             }
@@ -124,6 +128,11 @@ fn check_scale(name: &str, scale: f32) -> Result<(), RuntimeError> {
     }
 }
 
+fn check_steps(name: &str, rows: usize, steps: &[f32]) -> Result<(), RuntimeError> {
+    check_len(name, rows, steps.len())?;
+    steps.iter().try_for_each(|&step| check_scale(name, step))
+}
+
 /// γ of `w`, as training computes it.
 fn absmean(isa: Isa, w: &[f32]) -> f32 {
     let sum = w.chunks(SUM_BLOCK).map(|block| quantize::abs_sum(isa, block)).sum();
@@ -148,6 +157,9 @@ impl LinearSite {
     }
 
     fn build(self, isa: Isa, storage: FloatStorage, source: TensorSource) -> Result<Linear, RuntimeError> {
+        if let TensorSource::Ready(linear) = source {
+            return self.ready(linear);
+        }
         match self.mode {
             LinearMode::F16 => match source {
                 TensorSource::Float(values) => {
@@ -165,6 +177,33 @@ impl LinearSite {
             LinearMode::Int4 => self.integers(isa, 4, source),
             LinearMode::Ternary | LinearMode::Binary => self.ternary(isa, source),
         }
+    }
+
+    /// A linear that only has to be of this mode and shape.
+    fn ready(self, linear: Linear) -> Result<Linear, RuntimeError> {
+        let (rows, cols) = (self.rows, self.cols);
+        check_len(&self.name, rows, linear.rows())?;
+        check_len(&self.name, cols, linear.cols())?;
+        match (self.mode, &linear) {
+            (
+                LinearMode::Ternary | LinearMode::Binary,
+                Linear::Ternary {
+                    layout, packed, scale, ..
+                },
+            ) => {
+                check_cols(&self.name, cols, t2::MAX_COLS)?;
+                check_len(&self.name, layout.bytes(rows, cols), packed.len())?;
+                check_scale(&self.name, *scale)?;
+            }
+            (LinearMode::Int8 | LinearMode::Int4, Linear::Int8 { values, steps, .. }) => {
+                check_cols(&self.name, cols, int8_gemv::MAX_COLS)?;
+                check_len(&self.name, rows * cols, values.len())?;
+                check_steps(&self.name, rows, steps)?;
+            }
+            (LinearMode::F16, Linear::Float(matrix)) => check_len(&self.name, rows * cols, matrix.values.len())?,
+            _ => return Err(self.form_error("the form of the layer's mode", &TensorSource::Ready(linear))),
+        }
+        Ok(linear)
     }
 
     /// Float values to be quantised: as many as the shape says, all finite.
@@ -193,7 +232,7 @@ impl LinearSite {
                     rows,
                     cols,
                     layout: Layout::T2,
-                    packed,
+                    packed: packed.into(),
                     scale,
                 });
             }
@@ -221,7 +260,7 @@ impl LinearSite {
             rows,
             cols,
             layout: Layout::T2,
-            packed,
+            packed: packed.into(),
             scale,
         })
     }
@@ -240,8 +279,7 @@ impl LinearSite {
             other => return Err(self.form_error("float values or integers with a step for each row", &other)),
         };
         check_len(&self.name, rows * cols, values.len())?;
-        check_len(&self.name, rows, steps.len())?;
-        steps.iter().try_for_each(|&step| check_scale(&self.name, step))?;
+        check_steps(&self.name, rows, &steps)?;
         let most: i8 = if bits == 8 { 127 } else { 7 };
         if values.iter().any(|value| !(-most..=most).contains(value)) {
             return Err(value_error(&self.name, "integers inside the range of the layer's mode"));
@@ -249,8 +287,8 @@ impl LinearSite {
         Ok(Linear::Int8 {
             rows,
             cols,
-            values,
-            steps,
+            values: values.into(),
+            steps: steps.into(),
         })
     }
 }
@@ -285,12 +323,15 @@ impl<F> Loader<F> {
         }
     }
 
-    fn norm<E>(&mut self, name: &str, n: usize) -> Result<Vec<f32>, E>
+    fn norm<E>(&mut self, name: &str, n: usize) -> Result<Values<f32>, E>
     where
         F: FnMut(&str) -> Result<TensorSource, E>,
         E: From<RuntimeError>,
     {
-        Ok(self.floats(name, n)?.into_f32())
+        Ok(match self.floats(name, n)? {
+            FloatValues::F32(values) => values,
+            other => other.into_f32().into(),
+        })
     }
 
     fn table<E>(&mut self, name: &str, rows: usize, cols: usize) -> Result<FloatMatrix, E>
@@ -324,10 +365,10 @@ impl<F> Loader<F> {
             }
             .build(this.isa, this.storage, source)?)
         };
-        let norm = |this: &mut Self, suffix: &str, n: usize| -> Result<Vec<f32>, E> {
+        let norm = |this: &mut Self, suffix: &str, n: usize| -> Result<Values<f32>, E> {
             this.norm(&alloc::format!("model.layers.{layer}.{suffix}.weight"), n)
         };
-        let optional = |this: &mut Self, wanted: bool, suffix: &str, n: usize| -> Result<Option<Vec<f32>>, E> {
+        let optional = |this: &mut Self, wanted: bool, suffix: &str, n: usize| -> Result<Option<Values<f32>>, E> {
             if wanted {
                 norm(this, suffix, n).map(Some)
             } else {
@@ -369,6 +410,21 @@ impl PackedModel {
         F: FnMut(&str) -> Result<TensorSource, E>,
         E: From<RuntimeError>,
     {
+        let mut model = Self::from_parts_as_they_are(config, storage, get)?;
+        model.lay_out_for(Isa::best());
+        Ok(model)
+    }
+
+    /// As [`from_parts`](Self::from_parts), with every ternary matrix left in the layout in which it came: nothing is copied of a model
+    /// whose parts are views of a mapped file.
+    ///
+    /// # Errors
+    /// As [`from_parts`](Self::from_parts).
+    pub fn from_parts_as_they_are<F, E>(config: ModelConfig, storage: FloatStorage, get: F) -> Result<Self, E>
+    where
+        F: FnMut(&str) -> Result<TensorSource, E>,
+        E: From<RuntimeError>,
+    {
         config.validate().map_err(RuntimeError::from)?;
         // Every path gives the same bits, so the fastest will do.
         let mut loader = Loader {
@@ -387,15 +443,13 @@ impl PackedModel {
             true => None,
             false => Some(loader.table("lm_head.weight", vocab, hidden)?),
         };
-        let mut model = Self {
+        Ok(Self {
             config,
             embedding,
             blocks,
             norm,
             head,
             sketch: None,
-        };
-        model.lay_out_for(Isa::best());
-        Ok(model)
+        })
     }
 }

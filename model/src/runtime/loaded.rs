@@ -14,7 +14,7 @@ fn as_stored(tensor: MasterTensor) -> FloatValues {
     match tensor.stored {
         Dtype::F16 => FloatValues::F16(tensor.data.into_iter().map(f16::from_f32).collect()),
         Dtype::BF16 => FloatValues::Bf16(tensor.data.into_iter().map(bf16::from_f32).collect()),
-        _ => FloatValues::F32(tensor.data),
+        _ => FloatValues::F32(tensor.data.into()),
     }
 }
 
@@ -40,7 +40,7 @@ impl PackedModel {
             None => match tensors.remove(name) {
                 Some(tensor) => Ok(TensorSource::Float(as_stored(tensor))),
                 // An empty tensor is refused with its name and the length wanted.
-                None => Ok(TensorSource::Float(FloatValues::F32(Vec::new()))),
+                None => Ok(TensorSource::Float(FloatValues::F32(Vec::new().into()))),
             },
         })
     }

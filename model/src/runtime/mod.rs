@@ -33,6 +33,7 @@ mod sketch;
     reason = "threads share a borrowed job and disjoint pieces of borrowed slices"
 )]
 mod team;
+mod values;
 mod weights;
 
 pub use error::RuntimeError;
@@ -46,4 +47,5 @@ pub use onebit_kernels_cpu::attention::cached::KvType;
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};
 pub use sketch::{HeadSketch, SketchCounts, Top};
+pub use values::{SharedBytes, Values};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

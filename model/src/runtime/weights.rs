@@ -6,17 +6,18 @@ use half::{bf16, f16};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 
 use super::sketch::HeadSketch;
+use super::values::Values;
 use crate::config::ModelConfig;
 
 /// Float values in the type in which they are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FloatValues {
     /// IEEE single precision.
-    F32(Vec<f32>),
+    F32(Values<f32>),
     /// IEEE half precision.
-    F16(Vec<f16>),
+    F16(Values<f16>),
     /// The upper half of a single.
-    Bf16(Vec<bf16>),
+    Bf16(Values<bf16>),
 }
 
 impl FloatValues {
@@ -46,9 +47,9 @@ impl FloatValues {
     /// The values as f32, exactly.
     pub fn into_f32(self) -> Vec<f32> {
         match self {
-            Self::F32(values) => values,
-            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
-            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
+            Self::F32(values) => values.into_vec(),
+            Self::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Self::Bf16(values) => values.iter().map(|v| v.to_f32()).collect(),
         }
     }
 }
@@ -88,7 +89,7 @@ pub enum Linear {
         /// How `packed` lies.
         layout: Layout,
         /// `layout.bytes(rows, cols)` bytes.
-        packed: Vec<u8>,
+        packed: Values<u8>,
         /// γ.
         scale: f32,
     },
@@ -99,9 +100,9 @@ pub enum Linear {
         /// Input values.
         cols: usize,
         /// `[rows, cols]`.
-        values: Vec<i8>,
+        values: Values<i8>,
         /// A step for each output row.
-        steps: Vec<f32>,
+        steps: Values<f32>,
     },
     /// Mode `f16`: `y = W·x`, activations not quantised.
     Float(FloatMatrix),
@@ -143,17 +144,17 @@ impl Linear {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// `[hidden_size]`
-    pub input_norm: Vec<f32>,
+    pub input_norm: Values<f32>,
     /// `[hidden_size]`
-    pub post_attention_norm: Vec<f32>,
+    pub post_attention_norm: Values<f32>,
     /// `[head_dim]`
-    pub q_norm: Option<Vec<f32>>,
+    pub q_norm: Option<Values<f32>>,
     /// `[head_dim]`
-    pub k_norm: Option<Vec<f32>>,
+    pub k_norm: Option<Values<f32>>,
     /// `[heads · head_dim]`, before `o`.
-    pub attn_sub_norm: Option<Vec<f32>>,
+    pub attn_sub_norm: Option<Values<f32>>,
     /// `[intermediate_size]`, before `down`.
-    pub ffn_sub_norm: Option<Vec<f32>>,
+    pub ffn_sub_norm: Option<Values<f32>>,
     /// `self_attn.q_proj`
     pub q: Linear,
     /// `self_attn.k_proj`
@@ -187,10 +188,16 @@ impl Block {
             .chain([&mut self.up, &mut self.down])
     }
 
-    fn norm_values(&self) -> usize {
+    /// The norms that the block has.
+    pub fn norms(&self) -> impl Iterator<Item = &Values<f32>> {
         let optional = [&self.q_norm, &self.k_norm, &self.attn_sub_norm, &self.ffn_sub_norm];
-        let optional: usize = optional.into_iter().flatten().map(Vec::len).sum();
-        self.input_norm.len() + self.post_attention_norm.len() + optional
+        [&self.input_norm, &self.post_attention_norm]
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+    }
+
+    fn norm_values(&self) -> usize {
+        self.norms().map(|w| w.len()).sum()
     }
 }
 
@@ -200,7 +207,7 @@ pub struct PackedModel {
     pub(super) config: ModelConfig,
     pub(super) embedding: FloatMatrix,
     pub(super) blocks: Vec<Block>,
-    pub(super) norm: Vec<f32>,
+    pub(super) norm: Values<f32>,
     pub(super) head: Option<FloatMatrix>,
     pub(super) sketch: Option<HeadSketch>,
 }

@@ -9,10 +9,12 @@
 mod bpe;
 mod byte_level;
 mod error;
+mod packed;
 mod split;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 mod word;
 
 use std::collections::HashSet;
@@ -26,6 +28,9 @@ pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_wor
 pub use error::TokenizerError;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
+
+use crate::runtime::Values;
+use vocabulary::Inner;
 
 /// Result of a tokenizer operation.
 pub type Result<T> = std::result::Result<T, TokenizerError>;
@@ -44,13 +49,13 @@ const BOS_NAMES: [&str; 4] = ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftex
 
 /// A tokenizer with the ids of its special tokens.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Inner,
     /// The bytes that were loaded; [`Tokenizer::save`] writes these, so that the fingerprint survives.
-    json: Vec<u8>,
+    json: Values<u8>,
     fingerprint: [u8; 32],
     vocab_size: usize,
-    /// The bytes of each token, where the decoder is byte-level.
-    bytes: Option<byte_level::ByteTable>,
+    /// Whether the decoder is byte-level, so that each token has bytes of its own.
+    byte_level: bool,
     special: HashSet<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -95,7 +100,7 @@ impl Tokenizer {
             reason,
         };
         let value: Value = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| invalid(e.to_string()))?;
+        let mut inner: Inner = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
         // A file may carry the truncation and padding of its last use; a corpus must lose and gain nothing.
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         inner.with_padding(None);
@@ -110,13 +115,40 @@ impl Tokenizer {
                 vocab_size.saturating_sub(1)
             )));
         }
-        let bytes = (value["decoder"]["type"] == "ByteLevel").then(|| {
-            let mut strings: Vec<Option<&str>> = vec![None; vocab_size];
-            for (token, &id) in &vocab {
-                strings[id as usize] = Some(token);
-            }
-            byte_level::ByteTable::new(strings.into_iter())
-        });
+        let fingerprint = fingerprint(&value);
+        Ok(Self::assemble(inner, &value, json.into(), vocab_size, fingerprint))
+    }
+
+    /// Takes a tokenizer in the form that [`pack`](Self::pack) gives, with the `tokenizer.json` that it was made from. Both are looked up in
+    /// where they lie; neither is read whole.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Invalid`].
+    pub fn from_packed(packed: Values<u8>, json: Values<u8>) -> Result<Tokenizer> {
+        let invalid = |reason: String| TokenizerError::Invalid {
+            origin: "the packed tokenizer".to_owned(),
+            reason,
+        };
+        let (tables, rest) = packed::Tables::open(packed).map_err(invalid)?;
+        let (vocab_size, fingerprint) = (tables.vocab_size(), tables.fingerprint());
+        let inner = vocabulary::over_tables(tables, &rest).map_err(invalid)?;
+        Ok(Self::assemble(inner, &rest, json, vocab_size, fingerprint))
+    }
+
+    /// The tokenizer in a form that [`from_packed`](Self::from_packed) opens without reading it; `None` for schemes other than byte-level
+    /// BPE. The same tokenizer gives the same bytes.
+    pub fn pack(&self) -> Option<Vec<u8>> {
+        let bytes = packed::pack(&self.json, &self.fingerprint, self.vocab_size)?;
+        // The added tokens get their ids from the library, so it is asked whether they are the same.
+        let packed = Self::from_packed(bytes.clone().into(), Vec::new().into()).ok()?;
+        let same = (0..=self.vocab_size as u32).all(|id| packed.token_of(id) == self.token_of(id))
+            && (packed.bos, packed.eos, packed.unknown) == (self.bos, self.eos, self.unknown)
+            && packed.special == self.special;
+        same.then_some(bytes)
+    }
+
+    /// `value` is the JSON, with or without the vocabulary.
+    fn assemble(inner: Inner, value: &Value, json: Values<u8>, vocab_size: usize, fingerprint: [u8; 32]) -> Tokenizer {
         let special = inner
             .get_added_tokens_decoder()
             .into_iter()
@@ -125,24 +157,23 @@ impl Tokenizer {
             .collect();
         let named = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let eos = named(&EOS_NAMES);
-        let bos = template_start(&value)
+        let bos = template_start(value)
             .and_then(|name| inner.token_to_id(name))
             .or_else(|| named(&BOS_NAMES));
         let unknown = value["model"]["unk_token"]
             .as_str()
             .and_then(|name| inner.token_to_id(name));
-        let fingerprint = fingerprint(&value);
-        Ok(Tokenizer {
+        Tokenizer {
             inner,
             json,
             fingerprint,
             vocab_size,
-            bytes,
+            byte_level: value["decoder"]["type"] == "ByteLevel",
             special,
             bos,
             eos,
             unknown,
-        })
+        }
     }
 
     /// Writes the `tokenizer.json`: a temporary file beside it, flushed to disk, then renamed.
@@ -192,6 +223,12 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Whether there is a token of this id.
+    pub fn has_id(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.contains_key(&id) || self.inner.get_model().has_id(id)
+    }
+
     /// The token that begins a text, if the tokenizer names one (its post-processor's template, or a usual name).
     pub fn bos(&self) -> Option<u32> {
         self.bos
@@ -220,7 +257,7 @@ impl Tokenizer {
                 .iter()
                 .all(|c| self.id_of(c.encode_utf8(&mut [0; 4])).is_some())
         };
-        self.bytes.is_some() && self.inner.get_normalizer().is_none() && all_bytes()
+        self.byte_level && self.inner.get_normalizer().is_none() && all_bytes()
     }
 
     /// What the tokenizer's normaliser makes of `text` (the text itself if it has none).
@@ -285,16 +322,21 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::UnknownId`] and [`TokenizerError::Decode`].
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        match &self.bytes {
-            Some(table) => {
-                let mut out = Vec::with_capacity(4 * ids.len());
-                for &id in ids {
-                    out.extend_from_slice(table.get(id).ok_or_else(|| self.unknown_id(id))?);
-                }
-                Ok(out)
-            }
-            None => Ok(self.decode_text(ids)?.into_bytes()),
+        if !self.byte_level {
+            return Ok(self.decode_text(ids)?.into_bytes());
         }
+        let mut out = Vec::with_capacity(4 * ids.len());
+        for &id in ids {
+            self.push_bytes(id, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// Appends the bytes of one token of a byte-level tokenizer.
+    fn push_bytes(&self, id: u32, out: &mut Vec<u8>) -> Result<()> {
+        let spelling = self.inner.id_to_token(id).ok_or_else(|| self.unknown_id(id))?;
+        byte_level::push(&spelling, out);
+        Ok(())
     }
 
     /// Through the library's decoder, for any scheme; special tokens included.

@@ -41,21 +41,16 @@ impl<'a> TextStream<'a> {
         if self.skip_special && self.tokenizer.is_special(id) {
             return Ok(String::new());
         }
-        match &self.tokenizer.bytes {
-            Some(table) => {
-                self.bytes
-                    .extend_from_slice(table.get(id).ok_or_else(|| self.tokenizer.unknown_id(id))?);
-                Ok(take_complete(&mut self.bytes))
-            }
-            None => {
-                self.ids.push(id);
-                let text = self.take_new(self.ids.len() - self.settled <= MOST_PENDING);
-                if text.is_err() {
-                    self.ids.pop();
-                }
-                text
-            }
+        if self.tokenizer.byte_level {
+            self.tokenizer.push_bytes(id, &mut self.bytes)?;
+            return Ok(take_complete(&mut self.bytes));
         }
+        self.ids.push(id);
+        let text = self.take_new(self.ids.len() - self.settled <= MOST_PENDING);
+        if text.is_err() {
+            self.ids.pop();
+        }
+        text
     }
 
     /// What is left at the end of the text: an incomplete character is output as U+FFFD.
@@ -63,9 +58,9 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// [`super::TokenizerError::Decode`] from the library's decoder.
     pub fn finish(mut self) -> Result<String> {
-        match self.tokenizer.bytes {
-            Some(_) => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
-            None => self.take_new(false),
+        match self.tokenizer.byte_level {
+            true => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+            false => self.take_new(false),
         }
     }
 

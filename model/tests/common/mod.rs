@@ -156,7 +156,9 @@ pub fn random_model(config: &ModelConfig, seed: u64, storage: FloatStorage) -> P
             .iter()
             .find(|spec| spec.name == name)
             .expect("a tensor of the config");
-        Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(values(seed, name, spec.len()))))
+        Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(
+            values(seed, name, spec.len()).into(),
+        )))
     })
     .expect("a valid model")
 }

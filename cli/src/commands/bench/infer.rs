@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use onebit_model::runtime::{Executor, KvType, PackedModel, Pool, Session, SessionOptions, Top};
 
-use super::random;
 use super::report::{Decoding, Machine, Timed, block_weights};
-use crate::Result;
 use crate::limits::{self, median};
+use crate::{Result, random};
 
 /// Parts of the decoding, and one token before each that is not timed: the sweep of the memory has emptied the caches.
 pub(super) const PARTS: usize = 8;

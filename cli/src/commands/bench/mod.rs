@@ -1,21 +1,20 @@
 //! `onebit bench`: tokens a second, beside the limits of the machine measured in the same run.
 
 mod infer;
-mod random;
 mod report;
 mod train;
 
 use std::path::PathBuf;
 
 use argh::FromArgs;
-use onebit_model::config::{ModelConfig, presets};
+use onebit_model::config::ModelConfig;
 use onebit_model::runtime::Pool;
 use onebit_trainer::options::Precision;
 use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, output};
+use crate::{CliError, Result, args, device, output, random};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -33,7 +32,7 @@ pub struct Bench {
     /// 25m, 125m, 350m, 0.7b, 1b3 or 2b4t (default: 25m)
     #[argh(option)]
     shape: Option<String>,
-    /// a model directory instead of a shape
+    /// a model directory or .1bit file instead of a shape
     #[argh(option)]
     model: Option<PathBuf>,
     /// tokens to decode (default: 256), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
@@ -64,9 +63,6 @@ pub struct Bench {
     #[argh(switch)]
     json: bool,
 }
-
-/// The shapes of the help text.
-const SHAPES: [&str; 6] = ["25m", "125m", "350m", "0.7b", "1b3", "2b4t"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -167,20 +163,7 @@ impl Bench {
             }
             (shape, None) => {
                 let name = shape.as_deref().unwrap_or("25m");
-                let unknown = || {
-                    CliError::Usage(format!(
-                        "--shape: expected one of {}, found {name:?}",
-                        SHAPES.join(", ")
-                    ))
-                };
-                if !SHAPES.contains(&name) {
-                    return Err(unknown());
-                }
-                Ok((
-                    name.to_string(),
-                    presets::by_name(name).ok_or_else(unknown)?.config,
-                    None,
-                ))
+                Ok((name.to_string(), random::config(name)?, None))
             }
         }
     }

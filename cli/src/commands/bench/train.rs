@@ -13,13 +13,12 @@ use onebit_trainer::options::Precision;
 use onebit_trainer::run::memory_estimate;
 use onebit_trainer::schedule::Phase;
 
-use super::random;
 use super::report::{Timed, Training, block_weights};
 use crate::commands::train::refuse_if_too_large;
 use crate::device::Placement;
 use crate::limits::median;
 use crate::progress::Progress;
-use crate::{CliError, Result};
+use crate::{CliError, Result, random};
 
 /// Steps that are timed, after one that is not.
 const STEPS: u64 = 5;

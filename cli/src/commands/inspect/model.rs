@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use onebit_model::config::{LinearMode, TensorKind};
-use onebit_model::files;
-use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel};
+use onebit_model::runtime::{FloatValues, Linear};
 use serde_json::{Value, json};
 
 use super::TensorLine;
-use crate::{CliError, Result, output};
+use crate::Result;
+use crate::model::ModelDirectory;
 
 fn float_name(values: &FloatValues) -> &'static str {
     match values {
@@ -45,10 +45,10 @@ fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
     }
 }
 
-/// The facts about a model directory, and its tensors as inference keeps them.
+/// The facts about a model, and its tensors as inference keeps them.
 pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
-    let (model, notes) = PackedModel::open(path, FloatStorage::Stored).map_err(|e| CliError::Failed(e.to_string()))?;
-    notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+    let directory = ModelDirectory::open(path)?;
+    let model = directory.load()?;
     let config = model.config();
     let mut lines = Vec::new();
     for spec in config.tensors() {
@@ -89,7 +89,9 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         .filter_map(|l| Some(l.zero_fraction? * weights(&[*l])))
         .sum();
     let (bytes, parameters) = (model.bytes(), config.parameter_count());
-    let file_bytes = files_size(path);
+    let file_bytes = directory
+        .file()
+        .map_or_else(|| files_size(path), |file| file.file_bytes() as u64);
     let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
     let facts = json!({
         "kind": "model",
@@ -116,8 +118,12 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         "ternary_bits_per_weight": share(8.0 * bytes.ternary as f64),
         "zero_fraction": share(zero_weights),
         "compression_vs_fp16": 2.0 * parameters as f64 / bytes.total().max(1) as f64,
-        "tokenizer": path.join(files::TOKENIZER_FILE).is_file(),
+        "tokenizer": directory.has_tokenizer(),
     });
+    if let Some(file) = directory.file() {
+        let parts = file.parts();
+        lines.extend(parts.map(|(name, bytes)| TensorLine::new(name.to_string(), vec![bytes], "bytes", bytes, None)));
+    }
     Ok((facts, lines))
 }
 

@@ -4,14 +4,6 @@ use std::fs;
 
 use super::*;
 
-/// A container with this header and so many zero bytes of data.
-fn container(header: &str, data: usize) -> Vec<u8> {
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    bytes.resize(bytes.len() + data, 0);
-    bytes
-}
-
 fn problem(bytes: Vec<u8>) -> String {
     match Weights::from_bytes(bytes, "attack") {
         Err(FileError::Header { problem, .. }) => problem,
@@ -188,17 +180,6 @@ fn a_changed_header_byte_never_panics() {
         refused > header / 3 && accepted > 0,
         "{refused} refused, {accepted} accepted of {header}"
     );
-}
-
-/// Rewrites the container with one entry changed; the data stay.
-fn edit(path: &Path, from: &str, to: &str) {
-    let whole = fs::read(path).unwrap();
-    let end = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
-    let header = String::from_utf8(whole[8..end].to_vec()).unwrap();
-    assert!(header.contains(from), "{from} in {header}");
-    let mut bytes = container(&header.replacen(from, to, 1), 0);
-    bytes.extend(&whole[end..]);
-    fs::write(path, bytes).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod roundtrip;
 mod shards;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use super::*;
@@ -12,7 +13,7 @@ use crate::config::ModelConfig;
 use crate::config::presets::by_name;
 
 /// A small model: 2 blocks, 32 channels, all ternary.
-fn small() -> ModelConfig {
+pub(super) fn small() -> ModelConfig {
     let mut config = ModelConfig {
         hidden_size: 32,
         intermediate_size: 48,
@@ -29,7 +30,7 @@ fn small() -> ModelConfig {
 }
 
 /// Weights for a configuration, different for each tensor.
-fn weights_of(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
+pub(super) fn weights_of(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
     let tensor = |(i, spec): (usize, crate::config::TensorSpec)| {
         let value = |j: usize| (((i * 7919 + j) as f32 * 12.9898).sin() * 437.5).fract() * 0.1;
         let data = (0..spec.len()).map(value).collect();
@@ -50,4 +51,23 @@ fn save_small(dir: &Path) -> (ModelConfig, BTreeMap<String, MasterTensor>) {
     let tensors = weights_of(&config);
     save_master(dir, &config, &NamedTensor::all(&tensors), Extras::default()).unwrap();
     (config, tensors)
+}
+
+/// A container with this header and so many zero bytes of data.
+pub(super) fn container(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+/// Rewrites the container with one entry changed; the data stay.
+pub(super) fn edit(path: &Path, from: &str, to: &str) {
+    let whole = fs::read(path).unwrap();
+    let end = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let header = String::from_utf8(whole[8..end].to_vec()).unwrap();
+    assert!(header.contains(from), "{from} in {header}");
+    let mut bytes = container(&header.replacen(from, to, 1), 0);
+    bytes.extend(&whole[end..]);
+    fs::write(path, bytes).unwrap();
 }

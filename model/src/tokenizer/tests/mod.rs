@@ -1,3 +1,5 @@
+mod packed;
+
 use std::path::PathBuf;
 
 use super::*;

@@ -1,14 +1,30 @@
 //! Random models and ids: what is in the weights does not change the speed.
 
+use half::f16;
 use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cpu::t2;
-use onebit_model::config::ModelConfig;
+use onebit_model::config::{ModelConfig, presets};
 use onebit_model::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
 
-use crate::Result;
+use crate::{CliError, Result};
 
 /// RNG purpose of the ids ("bnch").
 const PURPOSE: u32 = u32::from_be_bytes(*b"bnch");
+
+/// The shapes that can be had.
+const SHAPES: [&str; 6] = ["25m", "125m", "350m", "0.7b", "1b3", "2b4t"];
+
+/// The configuration of a shape.
+pub(crate) fn config(shape: &str) -> Result<ModelConfig> {
+    let known = SHAPES.contains(&shape).then(|| presets::by_name(shape)).flatten();
+    let unknown = || {
+        CliError::Usage(format!(
+            "--shape: expected one of {}, found {shape:?}",
+            SHAPES.join(", ")
+        ))
+    };
+    Ok(known.ok_or_else(unknown)?.config)
+}
 
 /// A stream of 64 random bits at a time (xorshift64*), for billions of trits that no one depends on.
 struct Stream(u64);
@@ -35,13 +51,13 @@ fn packed_bytes() -> Vec<u8> {
 }
 
 /// `len` random token ids.
-pub(super) fn ids(len: usize, vocab_size: usize, seed: u64) -> Vec<u32> {
+pub(crate) fn ids(len: usize, vocab_size: usize, seed: u64) -> Vec<u32> {
     let key = Key::new(seed, PURPOSE, 0);
     (0..len as u64).map(|i| key.below(i, vocab_size as u32)).collect()
 }
 
 /// A model of random trits, written in packed form: float weights of the linears never exist. Embedding and head are f16.
-pub(super) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
+pub(crate) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
     let mut stream = Stream::new(seed);
     let bytes = packed_bytes();
     let linears: std::collections::BTreeMap<String, (usize, usize)> = (0..config.num_hidden_layers)
@@ -73,10 +89,11 @@ pub(super) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
         }
         let len = specs.get(name).copied().unwrap_or(0);
         if name.ends_with("norm.weight") {
-            return Ok(TensorSource::Float(FloatValues::F32(vec![1.0; len])));
+            return Ok(TensorSource::Float(FloatValues::F32(vec![1.0; len].into())));
         }
-        let mut value = || ((stream.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * 0.05;
-        Ok(TensorSource::Float(FloatValues::F32(
+        // In the type in which it is kept: twice the bytes of a large embedding would be more than the rest of the model.
+        let mut value = || f16::from_f32(((stream.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * 0.05);
+        Ok(TensorSource::Float(FloatValues::F16(
             (0..len).map(|_| value()).collect(),
         )))
     };

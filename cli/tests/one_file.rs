@@ -1,0 +1,198 @@
+//! A model as one file: what it says is what its directory says.
+
+mod common;
+
+use std::fs;
+
+use common::{fixture, onebit, with_input};
+
+#[test]
+fn an_exported_model_says_what_its_directory_says() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let model = f.path("model");
+    let logits = |model: &str| {
+        let args = ["eval", "--model", model, "--ids", "5,17,42,9,9", "--logits", "--json"];
+        onebit(&args).json()["logits"].clone()
+    };
+    let text = |model: &str| {
+        let args = [
+            "generate",
+            "--model",
+            model,
+            "--prompt",
+            "the cow",
+            "--max-tokens",
+            "40",
+        ];
+        onebit(&[&args[..], &["--temperature", "0"]].concat()).ok()
+    };
+    let loss = |model: &str, data: &str| {
+        let args = ["eval", "--model", model, "--data", &f.path(data), "--json"];
+        onebit(&args).json()["loss"].clone()
+    };
+    for layout in ["t2", "t5"] {
+        let path = |name: &str| {
+            dir.path()
+                .join(format!("{name}-{layout}.1bit"))
+                .to_str()
+                .unwrap()
+                .to_string()
+        };
+        let (one, two) = (path("one"), path("two"));
+        let export = |model: &str, output: &str| {
+            let args = [
+                "export", "--model", model, "--format", "1bit", "--type", layout, "--output", output, "--json",
+            ];
+            onebit(&args).json()
+        };
+        let made = export(&model, &one);
+        assert_eq!(made["bytes"], fs::metadata(&one).unwrap().len());
+        assert_eq!(logits(&one), logits(&model), "{layout}: every bit of every logit");
+        assert_eq!(text(&one), text(&model), "{layout}");
+        // The token file knows its tokenizer by a fingerprint, which the packed tokenizer keeps.
+        assert_eq!(loss(&one, "text.tokens"), loss(&model, "text.tokens"));
+        assert_eq!(loss(&one, "text.txt"), loss(&model, "text.txt"));
+        // From the directory once more, and from the file itself.
+        export(&model, &two);
+        assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
+        fs::remove_file(&two).unwrap();
+        export(&one, &two);
+        assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
+    }
+    let said = with_input(
+        &[
+            "chat",
+            "--model",
+            dir.path().join("one-t5.1bit").to_str().unwrap(),
+            "--json",
+        ],
+        "hello\n",
+    );
+    said.ok();
+}
+
+#[test]
+fn inspect_shows_and_verifies_a_file() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.1bit");
+    let name = path.to_str().unwrap();
+    onebit(&[
+        "export",
+        "--model",
+        &f.path("model"),
+        "--format",
+        "1bit",
+        "--output",
+        name,
+    ])
+    .ok();
+    let facts = onebit(&["inspect", name, "--tensors", "--verify", "--json"]).json();
+    let of_directory = onebit(&["inspect", &f.path("model"), "--json"]).json();
+    for key in ["kind", "parameters", "vocab_size", "zero_fraction", "tokenizer"] {
+        assert_eq!(facts[key], of_directory[key], "{key}");
+    }
+    assert_eq!(facts["verified"], true);
+    assert_eq!(facts["file_bytes"], fs::metadata(&path).unwrap().len());
+    let names: Vec<&str> = facts["tensor_list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"onebit.tokenizer.packed") && names.contains(&"model.layers.1.mlp.down_proj.weight"));
+
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    onebit(&["inspect", name, "--verify"]).refused(1, &["m.1bit", "checksum", "export the model again"]);
+    bytes.truncate(last);
+    fs::write(&path, &bytes).unwrap();
+    for command in [&["generate", "--model", name][..], &["inspect", name]] {
+        onebit(command).refused(1, &["m.1bit", "damaged safetensors file"]);
+    }
+    onebit(&["inspect", &f.path("model"), "--verify"]).refused(2, &["--verify"]);
+}
+
+#[test]
+fn exports_that_cannot_be_are_refused() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (model, there) = (f.path("model"), path("there.1bit"));
+    fs::write(&there, "kept").unwrap();
+    let export = |more: &[&str]| onebit(&[&["export", "--format", "1bit"], more].concat());
+    export(&["--model", &model, "--output", &there]).refused(1, &["exists already"]);
+    assert_eq!(fs::read(&there).unwrap(), b"kept");
+    export(&["--model", &model, "--output", &there, "--force"]).ok();
+    export(&["--model", &model, "--output", &path("x.bin")]).refused(2, &[".1bit"]);
+    export(&["--model", &model, "--output", &path("x.1bit"), "--type", "t3"]).refused(2, &["t2 or t5"]);
+    export(&["--output", &path("x.1bit")]).refused(2, &["--model"]);
+    export(&["--model", &model, "--shape", "25m", "--output", &path("x.1bit")]).refused(2, &["--shape"]);
+    export(&["--model", &model, "--seed", "1", "--output", &path("x.1bit")]).refused(2, &["--seed"]);
+    export(&["--shape", "3m", "--output", &path("x.1bit")]).refused(2, &["3m"]);
+    let gguf = [
+        "export",
+        "--model",
+        &model,
+        "--format",
+        "gguf",
+        "--output",
+        &path("x.1bit"),
+    ];
+    onebit(&gguf).refused(2, &["gguf"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    // What is named .1bit and is none.
+    fs::write(path("none.1bit"), "text").unwrap();
+    onebit(&["generate", "--model", &path("none.1bit")]).refused(1, &["none.1bit"]);
+}
+
+/// Memory as the system counts it, the mapped file included, of a process that has answered and waits.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_is_the_file_and_little_more() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.1bit");
+    let name = path.to_str().unwrap();
+    let tokenizer = f.path("tokenizer.json");
+    let export = [
+        "export",
+        "--shape",
+        "125m",
+        "--tokenizer",
+        &tokenizer,
+        "--format",
+        "1bit",
+        "--output",
+        name,
+    ];
+    onebit(&export).ok();
+    let file = fs::metadata(&path).unwrap().len();
+    assert!(file > 60 << 20, "large enough for a copy of it to be seen: {file}");
+    let mut child = common::command(&["chat", "--model", name, "--max-tokens", "4", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"the cow\n").unwrap();
+    input.flush().unwrap();
+    let mut answer = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut answer)
+        .unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10;
+    // The cache of the few tokens is a fraction of a megabyte.
+    assert!(peak < file + (50 << 20), "{peak} bytes for a file of {file}: {answer}");
+}
