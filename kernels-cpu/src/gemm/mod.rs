@@ -42,12 +42,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
-use crate::isa::Isa;
+use crate::isa::{FloatIsa, Isa};
 
 /// Values of k in one chain of multiply-adds. Part of the numerics: the same on every instruction set.
 pub const KC: usize = 256;
@@ -198,10 +200,12 @@ pub fn gemm(
         ldc,
         accumulate,
     };
-    match isa {
-        Isa::Scalar(t) => blocks(t, &problem, c, scratch),
+    match isa.floats() {
+        FloatIsa::Scalar(t) => blocks(t, &problem, c, scratch),
+        #[cfg(target_arch = "aarch64")]
+        FloatIsa::Neon(t) => blocks(t, &problem, c, scratch),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(t) => {
+        FloatIsa::Avx2(t) => {
             #[target_feature(enable = "avx2,fma")]
             fn enter(t: crate::isa::Avx2, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)
@@ -210,7 +214,7 @@ pub fn gemm(
             unsafe { enter(t, &problem, c, scratch) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(t) => {
+        FloatIsa::Avx512(t) => {
             #[target_feature(enable = "avx2,fma,avx512f")]
             fn enter(t: crate::isa::Avx512, problem: &Problem, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)
