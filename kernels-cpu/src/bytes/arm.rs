@@ -33,7 +33,7 @@ fn table(token: impl Bytes<V = int8x16_t>, entries: &[u8; 64]) -> uint8x16x4_t {
 }
 
 macro_rules! bytes_of {
-    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_any:expr) => {
+    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_words:expr, $dot_any:expr) => {
         impl Bytes for $token {
             type V = int8x16_t;
             type Acc = int32x4_t;
@@ -79,6 +79,10 @@ macro_rules! bytes_of {
             #[inline(always)]
             fn dot(self, $acc: int32x4_t, $a: int8x16_t, $b: int8x16_t) -> int32x4_t {
                 with_token!($dot)
+            }
+            #[inline(always)]
+            fn dot_words(self, $acc: int32x4_t, $a: int8x16_t, $b: int8x16_t) -> int32x4_t {
+                with_token!($dot_words)
             }
             #[inline(always)]
             fn dot_any(self, $acc: int32x4_t, $a: int8x16_t, $b: int8x16_t) -> int32x4_t {
@@ -131,12 +135,16 @@ bytes_of!(
         vpadalq_s16(acc, vmlal_high_s8(low, a, b))
     },
     {
+        let (low, high) = (vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
+        vpadalq_s16(acc, vpaddq_s16(low, high))
+    },
+    {
         // Two products of −128 · −128 would not fit.
         let low = vpadalq_s16(acc, vmull_s8(vget_low_s8(a), vget_low_s8(b)));
         vpadalq_s16(low, vmull_high_s8(a, b))
     }
 );
-bytes_of!(Dotprod, |acc, a, b| sdot(acc, a, b), sdot(acc, a, b));
+bytes_of!(Dotprod, |acc, a, b| sdot(acc, a, b), sdot(acc, a, b), sdot(acc, a, b));
 
 /// `acc + a·b`, four products a lane. The intrinsic is not stable yet.
 ///

@@ -7,7 +7,7 @@
 //! | path | `dot` of a register | multiply-adds |
 //! |---|---|---|
 //! | `avxvnni` | `vpdpbusd`, unsigned by signed | 32 |
-//! | `neon` | `smull`, `smlal2`, `sadalp` | 16 |
+//! | `neon` | `smull`, `smlal2`, `sadalp` (one more where each four bytes must keep to their sum) | 16 |
 //! | `dotprod`, `i8mm` | `sdot` | 16 |
 
 #[cfg(target_arch = "aarch64")]
@@ -49,9 +49,11 @@ pub(crate) trait Bytes: Copy {
 
     /// All sums `x`.
     fn sums(self, x: i32) -> Self::Acc;
-    /// `acc + Σ codes·x`, codes 0 to 127, `x` signed.
+    /// `acc + Σ codes·x`, codes 0 to 127, `x` signed; which products go to which sum is unspecified.
     fn dot(self, acc: Self::Acc, codes: Self::V, x: Self::V) -> Self::Acc;
-    /// `acc + Σ w·x` where `w` comes from [`signed`](Self::signed).
+    /// As [`dot`](Self::dot), the products of each four bytes to their own sum.
+    fn dot_words(self, acc: Self::Acc, codes: Self::V, x: Self::V) -> Self::Acc;
+    /// As [`dot`](Self::dot) where `w` comes from [`signed`](Self::signed).
     fn dot_any(self, acc: Self::Acc, w: Self::V, x: Self::V) -> Self::Acc;
     /// `Σ (a + b/4 + c/16)` over the sums of each row's `[a, b, c]`; those of `b` are multiples of 4, of `c` of 16.
     fn total(self, rows: [[Self::Acc; 3]; 4]) -> [i32; 4];

@@ -81,6 +81,10 @@ macro_rules! bytes_of {
                 unsafe { $dpbusd(acc, codes, x) }
             }
             #[inline(always)]
+            fn dot_words(self, acc: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+                self.dot(acc, codes, x)
+            }
+            #[inline(always)]
             fn dot_any(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
                 self.dot(acc, w, x)
             }

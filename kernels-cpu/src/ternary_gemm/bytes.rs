@@ -62,7 +62,7 @@ fn tile<B: Bytes, const T: usize>(
             // SAFETY: each of `x` was cut to the panel's length, so `s` lies inside it.
             let word = b.splat_word(unsafe { *x[t].get_unchecked(s) });
             for part in 0..B::PARTS {
-                acc[t][part] = b.dot(acc[t][part], b.load(step, part), word);
+                acc[t][part] = b.dot_words(acc[t][part], b.load(step, part), word);
             }
         }
     }

@@ -79,13 +79,18 @@ fn tile(job: &Job, panel: &[[[u8; 64]; 2]], xq: &[i8], sums: &[i32], out: &mut [
                 vcombine_s8(vld1_s8(a.as_ptr()), vld1_s8(b.as_ptr()))
             };
         }
-        for r in 0..ROW_PAIRS {
-            // SAFETY: sixteen of the 64 bytes of half `r / 4` of the step.
-            let rows = unsafe { vld1q_s8(step[r / 4].as_ptr().cast::<i8>().add(16 * (r % 4))) };
-            for t in 0..TOKEN_PAIRS {
-                acc[t][r] = smmla(acc[t][r], rows, pairs[t]);
-            }
+        // Unrolled by hand: the compiler will not, and keeps the sums in memory.
+        macro_rules! rows {
+            ($($r:literal)*) => {
+                $(
+                    // SAFETY: sixteen of the 64 bytes of half `r / 4` of the step.
+                    let rows = unsafe { vld1q_s8(step[$r / 4].as_ptr().cast::<i8>().add(16 * ($r % 4))) };
+                    acc[0][$r] = smmla(acc[0][$r], rows, pairs[0]);
+                    acc[1][$r] = smmla(acc[1][$r], rows, pairs[1]);
+                )*
+            };
         }
+        rows!(0 1 2 3 4 5 6 7);
     }
     for (t, out) in out.chunks_exact_mut(job.rows).enumerate() {
         let mut lanes = [0i32; PANEL];
