@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use onebit_kernels_cpu::gemm::{self, gemm};
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
-    Isa, activation, attention, cross_entropy, dense_gemv, elementwise, int8_gemv, quantize, rms_norm, rope,
-    ternary_gemm, ternary_gemv,
+    Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int8_gemv, probe,
+    quantize, rms_norm, rng, rope, ternary_gemm, ternary_gemv,
 };
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -182,5 +182,94 @@ fn the_rest_of_a_block() {
         let (mut loss, mut smooth, mut lse) = (floats(fence, 3), floats(fence, 3), floats(fence, 3));
         cross_entropy::cross_entropy(isa, &x, n, &targets, &mut loss, &mut smooth, 0.1, &mut lse);
         cross_entropy::cross_entropy_backward(isa, &x, n, &targets, &lse, 0.1, 1.0, &mut out);
+    });
+}
+
+#[test]
+fn gradients() {
+    everywhere(&LENGTHS, |isa, fence, n| {
+        let rows = || floats(fence, 3 * n);
+        let (x, y, w) = (rows(), rows(), floats(fence, n));
+        let (mut dx, mut dy, mut dw) = (rows(), rows(), floats(fence, n));
+        rms_norm::rms_norm_backward(isa, &x, &w, 1e-5, &y, &mut dx, &mut dw);
+        activation::relu2_backward(isa, &x, &y, &mut dx);
+        activation::relu2_gate_backward(isa, &x, &y, &y, &mut dx, &mut dy);
+        activation::silu(isa, &x, &mut dx);
+        activation::swiglu_backward(isa, &x, &y, &y, &mut dx, &mut dy);
+        // As many positions as head elements are short enough for; two heads share one key head.
+        let shape = attention::AttentionShape {
+            seq: n.min(70),
+            heads: 2,
+            kv_heads: 1,
+            head_dim: n.min(40),
+        };
+        let (queries, keys) = (shape.seq * 2 * shape.head_dim, shape.seq * shape.head_dim);
+        let (q, k, v) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
+        let (mut out, mut lse) = (floats(fence, queries), floats(fence, 2 * shape.seq));
+        let mut scratch = floats(fence, attention::scratch_len(&shape));
+        attention::causal_attention(isa, &shape, &q, &k, &v, &mut out, &mut lse, &mut scratch);
+        let (mut dq, mut dk, mut dv) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
+        attention::causal_attention_backward(
+            isa,
+            &shape,
+            &q,
+            &k,
+            &v,
+            &out,
+            &lse,
+            &q,
+            &mut dq,
+            &mut dk,
+            &mut dv,
+            &mut scratch,
+        );
+        assert!(attention::softmax_weights(isa, &mut dw) >= 1.0);
+    });
+}
+
+#[test]
+fn one_pass_over_memory() {
+    everywhere(&LENGTHS, |isa, fence, n| {
+        let (x, y, mut out) = (floats(fence, n), floats(fence, n), floats(fence, n));
+        elementwise::mul(isa, &x, &y, &mut out);
+        elementwise::scale(isa, 0.5, &x, &mut out);
+        assert!(elementwise::sum_squares(isa, &x).is_finite() && quantize::abs_sum(isa, &x).is_finite());
+        let step = adamw::AdamWStep {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            bias_correction1: 0.1,
+            bias_correction2: 0.05,
+            grad_scale: 1.0,
+        };
+        let mut square = Fenced::new(fence, x.iter().map(|v| v * v));
+        adamw::adamw(isa, &step, &mut out, &x, &mut floats(fence, n), &mut square);
+        let key = rng::Key::new(1, 2, 3);
+        // A block of random words begins at each offset that is a multiple of four.
+        for offset in 0..4 {
+            dropout::dropout(isa, &x, 0.3, key, offset, &mut out);
+            key.fill_normal(offset, &mut out);
+        }
+        let ids = Fenced::new(fence, [2u32, 0, 2, 1]);
+        let (mut table, mut rows) = (floats(fence, 3 * n), floats(fence, 4 * n));
+        embedding::gather(isa, &table, n, &ids, &mut rows);
+        embedding::scatter_add(isa, &rows, n, &ids, &mut table);
+        quantize::ternary_f32(isa, &x, 0.5, &mut out);
+        for a in [0.0, 0.5, 1.0] {
+            quantize::soft_ternary(isa, &x, 0.5, a, &mut out);
+        }
+        let (mut small, mut scale) = (bytes(fence, n), floats(fence, 1));
+        quantize::binary_i8(isa, &x, &mut small);
+        for bits in [4, 8] {
+            quantize::int_rowwise(isa, &x, n, bits, &mut small, &mut scale);
+        }
+        quantize::dequantize_rows(isa, &small, n, n, &scale, &mut out);
+        let read = Fenced::new(fence, (0..n).map(|i| i as u8));
+        assert_eq!(
+            probe::read_sweep(isa, &read),
+            read.iter().map(|&b| u64::from(b)).sum::<u64>()
+        );
     });
 }
