@@ -120,6 +120,11 @@ fn floats(fence: Fence, n: usize) -> Fenced<f32> {
     Fenced::new(fence, (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0))
 }
 
+/// Zeros: much, and only written before it is read.
+fn scratch(fence: Fence, n: usize) -> Fenced<f32> {
+    Fenced::new(fence, vec![0.0; n])
+}
+
 fn bytes(fence: Fence, n: usize) -> Fenced<i8> {
     Fenced::new(fence, (0..n).map(|i| (i * 91 + 5) as u8 as i8))
 }
@@ -180,7 +185,7 @@ fn float_products() {
         let halves = Fenced::new(fence, w.iter().map(|&v| bf16::from_f32(v)));
         dense_gemv::gemv_bf16(isa, &halves, &x, 2, &mut out);
         let (m, k) = (n.min(70), 33);
-        let mut scratch = floats(fence, gemm::scratch_len());
+        let mut scratch = scratch(fence, gemm::scratch_len());
         for layout in [gemm::Layout::NN, gemm::Layout::NT, gemm::Layout::TN] {
             let (a, b) = (floats(fence, m * k), floats(fence, k * n));
             let mut c = floats(fence, m * n);
@@ -248,7 +253,7 @@ fn gradients() {
         let (queries, keys) = (shape.seq * 2 * shape.head_dim, shape.seq * shape.head_dim);
         let (q, k, v) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
         let (mut out, mut lse) = (floats(fence, queries), floats(fence, 2 * shape.seq));
-        let mut scratch = floats(fence, attention::scratch_len(&shape));
+        let mut scratch = scratch(fence, attention::scratch_len(&shape));
         attention::causal_attention(isa, &shape, &q, &k, &v, &mut out, &mut lse, &mut scratch);
         let (mut dq, mut dk, mut dv) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
         attention::causal_attention_backward(
