@@ -1,5 +1,5 @@
 //! No path reads or writes past its slices: every slice ends where a page that may not be touched begins, or begins where one ends. An
-//! access outside ends the process. Every public kernel is here, and under Miri too, on the portable path.
+//! access outside ends the process. Every public kernel is here; CI runs the float products under Miri too, on the portable path.
 #![cfg(target_os = "linux")]
 
 use fenced::Fenced;
