@@ -1,56 +1,153 @@
 //! Instruction sets and their capability tokens.
 //!
 //! A token such as [`Avx2`] can only be had from `detect`, so holding one proves that the CPU runs these instructions.
-//! `ONEBIT_ISA=scalar|avx2|avx512vnni` forces a path (with the `std` feature).
+//! `ONEBIT_ISA` forces a path by its name (with the `std` feature):
+//!
+//! | name | needs | float kernels | byte dot products |
+//! |---|---|---|---|
+//! | `scalar` | nothing | portable | portable |
+//! | `avx2` | x86-64, AVX2, FMA, F16C | 2 × 256 bits | `vpmaddubsw`, `vpmaddwd` |
+//! | `avxvnni` | and AVX-VNNI | as `avx2` | `vpdpbusd`, 256 bits |
+//! | `avxvnni-evex` | and AVX-512 VL, VNNI, but not AVX-VNNI | as `avx2` | the same kernels in AVX-512's encoding of the instruction |
+//! | `avx512vnni` | and AVX-512 F, BW, DQ, VL, VNNI | 512 bits | `vpdpbusd`, 512 bits |
+//! | `neon` | aarch64, NEON | 4 × 128 bits | `smull`, `smlal2`, `sadalp` |
+//! | `dotprod` | and FEAT_DotProd | as `neon` | `sdot` |
+//! | `i8mm` | and FEAT_I8MM | as `neon` | `smmla` for many tokens, `sdot` for one |
+//!
+//! A CPU that has AVX-512 VNNI but not AVX-VNNI can run the 256-bit kernels all the same, since the two encodings are one operation. It has
+//! them under a name of their own, so that nobody takes a run of the one for a run of the other.
 
 /// The portable path: no token needed, always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scalar;
 
-/// Proof that the CPU has AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx2(());
-
-/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI (and AVX2 and FMA); knows whether it has VBMI too.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx512 {
-    vbmi: bool,
-}
-
-/// Asks for a CPU feature: at run time with `std`, at compile time without.
-#[cfg(target_arch = "x86_64")]
+/// Asks for CPU features: at run time with `std`, at compile time without. Miri interprets portable Rust alone.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! has {
     ($($f:tt),+) => {{
-        #[cfg(feature = "std")]
-        { true $(&& std::arch::is_x86_feature_detected!($f))+ }
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        { !cfg!(miri) $(&& std::arch::is_x86_feature_detected!($f))+ }
+        #[cfg(all(feature = "std", target_arch = "aarch64"))]
+        { !cfg!(miri) $(&& std::arch::is_aarch64_feature_detected!($f))+ }
         #[cfg(not(feature = "std"))]
-        { true $(&& cfg!(target_feature = $f))+ }
+        { !cfg!(miri) $(&& cfg!(target_feature = $f))+ }
     }};
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Avx2 {
-    /// The token, if this CPU has AVX2 and FMA.
-    pub fn detect() -> Option<Self> {
-        has!("avx2", "fma", "f16c").then_some(Self(()))
+pub use x86::{Avx2, Avx512, AvxVnni};
+
+/// The tokens of x86-64.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    /// Proof that the CPU has AVX2, FMA and F16C.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Avx2(());
+
+    /// Proof that the CPU has 256-bit VNNI (and AVX2, FMA and F16C); knows in which encoding.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct AvxVnni {
+        avx2: Avx2,
+        vex: bool,
+    }
+
+    /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI (and AVX2, FMA and F16C); knows whether it has VBMI too.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Avx512 {
+        vbmi: bool,
+    }
+
+    impl Avx2 {
+        /// The token, if this CPU has AVX2, FMA and F16C.
+        pub fn detect() -> Option<Self> {
+            has!("avx2", "fma", "f16c").then_some(Self(()))
+        }
+    }
+
+    impl AvxVnni {
+        /// The token, if this CPU has AVX-VNNI, or else AVX-512 VL and VNNI.
+        pub fn detect() -> Option<Self> {
+            let avx2 = Avx2::detect()?;
+            let vex = has!("avxvnni");
+            (vex || has!("avx512f", "avx512vl", "avx512vnni")).then_some(Self { avx2, vex })
+        }
+
+        /// Whether the instructions are to be encoded as AVX-VNNI has them; else as AVX-512 does.
+        pub fn is_vex(self) -> bool {
+            self.vex
+        }
+
+        /// What it includes.
+        pub fn avx2(self) -> Avx2 {
+            self.avx2
+        }
+    }
+
+    impl Avx512 {
+        /// The token, if this CPU has AVX-512 F, BW, DQ, VL and VNNI.
+        pub fn detect() -> Option<Self> {
+            Avx2::detect()?;
+            has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni").then(|| Self {
+                vbmi: has!("avx512vbmi"),
+            })
+        }
+
+        /// Whether the CPU has VBMI: lookups of 64 bytes at once.
+        pub fn has_vbmi(self) -> bool {
+            self.vbmi
+        }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl Avx512 {
-    /// The token, if this CPU has AVX-512 F, BW, DQ, VL and VNNI.
-    pub fn detect() -> Option<Self> {
-        Avx2::detect()?;
-        has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni").then(|| Self {
-            vbmi: has!("avx512vbmi"),
-        })
+#[cfg(target_arch = "aarch64")]
+pub use arm::{Dotprod, I8mm, Neon};
+
+/// The tokens of aarch64.
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    /// Proof that the CPU has NEON.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Neon(());
+
+    /// Proof that the CPU has byte dot products (FEAT_DotProd), and NEON.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Dotprod(Neon);
+
+    /// Proof that the CPU has byte matrix products (FEAT_I8MM), and FEAT_DotProd and NEON.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct I8mm(Dotprod);
+
+    impl Neon {
+        /// The token, if this CPU has NEON.
+        pub fn detect() -> Option<Self> {
+            has!("neon").then_some(Self(()))
+        }
     }
 
-    /// Whether the CPU has VBMI: lookups of 64 bytes at once.
-    pub fn has_vbmi(self) -> bool {
-        self.vbmi
+    impl Dotprod {
+        /// The token, if this CPU has FEAT_DotProd.
+        pub fn detect() -> Option<Self> {
+            let neon = Neon::detect()?;
+            has!("dotprod").then_some(Self(neon))
+        }
+
+        /// What it includes.
+        pub fn neon(self) -> Neon {
+            self.0
+        }
+    }
+
+    impl I8mm {
+        /// The token, if this CPU has FEAT_I8MM and FEAT_DotProd.
+        pub fn detect() -> Option<Self> {
+            let dotprod = Dotprod::detect()?;
+            has!("i8mm").then_some(Self(dotprod))
+        }
+
+        /// What it includes.
+        pub fn dotprod(self) -> Dotprod {
+            self.0
+        }
     }
 }
 
@@ -62,9 +159,33 @@ pub enum Isa {
     /// x86-64 with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// x86-64 with 256-bit VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// x86-64 with AVX-512 and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// aarch64 with NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+    /// aarch64 with byte dot products.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod(Dotprod),
+    /// aarch64 with byte matrix products.
+    #[cfg(target_arch = "aarch64")]
+    I8mm(I8mm),
+}
+
+/// The vectors that float kernels are written over; several paths of [`Isa`] share one.
+#[derive(Clone, Copy)]
+pub(crate) enum FloatIsa {
+    Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 /// `ONEBIT_ISA` names a path that does not exist or that this CPU lacks.
@@ -77,18 +198,21 @@ impl Isa {
 
     /// Every path that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Isa> {
-        let all: [Option<Isa>; 3] = [
-            Some(Isa::SCALAR),
-            #[cfg(target_arch = "x86_64")]
+        #[cfg(target_arch = "x86_64")]
+        let vector = [
             Avx2::detect().map(Isa::Avx2),
-            #[cfg(target_arch = "x86_64")]
+            AvxVnni::detect().map(Isa::AvxVnni),
             Avx512::detect().map(Isa::Avx512),
-            #[cfg(not(target_arch = "x86_64"))]
-            None,
-            #[cfg(not(target_arch = "x86_64"))]
-            None,
         ];
-        all.into_iter().flatten()
+        #[cfg(target_arch = "aarch64")]
+        let vector = [
+            Neon::detect().map(Isa::Neon),
+            Dotprod::detect().map(Isa::Dotprod),
+            I8mm::detect().map(Isa::I8mm),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let vector: [Option<Isa>; 0] = [];
+        core::iter::once(Isa::SCALAR).chain(vector.into_iter().flatten())
     }
 
     /// The fastest path that this CPU has.
@@ -96,7 +220,7 @@ impl Isa {
         Self::available().last().unwrap_or(Isa::SCALAR)
     }
 
-    /// The path called `name` (`scalar`, `avx2`, `avx512vnni`), if this CPU has it.
+    /// The path called `name` (see the [module](self)), if this CPU has it.
     ///
     /// # Errors
     /// [`UnknownIsa`] if there is no such path here.
@@ -123,7 +247,36 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(token) if token.is_vex() => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni-evex",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod(_) => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm(_) => "i8mm",
+        }
+    }
+
+    /// The vectors of its float kernels.
+    pub(crate) fn floats(self) -> FloatIsa {
+        match self {
+            Isa::Scalar(token) => FloatIsa::Scalar(token),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(token) => FloatIsa::Avx2(token),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(token) => FloatIsa::Avx2(token.avx2()),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(token) => FloatIsa::Avx512(token),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(token) => FloatIsa::Neon(token),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod(token) => FloatIsa::Neon(token.neon()),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm(token) => FloatIsa::Neon(token.dotprod().neon()),
         }
     }
 }

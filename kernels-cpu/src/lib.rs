@@ -18,6 +18,7 @@ extern crate std;
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod bytes;
 pub mod cross_entropy;
 pub mod dense_gemv;
 pub mod dropout;

@@ -44,6 +44,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod scalar;
 #[cfg(test)]
@@ -51,7 +53,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use crate::isa::Isa;
+use crate::isa::{FloatIsa, Isa};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pack::ROWS;
 
@@ -219,10 +221,12 @@ pub fn gemm(
     if !problem.check(c, scratch.len()) {
         return;
     }
-    match isa {
-        Isa::Scalar(t) => blocks(t, &problem, c, scratch),
+    match isa.floats() {
+        FloatIsa::Scalar(t) => blocks(t, &problem, c, scratch),
+        #[cfg(target_arch = "aarch64")]
+        FloatIsa::Neon(t) => blocks(t, &problem, c, scratch),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(t) => {
+        FloatIsa::Avx2(t) => {
             #[target_feature(enable = "avx2,fma")]
             fn enter(t: crate::isa::Avx2, problem: &Problem<f32>, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)
@@ -231,7 +235,7 @@ pub fn gemm(
             unsafe { enter(t, &problem, c, scratch) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(t) => {
+        FloatIsa::Avx512(t) => {
             #[target_feature(enable = "avx2,fma,avx512f")]
             fn enter(t: crate::isa::Avx512, problem: &Problem<f32>, c: &mut [f32], scratch: &mut [f32]) {
                 blocks(t, problem, c, scratch)

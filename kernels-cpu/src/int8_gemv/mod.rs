@@ -1,13 +1,13 @@
 //! `out[r] = Σ_k w[r,k] · x[k]` for byte weights and byte activations: one token, exact `i32`.
 //!
-//! Used for int8, int4 and binary linears and for an int8 head. The byte dot product of AVX-512 VNNI takes one unsigned
+//! Used for int8, int4 and binary linears and for an int8 head. The byte dot products of x86 take one unsigned
 //! operand, so the weight is read as `w + 128` (its top bit flipped) and one sum of the activations puts it right:
 //!
 //! ```text
 //! Σ w·x = Σ (w + 128)·x − 128 · Σ x          in wrapping 32-bit arithmetic: only the result need fit
 //! ```
 //!
-//! AVX2 widens both operands to 16 bits and uses `madd`, which cannot overflow.
+//! AVX2 widens both operands to 16 bits and uses `madd`, which cannot overflow. ARM's `sdot` takes signed bytes, and so do its multiplications.
 //!
 //! Cost: 1 byte per weight, 2 operations per byte: it runs at the memory's speed. Rows are read one after the other,
 //! since several row streams at a time defeat the hardware prefetcher.
@@ -16,10 +16,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod bytes;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
+use crate::bytes::IntIsa;
 use crate::isa::Isa;
 
 /// Most columns: `128 · 128 · cols` must stay below `2^31`.
@@ -37,13 +39,14 @@ pub fn int8_gemv(isa: Isa, w: &[i8], cols: usize, xq: &[i8], out: &mut [i32]) {
         out.fill(0);
         return;
     }
-    match isa {
-        Isa::Scalar(_) => scalar::gemv(w, xq, out),
+    match isa.ints() {
+        IntIsa::Scalar => scalar::gemv(w, xq, out),
+        IntIsa::Bytes(isa) => bytes::gemv(isa, w, xq, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        Isa::Avx2(_) => unsafe { avx2::gemv(w, xq, out) },
+        IntIsa::Avx2(_) => unsafe { avx2::gemv(w, xq, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX-512 F, BW and VNNI.
-        Isa::Avx512(_) => unsafe { avx512vnni::gemv(w, xq, out) },
+        IntIsa::Avx512(_) => unsafe { avx512vnni::gemv(w, xq, out) },
     }
 }

@@ -23,6 +23,7 @@ fn chains<S: Simd, const CHAINS: usize>(s: S, iterations: u64) -> f64 {
     (2 * CHAINS * LANES) as f64 * iterations as f64
 }
 
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn chains_12<S: Simd>(s: S, iterations: u64) -> f64 {
     chains::<S, 12>(s, iterations)
@@ -33,6 +34,7 @@ fn chains_6<S: Simd>(s: S, iterations: u64) -> f64 {
     chains::<S, 6>(s, iterations)
 }
 
+#[cfg(target_arch = "x86_64")]
 simd_kernel! {
     /// Twelve 512-bit registers: enough chains to cover the latency of two units.
     pub fn wide(iterations: u64) -> f64 = chains_12;

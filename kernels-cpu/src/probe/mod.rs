@@ -13,21 +13,23 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bytes;
 mod fma;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
-use crate::isa::Isa;
+use crate::bytes::IntIsa;
+use crate::isa::{FloatIsa, Isa};
 
 /// Runs independent fused multiply-add chains for `iterations` steps; returns the floating-point operations done.
 pub fn fma_peak(isa: Isa, iterations: u64) -> f64 {
-    match isa {
-        Isa::Scalar(_) => fma::narrow(isa, iterations),
+    match isa.floats() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(_) => fma::narrow(isa, iterations),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(_) => fma::wide(isa, iterations),
+        FloatIsa::Avx512(_) => fma::wide(isa, iterations),
+        _ => fma::narrow(isa, iterations),
     }
 }
 
@@ -46,24 +48,28 @@ pub fn bf16_dot_peak(isa: Isa, iterations: u64) -> Option<f64> {
 
 /// Runs int8 dot products for `iterations` steps; returns the integer operations done (two for each pair of bytes).
 ///
-/// AVX-512: `vpdpbusd`. AVX2: `vpmaddubsw`, `vpmaddwd`, `vpaddd`. Scalar: one product at a time.
+/// AVX-512 and AVX-VNNI: `vpdpbusd`. AVX2: `vpmaddubsw`, `vpmaddwd`, `vpaddd`. ARM: `sdot`, or `smull`, `smlal2`, `sadalp`. Scalar: one
+/// product at a time.
 pub fn int8_dot_peak(isa: Isa, iterations: u64) -> f64 {
-    match isa {
-        Isa::Scalar(_) => scalar::int8_dot(iterations),
+    match isa.ints() {
+        IntIsa::Scalar => scalar::int8_dot(iterations),
+        IntIsa::Bytes(isa) => bytes::int8_dot(isa, iterations),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(t) => avx2::int8_dot(t, iterations),
+        IntIsa::Avx2(t) => avx2::int8_dot(t, iterations),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(t) => avx512::int8_dot(t, iterations),
+        IntIsa::Avx512(t) => avx512::int8_dot(t, iterations),
     }
 }
 
 /// Reads `bytes` once, in order, and returns their sum.
 pub fn read_sweep(isa: Isa, bytes: &[u8]) -> u64 {
-    match isa {
-        Isa::Scalar(_) => scalar::read_sweep(bytes),
+    match isa.floats() {
+        FloatIsa::Scalar(_) => scalar::read_sweep(bytes),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(t) => avx2::read_sweep(t, bytes),
+        FloatIsa::Avx2(t) => avx2::read_sweep(t, bytes),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(t) => avx512::read_sweep(t, bytes),
+        FloatIsa::Avx512(t) => avx512::read_sweep(t, bytes),
+        #[cfg(target_arch = "aarch64")]
+        FloatIsa::Neon(t) => neon::read_sweep(t, bytes),
     }
 }

@@ -14,6 +14,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod element;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -110,24 +112,38 @@ macro_rules! simd_kernel {
     ($(#[$meta:meta])* pub fn $name:ident $(<$($life:lifetime),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;) => {
         $(#[$meta])*
         pub fn $name $(<$($life),*>)? (isa: $crate::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
-            match isa {
-                $crate::isa::Isa::Scalar(s) => $body(s, $($arg),*),
+            match isa.floats() {
+                $crate::isa::FloatIsa::Scalar(s) => $body(s, $($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2(s) => {
-                    #[target_feature(enable = "avx2,fma,f16c")]
-                    fn enter $(<$($life),*>)? (s: $crate::isa::Avx2, $($arg: $ty),*) $(-> $ret)? { $body(s, $($arg),*) }
-                    // SAFETY: the token proves that the CPU has AVX2, FMA and F16C.
-                    unsafe { enter(s, $($arg),*) }
-                }
+                $crate::isa::FloatIsa::Avx2(s) => $crate::simd::enter!(
+                    "avx2,fma,f16c", $crate::isa::Avx2, s, ($($($life),*)?), ($($arg: $ty),*), ($($ret)?), $body
+                ),
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512(s) => {
-                    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-                    fn enter $(<$($life),*>)? (s: $crate::isa::Avx512, $($arg: $ty),*) $(-> $ret)? { $body(s, $($arg),*) }
-                    // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL, VNNI and what they include.
-                    unsafe { enter(s, $($arg),*) }
-                }
+                $crate::isa::FloatIsa::Avx512(s) => $crate::simd::enter!(
+                    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+                    $crate::isa::Avx512, s, ($($($life),*)?), ($($arg: $ty),*), ($($ret)?), $body
+                ),
+                #[cfg(target_arch = "aarch64")]
+                $crate::isa::FloatIsa::Neon(s) => $crate::simd::enter!(
+                    "neon", $crate::isa::Neon, s, ($($($life),*)?), ($($arg: $ty),*), ($($ret)?), $body
+                ),
             }
         }
     };
 }
 pub(crate) use simd_kernel;
+
+/// Calls `body(token, args…)` under `features`, which the type of `token` must prove.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! enter {
+    ($features:literal, $type:path, $token:ident, ($($life:lifetime),*), ($($arg:ident : $ty:ty),*), ($($ret:ty)?), $body:path) => {{
+        #[target_feature(enable = $features)]
+        fn enter<$($life),*>(token: $type, $($arg: $ty),*) $(-> $ret)? {
+            $body(token, $($arg),*)
+        }
+        // SAFETY: a token of this type proves that the CPU has these features.
+        unsafe { enter($token, $($arg),*) }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use enter;

@@ -3,11 +3,10 @@
 use core::arch::x86_64::*;
 
 use super::Job;
-use super::open::open;
+use super::open::{PANEL, open};
+use crate::bytes::avx2::load;
 use crate::t2::GROUP_ROWS;
 
-/// Rows of a panel.
-const ROWS: usize = 16;
 /// Tokens of a tile.
 const TILE: usize = 4;
 /// A step adds one pair to each 16-bit lane, at most `2 · 3 · 128 = 768` in magnitude: 32 steps reach 24576.
@@ -17,10 +16,10 @@ const WIDEN_EVERY: usize = 32;
 #[target_feature(enable = "avx2")]
 pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
     let (stride, steps, rows) = (job.stride, job.cols.div_ceil(4), job.rows);
-    let groups = ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
+    let groups = PANEL / GROUP_ROWS * job.layout.group_bytes(job.cols);
     for (p, groups) in w.chunks(groups).enumerate() {
-        open(job, groups, scratch, 1);
-        let (panel, row0) = (&scratch[..steps], p * ROWS);
+        open(job, groups, scratch, |step, row| PANEL * step + row);
+        let (panel, row0) = (&scratch[..steps], p * PANEL);
         for (x, out) in xq.chunks(TILE * stride).zip(out.chunks_mut(TILE * rows)) {
             match x.len() / stride {
                 1 => tile::<1>(panel, x, stride, out, rows, row0),
@@ -30,14 +29,6 @@ pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mu
             }
         }
     }
-}
-
-/// Half of a step: eight rows.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(step: &[u8; 64], half: usize) -> __m256i {
-    // SAFETY: `half` is masked to 0 or 1, so the read ends inside the 64 bytes; any alignment will do.
-    unsafe { _mm256_loadu_si256(step.as_ptr().cast::<__m256i>().add(half & 1)) }
 }
 
 /// Sixteen rows by `T` tokens.
@@ -74,13 +65,13 @@ fn tile<const T: usize>(panel: &[[u8; 64]], xq: &[i8], stride: usize, out: &mut 
         start = end;
     }
     for t in 0..T {
-        let mut lanes = [0i32; ROWS];
+        let mut lanes = [0i32; PANEL];
         for h in 0..2 {
             // SAFETY: eight lanes from `8h`, `h` 0 or 1, lie inside the sixteen.
             unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(8 * h).cast(), acc[t][h]) };
         }
         let row = &mut out[t * rows + row0..(t + 1) * rows];
-        let n = row.len().min(ROWS);
+        let n = row.len().min(PANEL);
         row[..n].copy_from_slice(&lanes[..n]);
     }
 }

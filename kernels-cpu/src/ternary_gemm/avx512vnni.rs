@@ -79,7 +79,7 @@ fn meet<const V: usize>(panel: &Panel, w: &[u8], xq: &[i8], sums: &[i32], out: &
             Layout::T2 => open::<V>(groups, group, v, scratch),
             // SAFETY: the caller was told that the CPU has VBMI.
             Layout::T5 if panel.vbmi => unsafe { open_t5::<V>(groups, group, v, scratch) },
-            Layout::T5 => super::open::open(job, groups, &mut scratch[v..], V),
+            Layout::T5 => super::open::open(job, groups, scratch, |step, row| LANES * (V * step + v) + row),
         }
     }
     let opened = &scratch.as_chunks::<V>().0[..panel.steps];

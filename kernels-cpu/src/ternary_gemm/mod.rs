@@ -15,7 +15,9 @@
 //! mask: about the cost of six tokens, so up to [`FEW`] tokens go through the GEMV instead.
 //!
 //! AVX2 has no such dot product: there `maddubs` sums pairs in 16 bits, widened every 32 steps, and is limited to about a
-//! sixth of the rate. The portable path opens one row at a time.
+//! sixth of the rate. AVX-VNNI, NEON and its dot product share a body ([`Bytes`](crate::bytes::Bytes)) with tiles of 16 rows by six tokens.
+//! FEAT_I8MM multiplies pairs of rows by pairs of tokens, at twice the rate of its dot product, from panels of its own form. The portable
+//! path opens one row at a time.
 //!
 //! Cost: `tokens · rows · cols` multiply-adds; the panel and six tokens stay in the caches.
 
@@ -23,12 +25,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
-#[cfg(target_arch = "x86_64")]
+mod bytes;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 mod open;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
+use crate::bytes::IntIsa;
 use crate::isa::Isa;
 use crate::t2;
 use crate::ternary::{Layout, padded_cols};
@@ -37,7 +42,6 @@ use crate::ternary_gemv::ternary_gemv;
 /// Rows of a panel.
 const PANEL_ROWS: usize = 64;
 /// Tokens that a panel meets before the next one is opened: their sums fit on the stack, their activations in L3.
-#[cfg(target_arch = "x86_64")]
 const PASS: usize = 1024;
 /// Up to this many tokens the GEMV is faster.
 const FEW: usize = 12;
@@ -104,14 +108,20 @@ pub fn ternary_gemm(
         cols,
         stride,
     };
-    match isa {
-        Isa::Scalar(_) => scalar::gemm(&job, w, xq, out, scratch),
+    #[cfg(target_arch = "aarch64")]
+    if let Isa::I8mm(_) = isa {
+        // SAFETY: the token proves that the CPU has FEAT_I8MM and NEON.
+        return unsafe { i8mm::gemm(&job, w, xq, out, aligned(scratch)) };
+    }
+    match isa.ints() {
+        IntIsa::Scalar => scalar::gemm(&job, w, xq, out, scratch),
+        IntIsa::Bytes(isa) => bytes::gemm(isa, &job, w, xq, out, aligned(scratch)),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        Isa::Avx2(_) => unsafe { avx2::gemm(&job, w, xq, out, aligned(scratch)) },
+        IntIsa::Avx2(_) => unsafe { avx2::gemm(&job, w, xq, out, aligned(scratch)) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and knows of VBMI.
-        Isa::Avx512(token) => unsafe { avx512vnni::gemm(&job, token.has_vbmi(), w, xq, out, aligned(scratch)) },
+        IntIsa::Avx512(token) => unsafe { avx512vnni::gemm(&job, token.has_vbmi(), w, xq, out, aligned(scratch)) },
     }
 }
 
@@ -124,8 +134,16 @@ struct Job {
     stride: usize,
 }
 
+/// `Σ x` over the first `len` values of each token.
+fn sums_of(xq: &[i8], stride: usize, len: usize) -> [i32; PASS] {
+    let mut sums = [0; PASS];
+    for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(stride)) {
+        *sum = x[..len].iter().map(|v| i32::from(*v)).sum();
+    }
+    sums
+}
+
 /// The whole 64-byte lines of `scratch`.
-#[cfg(target_arch = "x86_64")]
 fn aligned(scratch: &mut [u8]) -> &mut [[u8; 64]] {
     let skip = scratch.as_ptr().align_offset(64).min(scratch.len());
     scratch[skip..].as_chunks_mut::<64>().0

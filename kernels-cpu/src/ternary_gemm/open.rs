@@ -1,22 +1,26 @@
-//! Opening panels of sixteen rows without vector lookups: for AVX2, and for `t5` where a CPU has AVX-512 but no VBMI.
+//! Opening panels of sixteen rows in portable code: for every path but AVX-512's, and for its `t5` where a CPU has no VBMI.
 
 use super::Job;
 use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
 use crate::t5::digits;
 use crate::ternary::Layout;
 
-/// Opens up to sixteen rows, codes `w + 1`: of step `s`, row `r` is bytes `4r..4r+4` of `panel[stride * s]`.
-pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], stride: usize) {
+/// Rows of a panel.
+pub(super) const PANEL: usize = 16;
+
+/// Opens up to sixteen rows, codes `w + 1`: the four codes of row `r` in step `s` (columns `4s..4s+4`) become word `place(s, r)` of `panel`.
+#[inline]
+pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], place: impl Fn(usize, usize) -> usize) {
+    let words = panel.as_flattened_mut().as_chunks_mut::<4>().0;
     let group = job.layout.group_bytes(job.cols);
     let steps_per_block = job.layout.block() / 4;
     for (g, group) in groups.chunks_exact(group).enumerate() {
         for (b, blocks) in group.as_chunks::<{ GROUP_ROWS * BLOCK_BYTES }>().0.iter().enumerate() {
-            let steps = &mut panel[stride * steps_per_block * b..];
             for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
                 let row = g * GROUP_ROWS + r;
                 for (d, word) in block.as_chunks::<4>().0.iter().enumerate() {
                     let mut put = |field: usize, codes: [u8; 4]| {
-                        steps[stride * (16 * field + d)].as_chunks_mut::<4>().0[row] = codes;
+                        words[place(steps_per_block * b + 16 * field + d, row)] = codes;
                     };
                     match job.layout {
                         Layout::T2 => {

@@ -2,28 +2,13 @@
 
 use core::arch::x86_64::*;
 
+use super::less;
+use crate::bytes::avx2::{load, sum_each};
 use crate::t2::{GROUP_ROWS, group_bytes};
 
 /// A block adds eight pairs (two halves, four fields) to each 16-bit lane, each at most `2 · 3 · 128` in magnitude:
 /// five blocks reach `5 · 8 · 768 = 30720`, six would pass 32767.
 const WIDEN_EVERY: usize = 5;
-
-/// 32 bytes of a block.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn load<T: Copy>(bytes: &[T; 64], half: usize) -> __m256i {
-    const { assert!(size_of::<T>() == 1) };
-    // SAFETY: `half` is masked to 0 or 1, so the read ends inside the 64 bytes; any alignment will do.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>().add(half & 1)) }
-}
-
-/// The sums of four registers.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sum_each(v: [__m256i; 4]) -> __m128i {
-    let abcd = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    _mm_add_epi32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256::<1>(abcd))
-}
 
 /// `Σ x`.
 #[target_feature(enable = "avx2")]
@@ -37,24 +22,14 @@ pub(super) fn sum(xq: &[i8]) -> i32 {
         }
     }
     let zero = _mm256_setzero_si256();
-    _mm_cvtsi128_si32(sum_each([total, zero, zero, zero]))
-}
-
-/// The end of a group of rows: the sums of their accumulators, less `correction`.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn finish(acc: [__m256i; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
-    let mut four = [0i32; GROUP_ROWS];
-    // SAFETY: `four` is sixteen bytes.
-    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(acc), correction)) };
-    out.copy_from_slice(&four[..out.len()]);
+    sum_each([total, zero, zero, zero])[0]
 }
 
 /// See [`super::ternary_gemv`].
 #[target_feature(enable = "avx2")]
 pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
     let (low2, ones16) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));
-    let correction = _mm_set1_epi32(sum(xq));
+    let correction = sum(xq);
     for (group, out) in w.chunks_exact(group_bytes(cols)).zip(out.chunks_mut(GROUP_ROWS)) {
         let mut acc = [_mm256_setzero_si256(); GROUP_ROWS];
         let (blocks, xs) = (
@@ -87,6 +62,6 @@ pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
                 acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(acc16[r], ones16));
             }
         }
-        finish(acc, correction, out);
+        less(sum_each(acc), correction, out);
     }
 }

@@ -13,6 +13,10 @@
 //! saturating. AVX2 has only `maddubs`, which adds two products into a saturating `i16`: there the codes are shifted down
 //! first, so that a pair is at most `2 · 3 · 128 = 768`, and 16-bit sums are widened before 32767 is in reach.
 //!
+//! AVX-VNNI, NEON and its dot product share one body ([`Bytes`](crate::bytes::Bytes)): fewer and shorter registers, so three accumulators a
+//! row. `smmla` of FEAT_I8MM multiplies two rows by two tokens; with one token half of its products would be thrown away, and what is left is
+//! what `sdot` does. So on the `i8mm` path one token takes `sdot`.
+//!
 //! Cost: 0.25 bytes and 1 multiply-add per weight: 8 operations per byte, of which AVX-512 VNNI does 512 bits' worth in
 //! 2 instructions per 64 weights. From memory it runs at the memory's speed.
 //!
@@ -22,11 +26,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod bytes;
 mod scalar;
 mod t5;
 #[cfg(test)]
 mod tests;
 
+use crate::bytes::IntIsa;
 use crate::isa::Isa;
 use crate::t2;
 use crate::ternary::Layout;
@@ -48,20 +54,30 @@ pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], 
         return;
     }
     let xq = &xq[..layout.padded_cols(cols)];
-    match (isa, layout) {
-        (Isa::Scalar(_), Layout::T2) => scalar::gemv(w, cols, xq, out),
-        (Isa::Scalar(_), Layout::T5) => t5::scalar::gemv(w, cols, xq, out),
+    match (isa.ints(), layout) {
+        (IntIsa::Scalar, Layout::T2) => scalar::gemv(w, cols, xq, out),
+        (IntIsa::Scalar, Layout::T5) => t5::scalar::gemv(w, cols, xq, out),
+        (IntIsa::Bytes(isa), _) => bytes::gemv(isa, layout, w, cols, xq, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        (Isa::Avx2(_), Layout::T2) => unsafe { avx2::gemv(w, cols, xq, out) },
+        (IntIsa::Avx2(_), Layout::T2) => unsafe { avx2::gemv(w, cols, xq, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
-        (Isa::Avx512(_), Layout::T2) => unsafe { avx512vnni::gemv(w, cols, xq, out) },
+        (IntIsa::Avx512(_), Layout::T2) => unsafe { avx512vnni::gemv(w, cols, xq, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above, and the token was asked about VBMI.
-        (Isa::Avx512(token), Layout::T5) if token.has_vbmi() => unsafe { t5::avx512vbmi::gemv(w, cols, xq, out) },
+        (IntIsa::Avx512(token), Layout::T5) if token.has_vbmi() => unsafe { t5::avx512vbmi::gemv(w, cols, xq, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: either token proves that the CPU has AVX2.
-        (Isa::Avx2(_) | Isa::Avx512(_), Layout::T5) => unsafe { t5::avx2::gemv(w, cols, xq, out) },
+        (IntIsa::Avx2(_) | IntIsa::Avx512(_), Layout::T5) => unsafe { t5::avx2::gemv(w, cols, xq, out) },
+    }
+}
+
+/// The end of a group of rows: `sums` less `correction`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+fn less(sums: [i32; t2::GROUP_ROWS], correction: i32, out: &mut [i32]) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = sum - correction;
     }
 }

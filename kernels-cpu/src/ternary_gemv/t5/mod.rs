@@ -4,8 +4,8 @@
 //! masked where they stand, each with its own accumulator as in `t2`; digits 0 and 3 have the same place and share one. That is 13
 //! operations for 320 weights, 2.6 for 64, against 2 for `t2`: from memory the fewer bytes win, in the caches `t2` does.
 //!
-//! AVX2 has no lookup of 64 entries; the code was chosen so that lookups of 16 do: `HIGH` depends on `u` and on whether `v ≥ 28`, four bits
-//! in all, and `LOW` on `v`, five bits, but for one entry.
+//! AVX2 has no lookup of 64 entries and makes do with those of 16 ([`bytes::avx2`](crate::bytes)). NEON has it (`tbl` of four registers); its
+//! body, and AVX-VNNI's, is that of `t2` with a lookup in front.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
