@@ -52,10 +52,17 @@ pub(super) fn finish(acc: [[__m512i; 4]; GROUP_ROWS], correction: __m128i, out: 
         let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
         rows[r] = _mm512_add_epi32(low, high);
     }
-    let mut four = [0i32; GROUP_ROWS];
-    // SAFETY: `four` is sixteen bytes.
-    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), _mm_sub_epi32(sum_each(rows), correction)) };
-    out.copy_from_slice(&four[..out.len()]);
+    let sums = _mm_sub_epi32(sum_each(rows), correction);
+    // A copy of any length is a call; the last group alone may be short.
+    if let Some(out) = out.first_chunk_mut::<GROUP_ROWS>() {
+        // SAFETY: `out` is sixteen bytes.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), sums) };
+    } else {
+        let mut four = [0i32; GROUP_ROWS];
+        // SAFETY: `four` is sixteen bytes.
+        unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), sums) };
+        out.copy_from_slice(&four[..out.len()]);
+    }
 }
 
 /// See [`super::ternary_gemv`].

@@ -27,8 +27,8 @@ pub(in crate::runtime) struct SearchBuffers {
     spare: Vec<f32>,
     /// The input as bytes, `[padded cols]`.
     pub(super) bytes: Vec<i8>,
-    /// `[rows]`
-    pub(super) estimates: Vec<f32>,
+    /// `[rows]`: the most that each logit can be by the first plane.
+    pub(super) most: Vec<f32>,
     /// Rows to be computed exactly, and their logits.
     chosen: Vec<u32>,
     exact: Vec<f32>,
@@ -62,10 +62,14 @@ impl Query {
         (sum - self.half_sum) * self.step * figures.unit
     }
 
-    /// The estimate by both planes, from that of the first and the sum of the second.
-    pub fn refined(&self, estimate: f32, first: &RowFigures, sum: f32, both: &RowFigures) -> f32 {
+    /// The estimate by both planes, from the most by the first and the sum of the second.
+    pub fn refined(&self, most: f32, first: &RowFigures, sum: f32, both: &RowFigures) -> f32 {
         // The first estimate has the first unit in it; a row of zeros has none.
-        let first = if first.unit == 0.0 { 0.0 } else { estimate / first.unit };
+        let first = if first.unit == 0.0 {
+            0.0
+        } else {
+            (most - self.bound(first)) / first.unit
+        };
         both.unit * (first + FINER * (sum - self.half_sum) * self.step)
     }
 
@@ -93,7 +97,7 @@ impl SearchBuffers {
             rotated: zeros(WHAT, cols)?,
             spare: zeros(WHAT, cols)?,
             bytes: zeros(WHAT, t2::padded_cols(cols))?,
-            estimates: zeros(WHAT, rows)?,
+            most: zeros(WHAT, rows)?,
             chosen: zeros(WHAT, rows)?,
             exact: zeros(WHAT, rows)?,
             candidates,
@@ -131,23 +135,23 @@ impl HeadSketch {
         let query = self.query(isa, x, buffers)?;
         self.estimate(exec, isa, &query, buffers, scratch);
         let SearchBuffers {
-            estimates,
+            most,
             chosen,
             exact,
             candidates,
             ..
         } = buffers;
 
-        // The threshold: rows that may not set it are out of sight while the best estimates are looked for.
+        // The threshold: rows that may not set it are out of sight while the best are looked for.
         let hidden = &mut exact[..top.except.len().min(self.rows)];
         let except = &top.except[..hidden.len()];
         for (hidden, &id) in hidden.iter_mut().zip(except) {
-            *hidden = core::mem::replace(&mut estimates[id as usize], f32::NEG_INFINITY);
+            *hidden = core::mem::replace(&mut most[id as usize], f32::NEG_INFINITY);
         }
-        filters::top_k(estimates, top.count + MORE, candidates);
+        filters::top_k(most, top.count + MORE, candidates);
         // Backwards: of an id that is there twice the first held the estimate.
         for (&hidden, &id) in hidden.iter().zip(except).rev() {
-            estimates[id as usize] = hidden;
+            most[id as usize] = hidden;
         }
         if candidates.len() < top.count || except.len() < top.except.len() {
             return None;
@@ -163,7 +167,7 @@ impl HeadSketch {
             return None;
         }
 
-        let second = self.first_winners(&query, estimates, threshold, chosen);
+        let second = first_winners(most, threshold, chosen);
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
         let exact_sums = &mut exact[..second];
         let piece = second.div_ceil(exec.pieces(second * t2::group_bytes(self.cols))).max(1);
@@ -177,7 +181,7 @@ impl HeadSketch {
                 &mut scratch.sums,
             );
         });
-        let count = self.second_winners(&query, estimates, exact_sums, threshold, &mut chosen[..second]);
+        let count = self.second_winners(&query, most, exact_sums, threshold, &mut chosen[..second]);
         if count > few {
             return None;
         }
@@ -229,7 +233,7 @@ impl HeadSketch {
         })
     }
 
-    /// The estimate of every logit.
+    /// The most that every logit can be.
     pub(super) fn estimate<E: Executor>(
         &self,
         exec: &E,
@@ -243,7 +247,7 @@ impl HeadSketch {
         let plane = &self.planes[0];
         let groups = self.rows.div_ceil(t2::GROUP_ROWS).div_ceil(exec.pieces(plane.bytes()));
         let piece = groups * t2::GROUP_ROWS;
-        exec.zip(&mut buffers.estimates, piece, scratch, 1, |first, out, scratch| {
+        exec.zip(&mut buffers.most, piece, scratch, 1, |first, out, scratch| {
             let [scratch, ..] = scratch else { return };
             let step = scratch.sums.len() / t2::GROUP_ROWS * t2::GROUP_ROWS;
             let mut first = first;
@@ -253,33 +257,11 @@ impl HeadSketch {
                 let w = &plane.packed[from..from + t2::bytes(out.len(), self.cols)];
                 ternary_gemv::ternary_gemv(isa, Layout::T2, w, self.cols, bytes, sums);
                 for ((out, &sum), figures) in out.iter_mut().zip(&*sums).zip(&plane.figures[first..]) {
-                    *out = query.estimate(sum as f32, figures);
+                    *out = query.estimate(sum as f32, figures) + query.bound(figures);
                 }
                 first += out.len();
             }
         });
-    }
-
-    /// The rows that can reach `threshold` by the first plane, into `chosen`, `[rows]`.
-    fn first_winners(&self, query: &Query, estimates: &[f32], threshold: f32, chosen: &mut [u32]) -> usize {
-        /// Rows that are compared as a whole, in vectors, before any is looked at alone.
-        const RUN: usize = 64;
-        let mut count = 0;
-        let runs = estimates.chunks(RUN).zip(self.planes[0].figures.chunks(RUN));
-        for ((estimates, figures), start) in runs.zip((0u32..).step_by(RUN)) {
-            let rows = estimates.iter().zip(figures);
-            let reaches = |(estimate, figures): (&f32, &RowFigures)| estimate + query.bound(figures) >= threshold;
-            if !rows.clone().fold(false, |any, row| any | reaches(row)) {
-                continue;
-            }
-            for (row, id) in rows.zip(start..) {
-                if reaches(row) {
-                    chosen[count] = id;
-                    count += 1;
-                }
-            }
-        }
-        count
     }
 
     /// `Σ q₂·xq` of the rows `chosen`, which ascend. Rows of a group are read together.
@@ -299,24 +281,34 @@ impl HeadSketch {
         }
     }
 
-    /// Keeps those of `chosen` that can reach `threshold` by both planes, at its front. `estimates` are those of the first plane.
-    fn second_winners(
-        &self,
-        query: &Query,
-        estimates: &[f32],
-        sums: &[f32],
-        threshold: f32,
-        chosen: &mut [u32],
-    ) -> usize {
+    /// Keeps those of `chosen` that can reach `threshold` by both planes, at its front.
+    fn second_winners(&self, query: &Query, most: &[f32], sums: &[f32], threshold: f32, chosen: &mut [u32]) -> usize {
         let mut count = 0;
         for (i, sum) in sums.iter().enumerate() {
             let row = chosen[i] as usize;
             let (first, both) = (&self.planes[0].figures[row], &self.planes[1].figures[row]);
-            if query.refined(estimates[row], first, *sum, both) + query.bound(both) >= threshold {
+            if query.refined(most[row], first, *sum, both) + query.bound(both) >= threshold {
                 chosen[count] = row as u32;
                 count += 1;
             }
         }
         count
     }
+}
+
+/// The rows that can reach `threshold` by the first plane, into `chosen`, `[rows]`.
+fn first_winners(most: &[f32], threshold: f32, chosen: &mut [u32]) -> usize {
+    /// Rows that are compared as a whole, in vectors, before any is looked at alone.
+    const RUN: usize = 64;
+    let mut count = 0;
+    for (most, start) in most.chunks(RUN).zip((0u32..).step_by(RUN)) {
+        if most.iter().fold(false, |any, most| any | (*most >= threshold)) {
+            for (most, id) in most.iter().zip(start..) {
+                // Written in any case, kept if it counts: many rows can win here, and a branch on each would be mispredicted.
+                chosen[count] = id;
+                count += usize::from(*most >= threshold);
+            }
+        }
+    }
+    count
 }

@@ -126,9 +126,10 @@ fn estimates_stay_far_inside_their_bounds() {
         );
         subject.all(&x);
         for r in 0..rows {
-            let first = subject.buffers.estimates[r];
+            let most = subject.buffers.most[r];
             let [one, two] = [0, 1].map(|p| &subject.sketch.planes[p].figures[r]);
-            for (p, (estimate, figures)) in [(first, one), (query.refined(first, one, sums[r], two), two)]
+            let first = most - query.bound(one);
+            for (p, (estimate, figures)) in [(first, one), (query.refined(most, one, sums[r], two), two)]
                 .into_iter()
                 .enumerate()
             {
