@@ -195,6 +195,28 @@ fn dequantize_rows_body<S: Simd>(s: S, xq: &[i8], stride: usize, n: usize, scale
 }
 
 simd_kernel! {
+    /// `out = factor · sum`: from the integer sums of a linear to its output (ARCHITECTURE.md §2.1, `factor = γ/s`).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn scale_sums(sums: &[i32], factor: f32, out: &mut [f32]) = scale_sums_body;
+}
+
+#[inline(always)]
+fn scale_sums_body<S: Simd>(s: S, sums: &[i32], factor: f32, out: &mut [f32]) {
+    assert_eq!(sums.len(), out.len(), "length of `out`");
+    let by = s.splat(factor);
+    let (sums, sums_rest) = sums.as_chunks::<LANES>();
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
+    for (sums, out) in sums.iter().zip(out) {
+        s.store(s.mul(s.load_i32(sums), by), out);
+    }
+    for (sum, out) in sums_rest.iter().zip(out_rest) {
+        *out = *sum as f32 * factor;
+    }
+}
+
+simd_kernel! {
     /// `out = xq · (1/s)` for each row: `xq` `[rows, stride]` of which the first `n` columns count, `out` `[rows, n]`.
     ///
     /// # Panics

@@ -190,3 +190,17 @@ fn a_nan_does_not_spread() {
 fn other_widths_are_refused() {
     int_rowwise(Isa::best(), &[1.0], 1, 2, &mut [0], &mut [0.0]);
 }
+
+#[test]
+fn sums_are_scaled_alike_on_every_path() {
+    for n in [0, 1, 15, 16, 17, 100] {
+        // Beyond 2^24 a sum has more bits than an f32.
+        let sums: Vec<i32> = (0..n).map(|i: i32| (i - 50).wrapping_mul(33_554_431) + i).collect();
+        let want: Vec<f32> = sums.iter().map(|s| *s as f32 * 0.37).collect();
+        for isa in Isa::available() {
+            let mut out = vec![9.0; n as usize];
+            scale_sums(isa, &sums, 0.37, &mut out);
+            assert_eq!(out, want, "{} {n}", isa.name());
+        }
+    }
+}

@@ -45,6 +45,15 @@ pub trait Simd: Copy {
     fn load_bf16(self, a: &[bf16; LANES]) -> Self::F;
     /// Sixteen bytes from memory, converted exactly.
     fn load_i8(self, a: &[i8; LANES]) -> Self::F;
+    /// Sixteen whole numbers from memory, rounded to the nearest f32, ties to even.
+    #[inline(always)]
+    fn load_i32(self, a: &[i32; LANES]) -> Self::F {
+        let mut full = [0.0; LANES];
+        for (d, s) in full.iter_mut().zip(a) {
+            *d = *s as f32;
+        }
+        self.load(&full)
+    }
     /// To memory as bytes, for lanes that hold whole numbers in −128..=127 (other lanes store unspecified bytes).
     fn store_i8(self, v: Self::F, a: &mut [i8; LANES]);
     /// `a + b`.

@@ -1,5 +1,6 @@
 //! The memory of a session, all of it taken when the session opens.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::attention::cached;
@@ -22,12 +23,20 @@ pub(super) fn product(what: &'static str, a: usize, b: usize) -> Result<usize, R
     a.checked_mul(b).ok_or_else(|| no_memory(what, usize::MAX))
 }
 
+/// Values from which on a buffer is left to the system to fill with zeros.
+const LARGE: usize = 1 << 18;
+
 /// `n` values of 0, or the error that there is no memory for them.
 pub(super) fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<Vec<T>, RuntimeError> {
-    let mut values = Vec::new();
+    let mut values: Vec<T> = Vec::new();
     values.try_reserve_exact(n).map_err(|_| no_memory(what, n))?;
-    values.resize(n, T::default());
-    Ok(values)
+    if n < LARGE {
+        values.resize(n, T::default());
+        return Ok(values);
+    }
+    drop(core::hint::black_box(values));
+    // Pages of zeros that the system gives when they are touched: a short prompt does not pay for the buffers of a long one.
+    Ok(vec![T::default(); n])
 }
 
 /// Everything that a forward pass writes; `T` is the tokens of a chunk.

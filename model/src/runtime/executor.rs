@@ -10,6 +10,9 @@ pub trait Executor: Sync {
     /// Most pieces that [`pieces`](Self::pieces) ever returns; a session keeps scratch memory for each.
     fn max_pieces(&self) -> usize;
 
+    /// Threads that take pieces at the same time.
+    fn threads(&self) -> usize;
+
     /// Into how many pieces a phase that reads `work` bytes is worth cutting, from 1 to
     /// [`max_pieces`](Self::max_pieces).
     fn pieces(&self, work: usize) -> usize;
@@ -49,6 +52,10 @@ pub struct Serial;
 
 impl Executor for Serial {
     fn max_pieces(&self) -> usize {
+        1
+    }
+
+    fn threads(&self) -> usize {
         1
     }
 

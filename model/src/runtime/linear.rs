@@ -8,11 +8,12 @@
 //! ```
 //!
 //! For one token a piece of the stack is a piece of `out`. For several, a piece computes `[tokens, its rows]` into a tile, and
-//! the tiles are then laid out token by token. Rows are always computed by the same chain of operations, so neither the cut
+//! the tiles are then laid out token by token. For very many the tokens are cut instead, matrix by matrix: what a thread computes lies in one
+//! piece, and opening each packed weight once for every thread costs less than laying out. Rows are always computed by the same chain of operations, so neither the cut
 //! nor the number of tokens changes a bit.
 
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
-use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, t2, ternary_gemm, ternary_gemv};
+use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm, ternary_gemv};
 
 use alloc::vec::Vec;
 
@@ -21,6 +22,8 @@ use super::weights::{FloatMatrix, FloatValues, Linear};
 
 /// Up to this many tokens packed weights are read in place; from there on they are opened into a panel.
 pub(super) const FEW_TOKENS: usize = 3;
+/// Tokens for each thread from which on tokens are cut and not rows: opening packed weights costs as much as six tokens of products.
+const MANY_TOKENS: usize = 128;
 /// Rows of a panel.
 const PANEL_ROWS: usize = 64;
 /// Least number of integer sums that a piece holds: for one token, the rows of a call of the GEMV.
@@ -52,6 +55,22 @@ pub(super) struct Input<'a> {
     pub bytes: &'a [i8],
     /// `[tokens]`
     pub scales: &'a [f32],
+}
+
+impl<'a> Input<'a> {
+    /// `count` tokens from `first` on.
+    fn part(self, first: usize, count: usize) -> Self {
+        let cut = |len: usize| {
+            let each = len / self.tokens;
+            first * each..(first + count) * each
+        };
+        Self {
+            tokens: count,
+            float: &self.float[cut(self.float.len())],
+            bytes: &self.bytes[cut(self.bytes.len())],
+            scales: &self.scales[cut(self.scales.len())],
+        }
+    }
 }
 
 /// A matrix of a stack.
@@ -140,10 +159,8 @@ fn ternary(
         }
         let first = start.max(lo);
         for ((sums, s), out) in sums.chunks_exact(rows).zip(x.scales).zip(out.chunks_exact_mut(width)) {
-            let factor = gamma / s;
-            for (y, &sum) in out[first - lo..].iter_mut().zip(&sums[first - start..]) {
-                *y = sum as f32 * factor;
-            }
+            let sums = &sums[first - start..];
+            quantize::scale_sums(isa, sums, gamma / s, &mut out[first - lo..][..sums.len()]);
         }
         start = end;
     }
@@ -206,6 +223,9 @@ pub(super) fn multiply<E: Executor>(
     scratch: &mut [Scratch],
 ) {
     let tokens = x.tokens;
+    if tokens / exec.threads() >= MANY_TOKENS {
+        return by_tokens(exec, isa, stack, x, out, scratch);
+    }
     let rows: usize = stack.iter().map(Matrix::rows).sum();
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
     let pieces = exec.pieces(bytes.saturating_mul(tokens));
@@ -232,6 +252,30 @@ pub(super) fn multiply<E: Executor>(
     let tile = &mut tile[..out.len()];
     exec.zip(tile, piece_rows * tokens, scratch, 1, piece);
     lay_out(exec, stack, tokens, piece_rows, tile, out);
+}
+
+/// As [`multiply`], the tokens cut.
+fn by_tokens<E: Executor>(
+    exec: &E,
+    isa: Isa,
+    stack: &[Matrix<'_>],
+    x: Input<'_>,
+    out: &mut [f32],
+    scratch: &mut [Scratch],
+) {
+    let chunk = x.tokens.div_ceil(exec.threads());
+    let mut rest = out;
+    for matrix in stack {
+        let rows = matrix.rows();
+        let (out, after) = core::mem::take(&mut rest).split_at_mut(rows * x.tokens);
+        rest = after;
+        exec.zip(out, chunk * rows, scratch, 1, |first, out, scratch| {
+            if let [scratch, ..] = scratch {
+                let x = x.part(first / rows, out.len() / rows);
+                matrix.multiply(isa, 0, rows, x, out, scratch);
+            }
+        });
+    }
 }
 
 /// From tiles, `[tokens, rows of a piece's part of a matrix]` one after the other, to `[tokens, rows]` for each matrix.

@@ -57,11 +57,6 @@ impl Pool {
     pub fn all_cores() -> Result<Self, RuntimeError> {
         Self::new(std::thread::available_parallelism().map_or(1, usize::from))
     }
-
-    /// Threads of the pool.
-    pub fn threads(&self) -> usize {
-        self.workers.len() + 1
-    }
 }
 
 impl Drop for Pool {
@@ -80,6 +75,10 @@ impl Executor for Pool {
             1 => 1,
             threads => PIECES_PER_THREAD * threads,
         }
+    }
+
+    fn threads(&self) -> usize {
+        self.workers.len() + 1
     }
 
     fn pieces(&self, work: usize) -> usize {

@@ -13,9 +13,8 @@ use super::sketch::{SearchBuffers, SketchCounts, Top};
 use super::weights::PackedModel;
 use crate::config::ModelConfig;
 
-/// Tokens that share an opening of packed weights in a session for generation: their buffers stay within some 20 MB for a model of two
-/// billion weights.
-const CHUNK: usize = 128;
+/// Tokens that share an opening of packed weights in a session for generation. Their buffers are touched as far as a chunk is full.
+const CHUNK: usize = 512;
 
 /// Sizes of a session; they settle its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// A session of `context` tokens for generation: chunks of 128 tokens, logits of one, keys and values in f32.
+    /// A session of `context` tokens for generation: chunks of 512 tokens, logits of one, keys and values in f32.
     pub const fn new(context: usize) -> Self {
         Self {
             context,

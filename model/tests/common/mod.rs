@@ -213,6 +213,9 @@ impl Executor for Cut {
     fn max_pieces(&self) -> usize {
         self.0
     }
+    fn threads(&self) -> usize {
+        self.0.min(2)
+    }
     fn pieces(&self, _work: usize) -> usize {
         self.0
     }
