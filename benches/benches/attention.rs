@@ -5,13 +5,11 @@
 //! table at the end divides the fastest of each. Every case is first checked: decode must give the same bits whole and by blocks, and prefill
 //! for its last token those of decode; `sum` is the sum of the sizes of the results. `ONEBIT_ISA` picks the path.
 
-use std::cell::Cell;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use half::f16;
-use onebit_benches::values;
+use onebit_benches::{race, values};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::{
     KvHead, KvMut, KvRef, KvType, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store,
@@ -142,31 +140,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// Runs `limit` and `kernel` in turn; the fastest seconds of each, unless a filter left the case out.
-    fn race(&mut self, name: &str, work: Throughput, limit: impl Fn(), mut kernel: impl FnMut()) -> Option<(f64, f64)> {
-        let fastest = Cell::new((f64::INFINITY, f64::INFINITY));
-        let mut group = self.criterion.benchmark_group("attention");
-        group.throughput(work);
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| {
-                let mut total = Duration::ZERO;
-                for _ in 0..iterations {
-                    let start = Instant::now();
-                    limit();
-                    let between = Instant::now();
-                    kernel();
-                    let took = between.elapsed();
-                    let (l, k) = fastest.get();
-                    fastest.set((l.min((between - start).as_secs_f64()), k.min(took.as_secs_f64())));
-                    total += took;
-                }
-                total
-            });
-        });
-        group.finish();
-        Some(fastest.get()).filter(|(_, kernel)| kernel.is_finite())
-    }
-
     fn decode(&mut self, kv: KvType, positions: usize) {
         let (isa, queries) = (self.isa, queries(1, positions));
         let (heads, q) = (heads(kv, positions), values(queries.stride, 99));
@@ -190,7 +163,14 @@ impl Bench {
         };
         let name = format!("decode {} {positions}", kv.name());
         let run = || all_heads(isa, &heads, queries, &q, black_box(&mut out), &mut scratch);
-        if let Some((limit, kernel)) = self.race(&name, Throughput::Bytes(bytes as u64), sweep, run) {
+        if let Some((limit, kernel)) = race(
+            &mut self.criterion,
+            "attention",
+            &name,
+            Throughput::Bytes(bytes as u64),
+            sweep,
+            run,
+        ) {
             self.table.push(format!(
                 "{name:>20}  {:>8.1} us  {:>6.2} ns a position  {:>6.1} GB/s   sweep {:>6.1} GB/s   ratio {:.2}   sum {:.6e}",
                 kernel * 1e6,
@@ -228,7 +208,14 @@ impl Bench {
         };
         let name = format!("prefill {} {PROMPT}", kv.name());
         let run = || all_heads(isa, heads, queries, &q, black_box(&mut out), &mut scratch);
-        if let Some((limit, kernel)) = self.race(&name, Throughput::Elements(work as u64), limit, run) {
+        if let Some((limit, kernel)) = race(
+            &mut self.criterion,
+            "attention",
+            &name,
+            Throughput::Elements(work as u64),
+            limit,
+            run,
+        ) {
             self.table.push(format!(
                 "{name:>20}  {:>8.1} us  {:>6.1} GFLOP/s   peak {:>6.1} GFLOP/s   ratio {:.2}   sum {:.6e}",
                 kernel * 1e6,

@@ -9,11 +9,11 @@
 use std::cell::Cell;
 use std::fmt::Debug;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use half::f16;
-use onebit_benches::values;
+use onebit_benches::{race, values};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32};
 use onebit_kernels_cpu::int8_gemv::int8_gemv;
@@ -67,31 +67,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// Runs `limit` and `kernel` in turn; the fastest seconds of each, unless a filter left the case out.
-    fn race(&mut self, name: &str, work: Throughput, limit: impl Fn(), mut kernel: impl FnMut()) -> Option<(f64, f64)> {
-        let fastest = Cell::new((f64::INFINITY, f64::INFINITY));
-        let mut group = self.criterion.benchmark_group("ternary");
-        group.throughput(work);
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| {
-                let mut total = Duration::ZERO;
-                for _ in 0..iterations {
-                    let start = Instant::now();
-                    limit();
-                    let between = Instant::now();
-                    kernel();
-                    let took = between.elapsed();
-                    let (l, k) = fastest.get();
-                    fastest.set((l.min((between - start).as_secs_f64()), k.min(took.as_secs_f64())));
-                    total += took;
-                }
-                total
-            });
-        });
-        group.finish();
-        Some(fastest.get()).filter(|(_, kernel)| kernel.is_finite())
-    }
-
     /// A GEMV over `rows` rows of `row_bytes` each; `run(isa, first_row, out)` computes `out.len()` rows.
     fn gemv<T: Copy + PartialEq + Debug + Default>(
         &mut self,
@@ -112,7 +87,9 @@ impl Bench {
             black_box(read_sweep(isa, black_box(&buffer)));
         };
         let work = Throughput::Bytes(buffer.len() as u64);
-        if let Some((limit, kernel)) = self.race(name, work, sweep, || run(isa, 0, black_box(&mut out))) {
+        if let Some((limit, kernel)) = race(&mut self.criterion, "ternary", name, work, sweep, || {
+            run(isa, 0, black_box(&mut out))
+        }) {
             let gb = buffer.len() as f64 / 1e9;
             self.table.push(format!(
                 "{name:>36}  {:>7.1} GB/s   sweep {:>6.1} GB/s   ratio {:.2}",
@@ -204,7 +181,14 @@ impl Bench {
         let done = Cell::new(0.0);
         let limit = || done.set(int8_dot_peak(isa, black_box(steps)));
         let kernel = || multiply(black_box(&mut out));
-        if let Some((limit, kernel)) = self.race(&name, Throughput::Elements(ops as u64), limit, kernel) {
+        if let Some((limit, kernel)) = race(
+            &mut self.criterion,
+            "ternary",
+            &name,
+            Throughput::Elements(ops as u64),
+            limit,
+            kernel,
+        ) {
             let (rate, peak) = (ops / kernel / 1e9, done.get() / limit / 1e9);
             self.table.push(format!(
                 "{name:>36}  {rate:>7.1} Gop/s  peak  {peak:>6.1} Gop/s  ratio {:.2}",

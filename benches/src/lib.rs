@@ -2,8 +2,10 @@
 //! same run as the figures that are compared with them.
 #![forbid(unsafe_code)]
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
+use criterion::{Criterion, Throughput};
 use onebit_kernels_cpu::{Isa, probe};
 
 /// Operations a second of `work(iterations) -> operations`, run on `threads` threads at once: the fastest of several
@@ -52,4 +54,36 @@ pub fn values(len: usize, seed: u32) -> Vec<f32> {
             (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
         })
         .collect()
+}
+
+/// Runs `limit` and `kernel` in turn under `group/name`; the fastest seconds of each, unless a filter left the case out.
+pub fn race(
+    criterion: &mut Criterion,
+    group: &str,
+    name: &str,
+    work: Throughput,
+    limit: impl Fn(),
+    mut kernel: impl FnMut(),
+) -> Option<(f64, f64)> {
+    let fastest = Cell::new((f64::INFINITY, f64::INFINITY));
+    let mut group = criterion.benchmark_group(group);
+    group.throughput(work);
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                let start = Instant::now();
+                limit();
+                let between = Instant::now();
+                kernel();
+                let took = between.elapsed();
+                let (l, k) = fastest.get();
+                fastest.set((l.min((between - start).as_secs_f64()), k.min(took.as_secs_f64())));
+                total += took;
+            }
+            total
+        });
+    });
+    group.finish();
+    Some(fastest.get()).filter(|(_, kernel)| kernel.is_finite())
 }
