@@ -6,6 +6,7 @@
 //! for its last token those of decode; `sum` is the sum of the sizes of the results. `ONEBIT_ISA` picks the path.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use half::f16;
