@@ -11,6 +11,8 @@ use super::{Executor, RuntimeError};
 /// Bytes of work that a piece should have at least: handing a piece over costs some 100 ns, in which a core reads a few kilobytes.
 const MIN_PIECE: usize = 16 * 1024;
 
+/// Bytes of work from which on a phase has [`PIECES_PER_THREAD`]: in a shorter one, taking a piece costs as much as it can win.
+const LONG: usize = 1 << 20;
 /// Pieces a thread: a second one lets a thread that is ahead take over from one that was held up.
 const PIECES_PER_THREAD: usize = 2;
 
@@ -82,7 +84,8 @@ impl Executor for Pool {
     }
 
     fn pieces(&self, work: usize) -> usize {
-        (work / MIN_PIECE).clamp(1, self.max_pieces())
+        let most = if work < LONG { self.threads() } else { self.max_pieces() };
+        (work / MIN_PIECE).clamp(1, most)
     }
 
     fn enter<R: Send>(&self, work: usize, f: impl FnOnce() -> R + Send) -> R {

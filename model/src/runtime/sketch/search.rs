@@ -169,19 +169,18 @@ impl HeadSketch {
 
         let second = first_winners(most, threshold, chosen);
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
-        let exact_sums = &mut exact[..second];
+        let by_both = &mut exact[..second];
         let piece = second.div_ceil(exec.pieces(second * t2::group_bytes(self.cols))).max(1);
-        exec.zip(exact_sums, piece, scratch, 1, |first, out, scratch| {
+        exec.zip(by_both, piece, scratch, 1, |first, out, scratch| {
             let [scratch, ..] = scratch else { return };
-            self.second_sums(
-                isa,
-                &buffers.bytes,
-                &chosen[first..first + out.len()],
-                out,
-                &mut scratch.sums,
-            );
+            let rows = &chosen[first..first + out.len()];
+            self.second_most(isa, &query, &buffers.bytes, most, rows, out, &mut scratch.sums);
         });
-        let count = self.second_winners(&query, most, exact_sums, threshold, &mut chosen[..second]);
+        let mut count = 0;
+        for (i, most) in by_both.iter().enumerate() {
+            chosen[count] = chosen[i];
+            count += usize::from(*most >= threshold);
+        }
         if count > few {
             return None;
         }
@@ -264,35 +263,35 @@ impl HeadSketch {
         });
     }
 
-    /// `Σ q₂·xq` of the rows `chosen`, which ascend. Rows of a group are read together.
-    pub(super) fn second_sums(&self, isa: Isa, bytes: &[i8], chosen: &[u32], out: &mut [f32], sums: &mut [i32]) {
+    /// The most that the logits of the rows `chosen`, which ascend, can be by both planes. `most` is that of every row by the first. Rows of a
+    /// group are read together.
+    pub(super) fn second_most(
+        &self,
+        isa: Isa,
+        query: &Query,
+        bytes: &[i8],
+        most: &[f32],
+        chosen: &[u32],
+        out: &mut [f32],
+        sums: &mut [i32],
+    ) {
         let group = t2::group_bytes(self.cols);
+        let [first, both] = &self.planes;
         let mut open = usize::MAX;
         for (&row, out) in chosen.iter().zip(out) {
-            let (g, r) = (row as usize / t2::GROUP_ROWS, row as usize % t2::GROUP_ROWS);
-            let rows = t2::GROUP_ROWS.min(self.rows - g * t2::GROUP_ROWS);
+            let row = row as usize;
+            let (g, r) = (row / t2::GROUP_ROWS, row % t2::GROUP_ROWS);
             if g != open {
-                let w = &self.planes[1].packed[g * group..(g + 1) * group];
+                let rows = t2::GROUP_ROWS.min(self.rows - g * t2::GROUP_ROWS);
+                let w = &both.packed[g * group..(g + 1) * group];
                 ternary_gemv::ternary_gemv(isa, Layout::T2, w, self.cols, bytes, &mut sums[..rows]);
                 open = g;
             }
-            // Sums of bytes times levels: whole numbers that f32 holds up to a part in 10⁷, which the bound has room for.
-            *out = sums[r] as f32;
+            // A sum of bytes times levels is a whole number that f32 holds up to a part in 10⁷, which the bound has room for.
+            let figures = &both.figures[row];
+            let estimate = query.refined(most[row], &first.figures[row], sums[r] as f32, figures);
+            *out = estimate + query.bound(figures);
         }
-    }
-
-    /// Keeps those of `chosen` that can reach `threshold` by both planes, at its front.
-    fn second_winners(&self, query: &Query, most: &[f32], sums: &[f32], threshold: f32, chosen: &mut [u32]) -> usize {
-        let mut count = 0;
-        for (i, sum) in sums.iter().enumerate() {
-            let row = chosen[i] as usize;
-            let (first, both) = (&self.planes[0].figures[row], &self.planes[1].figures[row]);
-            if query.refined(most[row], first, *sum, both) + query.bound(both) >= threshold {
-                chosen[count] = row as u32;
-                count += 1;
-            }
-        }
-        count
     }
 }
 

@@ -116,23 +116,18 @@ fn estimates_stay_far_inside_their_bounds() {
         subject
             .sketch
             .estimate(&Serial, Isa::best(), &query, &mut subject.buffers, &mut subject.scratch);
-        let mut sums = vec![0.0; rows];
-        subject.sketch.second_sums(
-            Isa::best(),
-            &subject.buffers.bytes,
-            &every,
-            &mut sums,
-            &mut subject.scratch[0].sums,
-        );
+        let mut by_both = vec![0.0; rows];
+        let (bytes, most) = (&subject.buffers.bytes, &subject.buffers.most);
+        let sums = &mut subject.scratch[0].sums;
+        subject
+            .sketch
+            .second_most(Isa::best(), &query, bytes, most, &every, &mut by_both, sums);
         subject.all(&x);
         for r in 0..rows {
-            let most = subject.buffers.most[r];
-            let [one, two] = [0, 1].map(|p| &subject.sketch.planes[p].figures[r]);
-            let first = most - query.bound(one);
-            for (p, (estimate, figures)) in [(first, one), (query.refined(most, one, sums[r], two), two)]
-                .into_iter()
-                .enumerate()
-            {
+            let most = [subject.buffers.most[r], by_both[r]];
+            for (p, most) in most.into_iter().enumerate() {
+                let figures = &subject.sketch.planes[p].figures[r];
+                let estimate = most - query.bound(figures);
                 let error = (estimate - subject.all[r]).abs();
                 if r == 2 {
                     assert_eq!(error, 0.0, "a row of zeros");
