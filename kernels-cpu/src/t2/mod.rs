@@ -33,8 +33,8 @@ pub const BLOCK_BYTES: usize = 64;
 pub const GROUP_ROWS: usize = 4;
 /// Most columns that a packed matrix may have: up to here no `i32` accumulator of any kernel can overflow.
 ///
-/// The largest partial sum is a 32-bit lane of the AVX-512 GEMV, which takes in four products of at most `192 · 128`
-/// per block: `2^22 / 256 · 4 · 192 · 128 ≈ 1.61e9 < 2^31`.
+/// The largest sum is that of codes 3 and activations of 128, `2^22 · 3 · 128 ≈ 1.61e9 < 2^31`; kernels that keep a part of it enlarged
+/// have several lanes for it.
 pub const MAX_COLS: usize = 1 << 22;
 
 /// `cols` rounded up to whole blocks.

@@ -1,4 +1,4 @@
-//! AVX-512 VNNI: sixteen accumulators (four rows, four fields), two instructions per 64 weights.
+//! AVX-512 VNNI: eight accumulators (four rows, two pairs of fields), nine instructions per 256 weights.
 
 use core::arch::x86_64::*;
 
@@ -41,17 +41,10 @@ fn sum_each(v: [__m512i; 4]) -> __m128i {
     _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
 }
 
-/// The end of a group of rows: accumulator `f` of a row holds `4^f` times its sums, and `correction` is taken off each.
+/// The end of a group of rows: the sums of `rows`, and `correction` is taken off each.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn finish(acc: [[__m512i; 4]; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
-    let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
-    for r in 0..GROUP_ROWS {
-        let [a, b, c, d] = acc[r];
-        let low = _mm512_add_epi32(a, _mm512_srai_epi32::<2>(b));
-        let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(c), _mm512_srai_epi32::<6>(d));
-        rows[r] = _mm512_add_epi32(low, high);
-    }
+pub(super) fn finish(rows: [__m512i; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
     let sums = _mm_sub_epi32(sum_each(rows), correction);
     // A copy of any length is a call; the last group alone may be short.
     if let Some(out) = out.first_chunk_mut::<GROUP_ROWS>() {
@@ -68,10 +61,11 @@ pub(super) fn finish(acc: [[__m512i; 4]; GROUP_ROWS], correction: __m128i, out: 
 /// See [`super::ternary_gemv`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
-    let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|m| _mm512_set1_epi8(m as i8));
+    let masks = [0x03, 0x30u8].map(|m| _mm512_set1_epi8(m as i8));
     let correction = _mm_set1_epi32(sum(xq));
     for (group, out) in w.chunks_exact(group_bytes(cols)).zip(out.chunks_mut(GROUP_ROWS)) {
-        let mut acc = [[_mm512_setzero_si512(); 4]; GROUP_ROWS];
+        // Fields 0 and 1, and sixteen times fields 2 and 3.
+        let mut acc = [[_mm512_setzero_si512(); 2]; GROUP_ROWS];
         let (blocks, xs) = (
             group.as_chunks::<64>().0.as_chunks::<GROUP_ROWS>().0,
             xq.as_chunks::<64>().0,
@@ -80,11 +74,18 @@ pub(super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) {
             let x = [load_x(&x[0]), load_x(&x[1]), load_x(&x[2]), load_x(&x[3])];
             for r in 0..GROUP_ROWS {
                 let bytes = load(&rows[r]);
-                for f in 0..4 {
-                    acc[r][f] = _mm512_dpbusd_epi32(acc[r][f], _mm512_and_si512(bytes, masks[f]), x[f]);
+                // What a 16-bit shift brings in from a neighbour the masks drop.
+                let odd = _mm512_srli_epi16::<2>(bytes);
+                for h in 0..2 {
+                    acc[r][h] = _mm512_dpbusd_epi32(acc[r][h], _mm512_and_si512(bytes, masks[h]), x[2 * h]);
+                    acc[r][h] = _mm512_dpbusd_epi32(acc[r][h], _mm512_and_si512(odd, masks[h]), x[2 * h + 1]);
                 }
             }
         }
-        finish(acc, correction, out);
+        let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
+        for r in 0..GROUP_ROWS {
+            rows[r] = _mm512_add_epi32(acc[r][0], _mm512_srai_epi32::<4>(acc[r][1]));
+        }
+        finish(rows, correction, out);
     }
 }

@@ -7,9 +7,9 @@
 //! Σ w·x = Σ c·x − Σ x
 //! ```
 //!
-//! The four 2-bit fields of a byte are masked where they stand. In the AVX-512 VNNI path each field has its own
-//! accumulator, so the fields need no shift: field `f` sums `4^f · c · x` and is shifted down once at the end of the row
-//! (each sum is a multiple of `4^f`). The unsigned operand is at most 192, and the dot product widens to 32 bits without
+//! The 2-bit fields of a byte are masked where they stand. In the AVX-512 VNNI path one shift puts fields 1 and 3 in the places of fields 0
+//! and 2, and each pair shares an accumulator; the second holds 16 times its sum and is shifted down at the end of the row. (Without any shift, an accumulator a
+//! field, short rows lose a quarter of their speed to their ends, and long ones gain nothing.) The unsigned operand is at most 48, and the dot product widens to 32 bits without
 //! saturating. AVX2 has only `maddubs`, which adds two products into a saturating `i16`: there the codes are shifted down
 //! first, so that a pair is at most `2 · 3 · 128 = 768`, and 16-bit sums are widened before 32767 is in reach.
 //!
@@ -18,7 +18,7 @@
 //! what `sdot` does. So on the `i8mm` path one token takes `sdot`.
 //!
 //! Cost: 0.25 bytes and 1 multiply-add per weight: 8 operations per byte, of which AVX-512 VNNI does 512 bits' worth in
-//! 2 instructions per 64 weights. From memory it runs at the memory's speed.
+//! 9 instructions per 256 weights. From memory it runs at the memory's speed.
 //!
 //! Sums are exact for up to [`t2::MAX_COLS`] columns.
 

@@ -41,6 +41,13 @@ pub(in super::super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) 
                 acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], d3, x[3]);
             }
         }
-        finish(acc, correction, out);
+        let mut rows = [_mm512_setzero_si512(); GROUP_ROWS];
+        for r in 0..GROUP_ROWS {
+            // Place `p` holds `4^p` times its sums.
+            let low = _mm512_add_epi32(acc[r][0], _mm512_srai_epi32::<2>(acc[r][1]));
+            let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(acc[r][2]), _mm512_srai_epi32::<6>(acc[r][3]));
+            rows[r] = _mm512_add_epi32(low, high);
+        }
+        finish(rows, correction, out);
     }
 }
