@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{fixture, onebit, text, with_input};
+use common::{fixture, onebit, onebit_with, text, with_input};
+use onebit_kernels_cpu::Isa;
 
 fn close(a: f64, b: f64) {
     assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} {b}");
@@ -102,6 +103,45 @@ fn text_streams_and_does_not_depend_on_threads() {
     ])
     .json();
     assert_eq!((&none["tokens"], &none["text"]), (&0.into(), &"".into()));
+}
+
+#[test]
+fn onebit_isa_takes_every_path_of_this_cpu_to_the_same_logits() {
+    let f = fixture();
+    let model = f.path("model");
+    let eval = [
+        "eval",
+        "--model",
+        &model,
+        "--ids",
+        "5,17,42,9,9,310,0",
+        "--logits",
+        "--json",
+    ];
+    let generate = [
+        "generate",
+        "--model",
+        &model,
+        "--prompt",
+        "the cow",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "20",
+    ];
+    let usual = (onebit(&eval).json(), onebit(&generate).ok());
+    for isa in Isa::available() {
+        let forced = |args: &[&str]| onebit_with(args, "ONEBIT_ISA", isa.name());
+        assert_eq!(forced(&eval).json(), usual.0, "{}", isa.name());
+        let generated = forced(&generate);
+        // The command says which path it took.
+        assert!(
+            generated.stderr.contains(&format!("cpu ({},", isa.name())),
+            "{generated:?}"
+        );
+        assert_eq!(generated.ok(), usual.1, "{}", isa.name());
+    }
+    onebit_with(&eval, "ONEBIT_ISA", "avx1024").refused(1, &["avx1024"]);
 }
 
 #[test]

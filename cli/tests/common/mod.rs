@@ -55,6 +55,18 @@ pub fn onebit<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Ran {
     Ran::new(command(args).stdin(Stdio::null()).output().expect("the command starts"))
 }
 
+/// Runs the command with an environment variable of its own.
+pub fn onebit_with<S: AsRef<std::ffi::OsStr>>(args: &[S], name: &str, value: &str) -> Ran {
+    let mut command = command(args);
+    Ran::new(
+        command
+            .env(name, value)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the command starts"),
+    )
+}
+
 /// The command, one thread, ready to start.
 pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onebit"));

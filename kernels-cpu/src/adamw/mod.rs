@@ -9,6 +9,7 @@
 //! read and 12 written a parameter, one division and one square root: bound by memory.
 
 use crate::isa::Isa;
+use crate::math::sqrt_f64;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,7 @@ pub fn adamw(isa: Isa, step: &AdamWStep, p: &mut [f32], g: &[f32], m: &mut [f32]
     let factors = Factors {
         keep: (1.0 - f64::from(step.lr) * f64::from(step.weight_decay)) as f32,
         step_size: step.lr / step.bias_correction1,
-        root_scale: (1.0 / libm::sqrt(f64::from(step.bias_correction2))) as f32,
+        root_scale: (1.0 / sqrt_f64(f64::from(step.bias_correction2))) as f32,
         eps: step.eps,
         beta1: step.beta1,
         rest1: 1.0 - step.beta1,

@@ -82,5 +82,5 @@ impl AttentionShape {
 
 /// `1/sqrt(head_dim)`, the factor of the scores.
 fn scale(head_dim: usize) -> f32 {
-    (1.0 / libm::sqrt(head_dim as f64)) as f32
+    (1.0 / crate::math::sqrt_f64(head_dim as f64)) as f32
 }

@@ -3,6 +3,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::isa::Isa;
+use crate::math::sqrt_f64;
 use crate::rng::Key;
 
 pub(super) fn normal(key: u32, n: usize) -> Vec<f32> {
@@ -36,7 +37,7 @@ fn oracle_row(s: &AttentionShape, q: &[f64], k: &[f64], h: usize, i: usize) -> (
         let dot: f64 = (0..n)
             .map(|d| q[i * s.row() + h * n + d] * k[j * s.kv_row() + kv * n + d])
             .sum();
-        dot / libm::sqrt(n as f64)
+        dot / sqrt_f64(n as f64)
     };
     let scores: Vec<f64> = (0..=i).map(score).collect();
     let most = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
@@ -78,7 +79,7 @@ fn oracle_backward(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64], dout: &[
                 .collect();
             let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
             for j in 0..=i {
-                let ds = p[j] * (dp[j] - delta) / libm::sqrt(n as f64);
+                let ds = p[j] * (dp[j] - delta) / sqrt_f64(n as f64);
                 let key = j * s.kv_row() + kv * n;
                 for d in 0..n {
                     dv[key + d] += p[j] * dout[at + d];

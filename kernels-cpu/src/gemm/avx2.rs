@@ -90,8 +90,7 @@ unsafe fn micro<const M: usize, const V: usize, const SHORT: bool>(
 }
 
 impl Tile for Avx2 {
-    type Unit = f32;
-    const DEPTH: usize = 1;
+    super::single_units!(LANES);
     const MR: usize = MR;
     const NR: usize = VECS * LANES;
     const W: usize = LANES;
@@ -108,16 +107,6 @@ impl Tile for Avx2 {
                 transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride)
             }
         }
-    }
-
-    #[inline(always)]
-    fn zip(self, src: &[f32], _: usize, _: usize, cols: usize, dst: &mut [f32]) {
-        super::copy::<LANES>(src, cols, dst)
-    }
-
-    #[inline(always)]
-    fn in_place(b: &[f32]) -> Option<&[f32]> {
-        Some(b)
     }
 
     #[inline(always)]

@@ -148,8 +148,7 @@ pub(crate) unsafe fn tile<const PAIRS: bool>(
 }
 
 impl Tile for Avx512 {
-    type Unit = f32;
-    const DEPTH: usize = 1;
+    super::single_units!(LANES);
     const MR: usize = MR;
     const NR: usize = NR;
     const W: usize = LANES;
@@ -160,16 +159,6 @@ impl Tile for Avx512 {
         assert!(dst.len() >= extent(cols, dst_stride, LANES));
         // SAFETY: the token proves AVX-512 F; the asserts are what the function asks for.
         unsafe { transpose::<false>(src.as_ptr(), ld, rows, cols, dst.as_mut_ptr(), dst_stride) }
-    }
-
-    #[inline(always)]
-    fn zip(self, src: &[f32], _: usize, _: usize, cols: usize, dst: &mut [f32]) {
-        super::copy::<LANES>(src, cols, dst)
-    }
-
-    #[inline(always)]
-    fn in_place(b: &[f32]) -> Option<&[f32]> {
-        Some(b)
     }
 
     #[inline(always)]

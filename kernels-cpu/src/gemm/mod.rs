@@ -40,6 +40,25 @@
 //!
 //! The loops and the packing are generic over the register tile: [`gemm_bf16`](crate::gemm_bf16) runs them on packed pairs of bf16.
 
+/// What the [`Tile`]s of f32 have in common: a unit is a value, and `B` can be read where it lies.
+macro_rules! single_units {
+    ($lanes:expr) => {
+        type Unit = f32;
+        const DEPTH: usize = 1;
+
+        #[inline(always)]
+        fn zip(self, src: &[f32], _: usize, _: usize, cols: usize, dst: &mut [f32]) {
+            crate::gemm::copy::<{ $lanes }>(src, cols, dst)
+        }
+
+        #[inline(always)]
+        fn in_place(b: &[f32]) -> Option<&[f32]> {
+            Some(b)
+        }
+    };
+}
+use single_units;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

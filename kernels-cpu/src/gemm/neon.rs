@@ -41,6 +41,7 @@ fn micro<const M: usize>(
 }
 
 impl Tile for Neon {
+    super::single_units!(LANES);
     const MR: usize = MR;
     const NR: usize = LANES;
     const W: usize = LANES;

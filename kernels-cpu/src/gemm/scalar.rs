@@ -5,8 +5,7 @@ use crate::isa::Scalar;
 use crate::simd::{LANES, Simd};
 
 impl Tile for Scalar {
-    type Unit = f32;
-    const DEPTH: usize = 1;
+    super::single_units!(LANES);
     const MR: usize = 4;
     const NR: usize = LANES;
     const W: usize = LANES;
@@ -19,16 +18,6 @@ impl Tile for Scalar {
                 *to = src[i * ld + j];
             }
         }
-    }
-
-    #[inline(always)]
-    fn zip(self, src: &[f32], _: usize, _: usize, cols: usize, dst: &mut [f32]) {
-        super::copy::<LANES>(src, cols, dst)
-    }
-
-    #[inline(always)]
-    fn in_place(b: &[f32]) -> Option<&[f32]> {
-        Some(b)
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::math::sqrt_f32;
 use crate::rng::Key;
 use crate::simd::{LANES, Simd, simd_kernel};
 
@@ -35,7 +36,7 @@ pub const fn can_rotate(n: usize) -> bool {
 pub fn fill_signs(key: &Key, signs: &mut [f32]) {
     let n = signs.len() / ROUNDS;
     assert!(signs.len() == ROUNDS * n && can_rotate(n), "signs is [ROUNDS, n]");
-    let size = 1.0 / libm::sqrtf(block(n) as f32);
+    let size = 1.0 / sqrt_f32(block(n) as f32);
     for (i, sign) in signs.iter_mut().enumerate() {
         let bit = key.u32(i as u64 / 32) >> (i % 32) & 1;
         *sign = if bit == 0 { size } else { -size };

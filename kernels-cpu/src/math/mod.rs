@@ -18,6 +18,25 @@ use crate::simd::{LANES, Simd};
 #[cfg(test)]
 mod tests;
 
+/// Square root, rounded correctly and so the same wherever it comes from. Single values go through here and [`sqrt_f64`]: `core` has no
+/// square root, and that of `libm` is inline assembly, which the compiler cannot vectorise nor Miri interpret.
+#[inline(always)]
+pub fn sqrt_f32(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(not(feature = "std"))]
+    return libm::sqrtf(x);
+}
+
+/// As [`sqrt_f32`].
+#[inline(always)]
+pub fn sqrt_f64(x: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(not(feature = "std"))]
+    return libm::sqrt(x);
+}
+
 /// `c[0] + c[1]·x + c[2]·x² + …` by Horner's rule.
 #[inline(always)]
 fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {

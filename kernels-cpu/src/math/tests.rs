@@ -174,3 +174,20 @@ fn limits_and_signs() {
     assert_eq!(g[..4], [0.5, 0.5, 1.0, 0.0]);
     assert!(e[8].is_nan() && l[8].is_nan() && t[8].is_nan() && g[8].is_nan());
 }
+
+#[test]
+fn square_roots_are_those_of_libm() {
+    for bits in (0..u32::MAX).step_by(if cfg!(miri) { 100_000_007 } else { 100_003 }) {
+        let x = f32::from_bits(bits);
+        let (single, double) = (sqrt_f32(x), sqrt_f64(f64::from(x)));
+        assert!(
+            single.to_bits() == libm::sqrtf(x).to_bits() || single.is_nan() && (x < 0.0 || x.is_nan()),
+            "{x}"
+        );
+        // In f64 the root has digits enough to be rounded to f32 as the exact one is.
+        assert!(
+            (double as f32).to_bits() == single.to_bits() || double.is_nan() && single.is_nan(),
+            "{x}"
+        );
+    }
+}

@@ -9,6 +9,7 @@
 //! Cost: the row is read twice, the second time from the first cache level, so memory sees one read and one write.
 
 use crate::elementwise::dot_lanes;
+use crate::math::sqrt_f32;
 use crate::simd::{LANES, Simd, simd_kernel};
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ fn reciprocal_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
 /// `1 / sqrt(squares / n + eps)`.
 #[inline(always)]
 fn reciprocal_of(squares: f32, n: usize, eps: f32) -> f32 {
-    1.0 / libm::sqrtf(squares / n as f32 + eps)
+    1.0 / sqrt_f32(squares / n as f32 + eps)
 }
 
 #[inline(always)]

@@ -138,7 +138,7 @@ fn unit(word: u32) -> f32 {
 fn normal_pair([a, b]: [u32; 2]) -> [f32; 2] {
     const SCALE: f64 = 1.0 / 4_294_967_296.0;
     // In (0, 1], so that the logarithm is finite.
-    let radius = libm::sqrt(-2.0 * libm::log((f64::from(a) + 1.0) * SCALE));
+    let radius = crate::math::sqrt_f64(-2.0 * libm::log((f64::from(a) + 1.0) * SCALE));
     let (sin, cos) = libm::sincos(f64::from(b) * SCALE * core::f64::consts::TAU);
     [(radius * cos) as f32, (radius * sin) as f32]
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use super::{LANES, Simd};
 use crate::isa::Scalar;
+use crate::math::sqrt_f32;
 
 /// `a * b + c`, rounded once.
 #[inline(always)]
@@ -96,7 +97,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn sqrt(self, a: Self::F) -> Self::F {
-        a.map(libm::sqrtf)
+        a.map(sqrt_f32)
     }
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {

@@ -20,10 +20,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 const SHUT: u64 = 1 << 31;
 const INSIDE: u64 = SHUT - 1;
-/// Pauses before a waiting thread yields: tens of microseconds.
-const SPINS: u32 = 2_000;
+/// Pauses before a waiting thread yields: tens of microseconds; few where Miri interprets, so that workers sleep there too.
+const SPINS: u32 = if cfg!(miri) { 10 } else { 2_000 };
 /// Yields before an idle worker sleeps, when no leader holds the team.
-const IDLE_YIELDS: u32 = 50;
+const IDLE_YIELDS: u32 = if cfg!(miri) { 5 } else { 50 };
 
 /// A function of a piece number, borrowed for as long as the gate is open.
 type Job = *const (dyn Fn(usize) + Sync);

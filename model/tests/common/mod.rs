@@ -7,7 +7,7 @@ use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, WeightStorage};
 use onebit_model::runtime::{
-    Executor, FloatStorage, FloatValues, PackedModel, Pool, RuntimeError, Session, SessionOptions, TensorSource,
+    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, TensorSource,
 };
 
 /// A small valid model: 2 layers, 4 heads over 2 key heads, sub-norms, tied head.
@@ -186,6 +186,16 @@ pub fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
+/// A context of 32 in f32.
+pub fn options(chunk: usize, logit_rows: usize) -> SessionOptions {
+    SessionOptions {
+        context: 32,
+        chunk,
+        logit_rows,
+        kv: KvType::F32,
+    }
+}
+
 /// Logits at every position, in bits, through `prefill_all`.
 pub fn all_logits<E: Executor>(
     model: &PackedModel,
@@ -207,8 +217,10 @@ pub fn all_logits<E: Executor>(
 }
 
 /// Cuts everything into as many pieces as it can, whatever the work, so that small models meet every cut too.
-pub struct Cut(pub usize, pub Pool);
+#[cfg(feature = "std")]
+pub struct Cut(pub usize, pub onebit_model::runtime::Pool);
 
+#[cfg(feature = "std")]
 impl Executor for Cut {
     fn max_pieces(&self) -> usize {
         self.0

@@ -5,6 +5,7 @@ use super::*;
 use crate::attention::tests::{bits, normal, shape, wide};
 use crate::attention::{causal_attention, scale, scratch_len as causal_scratch_len};
 use crate::isa::{Isa, Scalar};
+use crate::math::sqrt_f64;
 use crate::quantize::SCALE_FLOOR;
 
 /// The cache of a head and what was stored in it, read back: `[positions, head_dim]`, and the scale of each row.
@@ -202,7 +203,7 @@ fn oracle(cache: &Cache, q: &[f32], positions: usize) -> (Vec<f64>, f64) {
             .collect::<Vec<_>>()
     });
     let dot = |p: usize, f: fn(f64) -> f64| -> f64 {
-        (0..n).map(|d| f(f64::from(q[d]) * keys[p * n + d])).sum::<f64>() / libm::sqrt(n as f64)
+        (0..n).map(|d| f(f64::from(q[d]) * keys[p * n + d])).sum::<f64>() / sqrt_f64(n as f64)
     };
     let scores: Vec<f64> = (0..positions).map(|p| dot(p, |x| x)).collect();
     let sizes = (0..positions).map(|p| dot(p, f64::abs)).fold(0.0, f64::max);

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::{Isa, elementwise, hadamard, t2};
 
 use super::{DEVIATIONS, FINER, HeadSketch, ROUNDING, RowFigures};
@@ -98,7 +99,7 @@ impl<'a> RowMaker<'a> {
             levels.fill(0);
             return RowFigures::default();
         }
-        let per_step = (libm::sqrt(n as f64 / squares) as f32) / STEP;
+        let per_step = (sqrt_f64(n as f64 / squares) as f32) / STEP;
         self.value.fill(0.0);
         let mut step = 1.0;
         for _ in 0..=plane {
@@ -113,11 +114,11 @@ impl<'a> RowMaker<'a> {
         let along = elementwise::dot(isa, &self.value, &self.u) / squares;
         let length = elementwise::sum_squares(isa, &self.value);
         let across = (length - along * along * squares).max(0.0);
-        let spread = libm::sqrt(across / (n as f64 - 1.0)) / along;
+        let spread = sqrt_f64(across / (n as f64 - 1.0)) / along;
         RowFigures {
             unit: (1.0 / along) as f32,
-            radius: DEVIATIONS * spread as f32 + ROUNDING * libm::sqrt(squares) as f32,
-            rounding: DEVIATIONS * 0.5 * (libm::sqrt(length) / along) as f32,
+            radius: DEVIATIONS * spread as f32 + ROUNDING * sqrt_f64(squares) as f32,
+            rounding: DEVIATIONS * 0.5 * (sqrt_f64(length) / along) as f32,
         }
     }
 }

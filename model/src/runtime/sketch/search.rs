@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, t2, ternary_gemv};
 
@@ -211,7 +212,7 @@ impl HeadSketch {
         rotated.copy_from_slice(x);
         hadamard::rotate(isa, rotated, &self.signs, &mut buffers.spare);
         let most = rotated.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-        let length = libm::sqrt(elementwise::sum_squares(isa, x)) as f32;
+        let length = sqrt_f64(elementwise::sum_squares(isa, x)) as f32;
         // `max` passes NaN over, the sum does not.
         if !length.is_finite() {
             return None;
