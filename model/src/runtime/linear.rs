@@ -16,6 +16,7 @@ use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, t2, ternary_gemm, ternary_g
 
 use alloc::vec::Vec;
 
+use super::columns;
 use super::executor::Executor;
 use super::weights::{FloatMatrix, FloatValues, Linear};
 
@@ -205,6 +206,11 @@ pub(super) fn multiply<E: Executor>(
     tile: &mut [f32],
     scratch: &mut [Scratch],
 ) {
+    if let [Matrix::Linear(linear)] = stack
+        && columns::multiply(exec, isa, linear, x, out)
+    {
+        return;
+    }
     let tokens = x.tokens;
     let rows: usize = stack.iter().map(Matrix::rows).sum();
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
