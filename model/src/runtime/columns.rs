@@ -18,7 +18,7 @@ use super::weights::{Linear, PackedModel};
 use crate::config::FeedForward;
 
 /// From one in so many values that are not 0, rows are read. Measured from memory at 2560 × 6912, against `t5`: at 0.12 columns are 3.4 to 4.5
-/// times as fast, at 0.35 1.8 to 2.2 times, at 0.5 1.5 to 1.7 times, and they stay ahead to 0.65; a little is left for other machines.
+/// times as fast, at 0.35 1.8 to 2.2 times, at 0.5 at least 1.4 times, and they stay ahead to 0.65; a little is left for other machines.
 const ONE_IN: usize = 2;
 
 /// Least lines of a column that a piece reads: 64 bytes alone, with other threads at those beside them, were slower than rows.
