@@ -39,6 +39,7 @@ pub mod simd;
 pub mod t2;
 pub mod t5;
 pub mod ternary;
+pub mod ternary_columns;
 pub mod ternary_gemm;
 pub mod ternary_gemv;
 

@@ -13,7 +13,7 @@ use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, gemm_bf16_packed, pack_region, re
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
     Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int8_gemv, probe,
-    quantize, rms_norm, rng, rope, ternary_gemm, ternary_gemv,
+    quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
 };
 
 /// At which fence the slice lies.
@@ -175,6 +175,19 @@ fn integer_products() {
                 let mut scratch = Fenced::new(fence, vec![0u8; ternary_gemm::scratch_len(cols)]);
                 ternary_gemm::ternary_gemm(isa, layout, &packed, rows, cols, &x, tokens, &mut out, &mut scratch);
             }
+        }
+        for rows in [1, 255, 257] {
+            let trits: Vec<i8> = (0..rows * cols).map(|i| (i * 7 % 3) as i8 - 1).collect();
+            let mut packed = Fenced::new(fence, vec![0u8; Layout::T2.bytes(rows, cols)]);
+            Layout::T2.pack(&trits, rows, cols, &mut packed);
+            let mut w = Fenced::new(
+                fence,
+                vec![ternary_columns::Line::ZERO; ternary_columns::lines(rows, cols)],
+            );
+            let mut scratch = bytes(fence, t2::GROUP_ROWS * cols);
+            ternary_columns::from_rows(Layout::T2, &packed, rows, cols, &mut w, &mut scratch);
+            let (x, mut out) = (bytes(fence, cols), Fenced::new(fence, vec![0i32; rows]));
+            ternary_columns::ternary_columns(isa, &w, rows, 0, &x, &mut out);
         }
         let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
         let mut out = Fenced::new(fence, [0i32; 5]);

@@ -178,6 +178,51 @@ fn cutting_the_tokens_changes_no_bit() {
 }
 
 #[test]
+fn columns_of_down_proj_change_no_bit() {
+    // Rows of the columns: one line and less, a line and more, several for each thread.
+    for (hidden, heads, feed_forward) in [
+        (64, 4, FeedForward::Relu2Gated),
+        (320, 4, FeedForward::Relu2),
+        (1152, 8, FeedForward::Relu2Gated),
+        (64, 4, FeedForward::SwiGlu),
+    ] {
+        let config = ModelConfig {
+            hidden_size: hidden,
+            intermediate_size: 333,
+            num_attention_heads: heads,
+            num_key_value_heads: 2,
+            head_dim: 16,
+            feed_forward,
+            ..config()
+        };
+        let rows = random_model(&config, 21, FloatStorage::Stored);
+        let columns = rows.clone().with_columns();
+        assert_eq!(rows.bytes().columns, 0);
+        let lines = 2 * 333 * hidden.div_ceil(256);
+        let expected = if feed_forward == FeedForward::SwiGlu {
+            0
+        } else {
+            64 * lines
+        };
+        assert_eq!(columns.bytes().columns, expected);
+        let ids = random_ids(config.vocab_size, LEN, 22);
+        let want = all_logits(&rows, Serial, Isa::SCALAR, options(LEN, 2), &ids);
+        for isa in Isa::available() {
+            // One token at a time, which reads the columns, and several, which do not.
+            for chunk in [1, 8] {
+                let serial = all_logits(&columns, Serial, isa, options(chunk, 1), &ids);
+                assert!(serial == want, "{hidden}, chunks of {chunk}, {}", isa.name());
+                for pieces in [2, 4] {
+                    let cut = Cut(pieces, Pool::new(2).unwrap());
+                    let same = all_logits(&columns, cut, isa, options(chunk, 1), &ids) == want;
+                    assert!(same, "{hidden}, chunks of {chunk}, {pieces} pieces, {}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_later_token_changes_no_earlier_logit() {
     for (name, config) in every_option() {
         let model = random_model(&config, 9, FloatStorage::Stored);

@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, t2, t5};
+use onebit_kernels_cpu::{Isa, t2, t5, ternary_columns};
 #[cfg(feature = "std")]
 use rayon::prelude::*;
 
@@ -35,6 +35,9 @@ impl PackedModel {
     pub(super) fn lay_out_for(&mut self, isa: Isa) {
         if opens_t5(isa) && self.comes_from_memory() {
             self.relay(smallest);
+        }
+        if ternary_columns::is_fast(isa) && self.comes_from_memory() {
+            self.add_columns();
         }
     }
 

@@ -17,6 +17,7 @@ use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm,
 
 use alloc::vec::Vec;
 
+use super::columns;
 use super::executor::Executor;
 use super::weights::{FloatMatrix, FloatValues, Linear};
 
@@ -222,6 +223,11 @@ pub(super) fn multiply<E: Executor>(
     tile: &mut [f32],
     scratch: &mut [Scratch],
 ) {
+    if let [Matrix::Linear(linear)] = stack
+        && columns::multiply(exec, isa, linear, x, out)
+    {
+        return;
+    }
     let tokens = x.tokens;
     if tokens / exec.threads() >= MANY_TOKENS {
         return by_tokens(exec, isa, stack, x, out, scratch);

@@ -234,6 +234,7 @@ impl LinearSite {
                     layout: Layout::T2,
                     packed: packed.into(),
                     scale,
+                    columns: None,
                 });
             }
             TensorSource::Trits { values, scale } => (values, scale),
@@ -262,6 +263,7 @@ impl LinearSite {
             layout: Layout::T2,
             packed: packed.into(),
             scale,
+            columns: None,
         })
     }
 

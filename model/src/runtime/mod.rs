@@ -14,6 +14,7 @@
 mod attention;
 mod buffers;
 mod cache;
+mod columns;
 mod error;
 mod executor;
 mod forward;

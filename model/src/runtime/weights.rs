@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use half::{bf16, f16};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
+use onebit_kernels_cpu::ternary_columns::Line;
 
 use super::sketch::HeadSketch;
 use super::values::Values;
@@ -92,6 +93,8 @@ pub enum Linear {
         packed: Values<u8>,
         /// γ.
         scale: f32,
+        /// The same weights by columns, `[cols, lines of a column]`, where [`PackedModel::with_columns`] put them.
+        columns: Option<Vec<Line>>,
     },
     /// Modes `int8` and `int4` (values in ±7): `y[r] = (Σ xq·Wq) · step[r] / s`.
     Int8 {
@@ -125,12 +128,22 @@ impl Linear {
         }
     }
 
-    /// Bytes that one product with a vector reads.
+    /// Bytes that one product with a vector reads; with columns it may read fewer.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Ternary { packed, .. } => packed.len(),
             Self::Int8 { values, steps, .. } => values.len() + 4 * steps.len(),
             Self::Float(matrix) => matrix.values.bytes(),
+        }
+    }
+
+    /// Bytes of the copy by columns.
+    fn column_bytes(&self) -> usize {
+        match self {
+            Self::Ternary {
+                columns: Some(columns), ..
+            } => size_of_val(&columns[..]),
+            _ => 0,
         }
     }
 
@@ -229,12 +242,14 @@ pub struct WeightBytes {
     pub head: usize,
     /// The head's sketch.
     pub sketch: usize,
+    /// The second copy, by columns, of linears that have one.
+    pub columns: usize,
 }
 
 impl WeightBytes {
     /// All of them.
     pub fn total(&self) -> usize {
-        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head + self.sketch
+        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head + self.sketch + self.columns
     }
 }
 
@@ -276,6 +291,7 @@ impl PackedModel {
         for block in &self.blocks {
             bytes.norms += 4 * block.norm_values();
             for linear in block.linears() {
+                bytes.columns += linear.column_bytes();
                 *match linear {
                     Linear::Ternary { .. } => &mut bytes.ternary,
                     Linear::Int8 { .. } => &mut bytes.int8,

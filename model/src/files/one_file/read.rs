@@ -355,6 +355,7 @@ impl PartsOf<'_> {
             layout,
             packed,
             scale,
+            columns: None,
         })
     }
 

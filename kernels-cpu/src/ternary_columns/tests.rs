@@ -1,0 +1,135 @@
+//! Every path against an i64 oracle on the unpacked weights, at every share of zeros.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::t2::tests::Lcg;
+
+/// The matrix by columns, made from rows in `layout`.
+fn columns(layout: Layout, w: &[i8], rows: usize, cols: usize) -> Vec<Line> {
+    let mut packed = vec![0; layout.bytes(rows, cols)];
+    layout.pack(w, rows, cols, &mut packed);
+    // Rubbish, which must not stay.
+    let mut out = vec![Line([0xa6; 64]); lines(rows, cols)];
+    let mut scratch = vec![0; t2::GROUP_ROWS * cols];
+    from_rows(layout, &packed, rows, cols, &mut out, &mut scratch);
+    out
+}
+
+/// Activations of which `percent` in a hundred are not 0.
+fn sparse(cols: usize, percent: u32, rng: &mut Lcg) -> Vec<i8> {
+    let mut x = rng.bytes(cols);
+    for x in &mut x {
+        if rng.below(100) >= percent {
+            *x = 0;
+        }
+    }
+    x
+}
+
+fn check(w: &[Line], weights: &[i8], rows: usize, x: &[i8]) {
+    let want: Vec<i64> = weights
+        .chunks_exact(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| i64::from(*w) * i64::from(*x)).sum())
+        .collect();
+    for isa in Isa::available() {
+        for first in (0..rows).step_by(LINE_ROWS) {
+            // All the rows from there on, one of them, one less, and whole lines.
+            for count in [rows - first, 1, rows - first - 1, (rows - first).min(LINE_ROWS)] {
+                let mut out = vec![77; count];
+                ternary_columns(isa, w, rows, first, x, &mut out);
+                let same = out.iter().zip(&want[first..]).all(|(a, b)| i64::from(*a) == *b);
+                assert!(
+                    same,
+                    "{}: {count} rows from {first} of {rows} x {}",
+                    isa.name(),
+                    x.len()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_path_is_exact_at_every_share_of_zeros() {
+    let mut rng = Lcg(5);
+    for isa in Isa::available() {
+        std::println!("ternary_columns path: {}", isa.name());
+    }
+    for (i, rows) in [1, 3, 4, 5, 63, 64, 65, 255, 256, 257, 511, 512, 513, 700]
+        .into_iter()
+        .enumerate()
+    {
+        for cols in [1, 3, 4, 5, 63, 64, 65, 127, 129, 256, 321] {
+            let weights = rng.trits(rows * cols);
+            let w = columns(Layout::ALL[i % 2], &weights, rows, cols);
+            for percent in [0, 1, 10, 35, 60, 99, 100] {
+                check(&w, &weights, rows, &sparse(cols, percent, &mut rng));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_path_is_exact_on_extremes() {
+    for (rows, cols) in [(260, 6912), (513, 64), (5, 2561)] {
+        for weight in [-1i8, 0, 1] {
+            let weights = vec![weight; rows * cols];
+            let w = columns(Layout::T5, &weights, rows, cols);
+            for value in [-128i8, -127, 127] {
+                check(&w, &weights, rows, &vec![value; cols]);
+            }
+        }
+    }
+}
+
+#[test]
+fn both_layouts_of_rows_give_the_same_columns() {
+    let mut rng = Lcg(6);
+    for (rows, cols) in [(4, 1), (257, 320), (300, 641)] {
+        let weights = rng.trits(rows * cols);
+        let [a, b] = Layout::ALL.map(|layout| columns(layout, &weights, rows, cols));
+        assert_eq!(a, b);
+        for (r, row) in weights.chunks_exact(cols).enumerate() {
+            let (byte, bit) = place(r % LINE_ROWS);
+            for (k, w) in row.iter().enumerate() {
+                let line = a[k * column_lines(rows) + r / LINE_ROWS];
+                assert_eq!((line.0[byte] >> bit & 3) as i8 - 1, *w);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_widest_matrix_does_not_overflow() {
+    let cols = t2::MAX_COLS;
+    for (byte, weight) in [(0x00u8, -1), (0xaa, 1)] {
+        let w = vec![Line([byte; 64]); cols];
+        for value in [-128i8, 127] {
+            let x = vec![value; cols];
+            for isa in Isa::available().filter(|isa| is_fast(*isa)) {
+                let mut out = [0; LINE_ROWS];
+                ternary_columns(isa, &w, LINE_ROWS, 0, &x, &mut out);
+                assert_eq!(out, [weight * i32::from(value) * cols as i32; LINE_ROWS]);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_rows_and_no_columns() {
+    for isa in Isa::available() {
+        ternary_columns(isa, &[], 0, 0, &[1; 5], &mut []);
+        let mut out = [5; 300];
+        ternary_columns(isa, &[], 300, 0, &[], &mut out);
+        assert_eq!(out, [0; 300]);
+    }
+    assert_eq!(columns(Layout::T2, &[], 0, 7), []);
+}
+
+#[test]
+#[should_panic(expected = "first + out.len()")]
+fn rows_must_be_there() {
+    ternary_columns(Isa::best(), &[Line::ZERO; 2], 300, 256, &[1], &mut [0; 45]);
+}
