@@ -172,8 +172,11 @@ fn memory_is_the_file_and_little_more() {
         "--output",
         name,
     ];
-    onebit(&export).ok();
+    let made = onebit(&[&export[..], &["--json"]].concat()).json();
+    let sketch = made["sketch_bytes"].as_u64().unwrap();
+    assert!(sketch > 8 << 20, "a head of this size has a sketch: {made}");
     let file = fs::metadata(&path).unwrap().len();
+    assert_eq!(onebit(&["inspect", name, "--json"]).json()["sketch_bytes"], sketch);
     assert!(file > 60 << 20, "large enough for a copy of it to be seen: {file}");
     let mut child = common::command(&["chat", "--model", name, "--max-tokens", "4", "--json"])
         .stdin(Stdio::piped())
@@ -193,6 +196,16 @@ fn memory_is_the_file_and_little_more() {
     assert!(child.wait().unwrap().success());
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10;
+    // Without its sketch the file says the same.
+    let text = |name: &str| {
+        let args = ["generate", "--model", name, "--prompt", "the cow", "--max-tokens", "8"];
+        onebit(&[&args[..], &["--temperature", "0"]].concat()).ok()
+    };
+    let said = text(name);
+    onebit(&[&export[..], &["--no-sketch", "--force"]].concat()).ok();
+    let rest = fs::metadata(&path).unwrap().len();
+    assert!(rest <= file - sketch && rest > file - sketch - 4096, "{rest} of {file}");
+    assert_eq!(text(name), said);
     // The cache of the few tokens is a fraction of a megabyte.
     assert!(peak < file + (50 << 20), "{peak} bytes for a file of {file}: {answer}");
 }

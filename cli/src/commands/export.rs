@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, ternary::Layout};
 use onebit_model::chat::ChatTemplate;
 use onebit_model::files::{ONE_FILE_EXTENSION, Parts, save_one_file};
-use onebit_model::runtime::PackedModel;
+use onebit_model::runtime::{PackedModel, Pool};
 use onebit_model::tokenizer::Tokenizer;
 use serde_json::json;
 
 use crate::model::ModelDirectory;
 use crate::progress::Progress;
-use crate::{CliError, Result, args, output, random};
+use crate::{CliError, Result, args, device, output, random};
 
 /// Writes a model as one .1bit file, from which it runs without being converted or copied.
 #[derive(FromArgs, Debug)]
@@ -21,7 +21,7 @@ use crate::{CliError, Result, args, output, random};
     name = "export",
     example = "{command_name} --model model --format 1bit --output model.1bit",
     example = "{command_name} --shape 0.7b --tokenizer tokenizer.json --format 1bit --output random.1bit",
-    note = "The file holds the weights as inference keeps them, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
+    note = "The file holds the weights as inference keeps them, a sketch of a large head, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
 )]
 pub struct Export {
     /// the model directory, or a .1bit file (which is verified first)
@@ -45,6 +45,9 @@ pub struct Export {
     /// layout of the ternary linears: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5)
     #[argh(option, long = "type")]
     layout: Option<String>,
+    /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
+    #[argh(switch)]
+    no_sketch: bool,
     /// the file to write
     #[argh(option)]
     output: Option<PathBuf>,
@@ -55,6 +58,9 @@ pub struct Export {
     #[argh(switch)]
     json: bool,
 }
+
+/// Bytes from which on a head is worth a sketch.
+const SKETCHED_HEAD: usize = 2 << 20;
 
 /// What is to be exported.
 struct Subject {
@@ -112,7 +118,7 @@ impl Export {
         if let Some(path) = &self.tokenizer {
             subject.tokenizer = Some(Tokenizer::from_file(path)?);
         }
-        write(&output, subject, layout, self.json)
+        write(&output, subject, layout, !self.no_sketch, self.json)
     }
 }
 
@@ -130,7 +136,7 @@ fn read(path: &Path, with_tokenizer: bool) -> Result<Subject> {
     })
 }
 
-fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result<()> {
+fn write(path: &Path, subject: Subject, layout: Layout, sketched: bool, as_json: bool) -> Result<()> {
     let Subject {
         model,
         tokenizer,
@@ -146,10 +152,15 @@ fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result
             tokenizer.vocab_size() - 1
         )));
     }
-    let model = match layout {
+    let mut model = match layout {
         Layout::T2 => model.with_layout(Layout::T2),
         Layout::T5 => model.smallest(),
     };
+    if !sketched {
+        model = model.without_sketch();
+    } else if model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD {
+        model.sketch_head(&Pool::new(device::place(None, None)?.threads)?, Isa::best());
+    }
     let packed = tokenizer.as_ref().and_then(Tokenizer::pack);
     let generation = directory.map(|directory| directory.generation);
     let parts = Parts {
@@ -169,7 +180,10 @@ fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     if as_json {
         let tokenizer = tokenizer.is_some();
-        return output::json(&json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer }));
+        let sketch = model.sketch().map_or(0, |sketch| sketch.bytes());
+        return output::json(
+            &json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer, "sketch_bytes": sketch }),
+        );
     }
     output::line(&format!("{}: {}", path.display(), output::bytes(bytes)))
 }

@@ -46,6 +46,8 @@ pub use onebit_kernels_cpu::attention::cached::KvType;
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};
+#[cfg(feature = "std")]
+pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
 pub use values::{SharedBytes, Values};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

@@ -35,6 +35,15 @@ impl FloatValues {
         self.len() == 0
     }
 
+    /// Whether the values lie in memory that others hold, such as a mapped file.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::F32(values) => values.is_shared(),
+            Self::F16(values) => values.is_shared(),
+            Self::Bf16(values) => values.is_shared(),
+        }
+    }
+
     /// Bytes of the values.
     pub fn bytes(&self) -> usize {
         match self {

@@ -14,7 +14,7 @@ use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, output, random};
+use crate::{CliError, Result, args, device, generation, output, random};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -116,8 +116,8 @@ impl Bench {
             match what {
                 What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
                 _ => {
-                    if !self.exact_head && model.sketch().is_none() {
-                        model.sketch_head(&Pool::new(place.threads)?, place.device.isa());
+                    if !self.exact_head {
+                        generation::sketch(&mut model, &Pool::new(place.threads)?, place.device.isa());
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }

@@ -5,14 +5,15 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use bytemuck::cast_slice;
+use onebit_kernels_cpu::t2;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::{ALIGNMENT, CHECKSUM_LEN, FORMAT, PADDING, SCALES, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
+use super::{ALIGNMENT, CHECKSUM_LEN, FORMAT, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
 use crate::chat::ChatTemplate;
 use crate::files::atomic::replace_file;
 use crate::files::{FileError, GenerationConfig};
-use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, Values};
+use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, RowFigures, Values};
 
 /// Bytes that are written between two reports of the progress.
 const PIECE: usize = 8 << 20;
@@ -151,6 +152,20 @@ fn tensors<'a>(model: &'a PackedModel, scales: &'a [f32], parts: &Parts<'a>) -> 
     all.put_matrix("model.embed_tokens.weight".to_string(), model.embedding());
     if !model.config().tie_word_embeddings {
         all.put_matrix("lm_head.weight".to_string(), model.head());
+    }
+    if let Some(sketch) = model.sketch() {
+        let rows = model.head().rows;
+        for ((plane, figures), names) in sketch.parts().zip(SKETCH) {
+            let groups = rows.div_ceil(t2::GROUP_ROWS);
+            all.put(
+                names.0.to_string(),
+                Dtype::U8,
+                vec![groups, plane.len() / groups],
+                plane,
+            );
+            let shape = vec![rows, RowFigures::LEN];
+            all.put(names.1.to_string(), Dtype::F32, shape, cast_slice(figures));
+        }
     }
     all
 }
