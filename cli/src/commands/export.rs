@@ -6,7 +6,7 @@ use argh::FromArgs;
 use onebit_kernels_cpu::{Isa, ternary::Layout};
 use onebit_model::chat::ChatTemplate;
 use onebit_model::files::{ONE_FILE_EXTENSION, Parts, save_one_file};
-use onebit_model::runtime::{PackedModel, Pool};
+use onebit_model::runtime::{FloatStorage, PackedModel, Pool};
 use onebit_model::tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -45,6 +45,9 @@ pub struct Export {
     /// layout of the ternary linears: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5)
     #[argh(option, long = "type")]
     layout: Option<String>,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
     /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
     #[argh(switch)]
     no_sketch: bool,
@@ -89,6 +92,7 @@ impl Export {
             Some("t2") => Layout::T2,
             Some(other) => return Err(CliError::Usage(format!("--type: expected t2 or t5, found {other:?}"))),
         };
+        let head = args::head_type(self.head.as_deref())?;
         args::new_file(&output, "--output", self.force)?;
         if let Some(tokenizer) = &self.tokenizer {
             args::existing_file(tokenizer, "--tokenizer")?;
@@ -102,9 +106,9 @@ impl Export {
             (Some(_), None) if self.seed.is_some() => {
                 return Err(CliError::Usage("--seed is for the random weights of --shape".into()));
             }
-            (Some(path), None) => read(&path, self.tokenizer.is_none())?,
+            (Some(path), None) => read(&path, self.tokenizer.is_none(), head)?,
             (None, Some(shape)) => Subject {
-                model: random::model(random::config(&shape)?, self.seed.unwrap_or(0))?,
+                model: random::model(random::config(&shape)?, self.seed.unwrap_or(0), head)?,
                 tokenizer: None,
                 chat_template: None,
                 directory: None,
@@ -122,7 +126,7 @@ impl Export {
     }
 }
 
-fn read(path: &Path, with_tokenizer: bool) -> Result<Subject> {
+fn read(path: &Path, with_tokenizer: bool, head: FloatStorage) -> Result<Subject> {
     let directory = ModelDirectory::open(path)?;
     if let Some(file) = directory.file() {
         file.verify()?;
@@ -131,7 +135,7 @@ fn read(path: &Path, with_tokenizer: bool) -> Result<Subject> {
     Ok(Subject {
         tokenizer: wanted.then(|| directory.tokenizer()).transpose()?,
         chat_template: Some(directory.chat_template()?).filter(|template| !template.is_default()),
-        model: directory.load()?,
+        model: directory.load(head)?,
         directory: Some(directory),
     })
 }

@@ -27,6 +27,7 @@ mod lookahead;
 mod pool;
 mod session;
 mod sketch;
+mod storage;
 #[cfg(feature = "std")]
 #[allow(
     unsafe_code,
@@ -38,7 +39,7 @@ mod weights;
 
 pub use error::RuntimeError;
 pub use executor::{Executor, Serial};
-pub use load::{FloatStorage, TensorSource};
+pub use load::TensorSource;
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
@@ -49,5 +50,6 @@ pub use session::{Session, SessionOptions};
 #[cfg(feature = "std")]
 pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
+pub use storage::FloatStorage;
 pub use values::{SharedBytes, Values};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

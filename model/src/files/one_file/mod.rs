@@ -11,7 +11,7 @@
 //! | `….X_proj.weight.t2`, `….weight.t5` | U8 `[⌈rows/4⌉, bytes of a group]` | a ternary or binary linear in that layout |
 //! | `….X_proj.weight.i8`, `….weight.steps` | I8 `[rows, cols]`, F32 `[rows]` | a linear in mode `int8` or `int4` |
 //! | `….X_proj.weight` | F16, BF16 or F32 `[rows, cols]` | a linear in mode `f16` |
-//! | `model.embed_tokens.weight`, `lm_head.weight` | F16, BF16 or F32 `[vocab, hidden]` | embedding, and head where it is not tied |
+//! | `model.embed_tokens.weight`, `lm_head.weight` | F16, BF16 or F32 `[vocab, hidden]` | embedding, and head where it is not tied; or as int8 under `….weight.i8` and `….weight.steps` |
 //! | `onebit.sketch.planeN`, `onebit.sketch.figuresN` | U8 `[⌈vocab/4⌉, bytes of a group]`, F32 `[vocab, 3]` | the [sketch of the head](crate::runtime::HeadSketch), its planes 1 and 2; all four or none |
 //! | `onebit.tokenizer.json`, `onebit.tokenizer.packed` | U8 `[n]` | the tokenizer; and [the same](crate::tokenizer::Tokenizer::pack) ready to be mapped |
 //! | `onebit.padding.N` | U8 `[n]`, zeros | up to the next multiple of 64, because the format allows no holes |

@@ -158,6 +158,15 @@ impl OneFile {
     /// # Errors
     /// [`FileError::Part`] that names the tensor: missing, unknown, of another type or shape, misplaced; a scale that is none.
     pub fn model(&self) -> Result<PackedModel, FileError> {
+        self.model_as(FloatStorage::Stored)
+    }
+
+    /// As [`model`](Self::model), with embedding and head in another type than the file's: they are then copies. The sketch of the head is
+    /// left out where the head is another.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model), and for values that cannot be in that type.
+    pub fn model_as(&self, storage: FloatStorage) -> Result<PackedModel, FileError> {
         let config = self.config();
         let linears: Vec<LinearShape> = (0..config.num_hidden_layers)
             .flat_map(|layer| config.linears(layer).collect::<Vec<_>>())
@@ -174,7 +183,7 @@ impl OneFile {
         // Both lists are in the order in which the model asks.
         let mut linears = linears.iter().peekable();
         let specs: BTreeMap<&str, &TensorSpec> = specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
-        let mut model = PackedModel::from_parts_as_they_are(config.clone(), FloatStorage::Stored, |name| {
+        let mut model = PackedModel::from_parts_as_they_are(config.clone(), storage, |name| {
             let shape = linears.next_if(|linear| linear.name == name);
             let Some(shape) = shape.filter(|linear| linear.mode != LinearMode::F16) else {
                 let Some(spec) = specs.get(name) else {
@@ -200,7 +209,8 @@ impl OneFile {
             Refused::File(error) => error,
             Refused::Runtime(error) => self.refuse("the model", error.to_string()),
         })?;
-        model.take_sketch(parts.sketch(config.vocab_size, config.hidden_size)?);
+        let sketch = parts.sketch(config.vocab_size, config.hidden_size)?;
+        model.take_sketch(sketch.filter(|_| model.head().values.is_shared()));
         parts.finish()?;
         Ok(model)
     }
@@ -234,7 +244,10 @@ impl OneFile {
         }
         let model = self.model()?;
         if let Some(name) = not_finite(&model) {
-            return Err(self.refuse(name, "holds a value that is not finite".to_string()));
+            return Err(self.refuse(
+                name,
+                "holds a value that is not finite, or an integer outside ±127".to_string(),
+            ));
         }
         for (layer, block) in model.blocks().iter().enumerate() {
             for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
@@ -337,6 +350,13 @@ impl PartsOf<'_> {
 
     /// A float matrix of whichever type.
     fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, FileError> {
+        if let [rows, cols] = *shape
+            && self.file.weights.get(name).is_none()
+            && self.file.weights.get(&format!("{name}.i8")).is_some()
+        {
+            let (values, steps) = self.int8(name, rows, cols)?;
+            return Ok(FloatValues::Int8 { values, steps });
+        }
         Ok(match self.file.weights.get(name).map(|view| view.dtype) {
             Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),
             Some(Dtype::BF16) => FloatValues::Bf16(self.values::<bf16>(name, Dtype::BF16, shape)?),
@@ -370,12 +390,21 @@ impl PartsOf<'_> {
 
     fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {
         let (rows, cols) = (shape.rows, shape.cols);
+        let (values, steps) = self.int8(&shape.name, rows, cols)?;
         Ok(Linear::Int8 {
             rows,
             cols,
-            values: self.values(&format!("{}.i8", shape.name), Dtype::I8, &[rows, cols])?,
-            steps: self.values(&format!("{}.steps", shape.name), Dtype::F32, &[rows])?,
+            values,
+            steps,
         })
+    }
+
+    /// Bytes `[rows, cols]` and a step for each row.
+    fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), FileError> {
+        Ok((
+            self.values(&format!("{name}.i8"), Dtype::I8, &[rows, cols])?,
+            self.values(&format!("{name}.steps"), Dtype::F32, &[rows])?,
+        ))
     }
 
     /// The sketch of a head `[rows, cols]`, if the file has one.
@@ -447,6 +476,7 @@ fn all_finite(values: &FloatValues) -> bool {
         FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
+        FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
     }
 }
 

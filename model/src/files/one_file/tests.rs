@@ -72,7 +72,7 @@ fn mixed() -> ModelConfig {
 
 #[test]
 fn a_model_comes_back_bit_for_bit_and_lies_in_the_file() {
-    let storages = [FloatStorage::Stored, FloatStorage::F16, FloatStorage::Bf16];
+    let storages = FloatStorage::ALL.map(|(_, storage)| storage);
     let mut models = vec![sketched(), sketched().without_sketch()];
     for config in [small(), mixed()] {
         models.extend(storages.map(|storage| packed(&config, storage)));

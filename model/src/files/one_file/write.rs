@@ -79,8 +79,14 @@ impl<'a> Tensors<'a> {
             FloatValues::F32(values) => (Dtype::F32, cast_slice(values)),
             FloatValues::F16(values) => (Dtype::F16, cast_slice(values)),
             FloatValues::Bf16(values) => (Dtype::BF16, cast_slice(values)),
+            FloatValues::Int8 { values, steps } => return self.put_int8(name, matrix.rows, matrix.cols, values, steps),
         };
         self.put(name, dtype, vec![matrix.rows, matrix.cols], bytes);
+    }
+
+    fn put_int8(&mut self, name: String, rows: usize, cols: usize, values: &'a [i8], steps: &'a [f32]) {
+        self.put(format!("{name}.i8"), Dtype::I8, vec![rows, cols], cast_slice(values));
+        self.put_f32(format!("{name}.steps"), steps);
     }
 
     fn put_linear(&mut self, name: String, linear: &'a Linear) {
@@ -101,10 +107,7 @@ impl<'a> Tensors<'a> {
                 cols,
                 values,
                 steps,
-            } => {
-                self.put(format!("{name}.i8"), Dtype::I8, vec![*rows, *cols], cast_slice(values));
-                self.put_f32(format!("{name}.steps"), steps);
-            }
+            } => self.put_int8(name, *rows, *cols, values, steps),
             Linear::Float(matrix) => self.put_matrix(name, matrix),
         }
     }
