@@ -72,6 +72,30 @@ fn an_exported_model_says_what_its_directory_says() {
     said.ok();
 }
 
+/// An int8 head from a directory is the int8 head of a file.
+#[test]
+fn a_head_in_bytes_is_the_same_from_a_file() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.1bit");
+    let name = path.to_str().unwrap();
+    let model = f.path("model");
+    onebit(&[
+        "export", "--model", &model, "--format", "1bit", "--head", "int8", "--output", name,
+    ])
+    .ok();
+    let logits = |model: &str, more: &[&str]| {
+        let args = ["eval", "--model", model, "--ids", "5,17,42,9,9", "--logits", "--json"];
+        onebit(&[&args[..], more].concat()).json()["logits"].clone()
+    };
+    let of_file = logits(name, &[]);
+    assert_eq!(of_file, logits(&model, &["--head", "int8"]));
+    assert_ne!(of_file, logits(&model, &[]));
+    onebit(&["inspect", name, "--verify"]).ok();
+    let tensors = onebit(&["inspect", name, "--tensors", "--json"]).json();
+    assert!(tensors["tensor_list"].to_string().contains("int8"));
+}
+
 #[test]
 fn inspect_shows_and_verifies_a_file() {
     let f = fixture();
@@ -129,6 +153,7 @@ fn exports_that_cannot_be_are_refused() {
     export(&["--model", &model, "--output", &there, "--force"]).ok();
     export(&["--model", &model, "--output", &path("x.bin")]).refused(2, &[".1bit"]);
     export(&["--model", &model, "--output", &path("x.1bit"), "--type", "t3"]).refused(2, &["t2 or t5"]);
+    export(&["--model", &model, "--output", &path("x.1bit"), "--head", "f8"]).refused(2, &["--head", "int8"]);
     export(&["--output", &path("x.1bit")]).refused(2, &["--model"]);
     export(&["--model", &model, "--shape", "25m", "--output", &path("x.1bit")]).refused(2, &["--shape"]);
     export(&["--model", &model, "--seed", "1", "--output", &path("x.1bit")]).refused(2, &["--seed"]);

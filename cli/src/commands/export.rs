@@ -94,6 +94,8 @@ impl Export {
         };
         let head = args::head_type(self.head.as_deref())?;
         args::new_file(&output, "--output", self.force)?;
+        // Before any work: it says how many threads there are.
+        let threads = device::place(None, None)?.threads;
         if let Some(tokenizer) = &self.tokenizer {
             args::existing_file(tokenizer, "--tokenizer")?;
         }
@@ -122,7 +124,13 @@ impl Export {
         if let Some(path) = &self.tokenizer {
             subject.tokenizer = Some(Tokenizer::from_file(path)?);
         }
-        write(&output, subject, layout, !self.no_sketch, self.json)
+        write(
+            &output,
+            subject,
+            layout,
+            (!self.no_sketch).then_some(threads),
+            self.json,
+        )
     }
 }
 
@@ -140,7 +148,8 @@ fn read(path: &Path, with_tokenizer: bool, head: FloatStorage) -> Result<Subject
     })
 }
 
-fn write(path: &Path, subject: Subject, layout: Layout, sketched: bool, as_json: bool) -> Result<()> {
+/// Writes the file, the sketch of a large head made by so many threads.
+fn write(path: &Path, subject: Subject, layout: Layout, sketch_by: Option<usize>, as_json: bool) -> Result<()> {
     let Subject {
         model,
         tokenizer,
@@ -160,10 +169,12 @@ fn write(path: &Path, subject: Subject, layout: Layout, sketched: bool, as_json:
         Layout::T2 => model.with_layout(Layout::T2),
         Layout::T5 => model.smallest(),
     };
-    if !sketched {
-        model = model.without_sketch();
-    } else if model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD {
-        model.sketch_head(&Pool::new(device::place(None, None)?.threads)?, Isa::best());
+    match sketch_by {
+        None => model = model.without_sketch(),
+        Some(threads) if model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD => {
+            model.sketch_head(&Pool::new(threads)?, Isa::best());
+        }
+        Some(_) => {}
     }
     let packed = tokenizer.as_ref().and_then(Tokenizer::pack);
     let generation = directory.map(|directory| directory.generation);
