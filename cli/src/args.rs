@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use onebit_model::runtime::KvType;
+use onebit_model::runtime::{FloatStorage, KvType};
 
 use crate::{CliError, Result};
 
@@ -58,6 +58,26 @@ pub(crate) fn kv_type(given: Option<&str>) -> Result<KvType> {
         let known = KvType::ALL.map(KvType::name).join(", ");
         CliError::Usage(format!("--kv-type: expected one of {known}, found {name:?}"))
     })
+}
+
+/// The value of `--head`.
+pub(crate) fn head_type(given: Option<&str>) -> Result<FloatStorage> {
+    let Some(name) = given else {
+        return Ok(FloatStorage::Stored);
+    };
+    // "as stored" is what it is without the option.
+    let known = || {
+        FloatStorage::ALL
+            .into_iter()
+            .filter(|(_, storage)| *storage != FloatStorage::Stored)
+    };
+    known()
+        .find(|(known, _)| *known == name)
+        .map(|(_, storage)| storage)
+        .ok_or_else(|| {
+            let names: Vec<&str> = known().map(|(name, _)| name).collect();
+            CliError::Usage(format!("--head: expected one of {}, found {name:?}", names.join(", ")))
+        })
 }
 
 /// The value of an option that has two names.

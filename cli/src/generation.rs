@@ -22,6 +22,13 @@ pub(crate) const MAX_TOKENS: usize = 100;
 /// Bytes from which on a head is worth the seconds that its sketch takes to make.
 const SKETCHED_HEAD: usize = 16 << 20;
 
+/// Makes a sketch of the head where there is none, unless the head lies in a file, which is to start at once: what such a file holds is used.
+pub(crate) fn sketch(model: &mut PackedModel, pool: &Pool, isa: Isa) {
+    if model.sketch().is_none() && !model.head().values.is_shared() {
+        model.sketch_head(pool, isa);
+    }
+}
+
 /// Sampling as given on the command line; what is not given comes from the model, and otherwise from [`SamplingParams::default`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Given {
@@ -147,8 +154,8 @@ impl Generator {
         let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
         let pool = Pool::new(means.threads)?;
         let needed = sampler.needed().filter(|_| !means.exact_head);
-        if needed.is_some() && model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD {
-            model.sketch_head(&pool, means.isa);
+        if needed.is_some() && model.head().values.bytes() > SKETCHED_HEAD {
+            sketch(&mut model, &pool, means.isa);
         }
         // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
         let usual = if model.comes_from_memory() { LONGEST_DRAFT } else { 0 };

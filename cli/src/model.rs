@@ -104,15 +104,15 @@ impl ModelDirectory {
         }
     }
 
-    /// The weights, packed: those of a file where they lie in it.
-    pub(crate) fn load(&self) -> Result<PackedModel> {
+    /// The weights, packed: those of a file where they lie in it. Embedding and head in the type `head`.
+    pub(crate) fn load(&self, head: FloatStorage) -> Result<PackedModel> {
         if let Some(file) = &self.file {
             tell(file.notes());
-            return Ok(file.model()?);
+            return Ok(file.model_as(head)?);
         }
         let loaded = files::load_model(&self.path)?;
         tell(&loaded.notes);
-        Ok(PackedModel::from_loaded(loaded, FloatStorage::Stored)?)
+        Ok(PackedModel::from_loaded(loaded, head)?)
     }
 
     /// Tokens that end a text: those that the model names, otherwise the tokenizer's end-of-text token. A word tokenizer's end

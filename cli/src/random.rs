@@ -57,7 +57,7 @@ pub(crate) fn ids(len: usize, vocab_size: usize, seed: u64) -> Vec<u32> {
 }
 
 /// A model of random trits, written in packed form: float weights of the linears never exist. Embedding and head are f16.
-pub(crate) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
+pub(crate) fn model(config: ModelConfig, seed: u64, head: FloatStorage) -> Result<PackedModel> {
     let mut stream = Stream::new(seed);
     let bytes = packed_bytes();
     let linears: std::collections::BTreeMap<String, (usize, usize)> = (0..config.num_hidden_layers)
@@ -97,7 +97,7 @@ pub(crate) fn model(config: ModelConfig, seed: u64) -> Result<PackedModel> {
             (0..len).map(|_| value()).collect(),
         )))
     };
-    Ok(PackedModel::from_parts(config, FloatStorage::F16, get)?)
+    Ok(PackedModel::from_parts(config, head, get)?)
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         let mut config = onebit_model::config::presets::by_name("quickstart").unwrap().config;
         config.num_hidden_layers = 1;
         config.layer_modes.truncate(1);
-        let model = model(config, 3).unwrap();
+        let model = model(config, 3, FloatStorage::Stored).unwrap();
         assert!(model.bytes().ternary > 0 && model.bytes().float == 0);
         assert!(ids(1000, 7, 1).iter().all(|&id| id < 7));
     }

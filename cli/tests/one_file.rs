@@ -72,6 +72,30 @@ fn an_exported_model_says_what_its_directory_says() {
     said.ok();
 }
 
+/// An int8 head from a directory is the int8 head of a file.
+#[test]
+fn a_head_in_bytes_is_the_same_from_a_file() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.1bit");
+    let name = path.to_str().unwrap();
+    let model = f.path("model");
+    onebit(&[
+        "export", "--model", &model, "--format", "1bit", "--head", "int8", "--output", name,
+    ])
+    .ok();
+    let logits = |model: &str, more: &[&str]| {
+        let args = ["eval", "--model", model, "--ids", "5,17,42,9,9", "--logits", "--json"];
+        onebit(&[&args[..], more].concat()).json()["logits"].clone()
+    };
+    let of_file = logits(name, &[]);
+    assert_eq!(of_file, logits(&model, &["--head", "int8"]));
+    assert_ne!(of_file, logits(&model, &[]));
+    onebit(&["inspect", name, "--verify"]).ok();
+    let tensors = onebit(&["inspect", name, "--tensors", "--json"]).json();
+    assert!(tensors["tensor_list"].to_string().contains("int8"));
+}
+
 #[test]
 fn inspect_shows_and_verifies_a_file() {
     let f = fixture();
@@ -129,6 +153,7 @@ fn exports_that_cannot_be_are_refused() {
     export(&["--model", &model, "--output", &there, "--force"]).ok();
     export(&["--model", &model, "--output", &path("x.bin")]).refused(2, &[".1bit"]);
     export(&["--model", &model, "--output", &path("x.1bit"), "--type", "t3"]).refused(2, &["t2 or t5"]);
+    export(&["--model", &model, "--output", &path("x.1bit"), "--head", "f8"]).refused(2, &["--head", "int8"]);
     export(&["--output", &path("x.1bit")]).refused(2, &["--model"]);
     export(&["--model", &model, "--shape", "25m", "--output", &path("x.1bit")]).refused(2, &["--shape"]);
     export(&["--model", &model, "--seed", "1", "--output", &path("x.1bit")]).refused(2, &["--seed"]);
@@ -172,8 +197,11 @@ fn memory_is_the_file_and_little_more() {
         "--output",
         name,
     ];
-    onebit(&export).ok();
+    let made = onebit(&[&export[..], &["--json"]].concat()).json();
+    let sketch = made["sketch_bytes"].as_u64().unwrap();
+    assert!(sketch > 8 << 20, "a head of this size has a sketch: {made}");
     let file = fs::metadata(&path).unwrap().len();
+    assert_eq!(onebit(&["inspect", name, "--json"]).json()["sketch_bytes"], sketch);
     assert!(file > 60 << 20, "large enough for a copy of it to be seen: {file}");
     let mut child = common::command(&["chat", "--model", name, "--max-tokens", "4", "--json"])
         .stdin(Stdio::piped())
@@ -193,6 +221,16 @@ fn memory_is_the_file_and_little_more() {
     assert!(child.wait().unwrap().success());
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10;
+    // Without its sketch the file says the same.
+    let text = |name: &str| {
+        let args = ["generate", "--model", name, "--prompt", "the cow", "--max-tokens", "8"];
+        onebit(&[&args[..], &["--temperature", "0"]].concat()).ok()
+    };
+    let said = text(name);
+    onebit(&[&export[..], &["--no-sketch", "--force"]].concat()).ok();
+    let rest = fs::metadata(&path).unwrap().len();
+    assert!(rest <= file - sketch && rest > file - sketch - 4096, "{rest} of {file}");
+    assert_eq!(text(name), said);
     // The cache of the few tokens is a fraction of a megabyte.
     assert!(peak < file + (50 << 20), "{peak} bytes for a file of {file}: {answer}");
 }

@@ -105,7 +105,9 @@ fn texts_of_a_random_model_are_the_same() {
             max_position_embeddings: 512,
             ..config()
         };
-        let model = random_model(&config, 11, FloatStorage::F16);
-        compare(&model, 2, 150);
+        for storage in [FloatStorage::F16, FloatStorage::Int8] {
+            let model = random_model(&config, 11, storage);
+            compare(&model, 2, 150);
+        }
     }
 }

@@ -14,7 +14,7 @@ const LEN: usize = 21;
 fn every_instruction_set_gives_the_same_bits() {
     for (name, config) in every_option() {
         let ids = random_ids(config.vocab_size, LEN, 3);
-        for storage in [FloatStorage::F32, FloatStorage::F16, FloatStorage::Bf16] {
+        for (_, storage) in FloatStorage::ALL {
             let model = random_model(&config, 4, storage);
             let scalar = all_logits(&model, Serial, Isa::SCALAR, options(8, 2), &ids);
             for layout in Layout::ALL {

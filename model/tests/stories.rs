@@ -58,7 +58,7 @@ fn half_split(trits: &[i8], head_dim: usize, cols: usize) -> Vec<i8> {
     (0..rows.len()).flat_map(|row| rows[old(row)].iter().copied()).collect()
 }
 
-fn read_model(bytes: &[u8]) -> PackedModel {
+fn read_model(bytes: &[u8], storage: FloatStorage) -> PackedModel {
     let mut header = Reader(bytes);
     assert_eq!(header.i32(), 0x616b_3432);
     assert_eq!(header.i32(), 1);
@@ -103,7 +103,7 @@ fn read_model(bytes: &[u8]) -> PackedModel {
             floats.insert(spec.name.clone(), vec![1.0 / spec.len() as f32; spec.len()]);
         }
     }
-    PackedModel::from_parts(config, FloatStorage::Stored, |name| {
+    PackedModel::from_parts(config, storage, |name| {
         Ok::<_, RuntimeError>(match linears.remove(name) {
             Some((values, scale)) => TensorSource::Trits { values, scale },
             None => TensorSource::Float(FloatValues::F32(
@@ -164,8 +164,12 @@ const STORY: &str = " Once upon a time, there was a little girl named Lily. She 
 const BOS: u32 = 1;
 
 fn load() -> Option<(PackedModel, Vocabulary)> {
+    load_as(FloatStorage::Stored)
+}
+
+fn load_as(storage: FloatStorage) -> Option<(PackedModel, Vocabulary)> {
     let dir = model_dir("bitnet-stories-3m")?;
-    let model = read_model(&std::fs::read(dir.join("bit_model.bin")).unwrap());
+    let model = read_model(&std::fs::read(dir.join("bit_model.bin")).unwrap(), storage);
     let vocabulary = Vocabulary::read(&std::fs::read(dir.join("tokenizer.bin")).unwrap());
     assert_eq!(vocabulary.0.len(), model.config().vocab_size);
     Some((model, vocabulary))
@@ -248,6 +252,37 @@ fn smaller_caches_of_a_trained_model() {
         assert!((other - loss).abs() <= most_loss, "{kv:?}: {other} for {loss}");
         assert!(difference > 0.0 && difference <= most_logit, "{kv:?}: {difference}");
         assert!(20 * changed <= logits.len(), "{kv:?}: {changed}");
+    }
+}
+
+/// What a smaller embedding and head cost a trained model: the loss in nats a token, on a text and on the model's own story.
+#[test]
+fn smaller_heads_of_a_trained_model() {
+    let Some((model, vocabulary)) = load() else { return };
+    let mut ids = text(&vocabulary);
+    let mut session = Session::new(&model, Serial, Isa::best(), SessionOptions::new(256)).unwrap();
+    let mut next = likeliest(session.prefill(&ids).unwrap());
+    while ids.len() < 256 {
+        ids.push(next);
+        next = likeliest(session.decode(next).unwrap());
+    }
+    let (exact, loss) = score(&model, &ids, KvType::F32);
+    for (storage, most) in [
+        (FloatStorage::F16, 1e-3),
+        (FloatStorage::Bf16, 5e-3),
+        (FloatStorage::Int8, 1e-3),
+    ] {
+        let Some((model, _)) = load_as(storage) else { return };
+        let (logits, other) = score(&model, &ids, KvType::F32);
+        let pairs = exact.iter().zip(&logits);
+        let changed = pairs.filter(|(a, b)| likeliest(a) != likeliest(b)).count();
+        println!(
+            "{storage:?}: {:+.2e} nats a token, {changed} of {} likeliest tokens changed, {:?}",
+            other - loss,
+            logits.len(),
+            model.bytes()
+        );
+        assert!((other - loss).abs() <= most, "{storage:?}: {other} for {loss}");
     }
 }
 

@@ -62,6 +62,9 @@ pub struct Chat {
     /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
@@ -135,6 +138,7 @@ impl Chat {
             "--model",
         )?;
         let kv = args::kv_type(self.kv_type.as_deref())?;
+        let head = args::head_type(self.head.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -156,7 +160,7 @@ impl Chat {
             .collect();
         let place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
-        let model = directory.load()?;
+        let model = directory.load(head)?;
         let config = model.config().clone();
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
         let ends = directory.end_tokens(&config, &tokenizer);

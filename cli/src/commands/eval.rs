@@ -45,6 +45,9 @@ pub struct Eval {
     /// print the logits after each token of --ids
     #[argh(switch)]
     logits: bool,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
@@ -87,6 +90,7 @@ impl Eval {
         )?;
         let ids = self.ids.as_deref().map(parse_ids).transpose()?;
         let kv = args::kv_type(self.kv_type.as_deref())?;
+        let head = args::head_type(self.head.as_deref())?;
         match (&self.data, &ids) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Usage(
@@ -117,7 +121,7 @@ impl Eval {
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
         if let Some(ids) = ids {
-            let model = directory.load()?;
+            let model = directory.load(head)?;
             if self.logits {
                 return print_logits(&model, &ids, kv, place, self.json);
             }
@@ -139,7 +143,7 @@ impl Eval {
         let data = self.data.unwrap_or_default();
         let tokenizer = directory.tokenizer()?;
         let corpus = read(&data, &tokenizer, config.vocab_size)?;
-        let model = directory.load()?;
+        let model = directory.load(head)?;
         print(&score(&model, &corpus, (context, stride), kv, place)?, self.json)
     }
 }

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, ternary::Layout};
 use onebit_model::chat::ChatTemplate;
 use onebit_model::files::{ONE_FILE_EXTENSION, Parts, save_one_file};
-use onebit_model::runtime::PackedModel;
+use onebit_model::runtime::{FloatStorage, PackedModel, Pool};
 use onebit_model::tokenizer::Tokenizer;
 use serde_json::json;
 
 use crate::model::ModelDirectory;
 use crate::progress::Progress;
-use crate::{CliError, Result, args, output, random};
+use crate::{CliError, Result, args, device, output, random};
 
 /// Writes a model as one .1bit file, from which it runs without being converted or copied.
 #[derive(FromArgs, Debug)]
@@ -21,7 +21,7 @@ use crate::{CliError, Result, args, output, random};
     name = "export",
     example = "{command_name} --model model --format 1bit --output model.1bit",
     example = "{command_name} --shape 0.7b --tokenizer tokenizer.json --format 1bit --output random.1bit",
-    note = "The file holds the weights as inference keeps them, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
+    note = "The file holds the weights as inference keeps them, a sketch of a large head, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
 )]
 pub struct Export {
     /// the model directory, or a .1bit file (which is verified first)
@@ -45,6 +45,12 @@ pub struct Export {
     /// layout of the ternary linears: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5)
     #[argh(option, long = "type")]
     layout: Option<String>,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
+    /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
+    #[argh(switch)]
+    no_sketch: bool,
     /// the file to write
     #[argh(option)]
     output: Option<PathBuf>,
@@ -55,6 +61,9 @@ pub struct Export {
     #[argh(switch)]
     json: bool,
 }
+
+/// Bytes from which on a head is worth a sketch.
+const SKETCHED_HEAD: usize = 2 << 20;
 
 /// What is to be exported.
 struct Subject {
@@ -83,7 +92,10 @@ impl Export {
             Some("t2") => Layout::T2,
             Some(other) => return Err(CliError::Usage(format!("--type: expected t2 or t5, found {other:?}"))),
         };
+        let head = args::head_type(self.head.as_deref())?;
         args::new_file(&output, "--output", self.force)?;
+        // Before any work: it says how many threads there are.
+        let threads = device::place(None, None)?.threads;
         if let Some(tokenizer) = &self.tokenizer {
             args::existing_file(tokenizer, "--tokenizer")?;
         }
@@ -96,9 +108,9 @@ impl Export {
             (Some(_), None) if self.seed.is_some() => {
                 return Err(CliError::Usage("--seed is for the random weights of --shape".into()));
             }
-            (Some(path), None) => read(&path, self.tokenizer.is_none())?,
+            (Some(path), None) => read(&path, self.tokenizer.is_none(), head)?,
             (None, Some(shape)) => Subject {
-                model: random::model(random::config(&shape)?, self.seed.unwrap_or(0))?,
+                model: random::model(random::config(&shape)?, self.seed.unwrap_or(0), head)?,
                 tokenizer: None,
                 chat_template: None,
                 directory: None,
@@ -112,11 +124,17 @@ impl Export {
         if let Some(path) = &self.tokenizer {
             subject.tokenizer = Some(Tokenizer::from_file(path)?);
         }
-        write(&output, subject, layout, self.json)
+        write(
+            &output,
+            subject,
+            layout,
+            (!self.no_sketch).then_some(threads),
+            self.json,
+        )
     }
 }
 
-fn read(path: &Path, with_tokenizer: bool) -> Result<Subject> {
+fn read(path: &Path, with_tokenizer: bool, head: FloatStorage) -> Result<Subject> {
     let directory = ModelDirectory::open(path)?;
     if let Some(file) = directory.file() {
         file.verify()?;
@@ -125,12 +143,13 @@ fn read(path: &Path, with_tokenizer: bool) -> Result<Subject> {
     Ok(Subject {
         tokenizer: wanted.then(|| directory.tokenizer()).transpose()?,
         chat_template: Some(directory.chat_template()?).filter(|template| !template.is_default()),
-        model: directory.load()?,
+        model: directory.load(head)?,
         directory: Some(directory),
     })
 }
 
-fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result<()> {
+/// Writes the file, the sketch of a large head made by so many threads.
+fn write(path: &Path, subject: Subject, layout: Layout, sketch_by: Option<usize>, as_json: bool) -> Result<()> {
     let Subject {
         model,
         tokenizer,
@@ -146,10 +165,17 @@ fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result
             tokenizer.vocab_size() - 1
         )));
     }
-    let model = match layout {
+    let mut model = match layout {
         Layout::T2 => model.with_layout(Layout::T2),
         Layout::T5 => model.smallest(),
     };
+    match sketch_by {
+        None => model = model.without_sketch(),
+        Some(threads) if model.sketch().is_none() && model.head().values.bytes() > SKETCHED_HEAD => {
+            model.sketch_head(&Pool::new(threads)?, Isa::best());
+        }
+        Some(_) => {}
+    }
     let packed = tokenizer.as_ref().and_then(Tokenizer::pack);
     let generation = directory.map(|directory| directory.generation);
     let parts = Parts {
@@ -169,7 +195,10 @@ fn write(path: &Path, subject: Subject, layout: Layout, as_json: bool) -> Result
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     if as_json {
         let tokenizer = tokenizer.is_some();
-        return output::json(&json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer }));
+        let sketch = model.sketch().map_or(0, |sketch| sketch.bytes());
+        return output::json(
+            &json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer, "sketch_bytes": sketch }),
+        );
     }
     output::line(&format!("{}: {}", path.display(), output::bytes(bytes)))
 }

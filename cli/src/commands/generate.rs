@@ -60,6 +60,9 @@ pub struct Generate {
     /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
@@ -105,6 +108,7 @@ impl Generate {
             )));
         }
         let kv = args::kv_type(self.kv_type.as_deref())?;
+        let head = args::head_type(self.head.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let given = Given {
             temperature: self.temperature,
@@ -117,7 +121,7 @@ impl Generate {
         let params = given.resolve(&directory.generation)?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
-        let model = directory.load()?;
+        let model = directory.load(head)?;
         let config = model.config().clone();
         let mut ids: Vec<u32> = directory.begin_token(&config, &tokenizer).into_iter().collect();
         ids.extend(tokenizer.encode(&self.prompt)?);

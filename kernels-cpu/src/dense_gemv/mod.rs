@@ -1,16 +1,18 @@
-//! `out[t, r] = Σ_k w[r,k] · x[t,k]` for f32, f16 or bfloat16 weights and f32 activations: the head and the linears that
+//! `out[t, r] = Σ_k w[r,k] · x[t,k]` for f32, f16, bfloat16 or row-wise int8 weights and f32 activations: the head and the linears that
 //! stay high precision.
 //!
 //! Weights are widened exactly to f32 as they are read. Each sum runs in sixteen lanes, lane `k mod 16` a chain of fused
 //! multiply-adds in index order (the last columns filled up with zeros), folded 8-4-2-1: the same bits on every path and
 //! however tokens and rows are split over calls and threads.
 //!
+//! An int8 weight is `q · step[r]`: the chains sum `q · x`, with `q` widened exactly, and the row's sum is multiplied by its step once, at the end.
+//!
 //! Since the order of a chain is fixed, it cannot be split to hide the latency of the multiply-add; `ROWS` rows side by
 //! side hide it instead, and with several tokens `TOKENS` of them share each weight that is read. Rows side by side are as
 //! many short streams, which the hardware prefetcher follows at half the memory's speed or less: while one set of rows is
 //! worked on, the next is asked for in address order, so that memory sees a single stream.
 //!
-//! Cost: 4 or 2 bytes and 1 multiply-add per weight and token: one token runs at the memory's speed.
+//! Cost: 4, 2 or 1 bytes and 1 multiply-add per weight and token: one token runs at the memory's speed.
 
 #[cfg(test)]
 mod tests;
@@ -157,6 +159,47 @@ fn gather_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], rows: &[u32], out:
     for (&r, out) in rest.iter().zip(out_rest) {
         *out = dots::<S, W, 1, 1, false>(s, [row(r)], x, core::ptr::null())[0][0];
     }
+}
+
+#[inline(always)]
+fn gemv_i8_body<S: Simd>(s: S, w: &[i8], steps: &[f32], x: &[f32], tokens: usize, out: &mut [f32]) {
+    assert_eq!(
+        out.len(),
+        tokens * steps.len(),
+        "out is [tokens, rows], with a step for each row"
+    );
+    gemv_body::<S, i8>(s, w, x, tokens, out);
+    for out in out.chunks_exact_mut(steps.len().max(1)) {
+        for (y, step) in out.iter_mut().zip(steps) {
+            *y *= step;
+        }
+    }
+}
+
+simd_kernel! {
+    /// `out[t, r] = steps[r] · Σ_k w[r,k] · x[t,k]`: int8 weights `[rows, n]` with a step for each row, `x` `[tokens, n]`, `out` `[tokens, rows]`.
+    ///
+    /// # Panics
+    /// If `x.len()` is not a multiple of `tokens`, `out.len() != tokens * steps.len()` or `w.len() != steps.len() * n`.
+    pub fn gemv_i8(w: &[i8], steps: &[f32], x: &[f32], tokens: usize, out: &mut [f32]) = gemv_i8_body;
+}
+
+#[inline(always)]
+fn gather_i8_body<S: Simd>(s: S, w: &[i8], steps: &[f32], x: &[f32], rows: &[u32], out: &mut [f32]) {
+    gather_body::<S, i8>(s, w, x, rows, out);
+    for (y, &row) in out.iter_mut().zip(rows) {
+        *y *= steps[row as usize];
+    }
+}
+
+simd_kernel! {
+    /// `out[i] = steps[rows[i]] · Σ_k w[rows[i], k] · x[k]`: some rows of int8 weights `[rows, n]` with a step for each, `x` `[n]`, one token.
+    ///
+    /// The sums are those of all rows at once, bit for bit.
+    ///
+    /// # Panics
+    /// If `x` is empty, `w` is not whole rows of its length, `out` is not as long as `rows`, or `w` or `steps` has no such row.
+    pub fn gather_i8(w: &[i8], steps: &[f32], x: &[f32], rows: &[u32], out: &mut [f32]) = gather_i8_body;
 }
 
 macro_rules! gather {

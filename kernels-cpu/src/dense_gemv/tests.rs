@@ -81,6 +81,41 @@ fn bf16_weights() {
     check(gemv_bf16, gather_bf16, bf16::from_f32, bf16::to_f32);
 }
 
+/// The chains are those of the integers as f32; each row's sum is multiplied by its step once.
+#[test]
+fn i8_weights() {
+    let mut rng = Lcg(47);
+    for n in SIZES {
+        for (rows, tokens) in [(1, 1), (3, 1), (9, 1), (5, 2), (3, 9), (0, 3)] {
+            let w: Vec<i8> = rng.floats(rows * n).iter().map(|v| (v * 1e3) as i8).collect();
+            let wide: Vec<f32> = w.iter().map(|v| f32::from(*v)).collect();
+            let (steps, x) = (rng.floats(rows), rng.floats(tokens * n));
+            for isa in Isa::available() {
+                let mut out = vec![9.0; tokens * rows];
+                gemv_i8(isa, &w, &steps, &x, tokens, &mut out);
+                for (i, got) in out.iter().enumerate() {
+                    let (t, r) = (i / rows, i % rows);
+                    let want = sixteen_chains(&wide[r * n..(r + 1) * n], &x[t * n..(t + 1) * n]) * steps[r];
+                    assert_eq!(got.to_bits(), want.to_bits(), "{} {tokens} x {rows} x {n}", isa.name());
+                }
+                if tokens == 1 && n > 0 {
+                    let some: Vec<u32> = (0..rows as u32).rev().chain((0..rows as u32).step_by(2)).collect();
+                    let mut picked = vec![9.0; some.len()];
+                    gather_i8(isa, &w, &steps, &x, &some, &mut picked);
+                    let same = |(r, v): (&u32, &f32)| out[*r as usize].to_bits() == v.to_bits();
+                    assert!(some.iter().zip(&picked).all(same), "{} {rows} x {n}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a step for each row")]
+fn missing_steps_are_refused() {
+    gemv_i8(Isa::best(), &[0; 8], &[1.0], &[0.0; 4], 1, &mut [0.0; 2]);
+}
+
 #[test]
 #[should_panic(expected = "w is [rows, n]")]
 fn a_short_matrix_is_refused() {

@@ -119,6 +119,9 @@ impl Matrix<'_> {
                     FloatValues::F32(w) => dense_gemv::gemv_f32(isa, &w[at], x.float, x.tokens, out),
                     FloatValues::F16(w) => dense_gemv::gemv_f16(isa, &w[at], x.float, x.tokens, out),
                     FloatValues::Bf16(w) => dense_gemv::gemv_bf16(isa, &w[at], x.float, x.tokens, out),
+                    FloatValues::Int8 { values, steps } => {
+                        dense_gemv::gemv_i8(isa, &values[at], &steps[lo..hi], x.float, x.tokens, out);
+                    }
                 }
             }
         }

@@ -5,11 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use half::{bf16, f16};
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
 
 use super::RuntimeError;
+use super::storage::FloatStorage;
 use super::values::Values;
 use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
 use crate::config::{LinearKind, LinearMode, ModelConfig};
@@ -59,35 +59,6 @@ impl TensorSource {
     }
 }
 
-/// The type in which the embedding, the head and the linears in mode `f16` are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FloatStorage {
-    /// As the file has them.
-    #[default]
-    Stored,
-    /// Four bytes a value.
-    F32,
-    /// Two bytes a value, rounded to nearest.
-    F16,
-    /// Two bytes a value, rounded to nearest.
-    Bf16,
-}
-
-impl FloatStorage {
-    fn apply(self, values: FloatValues) -> FloatValues {
-        match (self, values) {
-            (Self::F32, values) => FloatValues::F32(values.into_f32().into()),
-            (Self::F16, values @ (FloatValues::F32(_) | FloatValues::Bf16(_))) => {
-                FloatValues::F16(values.into_f32().into_iter().map(f16::from_f32).collect())
-            }
-            (Self::Bf16, values @ (FloatValues::F32(_) | FloatValues::F16(_))) => {
-                FloatValues::Bf16(values.into_f32().into_iter().map(bf16::from_f32).collect())
-            }
-            (_, values) => values,
-        }
-    }
-}
-
 fn check_len(name: &str, expected: usize, found: usize) -> Result<(), RuntimeError> {
     if expected == found {
         Ok(())
@@ -100,7 +71,7 @@ fn check_len(name: &str, expected: usize, found: usize) -> Result<(), RuntimeErr
     }
 }
 
-fn value_error(name: &str, expected: &'static str) -> RuntimeError {
+pub(super) fn value_error(name: &str, expected: &'static str) -> RuntimeError {
     RuntimeError::TensorValue {
         name: name.to_string(),
         expected,
@@ -133,6 +104,14 @@ fn check_steps(name: &str, rows: usize, steps: &[f32]) -> Result<(), RuntimeErro
     steps.iter().try_for_each(|&step| check_scale(name, step))
 }
 
+fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatValues) -> Result<(), RuntimeError> {
+    check_len(name, rows * cols, values.len())?;
+    match values {
+        FloatValues::Int8 { steps, .. } => check_steps(name, rows, steps),
+        _ => Ok(()),
+    }
+}
+
 /// γ of `w`, as training computes it.
 fn absmean(isa: Isa, w: &[f32]) -> f32 {
     let sum = w.chunks(SUM_BLOCK).map(|block| quantize::abs_sum(isa, block)).sum();
@@ -163,8 +142,8 @@ impl LinearSite {
         match self.mode {
             LinearMode::F16 => match source {
                 TensorSource::Float(values) => {
-                    check_len(&self.name, self.rows * self.cols, values.len())?;
-                    let values = storage.apply(values);
+                    check_matrix(&self.name, self.rows, self.cols, &values)?;
+                    let values = storage.of_linears().apply(isa, &self.name, self.cols, values)?;
                     Ok(Linear::Float(FloatMatrix {
                         rows: self.rows,
                         cols: self.cols,
@@ -200,7 +179,7 @@ impl LinearSite {
                 check_len(&self.name, rows * cols, values.len())?;
                 check_steps(&self.name, rows, steps)?;
             }
-            (LinearMode::F16, Linear::Float(matrix)) => check_len(&self.name, rows * cols, matrix.values.len())?,
+            (LinearMode::F16, Linear::Float(matrix)) => check_matrix(&self.name, rows, cols, &matrix.values)?,
             _ => return Err(self.form_error("the form of the layer's mode", &TensorSource::Ready(linear))),
         }
         Ok(linear)
@@ -208,7 +187,7 @@ impl LinearSite {
 
     /// Float values to be quantised: as many as the shape says, all finite.
     fn master(&self, isa: Isa, values: FloatValues) -> Result<Vec<f32>, RuntimeError> {
-        check_len(&self.name, self.rows * self.cols, values.len())?;
+        check_matrix(&self.name, self.rows, self.cols, &values)?;
         let values = values.into_f32();
         let finite = elementwise::all_finite(isa, &values);
         if finite {
@@ -342,11 +321,9 @@ impl<F> Loader<F> {
         E: From<RuntimeError>,
     {
         let values = self.floats(name, rows * cols)?;
-        Ok(FloatMatrix {
-            rows,
-            cols,
-            values: self.storage.apply(values),
-        })
+        check_matrix(name, rows, cols, &values)?;
+        let values = self.storage.apply(self.isa, name, cols, values)?;
+        Ok(FloatMatrix { rows, cols, values })
     }
 
     fn block<E>(&mut self, config: &ModelConfig, layer: usize) -> Result<Block, E>

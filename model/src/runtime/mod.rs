@@ -28,6 +28,7 @@ mod lookahead;
 mod pool;
 mod session;
 mod sketch;
+mod storage;
 #[cfg(feature = "std")]
 #[allow(
     unsafe_code,
@@ -39,7 +40,7 @@ mod weights;
 
 pub use error::RuntimeError;
 pub use executor::{Executor, Serial};
-pub use load::{FloatStorage, TensorSource};
+pub use load::TensorSource;
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
@@ -47,6 +48,9 @@ pub use onebit_kernels_cpu::attention::cached::KvType;
 #[cfg(feature = "std")]
 pub use pool::Pool;
 pub use session::{Session, SessionOptions};
+#[cfg(feature = "std")]
+pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
+pub use storage::FloatStorage;
 pub use values::{SharedBytes, Values};
 pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};

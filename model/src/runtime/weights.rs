@@ -19,6 +19,13 @@ pub enum FloatValues {
     F16(Values<f16>),
     /// The upper half of a single.
     Bf16(Values<bf16>),
+    /// Bytes in ±127 times a step a row: `w[r, k] = values[r, k] · steps[r]`.
+    Int8 {
+        /// Row by row.
+        values: Values<i8>,
+        /// `[rows]`
+        steps: Values<f32>,
+    },
 }
 
 impl FloatValues {
@@ -28,6 +35,7 @@ impl FloatValues {
             Self::F32(values) => values.len(),
             Self::F16(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::Int8 { values, .. } => values.len(),
         }
     }
 
@@ -36,21 +44,47 @@ impl FloatValues {
         self.len() == 0
     }
 
+    /// Whether the values lie in memory that others hold, such as a mapped file.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::F32(values) => values.is_shared(),
+            Self::F16(values) => values.is_shared(),
+            Self::Bf16(values) => values.is_shared(),
+            Self::Int8 { values, .. } => values.is_shared(),
+        }
+    }
+
     /// Bytes of the values.
     pub fn bytes(&self) -> usize {
         match self {
             Self::F32(values) => 4 * values.len(),
             Self::F16(values) => 2 * values.len(),
             Self::Bf16(values) => 2 * values.len(),
+            Self::Int8 { values, steps } => values.len() + 4 * steps.len(),
         }
     }
 
-    /// The values as f32, exactly.
+    /// The name of the type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::F32(_) => "f32",
+            Self::F16(_) => "f16",
+            Self::Bf16(_) => "bf16",
+            Self::Int8 { .. } => "int8",
+        }
+    }
+
+    /// The values as f32: floats exactly, integers times their step, rounded.
     pub fn into_f32(self) -> Vec<f32> {
         match self {
             Self::F32(values) => values.into_vec(),
             Self::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
             Self::Bf16(values) => values.iter().map(|v| v.to_f32()).collect(),
+            Self::Int8 { values, steps } => {
+                let rows = values.chunks((values.len() / steps.len().max(1)).max(1)).zip(&*steps);
+                rows.flat_map(|(row, step)| row.iter().map(move |v| f32::from(*v) * step))
+                    .collect()
+            }
         }
     }
 }
@@ -74,6 +108,12 @@ impl FloatMatrix {
             FloatValues::F32(values) => out.copy_from_slice(&values[at]),
             FloatValues::F16(values) => out.iter_mut().zip(&values[at]).for_each(|(o, v)| *o = v.to_f32()),
             FloatValues::Bf16(values) => out.iter_mut().zip(&values[at]).for_each(|(o, v)| *o = v.to_f32()),
+            FloatValues::Int8 { values, steps } => {
+                let step = steps[row];
+                out.iter_mut()
+                    .zip(&values[at])
+                    .for_each(|(o, v)| *o = f32::from(*v) * step);
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, output, random};
+use crate::{CliError, Result, args, device, generation, output, random};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -50,6 +50,9 @@ pub struct Bench {
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
+    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    #[argh(option)]
+    head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (decode and prefill; default: f32)
     #[argh(option)]
     kv_type: Option<String>,
@@ -84,8 +87,11 @@ impl Bench {
             }
         };
         let kv = args::kv_type(self.kv_type.as_deref())?;
-        if what == What::Train && self.kv_type.is_some() {
-            return Err(CliError::Usage("--kv-type: training keeps no keys and values".into()));
+        let head = args::head_type(self.head.as_deref())?;
+        if what == What::Train && (self.kv_type.is_some() || self.head.is_some()) {
+            return Err(CliError::Usage(
+                "--kv-type and --head are for bench decode and prefill".into(),
+            ));
         }
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
@@ -110,14 +116,14 @@ impl Bench {
             train::measure(&config, tokens, training, place, self.seed)?
         } else {
             let mut model = match &directory {
-                Some(directory) => directory.load()?,
-                None => random::model(config.clone(), self.seed)?,
+                Some(directory) => directory.load(head)?,
+                None => random::model(config.clone(), self.seed, head)?,
             };
             match what {
                 What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
                 _ => {
-                    if !self.exact_head && model.sketch().is_none() {
-                        model.sketch_head(&Pool::new(place.threads)?, place.device.isa());
+                    if !self.exact_head {
+                        generation::sketch(&mut model, &Pool::new(place.threads)?, place.device.isa());
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }

@@ -3,20 +3,12 @@
 use std::path::Path;
 
 use onebit_model::config::{LinearMode, TensorKind};
-use onebit_model::runtime::{FloatValues, Linear};
+use onebit_model::runtime::{FloatStorage, Linear};
 use serde_json::{Value, json};
 
 use super::TensorLine;
 use crate::Result;
 use crate::model::ModelDirectory;
-
-fn float_name(values: &FloatValues) -> &'static str {
-    match values {
-        FloatValues::F32(_) => "f32",
-        FloatValues::F16(_) => "f16",
-        FloatValues::Bf16(_) => "bf16",
-    }
-}
 
 fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
     let shape = vec![linear.rows(), linear.cols()];
@@ -41,14 +33,14 @@ fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
             )
         }
         Linear::Int8 { values, .. } => TensorLine::new(name, shape, "int8", linear.bytes(), zeros(values)),
-        Linear::Float(matrix) => TensorLine::new(name, shape, float_name(&matrix.values), linear.bytes(), None),
+        Linear::Float(matrix) => TensorLine::new(name, shape, matrix.values.type_name(), linear.bytes(), None),
     }
 }
 
 /// The facts about a model, and its tensors as inference keeps them.
 pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
     let directory = ModelDirectory::open(path)?;
-    let model = directory.load()?;
+    let model = directory.load(FloatStorage::Stored)?;
     let config = model.config();
     let mut lines = Vec::new();
     for spec in config.tensors() {
@@ -56,14 +48,14 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
             TensorKind::Embedding => TensorLine::new(
                 spec.name,
                 spec.shape,
-                float_name(&model.embedding().values),
+                model.embedding().values.type_name(),
                 model.embedding().values.bytes(),
                 None,
             ),
             TensorKind::Head => TensorLine::new(
                 spec.name,
                 spec.shape,
-                float_name(&model.head().values),
+                model.head().values.type_name(),
                 model.head().values.bytes(),
                 None,
             ),
@@ -112,6 +104,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         "int8_bytes": bytes.int8,
         "float_bytes": bytes.float + bytes.embedding + bytes.head,
         "norm_bytes": bytes.norms,
+        "sketch_bytes": bytes.sketch,
         "bytes_per_token": model.bytes_per_token(),
         "bits_per_weight": 8.0 * bytes.total() as f64 / parameters.max(1) as f64,
         "ternary_weights": ternary_weights as u64,

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
-use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, t2};
 use safetensors::Dtype;
 
 use super::{
-    ALIGNMENT, CHECKSUM_LEN, ENTRIES, FORMAT, PADDING, PARTS, SCALES, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
+    ALIGNMENT, CHECKSUM_LEN, ENTRIES, FORMAT, PADDING, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
 };
 use crate::chat::ChatTemplate;
 use crate::config::json::{Parsed, nearest};
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
 use crate::files::{FileError, GenerationConfig, MappedFile, Weights};
 use crate::runtime::{
-    FloatMatrix, FloatStorage, FloatValues, Linear, PackedModel, RuntimeError, SharedBytes, TensorSource, Values,
+    FloatMatrix, FloatStorage, FloatValues, HeadSketch, Linear, PackedModel, Pool, RowFigures, RuntimeError,
+    SharedBytes, TensorSource, Values,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -111,10 +112,11 @@ impl OneFile {
         self.bytes.bytes().len()
     }
 
-    /// The names and bytes of the tensors that are no weights: scales, tokenizer.
+    /// The names and bytes of the tensors that are no weights: scales, sketch of the head, tokenizer.
     pub fn parts(&self) -> impl Iterator<Item = (&str, usize)> {
         let part = |name: &'static str| Some((name, self.weights.get(name)?.bytes.len()));
-        std::iter::once(SCALES).chain(PARTS).filter_map(part)
+        let sketch = SKETCH.into_iter().flat_map(|(plane, figures)| [plane, figures]);
+        std::iter::once(SCALES).chain(PARTS).chain(sketch).filter_map(part)
     }
 
     /// The chat template, or the default one if the file has none.
@@ -156,6 +158,15 @@ impl OneFile {
     /// # Errors
     /// [`FileError::Part`] that names the tensor: missing, unknown, of another type or shape, misplaced; a scale that is none.
     pub fn model(&self) -> Result<PackedModel, FileError> {
+        self.model_as(FloatStorage::Stored)
+    }
+
+    /// As [`model`](Self::model), with embedding and head in another type than the file's: they are then copies. The sketch of the head is
+    /// left out where the head is another.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model), and for values that cannot be in that type.
+    pub fn model_as(&self, storage: FloatStorage) -> Result<PackedModel, FileError> {
         let config = self.config();
         let linears: Vec<LinearShape> = (0..config.num_hidden_layers)
             .flat_map(|layer| config.linears(layer).collect::<Vec<_>>())
@@ -172,7 +183,7 @@ impl OneFile {
         // Both lists are in the order in which the model asks.
         let mut linears = linears.iter().peekable();
         let specs: BTreeMap<&str, &TensorSpec> = specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
-        let model = PackedModel::from_parts_as_they_are(config.clone(), FloatStorage::Stored, |name| {
+        let mut model = PackedModel::from_parts_as_they_are(config.clone(), storage, |name| {
             let shape = linears.next_if(|linear| linear.name == name);
             let Some(shape) = shape.filter(|linear| linear.mode != LinearMode::F16) else {
                 let Some(spec) = specs.get(name) else {
@@ -198,6 +209,8 @@ impl OneFile {
             Refused::File(error) => error,
             Refused::Runtime(error) => self.refuse("the model", error.to_string()),
         })?;
+        let sketch = parts.sketch(config.vocab_size, config.hidden_size)?;
+        model.take_sketch(sketch.filter(|_| model.head().values.is_shared()));
         parts.finish()?;
         Ok(model)
     }
@@ -231,13 +244,23 @@ impl OneFile {
         }
         let model = self.model()?;
         if let Some(name) = not_finite(&model) {
-            return Err(self.refuse(name, "holds a value that is not finite".to_string()));
+            return Err(self.refuse(
+                name,
+                "holds a value that is not finite, or an integer outside ±127".to_string(),
+            ));
         }
         for (layer, block) in model.blocks().iter().enumerate() {
             for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
                 if let Some(problem) = flaw(shape.mode, linear) {
                     return Err(self.refuse(&shape.name, problem.to_string()));
                 }
+            }
+        }
+        if let Some(sketch) = model.sketch() {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let pool = Pool::new(threads).map_err(|e| self.refuse("the model", e.to_string()))?;
+            if HeadSketch::build(&pool, Isa::best(), model.head()).as_ref() != Some(sketch) {
+                return Err(self.refuse(SKETCH[0].0, "is not the sketch of this head".to_string()));
             }
         }
         if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
@@ -327,6 +350,13 @@ impl PartsOf<'_> {
 
     /// A float matrix of whichever type.
     fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, FileError> {
+        if let [rows, cols] = *shape
+            && self.file.weights.get(name).is_none()
+            && self.file.weights.get(&format!("{name}.i8")).is_some()
+        {
+            let (values, steps) = self.int8(name, rows, cols)?;
+            return Ok(FloatValues::Int8 { values, steps });
+        }
         Ok(match self.file.weights.get(name).map(|view| view.dtype) {
             Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),
             Some(Dtype::BF16) => FloatValues::Bf16(self.values::<bf16>(name, Dtype::BF16, shape)?),
@@ -361,12 +391,45 @@ impl PartsOf<'_> {
 
     fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {
         let (rows, cols) = (shape.rows, shape.cols);
+        let (values, steps) = self.int8(&shape.name, rows, cols)?;
         Ok(Linear::Int8 {
             rows,
             cols,
-            values: self.values(&format!("{}.i8", shape.name), Dtype::I8, &[rows, cols])?,
-            steps: self.values(&format!("{}.steps", shape.name), Dtype::F32, &[rows])?,
+            values,
+            steps,
         })
+    }
+
+    /// Bytes `[rows, cols]` and a step for each row.
+    fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), FileError> {
+        Ok((
+            self.values(&format!("{name}.i8"), Dtype::I8, &[rows, cols])?,
+            self.values(&format!("{name}.steps"), Dtype::F32, &[rows])?,
+        ))
+    }
+
+    /// The sketch of a head `[rows, cols]`, if the file has one.
+    fn sketch(&self, rows: usize, cols: usize) -> Result<Option<HeadSketch>, FileError> {
+        let there = |name: &str| self.file.weights.get(name).is_some();
+        let [(first, _), ..] = SKETCH;
+        if !SKETCH.iter().any(|(plane, figures)| there(plane) || there(figures)) {
+            return Ok(None);
+        }
+        let plane = |names: (&str, &str)| {
+            let groups = [rows.div_ceil(t2::GROUP_ROWS), t2::group_bytes(cols)];
+            Ok::<_, FileError>((
+                self.values(names.0, Dtype::U8, &groups)?,
+                self.values(names.1, Dtype::F32, &[rows, RowFigures::LEN])?,
+            ))
+        };
+        let [one, two] = SKETCH;
+        match HeadSketch::from_parts(rows, cols, [plane(one)?, plane(two)?]) {
+            Some(sketch) => Ok(Some(sketch)),
+            None => Err(self.file.refuse(
+                first,
+                "is no sketch: its figures must be finite and not below zero, and the width of the head one that can be rotated".to_string(),
+            )),
+        }
     }
 
     /// Refuses what nobody asked for, other than optional parts and padding.
@@ -414,6 +477,7 @@ fn all_finite(values: &FloatValues) -> bool {
         FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
+        FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
     }
 }
 

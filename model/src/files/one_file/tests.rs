@@ -10,7 +10,7 @@ use crate::chat::ChatTemplate;
 use crate::config::{LinearMode, ModelConfig};
 use crate::files::tests::{container, edit, small, weights_of};
 use crate::files::{Extras, FileError, GenerationConfig, NamedTensor, save_master};
-use crate::runtime::{FloatStorage, FloatValues, Linear, PackedModel, Serial, Session, SessionOptions, SharedBytes};
+use crate::runtime::{FloatStorage, Linear, PackedModel, Serial, Session, SessionOptions, SharedBytes, Top};
 use crate::tokenizer::train_bpe;
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::ternary::Layout;
@@ -20,6 +20,22 @@ fn packed(config: &ModelConfig, storage: FloatStorage) -> PackedModel {
     let tensors = weights_of(config);
     save_master(dir.path(), config, &NamedTensor::all(&tensors), Extras::default()).unwrap();
     PackedModel::open(dir.path(), storage).unwrap().0
+}
+
+/// As [`mixed`], with a head that can have a sketch, and with it.
+fn sketched() -> PackedModel {
+    let config = ModelConfig {
+        tie_word_embeddings: false,
+        hidden_size: 128,
+        vocab_size: 43,
+        num_hidden_layers: 1,
+        layer_modes: small().layer_modes[..1].to_vec(),
+        ..small()
+    };
+    let mut model = packed(&config, FloatStorage::F16);
+    model.sketch_head(&Serial, Isa::best());
+    assert!(model.sketch().is_some());
+    model
 }
 
 /// The bits of the logits after a few tokens.
@@ -56,40 +72,41 @@ fn mixed() -> ModelConfig {
 
 #[test]
 fn a_model_comes_back_bit_for_bit_and_lies_in_the_file() {
+    let storages = FloatStorage::ALL.map(|(_, storage)| storage);
+    let mut models = vec![sketched(), sketched().without_sketch()];
     for config in [small(), mixed()] {
-        for storage in [FloatStorage::Stored, FloatStorage::F16, FloatStorage::Bf16] {
-            let model = packed(&config, storage);
-            let expected = logits(&model);
-            for layout in Layout::ALL {
-                let dir = tempfile::tempdir().unwrap();
-                let model = model.clone().with_layout(layout);
-                let file = OneFile::open(&save(&dir, &model, &Parts::default())).unwrap();
-                file.verify().unwrap();
-                let read = file.model().unwrap();
-                assert_eq!(read.config(), model.config());
-                assert_eq!(read.blocks(), model.blocks());
-                assert_eq!(
-                    (read.embedding(), read.head(), read.norm()),
-                    (model.embedding(), model.head(), model.norm())
-                );
-                assert_eq!(logits(&read), expected, "{layout:?} {storage:?}");
-                let shared = |linear: &Linear| match linear {
-                    Linear::Ternary { packed, layout: l, .. } => packed.is_shared() && *l == layout,
-                    Linear::Int8 { values, steps, .. } => values.is_shared() && steps.is_shared(),
-                    Linear::Float(matrix) => match &matrix.values {
-                        FloatValues::F32(values) => values.is_shared(),
-                        FloatValues::F16(values) => values.is_shared(),
-                        FloatValues::Bf16(values) => values.is_shared(),
-                    },
-                };
-                let mut linears = read.blocks().iter().flat_map(|block| block.linears());
-                assert!(linears.all(shared), "nothing is copied");
-                assert!(read.blocks().iter().flat_map(|b| b.norms()).all(|w| w.is_shared()));
-                // The model holds the map.
-                drop(file);
-                drop(dir);
-                assert_eq!(logits(&read), expected);
-            }
+        models.extend(storages.map(|storage| packed(&config, storage)));
+    }
+    for model in models {
+        let expected = logits(&model);
+        for layout in Layout::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let model = model.clone().with_layout(layout);
+            let file = OneFile::open(&save(&dir, &model, &Parts::default())).unwrap();
+            file.verify().unwrap();
+            let read = file.model().unwrap();
+            assert_eq!(read.config(), model.config());
+            assert_eq!(read.blocks(), model.blocks());
+            assert_eq!(
+                (read.embedding(), read.head(), read.norm()),
+                (model.embedding(), model.head(), model.norm())
+            );
+            assert_eq!(read.sketch(), model.sketch());
+            assert_eq!(logits(&read), expected, "{layout:?}");
+            let sketch = read.sketch().into_iter().flat_map(|sketch| sketch.parts());
+            assert!({ sketch }.all(|(plane, figures)| plane.is_shared() && figures.is_shared()));
+            let shared = |linear: &Linear| match linear {
+                Linear::Ternary { packed, layout: l, .. } => packed.is_shared() && *l == layout,
+                Linear::Int8 { values, steps, .. } => values.is_shared() && steps.is_shared(),
+                Linear::Float(matrix) => matrix.values.is_shared(),
+            };
+            let mut linears = read.blocks().iter().flat_map(|block| block.linears());
+            assert!(linears.all(shared), "nothing is copied");
+            assert!(read.blocks().iter().flat_map(|b| b.norms()).all(|w| w.is_shared()));
+            // The model holds the map.
+            drop(file);
+            drop(dir);
+            assert_eq!(logits(&read), expected);
         }
     }
 }
@@ -149,6 +166,101 @@ fn the_same_model_gives_the_same_bytes_and_its_parts_come_back() {
     );
     let names: Vec<&str> = file.parts().map(|(name, _)| name).collect();
     assert_eq!(names, [SCALES, TOKENIZER_JSON, TOKENIZER_PACKED]);
+}
+
+/// The bytes of a file with a sketch, and where in it the tensor `name` begins.
+fn sketched_file(name: &str) -> (Vec<u8>, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(save(&dir, &sketched(), &Parts::default())).unwrap();
+    let (length, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    (bytes, 8 + length + metadata.info(name).unwrap().data_offsets.0)
+}
+
+/// A sketch in a file is as good as one that is made: the likeliest tokens come out, and the rest of the logits do not.
+#[test]
+fn a_mapped_sketch_finds_the_largest_logits() {
+    let (bytes, _) = sketched_file(SKETCH[0].0);
+    let (model, made) = (open(&bytes).unwrap(), sketched());
+    let some = |model: &PackedModel| {
+        let mut session = Session::new(model, Serial, Isa::best(), SessionOptions::new(8)).unwrap();
+        let top = Some(Top { count: 1, except: &[] });
+        let mut bits = Vec::new();
+        for id in [1, 5, 39, 7, 7] {
+            bits.extend(session.prefill_top(&[id], top).unwrap().iter().map(|x| x.to_bits()));
+        }
+        (bits, session.sketch_counts())
+    };
+    let (bits, counts) = some(&model);
+    assert_eq!((&bits, counts), (&some(&made).0, some(&made).1));
+    assert_eq!(counts.searched, 5);
+}
+
+#[test]
+fn sketches_that_are_none_are_refused() {
+    for (plane, figures) in SKETCH {
+        let (bytes, at) = sketched_file(figures);
+        for (place, value) in [(0, f32::NAN), (4, -1.0), (8, f32::INFINITY), (12 * 42 + 8, -f32::NAN)] {
+            let mut bytes = bytes.clone();
+            bytes[at + place..at + place + 4].copy_from_slice(&value.to_le_bytes());
+            let error = open(&bytes).map(drop).unwrap_err().to_string();
+            assert!(error.contains("onebit.sketch.plane1: is no sketch"), "{value}: {error}");
+        }
+        // Another number of rows, and a part that is missing.
+        for name in [plane, figures] {
+            for (from, to, expected) in [
+                (
+                    "\"shape\":[43,3]",
+                    "\"shape\":[3,43]",
+                    "figures1: expected shape [43, 3]",
+                ),
+                (name, "onebit.sketch.another!", "is missing"),
+            ] {
+                let mut bytes = bytes.clone();
+                let header = header_end(&bytes);
+                let to = &to[..to.len().min(from.len())];
+                let text = String::from_utf8(bytes[8..header].to_vec()).unwrap();
+                let changed = text.replace(from, &format!("{to:!<width$}", width = from.len()));
+                bytes[8..header].copy_from_slice(changed.as_bytes());
+                let error = open(&bytes).map(drop).unwrap_err().to_string();
+                assert!(error.contains(expected), "{from} to {to}: {error}");
+            }
+        }
+    }
+}
+
+/// Whatever a damaged sketch says, it is used without a panic; and verifying makes it once more.
+#[test]
+fn another_sketch_is_harmless_and_found_by_verifying() {
+    for (plane, figures) in SKETCH {
+        for (name, value) in [(plane, 0xff), (figures, 0x7e), (figures, 0)] {
+            let (mut bytes, at) = sketched_file(name);
+            bytes[at..at + 43 * 12].fill(value);
+            let model = open(&bytes).unwrap();
+            let mut session = Session::new(&model, Serial, Isa::best(), SessionOptions::new(8)).unwrap();
+            for count in [1, 2] {
+                let top = Some(Top { count, except: &[1] });
+                session.prefill_top(&[3], top).unwrap();
+            }
+            let path = std::path::Path::new("attack.1bit");
+            let file = OneFile::from_shared(aligned(&with_checksum(bytes)), path).unwrap();
+            let error = file.verify().unwrap_err().to_string();
+            assert!(
+                error.contains("onebit.sketch.plane1: is not the sketch of this head"),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// The file with the checksum of what is in it.
+fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+    let header = header_end(&bytes);
+    let text = str::from_utf8(&bytes[8..header]).unwrap();
+    let place = 8 + text.find("\"checksum\":\"").unwrap() + 12;
+    bytes[place..place + CHECKSUM_LEN].fill(b'0');
+    let checksum = blake3::hash(&bytes).to_hex();
+    bytes[place..place + CHECKSUM_LEN].copy_from_slice(checksum.as_bytes());
+    bytes
 }
 
 /// A file in memory that is aligned as a map would be.
@@ -371,13 +483,7 @@ fn codes_that_stand_for_nothing_are_harmless_and_found_by_verifying() {
     assert_eq!(logits(&file.model().unwrap()).len(), 5 * 40);
     assert!(file.verify().unwrap_err().to_string().contains("checksum"));
     // With the right checksum the codes themselves are seen.
-    let header = header_end(&bytes);
-    let text = String::from_utf8(bytes[..header].to_vec()).unwrap();
-    let place = text.find("\"checksum\":\"").unwrap() + 12;
-    bytes[place..place + CHECKSUM_LEN].fill(b'0');
-    let checksum = blake3::hash(&bytes).to_hex();
-    bytes[place..place + CHECKSUM_LEN].copy_from_slice(checksum.as_bytes());
-    fs::write(&path, &bytes).unwrap();
+    fs::write(&path, with_checksum(bytes)).unwrap();
     let error = OneFile::open(&path).unwrap().verify().unwrap_err().to_string();
     assert!(error.contains("layers.1.mlp.up_proj.weight: holds a code"), "{error}");
 }

@@ -5,14 +5,15 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use bytemuck::cast_slice;
+use onebit_kernels_cpu::t2;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::{ALIGNMENT, CHECKSUM_LEN, FORMAT, PADDING, SCALES, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
+use super::{ALIGNMENT, CHECKSUM_LEN, FORMAT, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
 use crate::chat::ChatTemplate;
 use crate::files::atomic::replace_file;
 use crate::files::{FileError, GenerationConfig};
-use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, Values};
+use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, RowFigures, Values};
 
 /// Bytes that are written between two reports of the progress.
 const PIECE: usize = 8 << 20;
@@ -78,8 +79,14 @@ impl<'a> Tensors<'a> {
             FloatValues::F32(values) => (Dtype::F32, cast_slice(values)),
             FloatValues::F16(values) => (Dtype::F16, cast_slice(values)),
             FloatValues::Bf16(values) => (Dtype::BF16, cast_slice(values)),
+            FloatValues::Int8 { values, steps } => return self.put_int8(name, matrix.rows, matrix.cols, values, steps),
         };
         self.put(name, dtype, vec![matrix.rows, matrix.cols], bytes);
+    }
+
+    fn put_int8(&mut self, name: String, rows: usize, cols: usize, values: &'a [i8], steps: &'a [f32]) {
+        self.put(format!("{name}.i8"), Dtype::I8, vec![rows, cols], cast_slice(values));
+        self.put_f32(format!("{name}.steps"), steps);
     }
 
     fn put_linear(&mut self, name: String, linear: &'a Linear) {
@@ -100,10 +107,7 @@ impl<'a> Tensors<'a> {
                 cols,
                 values,
                 steps,
-            } => {
-                self.put(format!("{name}.i8"), Dtype::I8, vec![*rows, *cols], cast_slice(values));
-                self.put_f32(format!("{name}.steps"), steps);
-            }
+            } => self.put_int8(name, *rows, *cols, values, steps),
             Linear::Float(matrix) => self.put_matrix(name, matrix),
         }
     }
@@ -151,6 +155,20 @@ fn tensors<'a>(model: &'a PackedModel, scales: &'a [f32], parts: &Parts<'a>) -> 
     all.put_matrix("model.embed_tokens.weight".to_string(), model.embedding());
     if !model.config().tie_word_embeddings {
         all.put_matrix("lm_head.weight".to_string(), model.head());
+    }
+    if let Some(sketch) = model.sketch() {
+        let rows = model.head().rows;
+        for ((plane, figures), names) in sketch.parts().zip(SKETCH) {
+            let groups = rows.div_ceil(t2::GROUP_ROWS);
+            all.put(
+                names.0.to_string(),
+                Dtype::U8,
+                vec![groups, plane.len() / groups],
+                plane,
+            );
+            let shape = vec![rows, RowFigures::LEN];
+            all.put(names.1.to_string(), Dtype::F32, shape, cast_slice(figures));
+        }
     }
     all
 }

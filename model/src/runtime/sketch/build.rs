@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::{Isa, elementwise, hadamard, t2};
 
-use super::{DEVIATIONS, FINER, HeadSketch, ROUNDING, RowFigures};
+use super::{DEVIATIONS, FINER, HeadSketch, ROUNDING, RowFigures, signs};
 use crate::runtime::executor::Executor;
+use crate::runtime::values::Values;
 use crate::runtime::weights::{FloatMatrix, PackedModel};
 
 /// The best step of four even levels for Gaussian values of variance 1 (Max, *Quantizing for minimum distortion*, 1960).
@@ -18,39 +19,46 @@ impl HeadSketch {
     /// finite.
     pub fn build<E: Executor>(exec: &E, isa: Isa, head: &FloatMatrix) -> Option<Self> {
         let (rows, cols) = (head.rows, head.cols);
-        if rows == 0 || !hadamard::can_rotate(cols) || cols > t2::MAX_COLS {
+        if !Self::is_possible(rows, cols) {
             return None;
         }
-        let mut sketch = Self::empty(rows, cols);
-        let (signs, group) = (&sketch.signs, t2::group_bytes(cols));
-        let work = head.values.bytes().saturating_mul(16);
-        let groups = rows.div_ceil(t2::GROUP_ROWS).div_ceil(exec.pieces(work));
-        let finite = |f: &RowFigures| f.unit.is_finite() && f.radius.is_finite() && f.rounding.is_finite();
-        for (p, plane) in sketch.planes.iter_mut().enumerate() {
-            let (packed, figures) = (&mut plane.packed, &mut plane.figures);
-            exec.enter(work, || {
-                exec.zip(
-                    packed,
-                    groups * group,
-                    figures,
-                    groups * t2::GROUP_ROWS,
-                    |first, packed, figures| {
-                        let mut maker = RowMaker::new(isa, cols, signs);
-                        let mut row = first / group * t2::GROUP_ROWS;
-                        for (packed, figures) in packed.chunks_exact_mut(group).zip(figures.chunks_mut(t2::GROUP_ROWS))
-                        {
-                            maker.group(head, row, p, packed, figures);
-                            row += figures.len();
-                        }
-                    },
-                );
-            });
-            if !plane.figures.iter().all(finite) {
-                return None;
-            }
-        }
-        Some(sketch)
+        let signs = signs(cols);
+        let plane = |p| make_plane(exec, isa, head, p, &signs);
+        Self::from_parts(rows, cols, [plane(0), plane(1)])
     }
+}
+
+/// Plane `p` of a sketch of `head`, and its figures.
+fn make_plane<E: Executor>(
+    exec: &E,
+    isa: Isa,
+    head: &FloatMatrix,
+    p: usize,
+    signs: &[f32],
+) -> (Values<u8>, Values<RowFigures>) {
+    let (rows, cols) = (head.rows, head.cols);
+    let mut packed = vec![0; t2::bytes(rows, cols)];
+    let mut figures = vec![RowFigures::default(); rows];
+    let group = t2::group_bytes(cols);
+    let work = head.values.bytes().saturating_mul(16);
+    let groups = rows.div_ceil(t2::GROUP_ROWS).div_ceil(exec.pieces(work));
+    exec.enter(work, || {
+        exec.zip(
+            &mut packed,
+            groups * group,
+            &mut figures,
+            groups * t2::GROUP_ROWS,
+            |first, packed, figures| {
+                let mut maker = RowMaker::new(isa, cols, signs);
+                let mut row = first / group * t2::GROUP_ROWS;
+                for (packed, figures) in packed.chunks_exact_mut(group).zip(figures.chunks_mut(t2::GROUP_ROWS)) {
+                    maker.group(head, row, p, packed, figures);
+                    row += figures.len();
+                }
+            },
+        );
+    });
+    (packed.into(), figures.into())
 }
 
 /// Buffers for making rows.
@@ -127,6 +135,18 @@ impl PackedModel {
     /// Adds the [sketch](HeadSketch) of the head, with which [`Top`](super::Top) logits are found. Nothing changes where none can be made.
     pub fn sketch_head<E: Executor>(&mut self, exec: &E, isa: Isa) {
         self.sketch = HeadSketch::build(exec, isa, self.head());
+    }
+
+    /// Gives the model a sketch of its head that was made before.
+    #[cfg(feature = "std")]
+    pub(crate) fn take_sketch(&mut self, sketch: Option<HeadSketch>) {
+        self.sketch = sketch;
+    }
+
+    /// The same model without a sketch of its head.
+    pub fn without_sketch(mut self) -> Self {
+        self.sketch = None;
+        self
     }
 
     /// The sketch of the head, if there is one.

@@ -42,8 +42,11 @@ mod tests;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use bytemuck::{Pod, Zeroable};
 use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cpu::{hadamard, t2};
+
+use super::values::Values;
 
 #[cfg(test)]
 use search::Found;
@@ -56,7 +59,8 @@ const DEVIATIONS: f32 = 7.5;
 const ROUNDING: f32 = 1e-5;
 /// The second plane's step as a part of the first's. A quarter would cut the inner cells evenly; the outer cells, which have no end, want more.
 const FINER: f32 = 0.31;
-/// The seed of the rotation ("skch") and of the thresholds θ ("dith"): part of the format, for a sketch is of use only with its rotation.
+/// The seed of the rotation ("skch") and of the thresholds θ ("dith"). They and the constants above are part of the version of one-file
+/// models, which hold planes and figures alone: a sketch is of use only with its rotation.
 const ROTATION: u32 = u32::from_be_bytes(*b"skch");
 const THRESHOLDS: u32 = u32::from_be_bytes(*b"dith");
 
@@ -76,15 +80,16 @@ pub struct HeadSketch {
 #[derive(Clone, Debug, PartialEq)]
 struct Plane {
     /// `q`, `[rows, cols]` in the four-level form of [`t2`].
-    packed: Vec<u8>,
+    packed: Values<u8>,
     /// `[rows]`
-    figures: Vec<RowFigures>,
+    figures: Values<RowFigures>,
 }
 
 /// The estimate of a row is `unit · s · Σ (q₁ + FINER·q₂ − ½·(1 + FINER)) · xq` over as many planes as are read, and its bound
 /// `radius · ‖x‖ + rounding · s`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct RowFigures {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct RowFigures {
     /// The first plane's `step / g`, with the `g` of the planes so far.
     unit: f32,
     radius: f32,
@@ -127,26 +132,67 @@ impl HeadSketch {
         self.planes.iter().map(Plane::bytes).sum()
     }
 
-    /// A sketch without rows yet.
-    fn empty(rows: usize, cols: usize) -> Self {
-        let mut signs = vec![0.0; hadamard::ROUNDS * cols];
-        hadamard::fill_signs(&Key::new(0, ROTATION, 0), &mut signs);
-        let dither = Key::new(0, THRESHOLDS, 0);
-        Self {
+    /// Whether a head `[rows, cols]` can have a sketch: its rows [can be rotated](hadamard::can_rotate).
+    pub(crate) fn is_possible(rows: usize, cols: usize) -> bool {
+        rows > 0 && hadamard::can_rotate(cols) && cols <= t2::MAX_COLS
+    }
+
+    /// A sketch out of the [`parts`](Self::parts) of another, or `None` if they are none of a head `[rows, cols]`: too short or too long, or
+    /// with figures that are not finite or below zero. The planes are not read, for whatever is in them stands for a level.
+    pub(crate) fn from_parts(rows: usize, cols: usize, parts: [(Values<u8>, Values<RowFigures>); 2]) -> Option<Self> {
+        if !Self::is_possible(rows, cols) {
+            return None;
+        }
+        let planes = parts.map(|(packed, figures)| Plane { packed, figures });
+        let fits = |plane: &Plane| {
+            plane.packed.len() == t2::bytes(rows, cols)
+                && plane.figures.len() == rows
+                && plane
+                    .figures
+                    .iter()
+                    .fold(true, |good, figures| good & figures.are_sound())
+        };
+        planes.iter().all(fits).then(|| Self {
             rows,
             cols,
-            planes: [(); 2].map(|()| Plane {
-                packed: vec![0; t2::bytes(rows, cols)],
-                figures: vec![RowFigures::default(); rows],
-            }),
-            signs,
-            thresholds: (0..cols as u64).map(|i| dither.uniform(i)).collect(),
-        }
+            planes,
+            signs: signs(cols),
+            thresholds: thresholds(cols),
+        })
+    }
+
+    /// The two planes and their figures.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&Values<u8>, &Values<RowFigures>)> {
+        self.planes.iter().map(|plane| (&plane.packed, &plane.figures))
+    }
+}
+
+/// The rotation of rows of `cols` weights, `[hadamard::ROUNDS · cols]`.
+fn signs(cols: usize) -> Vec<f32> {
+    let mut signs = vec![0.0; hadamard::ROUNDS * cols];
+    hadamard::fill_signs(&Key::new(0, ROTATION, 0), &mut signs);
+    signs
+}
+
+/// θ, `[cols]`.
+fn thresholds(cols: usize) -> Vec<f32> {
+    let dither = Key::new(0, THRESHOLDS, 0);
+    (0..cols as u64).map(|i| dither.uniform(i)).collect()
+}
+
+impl RowFigures {
+    /// Floats of a row's figures.
+    pub(crate) const LEN: usize = 3;
+
+    /// Whether they are finite and not below zero.
+    fn are_sound(&self) -> bool {
+        let sound = |x: f32| (x >= 0.0) & (x < f32::INFINITY);
+        sound(self.unit) & sound(self.radius) & sound(self.rounding)
     }
 }
 
 impl Plane {
     fn bytes(&self) -> usize {
-        self.packed.len() + size_of_val(self.figures.as_slice())
+        self.packed.len() + size_of_val(&*self.figures)
     }
 }

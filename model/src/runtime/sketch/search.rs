@@ -112,6 +112,7 @@ fn some_rows(isa: Isa, head: &FloatMatrix, x: &[f32], rows: &[u32], out: &mut [f
         FloatValues::F32(w) => dense_gemv::gather_f32(isa, w, x, rows, out),
         FloatValues::F16(w) => dense_gemv::gather_f16(isa, w, x, rows, out),
         FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x, rows, out),
+        FloatValues::Int8 { values, steps } => dense_gemv::gather_i8(isa, values, steps, x, rows, out),
     }
 }
 

@@ -1,0 +1,81 @@
+//! In which type the embedding and the head are kept.
+
+use half::{bf16, f16};
+use onebit_kernels_cpu::{Isa, elementwise, quantize};
+
+use alloc::vec;
+
+use super::RuntimeError;
+use super::load::value_error;
+use super::weights::FloatValues;
+
+/// The type in which the embedding, the head and the linears in mode `f16` are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloatStorage {
+    /// As the file has them.
+    #[default]
+    Stored,
+    /// Four bytes a value.
+    F32,
+    /// Two bytes a value, rounded to nearest.
+    F16,
+    /// Two bytes a value, rounded to nearest.
+    Bf16,
+    /// A byte a value in ±127 and an f32 step a row, 1/127 of the row's largest magnitude. For embedding and head: linears in mode `f16`
+    /// stay as they are.
+    Int8,
+}
+
+impl FloatStorage {
+    /// Every type, with its name.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("stored", Self::Stored),
+        ("f32", Self::F32),
+        ("f16", Self::F16),
+        ("bf16", Self::Bf16),
+        ("int8", Self::Int8),
+    ];
+
+    /// The same for a linear in mode `f16`, whose mode says that it is no matrix of integers.
+    pub(super) fn of_linears(self) -> Self {
+        match self {
+            Self::Int8 => Self::Stored,
+            other => other,
+        }
+    }
+
+    /// The values of a matrix with rows of `cols` in this type. What is in it already stays where it is.
+    ///
+    /// # Errors
+    /// [`RuntimeError::TensorValue`] for a value that is not finite where integers are wanted.
+    pub(super) fn apply(
+        self,
+        isa: Isa,
+        name: &str,
+        cols: usize,
+        values: FloatValues,
+    ) -> Result<FloatValues, RuntimeError> {
+        Ok(match (self, values) {
+            (Self::Stored, values)
+            | (Self::F32, values @ FloatValues::F32(_))
+            | (Self::F16, values @ FloatValues::F16(_))
+            | (Self::Bf16, values @ FloatValues::Bf16(_))
+            | (Self::Int8, values @ FloatValues::Int8 { .. }) => values,
+            (Self::F32, values) => FloatValues::F32(values.into_f32().into()),
+            (Self::F16, values) => FloatValues::F16(values.into_f32().into_iter().map(f16::from_f32).collect()),
+            (Self::Bf16, values) => FloatValues::Bf16(values.into_f32().into_iter().map(bf16::from_f32).collect()),
+            (Self::Int8, values) => {
+                let w = values.into_f32();
+                if !elementwise::all_finite(isa, &w) {
+                    return Err(value_error(name, "finite weights"));
+                }
+                let (mut values, mut steps) = (vec![0; w.len()], vec![0.0; w.len() / cols.max(1)]);
+                quantize::int_rowwise(isa, &w, cols, 8, &mut values, &mut steps);
+                FloatValues::Int8 {
+                    values: values.into(),
+                    steps: steps.into(),
+                }
+            }
+        })
+    }
+}
