@@ -134,6 +134,7 @@ impl Buffers {
                 sums: zeros("scratch", linear::sums_len(options.chunk))?,
                 panel: zeros("scratch", lengths.panel)?,
                 scores: zeros("scratch", cached::scratch_len(config.head_dim))?,
+                saved: 0,
             });
         }
         Ok(Self {

@@ -62,8 +62,15 @@ fn add(linear: &mut Linear) {
     }
 }
 
-/// `out = W·x` by columns, if `linear` has them, `x` is one token and they are the faster; whether it was done.
-pub(super) fn multiply<E: Executor>(exec: &E, isa: Isa, linear: &Linear, x: Input<'_>, out: &mut [f32]) -> bool {
+/// `out = W·x` by columns, if `linear` has them, `x` is one token and they are the faster: the bytes that it read. `None` if
+/// it was not done.
+pub(super) fn multiply<E: Executor>(
+    exec: &E,
+    isa: Isa,
+    linear: &Linear,
+    x: Input<'_>,
+    out: &mut [f32],
+) -> Option<usize> {
     let (
         Linear::Ternary {
             rows,
@@ -75,14 +82,14 @@ pub(super) fn multiply<E: Executor>(exec: &E, isa: Isa, linear: &Linear, x: Inpu
         [s],
     ) = (linear, x.scales)
     else {
-        return false;
+        return None;
     };
     let xq = &x.bytes[..*cols];
     let nonzero = xq.iter().filter(|x| **x != 0).count();
     let pieces = exec.pieces(linear.bytes()).div_ceil(PIECES);
     let lines = column_lines(*rows).div_ceil(pieces);
     if !ternary_columns::is_fast(isa) || ONE_IN * nonzero > *cols || (pieces > 1 && lines < LEAST_LINES) {
-        return false;
+        return None;
     }
     let factor = scale / s;
     exec.rows(out, lines * LINE_ROWS, |first, out| {
@@ -93,7 +100,7 @@ pub(super) fn multiply<E: Executor>(exec: &E, isa: Isa, linear: &Linear, x: Inpu
             *y = y.to_bits() as i32 as f32 * factor;
         }
     });
-    true
+    Some(nonzero * column_lines(*rows) * size_of::<Line>())
 }
 
 #[cfg(all(test, feature = "std"))]
@@ -144,7 +151,7 @@ mod tests {
             for isa in Isa::available() {
                 let (mut out, mut wrong) = (vec![0f32; rows], vec![0f32; rows]);
                 let whole = linear(rows, cols, false);
-                let done = multiply(&Serial, isa, &whole, x, &mut out);
+                let done = multiply(&Serial, isa, &whole, x, &mut out).is_some();
                 assert_eq!(done, ternary_columns::is_fast(isa) && ONE_IN * nonzero <= cols);
                 if !done {
                     continue;
@@ -156,7 +163,7 @@ mod tests {
                 ternary_gemv(isa, Layout::T5, packed, cols, &bytes, &mut sums);
                 let want: Vec<f32> = sums.iter().map(|&sum| sum as f32 * (0.37 / 1.7)).collect();
                 assert_eq!(out, want);
-                assert!(multiply(&Serial, isa, &linear(rows, cols, true), x, &mut wrong));
+                assert!(multiply(&Serial, isa, &linear(rows, cols, true), x, &mut wrong).is_some());
                 assert_eq!(out == wrong, nonzero == 0, "the columns are what is read");
             }
         }
@@ -175,18 +182,12 @@ mod tests {
             bytes: &[0; 320],
             scales: &[1.0],
         };
-        assert!(!multiply(&Serial, Isa::best(), &float, x, &mut [0.0]));
+        assert!(multiply(&Serial, Isa::best(), &float, x, &mut [0.0]).is_none());
         let two = Input {
             tokens: 2,
             scales: &[1.0; 2],
             ..x
         };
-        assert!(!multiply(
-            &Serial,
-            Isa::best(),
-            &linear(300, 96, false),
-            two,
-            &mut [0.0; 600]
-        ));
+        assert!(multiply(&Serial, Isa::best(), &linear(300, 96, false), two, &mut [0.0; 600]).is_none());
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Scratch {
     pub panel: Vec<u8>,
     /// The parts of attention that are being merged.
     pub scores: Vec<f32>,
+    /// Bytes of weights that were not read, because what they are multiplied by is 0.
+    pub saved: usize,
 }
 
 /// Length of [`Scratch::sums`] for up to `tokens` tokens.
@@ -227,8 +229,11 @@ pub(super) fn multiply<E: Executor>(
     scratch: &mut [Scratch],
 ) {
     if let [Matrix::Linear(linear)] = stack
-        && columns::multiply(exec, isa, linear, x, out)
+        && let Some(read) = columns::multiply(exec, isa, linear, x, out)
     {
+        if let [scratch, ..] = scratch {
+            scratch.saved += linear.bytes() - read;
+        }
         return;
     }
     let tokens = x.tokens;

@@ -190,6 +190,11 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         Ok(())
     }
 
+    /// Bytes of weights that single tokens did not read so far, because what they are multiplied by is 0.
+    pub fn bytes_saved(&self) -> usize {
+        self.buffers.scratch.iter().map(|scratch| scratch.saved).sum()
+    }
+
     /// What the shortcut to the largest logits did so far.
     pub fn sketch_counts(&self) -> SketchCounts {
         self.buffers.searched

@@ -1,5 +1,6 @@
 //! Decoding and prefill of random ids. The host's speed drifts, so parts of the work and measurements of the machine take turns.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use onebit_model::runtime::{Executor, KvType, PackedModel, Pool, Session, SessionOptions, Top};
@@ -8,26 +9,42 @@ use super::report::{Decoding, Machine, Timed, block_weights};
 use crate::limits::{self, median};
 use crate::{Result, random};
 
-/// Parts of the decoding, and one token before each that is not timed: the sweep of the memory has emptied the caches.
-pub(super) const PARTS: usize = 8;
+/// Tokens before each round that are not timed: the sweep of the memory has emptied the caches.
+pub(super) const WARM: usize = 4;
+/// Rounds of decoding from an empty context: as many as take [`SECONDS`], within these.
+const ROUNDS: [usize; 2] = [3, 8];
+const SECONDS: f64 = 4.0;
 /// Readings of the prompt that are timed.
 const READINGS: usize = 3;
 /// Phases for the cost of one.
-const PHASES: u32 = 2_000;
+const PHASES: usize = 2_000;
 
-/// Nanoseconds of a phase that does nothing, all threads of `pool` taking part.
+/// Nanoseconds of a phase in which all threads of `pool` meet and do nothing else.
 fn barrier_ns(pool: &Pool) -> f64 {
-    let mut out = vec![0u8; pool.threads()];
+    let (threads, arrived) = (pool.threads(), AtomicUsize::new(0));
+    let mut out = vec![0u8; threads];
+    let mut phase = |i: usize| {
+        pool.rows(&mut out, 1, |_, _| {
+            arrived.fetch_add(1, Ordering::AcqRel);
+            // A thread that does not come in leaves its piece to one that waits here: not for ever.
+            for _ in 0..10_000 {
+                if arrived.load(Ordering::Acquire) >= i * threads {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        });
+    };
     pool.enter(usize::MAX, || {
         // Until every thread is awake.
-        (0..PHASES / 10).for_each(|_| pool.rows(&mut out, 1, |_, _| {}));
+        (1..=PHASES / 10).for_each(&mut phase);
         let start = Instant::now();
-        (0..PHASES).for_each(|_| pool.rows(&mut out, 1, |_, _| {}));
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(PHASES)
+        (PHASES / 10 + 1..=PHASES / 10 + PHASES).for_each(&mut phase);
+        start.elapsed().as_secs_f64() * 1e9 / PHASES as f64
     })
 }
 
-/// Times the decoding of `tokens` tokens, of each the likeliest next one with `shortcut`, of each every logit without.
+/// Times the decoding of `tokens` tokens from an empty context, the median of some rounds, of each the likeliest next one with `shortcut`, of each every logit without.
 pub(super) fn decode(
     model: &PackedModel,
     tokens: usize,
@@ -38,28 +55,25 @@ pub(super) fn decode(
 ) -> Result<Timed> {
     let config = model.config();
     let (threads, isa) = (machine.place.threads, machine.place.device.isa());
-    let parts = PARTS.min(tokens);
-    let ids = random::ids(tokens + parts, config.vocab_size, seed);
+    let ids = random::ids(tokens + WARM, config.vocab_size, seed);
     let mut options = SessionOptions::new(ids.len());
     options.kv = kv;
     let mut session = Session::new(model, Pool::new(threads)?, isa, options)?;
     let pool = Pool::new(threads)?;
     let top = shortcut.then_some(Top { count: 1, except: &[] });
-    let mut seconds = 0.0;
-    let (mut sweeps, mut barriers) = (vec![machine.sweep()], Vec::new());
-    let mut rest = ids.as_slice();
-    for part in 0..parts {
-        let (ids, after) = rest.split_at(rest.len() / (parts - part));
-        rest = after;
-        session.prefill_top(&ids[..1], top)?;
+    let (mut rounds, mut sweeps, mut barriers) = (Vec::new(), vec![machine.sweep()], Vec::new());
+    while rounds.len() < ROUNDS[0] || (rounds.len() < ROUNDS[1] && rounds.iter().sum::<f64>() < SECONDS) {
+        session.reset();
+        session.prefill_top(&ids[..WARM], top)?;
         let start = Instant::now();
-        for id in &ids[1..] {
+        for id in &ids[WARM..] {
             session.prefill_top(core::slice::from_ref(id), top)?;
         }
-        seconds += start.elapsed().as_secs_f64();
+        rounds.push(start.elapsed().as_secs_f64());
         sweeps.push(machine.sweep());
         barriers.push(barrier_ns(&pool));
     }
+    let saved = session.bytes_saved() as f64 / (rounds.len() * tokens) as f64;
     let counts = session.sketch_counts();
     let searched = (counts.searched - counts.whole) as f64 / counts.searched.max(1) as f64;
     let head = model.head().values.bytes() as f64;
@@ -67,13 +81,17 @@ pub(super) fn decode(
         0 => head,
         n => counts.bytes as f64 / n as f64 + head * (1.0 - searched),
     };
+    // Keys and values of the positions up to each token's own.
+    let positions = WARM as f64 + (tokens as f64 + 1.0) / 2.0;
+    let values = 2 * config.num_hidden_layers * config.key_value_size();
+    let cache = positions * values as f64 * kv.value_bytes() as f64;
     let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
     Ok(Timed {
         tokens,
-        seconds,
+        seconds: median(&mut rounds),
         bandwidth: Some(median(&mut sweeps)),
         peak_ops: None,
-        bytes_per_token: model.bytes_per_token() as f64 - head + read,
+        bytes_per_token: model.bytes_per_token() as f64 - saved - head + read + cache,
         ops_per_token: 2.0 * weights,
         decoding: Some(Decoding {
             barrier_ns: median(&mut barriers),

@@ -23,7 +23,7 @@ use crate::{CliError, Result, args, device, generation, output, random};
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
     example = "{command_name} train --shape 25m --phase warmup",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; with the shortcut bytes_per_token counts what it read of the head. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
 )]
 pub struct Bench {
     /// what to measure: decode, prefill or train
@@ -35,7 +35,7 @@ pub struct Bench {
     /// a model directory or .1bit file instead of a shape
     #[argh(option)]
     model: Option<PathBuf>,
-    /// tokens to decode (default: 256), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
+    /// tokens to decode (default: 128), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
     #[argh(option)]
     tokens: Option<usize>,
     /// phase of training: warmup (full precision) or hard (default: hard)
@@ -99,12 +99,12 @@ impl Bench {
         let training = self.training(what)?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
-            What::Decode => 256.min(config.max_position_embeddings / 2),
+            What::Decode => 128.min(config.max_position_embeddings - infer::WARM),
             What::Prefill => 512.min(config.max_position_embeddings),
             What::Train => 1024,
         });
         let room = config.max_position_embeddings;
-        let more = if what == What::Decode { infer::PARTS } else { 0 };
+        let more = if what == What::Decode { infer::WARM } else { 0 };
         if what != What::Train && tokens + more > room {
             return Err(CliError::Usage(format!(
                 "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"

@@ -86,6 +86,15 @@ impl KvType {
         }
     }
 
+    /// Bytes of a value, scales aside.
+    pub const fn value_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
     /// The type called `name`.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kv| kv.name() == name)

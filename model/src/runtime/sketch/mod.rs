@@ -186,7 +186,7 @@ impl RowFigures {
 
     /// Whether they are finite and not below zero.
     fn are_sound(&self) -> bool {
-        let sound = |x: f32| (x >= 0.0) & (x < f32::INFINITY);
+        let sound = |x: f32| (0.0..f32::INFINITY).contains(&x);
         sound(self.unit) & sound(self.radius) & sound(self.rounding)
     }
 }

@@ -45,6 +45,7 @@ impl Subject {
                 sums: vec![0; linear::sums_len(1)],
                 panel: Vec::new(),
                 scores: Vec::new(),
+                saved: 0,
             }],
             logits: vec![0.0; head.rows],
             all: vec![0.0; head.rows],
@@ -283,6 +284,7 @@ fn threads_change_nothing() {
         sums: vec![0; 256],
         panel: Vec::new(),
         scores: Vec::new(),
+        saved: 0,
     };
     let mut scratch: Vec<Scratch> = (0..pool.max_pieces()).map(|_| scratch()).collect();
     let mut logits = vec![0.0; 777];
