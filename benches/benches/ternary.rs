@@ -1,5 +1,5 @@
 //! The matrix-vector products (ternary, int8, f16, f32) against a read sweep of as many bytes, and the ternary matrix
-//! product against the peak of int8 dot products, on one thread.
+//! product against the peak of int8 dot products, and products by columns against those by rows, on one thread.
 //!
 //! `cargo bench -p onebit-benches --bench ternary`. Limit and kernel run in turn, so that both see the same state of the
 //! machine; the table at the end divides the fastest of each. Every case is first checked: sampled rows of a GEMV against
@@ -20,6 +20,7 @@ use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
 use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
+use onebit_kernels_cpu::ternary_columns::{LINE_ROWS, Line, from_rows, is_fast, lines, ternary_columns};
 use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
 use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
 
@@ -159,6 +160,58 @@ impl Bench {
         );
     }
 
+    /// `down_proj` of that model by columns, of whose activations `percent` in a hundred are not 0, against `t5` by rows; as many matrices one
+    /// after the other as make what is read far larger than the caches.
+    fn columns(&mut self, percent: usize) {
+        let (isa, rows, cols, copies) = (self.isa, 2560, 6912, 100);
+        let mut xq = bytes(padded_cols(cols), 9);
+        for (i, x) in xq.iter_mut().enumerate() {
+            if i.wrapping_mul(0x9e37_79b1) / 7 % 100 >= percent {
+                *x = 0;
+            }
+        }
+        let weights = trits(MADE * cols, 10).repeat(rows / MADE);
+        let mut packed = vec![0; Layout::T5.bytes(rows, cols)];
+        Layout::T5.pack(&weights, rows, cols, &mut packed);
+        let mut made = vec![Line::ZERO; lines(rows, cols)];
+        from_rows(Layout::T5, &packed, rows, cols, &mut made, &mut vec![0; 4 * cols]);
+        let (len, matrices) = (packed.len(), packed.repeat(copies));
+        let columns = made.repeat(copies);
+        let (mut want, mut out) = (vec![0; rows], vec![0; rows]);
+        ternary_gemv(isa, Layout::T5, &packed, cols, &xq, &mut want);
+        // In two parts, as two threads would.
+        let half = (rows / 2).next_multiple_of(LINE_ROWS);
+        let multiply = |w: &[Line], out: &mut [i32]| {
+            let (a, b) = out.split_at_mut(half);
+            ternary_columns(isa, w, rows, 0, &xq[..cols], a);
+            ternary_columns(isa, w, rows, half, &xq[..cols], b);
+        };
+        multiply(&made, &mut out);
+        assert_eq!(out, want, "columns, {percent} %");
+        let by_rows = || {
+            let mut out = vec![0; rows];
+            for w in matrices.chunks_exact(len) {
+                ternary_gemv(isa, Layout::T5, w, cols, &xq, black_box(&mut out));
+            }
+        };
+        let name = format!("columns {rows}x{cols}, {percent} % not 0");
+        let work = Throughput::Elements((copies * rows * cols) as u64);
+        let by_columns = || {
+            for w in columns.chunks_exact(made.len()) {
+                multiply(w, black_box(&mut out));
+            }
+        };
+        if let Some((limit, kernel)) = race(&mut self.criterion, "ternary", &name, work, by_rows, by_columns) {
+            let micros = |seconds: f64| seconds / copies as f64 * 1e6;
+            self.table.push(format!(
+                "{name:>36}  {:>7.0} us     t5    {:>6.0} us     ratio {:.2}",
+                micros(kernel),
+                micros(limit),
+                limit / kernel
+            ));
+        }
+    }
+
     fn gemm(&mut self, layout: Layout, (tokens, rows, cols): (usize, usize, usize)) {
         let stride = layout.padded_cols(cols);
         let (w, xq, isa) = (trits(rows * cols, 7), bytes(tokens * stride, 8), self.isa);
@@ -214,6 +267,11 @@ fn main() {
     for footprint in FOOTPRINTS {
         for cols in WIDTHS {
             bench.gemvs(cols, footprint);
+        }
+    }
+    if is_fast(isa) {
+        for percent in [5, 12, 20, 35, 50, 65] {
+            bench.columns(percent);
         }
     }
     for shape in GEMM {
