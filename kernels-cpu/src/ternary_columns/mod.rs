@@ -1,7 +1,7 @@
 //! `out[r] = Σ_k w[r,k] · x[k]` for ternary weights that lie column by column: a column whose activation is 0 is not read.
 //!
 //! It is the input of `down_proj` under ReLU² that makes this worth while: most of its bytes are 0. The weights are those of
-//! [`t2`](crate::t2), two bits a weight, code `w + 1`, in another order. A [`Line`] is 256 rows of one column, one line of the cache, and the
+//! [`t2`], two bits a weight, code `w + 1`, in another order. A [`Line`] is 256 rows of one column, one line of the cache, and the
 //! lines of a column lie one after the other, so that a thread with some hundreds of rows reads some hundreds of bytes in a row:
 //!
 //! ```text

@@ -162,6 +162,7 @@ impl HeadSketch {
     }
 
     /// The two planes and their figures.
+    #[cfg(feature = "std")]
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&Values<u8>, &Values<RowFigures>)> {
         self.planes.iter().map(|plane| (&plane.packed, &plane.figures))
     }
@@ -182,6 +183,7 @@ fn thresholds(cols: usize) -> Vec<f32> {
 
 impl RowFigures {
     /// Floats of a row's figures.
+    #[cfg(feature = "std")]
     pub(crate) const LEN: usize = 3;
 
     /// Whether they are finite and not below zero.
