@@ -210,7 +210,7 @@ fn the_type_of_the_cache_reaches_the_model() {
         let args = [asked, &["--model", &model, "--kv-type", "f8"]].concat();
         onebit(&args).refused(2, &["--kv-type", "f32, f16, int8"]);
     }
-    onebit(&["bench", "train", "--kv-type", "f16"]).refused(2, &["--kv-type", "training"]);
+    onebit(&["bench", "train", "--kv-type", "f16"]).refused(2, &["--kv-type", "bench decode and prefill"]);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn prompts_may_be_empty_or_longer_than_the_context() {
         "100",
         "--json",
         "--stop",
-        "\u{1}",
+        "\u{1}\u{1}\u{1}\u{1}",
     ])
     .json();
     assert!(past["tokens"] == 100 || past["finish"] == "end_token", "{past}");

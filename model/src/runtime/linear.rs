@@ -232,7 +232,7 @@ pub(super) fn multiply<E: Executor>(
         && let Some(read) = columns::multiply(exec, isa, linear, x, out)
     {
         if let [scratch, ..] = scratch {
-            scratch.saved += linear.bytes() - read;
+            scratch.saved += linear.bytes().saturating_sub(read);
         }
         return;
     }
