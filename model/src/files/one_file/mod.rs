@@ -28,7 +28,9 @@
 //! A name or an entry that this version does not know is refused, so that a file of a later version is never run without a part that it
 //! needs. A further optional part is a line in `PARTS` and in [`Parts`].
 
+mod parts;
 mod read;
+mod verify;
 mod write;
 
 #[cfg(test)]

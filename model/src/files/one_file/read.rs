@@ -1,35 +1,26 @@
 //! From a file to a packed model that lies in it.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytemuck::Pod;
-use half::{bf16, f16};
-use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, t2};
 use safetensors::Dtype;
 
-use super::{
-    ALIGNMENT, CHECKSUM_LEN, ENTRIES, FORMAT, PADDING, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
-};
+use super::parts::{PartsOf, Refused};
+use super::{ENTRIES, FORMAT, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
 use crate::chat::ChatTemplate;
-use crate::config::json::{Parsed, nearest};
+use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
 use crate::files::{FileError, GenerationConfig, MappedFile, Weights};
-use crate::runtime::{
-    FloatMatrix, FloatStorage, FloatValues, HeadSketch, Linear, PackedModel, Pool, RowFigures, RuntimeError,
-    SharedBytes, TensorSource, Values,
-};
+use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, SharedBytes, TensorSource, Values};
 use crate::tokenizer::Tokenizer;
 
 /// A one-file model, its header read and its texts checked.
 #[derive(Debug)]
 pub struct OneFile {
     path: PathBuf,
-    bytes: SharedBytes,
-    weights: Weights,
+    pub(super) bytes: SharedBytes,
+    pub(super) weights: Weights,
     parsed: Parsed,
     generation: Option<GenerationConfig>,
 }
@@ -173,10 +164,7 @@ impl OneFile {
             .collect();
         let specs: Vec<TensorSpec> = config.tensors();
         let ternary = |mode| matches!(mode, LinearMode::Ternary | LinearMode::Binary);
-        let parts = PartsOf {
-            file: self,
-            unused: RefCell::new(self.weights.names().collect()),
-        };
+        let parts = PartsOf::new(self);
         let count = linears.iter().filter(|linear| ternary(linear.mode)).count();
         let scales: Values<f32> = parts.values(SCALES, Dtype::F32, &[count])?;
         let mut scales = scales.iter().copied();
@@ -215,282 +203,20 @@ impl OneFile {
         Ok(model)
     }
 
-    /// Reads the whole file: its checksum, every code, every float. What this accepts is what was exported.
-    ///
-    /// # Errors
-    /// [`FileError::Part`] with what is not as it should be.
-    pub fn verify(&self) -> Result<(), FileError> {
-        let recorded = self.weights.metadata().get("checksum").map_or("", String::as_str);
-        let refused = |problem: &str| self.refuse("checksum", problem.to_string());
-        let bytes = self.bytes.bytes();
-        let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
-        let (header, data) = bytes
-            .split_at_checked(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8))
-            .ok_or_else(|| refused("the file is shorter than its header"))?;
-        let hex = recorded.len() == CHECKSUM_LEN && recorded.bytes().all(|b| b.is_ascii_hexdigit());
-        let place = header
-            .windows(CHECKSUM_LEN)
-            .position(|window| window == recorded.as_bytes());
-        let Some(place) = place.filter(|_| hex) else {
-            return Err(refused("is missing or no checksum"));
-        };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&header[..place]);
-        hasher.update(&[b'0'; CHECKSUM_LEN]);
-        hasher.update(&header[place + CHECKSUM_LEN..]);
-        hasher.update(data);
-        if hasher.finalize().to_hex().as_str() != recorded {
-            return Err(refused("the bytes are not those that were written"));
-        }
-        let model = self.model()?;
-        if let Some(name) = not_finite(&model) {
-            return Err(self.refuse(
-                name,
-                "holds a value that is not finite, or an integer outside ±127".to_string(),
-            ));
-        }
-        for (layer, block) in model.blocks().iter().enumerate() {
-            for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
-                if let Some(problem) = flaw(shape.mode, linear) {
-                    return Err(self.refuse(&shape.name, problem.to_string()));
-                }
-            }
-        }
-        if let Some(sketch) = model.sketch() {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let pool = Pool::new(threads).map_err(|e| self.refuse("the model", e.to_string()))?;
-            if HeadSketch::build(&pool, Isa::best(), model.head()).as_ref() != Some(sketch) {
-                return Err(self.refuse(SKETCH[0].0, "is not the sketch of this head".to_string()));
-            }
-        }
-        if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
-            let tokenizer = Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, e.to_string()))?;
-            if tokenizer.pack().is_none_or(|bytes| bytes != *packed) {
-                return Err(self.refuse(TOKENIZER_PACKED, format!("is not what {TOKENIZER_JSON} says")));
-            }
-        }
-        Ok(())
-    }
-
     /// The bytes of an optional part.
-    fn bytes_of(&self, part: &str) -> Result<Option<Values<u8>>, FileError> {
+    pub(super) fn bytes_of(&self, part: &str) -> Result<Option<Values<u8>>, FileError> {
         let Some(view) = self.weights.get(part) else {
             return Ok(None);
         };
         let shape = view.shape.to_vec();
-        let parts = PartsOf {
-            file: self,
-            unused: RefCell::default(),
-        };
-        Ok(Some(parts.values(part, Dtype::U8, &shape)?))
+        Ok(Some(PartsOf::new(self).values(part, Dtype::U8, &shape)?))
     }
 
-    fn refuse(&self, part: &str, problem: String) -> FileError {
+    pub(super) fn refuse(&self, part: &str, problem: String) -> FileError {
         FileError::Part {
             path: self.path.clone(),
             part: part.to_string(),
             problem,
         }
     }
-}
-
-/// Why a tensor could not be given to the model.
-enum Refused {
-    File(FileError),
-    Runtime(RuntimeError),
-}
-
-impl From<FileError> for Refused {
-    fn from(error: FileError) -> Self {
-        Self::File(error)
-    }
-}
-
-impl From<RuntimeError> for Refused {
-    fn from(error: RuntimeError) -> Self {
-        Self::Runtime(error)
-    }
-}
-
-/// The tensors of a file as views of it, and those not asked for yet.
-struct PartsOf<'f> {
-    file: &'f OneFile,
-    unused: RefCell<BTreeSet<&'f str>>,
-}
-
-impl PartsOf<'_> {
-    /// The values of a tensor of this type and shape.
-    fn values<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Values<T>, FileError> {
-        let refuse = |problem| Err(self.file.refuse(name, problem));
-        let weights = &self.file.weights;
-        let (Some(view), Some((bytes, range))) = (weights.get(name), weights.place(name)) else {
-            let spare = self.unused.borrow();
-            let hint = nearest(name, spare.iter().copied());
-            let hint = hint.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
-            return refuse(format!("is missing{hint}"));
-        };
-        self.unused.borrow_mut().remove(name);
-        if view.dtype != dtype {
-            return refuse(format!("expected {dtype:?}, found {:?}", view.dtype));
-        }
-        if view.shape != shape {
-            return refuse(format!("expected shape {shape:?}, found {:?}", view.shape));
-        }
-        if range.start % ALIGNMENT != 0 {
-            return refuse(format!(
-                "begins at byte {}, which is no multiple of {ALIGNMENT}",
-                range.start
-            ));
-        }
-        match bytes.view(range) {
-            Some(values) => Ok(values),
-            None => refuse("does not lie in memory as this machine reads it".to_string()),
-        }
-    }
-
-    /// A float matrix of whichever type.
-    fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, FileError> {
-        if let [rows, cols] = *shape
-            && self.file.weights.get(name).is_none()
-            && self.file.weights.get(&format!("{name}.i8")).is_some()
-        {
-            let (values, steps) = self.int8(name, rows, cols)?;
-            return Ok(FloatValues::Int8 { values, steps });
-        }
-        Ok(match self.file.weights.get(name).map(|view| view.dtype) {
-            Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),
-            Some(Dtype::BF16) => FloatValues::Bf16(self.values::<bf16>(name, Dtype::BF16, shape)?),
-            _ => FloatValues::F32(self.values(name, Dtype::F32, shape)?),
-        })
-    }
-
-    fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, FileError> {
-        let named = |layout: Layout| format!("{}.{}", shape.name, layout.name());
-        let there = |layout: &Layout| self.file.weights.get(&named(*layout)).is_some();
-        let layout = Layout::ALL.into_iter().find(there).unwrap_or_default();
-        let (rows, cols) = (shape.rows, shape.cols);
-        let group = layout.group_bytes(cols);
-        let packed = self.values(
-            &named(layout),
-            Dtype::U8,
-            &[layout.bytes(rows, cols) / group.max(1), group],
-        )?;
-        if !(scale.is_finite() && scale > 0.0) {
-            let problem = format!("expected a positive finite scale for {}, found {scale}", shape.name);
-            return Err(self.file.refuse(SCALES, problem));
-        }
-        Ok(Linear::Ternary {
-            rows,
-            cols,
-            layout,
-            packed,
-            scale,
-            columns: None,
-        })
-    }
-
-    fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {
-        let (rows, cols) = (shape.rows, shape.cols);
-        let (values, steps) = self.int8(&shape.name, rows, cols)?;
-        Ok(Linear::Int8 {
-            rows,
-            cols,
-            values,
-            steps,
-        })
-    }
-
-    /// Bytes `[rows, cols]` and a step for each row.
-    fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), FileError> {
-        Ok((
-            self.values(&format!("{name}.i8"), Dtype::I8, &[rows, cols])?,
-            self.values(&format!("{name}.steps"), Dtype::F32, &[rows])?,
-        ))
-    }
-
-    /// The sketch of a head `[rows, cols]`, if the file has one.
-    fn sketch(&self, rows: usize, cols: usize) -> Result<Option<HeadSketch>, FileError> {
-        let there = |name: &str| self.file.weights.get(name).is_some();
-        let [(first, _), ..] = SKETCH;
-        if !SKETCH.iter().any(|(plane, figures)| there(plane) || there(figures)) {
-            return Ok(None);
-        }
-        let plane = |names: (&str, &str)| {
-            let groups = [rows.div_ceil(t2::GROUP_ROWS), t2::group_bytes(cols)];
-            Ok::<_, FileError>((
-                self.values(names.0, Dtype::U8, &groups)?,
-                self.values(names.1, Dtype::F32, &[rows, RowFigures::LEN])?,
-            ))
-        };
-        let [one, two] = SKETCH;
-        match HeadSketch::from_parts(rows, cols, [plane(one)?, plane(two)?]) {
-            Some(sketch) => Ok(Some(sketch)),
-            None => Err(self.file.refuse(
-                first,
-                "is no sketch: its figures must be finite and not below zero, and the width of the head one that can be rotated".to_string(),
-            )),
-        }
-    }
-
-    /// Refuses what nobody asked for, other than optional parts and padding.
-    fn finish(self) -> Result<(), FileError> {
-        for name in self.unused.take() {
-            if PARTS.contains(&name) {
-                continue;
-            }
-            let padding = |bytes: &[u8]| bytes.len() < ALIGNMENT && bytes.iter().all(|byte| *byte == 0);
-            let view = self.file.weights.get(name);
-            if !name.starts_with(PADDING) {
-                return Err(self
-                    .file
-                    .refuse(name, format!("is no part of such a model in version {VERSION}")));
-            }
-            if !view.is_some_and(|view| view.dtype == Dtype::U8 && padding(view.bytes)) {
-                let problem = format!("expected less than {ALIGNMENT} zero bytes of padding");
-                return Err(self.file.refuse(name, problem));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a linear holds that its mode does not allow.
-fn flaw(mode: LinearMode, linear: &Linear) -> Option<&'static str> {
-    match linear {
-        Linear::Ternary {
-            layout: Layout::T2,
-            packed,
-            ..
-        } if !t2::is_valid(packed) => Some("holds a code that stands for no weight"),
-        Linear::Int8 { values, .. } => {
-            let most = if mode == LinearMode::Int4 { 7 } else { 127 };
-            let outside = values.iter().any(|value| value.unsigned_abs() > most);
-            outside.then_some("holds an integer outside the range of its mode")
-        }
-        Linear::Float(matrix) if !all_finite(&matrix.values) => Some("holds a value that is not finite"),
-        _ => None,
-    }
-}
-
-fn all_finite(values: &FloatValues) -> bool {
-    match values {
-        FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
-    }
-}
-
-/// The embedding, the head or the norms, if a value in them is NaN or infinite.
-fn not_finite(model: &PackedModel) -> Option<&'static str> {
-    let finite = |matrix: &FloatMatrix| all_finite(&matrix.values);
-    let norm = |values: &[f32]| values.iter().all(|v| v.is_finite());
-    let norms = model.blocks().iter().flat_map(|block| block.norms()).all(|w| norm(w)) && norm(model.norm());
-    [
-        ("model.embed_tokens.weight", finite(model.embedding())),
-        ("lm_head.weight", finite(model.head())),
-        ("the norms", norms),
-    ]
-    .into_iter()
-    .find_map(|(name, good)| (!good).then_some(name))
 }

@@ -1,0 +1,183 @@
+//! The tensors of a file, each as the runtime takes it, where it lies.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use onebit_kernels_cpu::t2;
+use onebit_kernels_cpu::ternary::Layout;
+use safetensors::Dtype;
+
+use super::{ALIGNMENT, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
+use crate::config::LinearShape;
+use crate::config::json::nearest;
+use crate::files::FileError;
+use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
+
+/// Why a tensor could not be given to the model.
+pub(super) enum Refused {
+    File(FileError),
+    Runtime(RuntimeError),
+}
+
+impl From<FileError> for Refused {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<RuntimeError> for Refused {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+/// The tensors of a file as views of it, and those not asked for yet.
+pub(super) struct PartsOf<'f> {
+    file: &'f OneFile,
+    unused: RefCell<BTreeSet<&'f str>>,
+}
+
+impl<'f> PartsOf<'f> {
+    pub fn new(file: &'f OneFile) -> Self {
+        Self {
+            file,
+            unused: RefCell::new(file.weights.names().collect()),
+        }
+    }
+
+    /// The values of a tensor of this type and shape.
+    pub fn values<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Values<T>, FileError> {
+        let refuse = |problem| Err(self.file.refuse(name, problem));
+        let weights = &self.file.weights;
+        let (Some(view), Some((bytes, range))) = (weights.get(name), weights.place(name)) else {
+            let spare = self.unused.borrow();
+            let hint = nearest(name, spare.iter().copied());
+            let hint = hint.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+            return refuse(format!("is missing{hint}"));
+        };
+        self.unused.borrow_mut().remove(name);
+        if view.dtype != dtype {
+            return refuse(format!("expected {dtype:?}, found {:?}", view.dtype));
+        }
+        if view.shape != shape {
+            return refuse(format!("expected shape {shape:?}, found {:?}", view.shape));
+        }
+        if range.start % ALIGNMENT != 0 {
+            return refuse(format!(
+                "begins at byte {}, which is no multiple of {ALIGNMENT}",
+                range.start
+            ));
+        }
+        match bytes.view(range) {
+            Some(values) => Ok(values),
+            None => refuse("does not lie in memory as this machine reads it".to_string()),
+        }
+    }
+
+    /// A float matrix of whichever type.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, FileError> {
+        if let [rows, cols] = *shape
+            && self.file.weights.get(name).is_none()
+            && self.file.weights.get(&format!("{name}.i8")).is_some()
+        {
+            let (values, steps) = self.int8(name, rows, cols)?;
+            return Ok(FloatValues::Int8 { values, steps });
+        }
+        Ok(match self.file.weights.get(name).map(|view| view.dtype) {
+            Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),
+            Some(Dtype::BF16) => FloatValues::Bf16(self.values::<bf16>(name, Dtype::BF16, shape)?),
+            _ => FloatValues::F32(self.values(name, Dtype::F32, shape)?),
+        })
+    }
+
+    pub fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, FileError> {
+        let named = |layout: Layout| format!("{}.{}", shape.name, layout.name());
+        let there = |layout: &Layout| self.file.weights.get(&named(*layout)).is_some();
+        let layout = Layout::ALL.into_iter().find(there).unwrap_or_default();
+        let (rows, cols) = (shape.rows, shape.cols);
+        let group = layout.group_bytes(cols);
+        let packed = self.values(
+            &named(layout),
+            Dtype::U8,
+            &[layout.bytes(rows, cols) / group.max(1), group],
+        )?;
+        if !(scale.is_finite() && scale > 0.0) {
+            let problem = format!("expected a positive finite scale for {}, found {scale}", shape.name);
+            return Err(self.file.refuse(SCALES, problem));
+        }
+        Ok(Linear::Ternary {
+            rows,
+            cols,
+            layout,
+            packed,
+            scale,
+            columns: None,
+        })
+    }
+
+    pub fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {
+        let (rows, cols) = (shape.rows, shape.cols);
+        let (values, steps) = self.int8(&shape.name, rows, cols)?;
+        Ok(Linear::Int8 {
+            rows,
+            cols,
+            values,
+            steps,
+        })
+    }
+
+    /// Bytes `[rows, cols]` and a step for each row.
+    pub fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), FileError> {
+        Ok((
+            self.values(&format!("{name}.i8"), Dtype::I8, &[rows, cols])?,
+            self.values(&format!("{name}.steps"), Dtype::F32, &[rows])?,
+        ))
+    }
+
+    /// The sketch of a head `[rows, cols]`, if the file has one.
+    pub fn sketch(&self, rows: usize, cols: usize) -> Result<Option<HeadSketch>, FileError> {
+        let there = |name: &str| self.file.weights.get(name).is_some();
+        let [(first, _), ..] = SKETCH;
+        if !SKETCH.iter().any(|(plane, figures)| there(plane) || there(figures)) {
+            return Ok(None);
+        }
+        let plane = |names: (&str, &str)| {
+            let groups = [rows.div_ceil(t2::GROUP_ROWS), t2::group_bytes(cols)];
+            Ok::<_, FileError>((
+                self.values(names.0, Dtype::U8, &groups)?,
+                self.values(names.1, Dtype::F32, &[rows, RowFigures::LEN])?,
+            ))
+        };
+        let [one, two] = SKETCH;
+        match HeadSketch::from_parts(rows, cols, [plane(one)?, plane(two)?]) {
+            Some(sketch) => Ok(Some(sketch)),
+            None => Err(self.file.refuse(
+                first,
+                "is no sketch: its figures must be finite and not below zero, and the width of the head one that can be rotated".to_string(),
+            )),
+        }
+    }
+
+    /// Refuses what nobody asked for, other than optional parts and padding.
+    pub fn finish(self) -> Result<(), FileError> {
+        for name in self.unused.take() {
+            if PARTS.contains(&name) {
+                continue;
+            }
+            let padding = |bytes: &[u8]| bytes.len() < ALIGNMENT && bytes.iter().all(|byte| *byte == 0);
+            let view = self.file.weights.get(name);
+            if !name.starts_with(PADDING) {
+                return Err(self
+                    .file
+                    .refuse(name, format!("is no part of such a model in version {VERSION}")));
+            }
+            if !view.is_some_and(|view| view.dtype == Dtype::U8 && padding(view.bytes)) {
+                let problem = format!("expected less than {ALIGNMENT} zero bytes of padding");
+                return Err(self.file.refuse(name, problem));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! Whatever else a file holds is an error that names file and part, never a panic.
+
+use super::*;
+
+#[test]
+fn a_file_cut_anywhere_is_an_error() {
+    let whole = whole();
+    let header = header_end(&whole);
+    let beyond = (header..whole.len()).step_by(61).chain([whole.len() - 1]);
+    for end in (0..header).chain(beyond) {
+        let error = open(&whole[..end]).map(drop).unwrap_err().to_string();
+        assert!(error.contains("attack.1bit"), "cut at {end}: {error}");
+    }
+    let mut longer = whole.clone();
+    longer.push(0);
+    assert!(open(&longer).is_err());
+    open(&whole).unwrap();
+}
+
+#[test]
+fn a_changed_byte_never_panics_and_is_found_by_verifying() {
+    let whole = whole();
+    let header = header_end(&whole);
+    let places = (0..header).chain((header..whole.len()).step_by(37));
+    let mut opened = 0;
+    for at in places {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let shared = aligned(&bytes);
+        let Ok(file) = OneFile::from_shared(shared, std::path::Path::new("flip.1bit")) else {
+            continue;
+        };
+        assert!(file.verify().is_err(), "byte {at} was changed and nobody saw it");
+        let _ = file.tokenizer().map(|tokenizer| tokenizer.encode("one two three"));
+        if let Ok(model) = file.model()
+            && model.config().vocab_size == 43
+        {
+            opened += 1;
+            let options = SessionOptions::new(model.config().max_position_embeddings.min(4));
+            let mut session = Session::new(&model, Serial, Isa::best(), options).unwrap();
+            session.decode(3).unwrap();
+        }
+    }
+    assert!(opened > 100, "{opened} changed files could be run");
+}
+
+/// The refusal of a file whose header had `from` replaced by `to`; the data stay.
+fn refused(from: &str, to: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.1bit");
+    fs::write(&path, whole()).unwrap();
+    edit(&path, from, to);
+    let error = open(&fs::read(&path).unwrap()).map(drop).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn every_refusal_names_the_file_and_the_part() {
+    let wide = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len(), "offsets stay");
+        refused(from, to)
+    };
+    let cases = [
+        (
+            wide("\"format\":\"1bit\"", "\"format\":\"2bit\""),
+            "format: expected \"1bit\"",
+        ),
+        (
+            wide("\"version\":\"1\"", "\"version\":\"2\""),
+            "version: expected \"1\", found \"2\"",
+        ),
+        (wide("\"checksum\"", "\"checksun\""), "checksun: no entry"),
+        (wide("\"config\"", "\"confih\""), "confih: no entry"),
+        (
+            wide("onebit.scales", "onebit.skales"),
+            "onebit.scales: is missing (did you mean onebit.skales?)",
+        ),
+        (
+            wide(
+                "layers.0.self_attn.o_proj.weight.t",
+                "layers.0.self_attn.p_proj.weight.t",
+            ),
+            "o_proj.weight.t2: is missing (did you mean model.layers.0.self_attn.p_proj.weight.",
+        ),
+        (
+            wide("onebit.padding.1\"", "onebit.matting.1\""),
+            "onebit.matting.1: is no part",
+        ),
+        (
+            wide("onebit.tokenizer.json", "onebit.tokenizer.yaml"),
+            "onebit.tokenizer.yaml: is no part",
+        ),
+        (
+            wide(
+                "embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[43,32]",
+                "embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[32,43]",
+            ),
+            "embed_tokens.weight: expected shape [43, 32], found [32, 43]",
+        ),
+        (
+            wide(
+                "embed_tokens.weight\":{\"dtype\":\"F16\"",
+                "embed_tokens.weight\":{\"dtype\":\"I16\"",
+            ),
+            "embed_tokens.weight: expected F32, found I16",
+        ),
+        (
+            wide(
+                "q_proj.weight.i8\":{\"dtype\":\"I8\"",
+                "q_proj.weight.i8\":{\"dtype\":\"U8\"",
+            ),
+            "q_proj.weight.i8: expected I8, found U8",
+        ),
+        (
+            wide("\\\"vocab_size\\\": 43", "\\\"vocab_size\\\": 44"),
+            "expected shape [44, 32]",
+        ),
+        (wide("\\\"hidden_act\\\"", "\\\"hidden_akt\\\""), "hidden_akt"),
+    ];
+    for (message, expected) in cases {
+        assert!(
+            message.starts_with("attack.1bit: ") && message.contains(expected),
+            "{expected}: {message}"
+        );
+    }
+    // Three texts of the format are there; any other container is refused at once.
+    let other = container(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#, 4);
+    let error = open(&other).map(drop).unwrap_err().to_string();
+    assert!(error.contains("format: expected \"1bit\", found nothing"), "{error}");
+}
+
+#[test]
+fn misplaced_data_and_bad_scales_are_refused() {
+    let bytes = whole();
+    // One space less in the header moves all data by one byte.
+    let header = header_end(&bytes);
+    let mut moved = ((header - 9) as u64).to_le_bytes().to_vec();
+    assert_eq!(bytes[header - 1], b' ', "this header ends in a space");
+    moved.extend(&bytes[8..header - 1]);
+    moved.extend(&bytes[header..]);
+    let error = open(&moved).map(drop).unwrap_err().to_string();
+    assert!(
+        error.contains("onebit.scales: begins at byte") && error.contains("no multiple of 64"),
+        "{error}"
+    );
+
+    for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let mut bytes = bytes.clone();
+        // The scales are the first tensor.
+        bytes[header..header + 4].copy_from_slice(&value.to_le_bytes());
+        let error = open(&bytes).map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("onebit.scales") && error.contains("o_proj.weight"),
+            "{value}: {error}"
+        );
+    }
+}
+
+#[test]
+fn codes_that_stand_for_nothing_are_harmless_and_found_by_verifying() {
+    let model = packed(&small(), FloatStorage::Stored).with_layout(Layout::T2);
+    let dir = tempfile::tempdir().unwrap();
+    let path = save(&dir, &model, &Parts::default());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = {
+        let Linear::Ternary { packed, .. } = &model.blocks()[1].up else {
+            panic!("ternary")
+        };
+        bytes
+            .windows(packed.len())
+            .position(|window| window == &**packed)
+            .unwrap()
+    };
+    bytes[at..at + 32].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let file = OneFile::open(&path).unwrap();
+    assert_eq!(logits(&file.model().unwrap()).len(), 5 * 40);
+    assert!(file.verify().unwrap_err().to_string().contains("checksum"));
+    // With the right checksum the codes themselves are seen.
+    fs::write(&path, with_checksum(bytes)).unwrap();
+    let error = OneFile::open(&path).unwrap().verify().unwrap_err().to_string();
+    assert!(error.contains("layers.1.mlp.up_proj.weight: holds a code"), "{error}");
+}

@@ -1,0 +1,110 @@
+//! Reading all of a file: that it is what was exported.
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, t2};
+
+use super::{CHECKSUM_LEN, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
+use crate::config::LinearMode;
+use crate::files::FileError;
+use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
+use crate::tokenizer::Tokenizer;
+
+impl OneFile {
+    /// Reads the whole file: its checksum, every code, every float. What this accepts is what was exported.
+    ///
+    /// # Errors
+    /// [`FileError::Part`] with what is not as it should be.
+    pub fn verify(&self) -> Result<(), FileError> {
+        let recorded = self.weights.metadata().get("checksum").map_or("", String::as_str);
+        let refused = |problem: &str| self.refuse("checksum", problem.to_string());
+        let bytes = self.bytes.bytes();
+        let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
+        let (header, data) = bytes
+            .split_at_checked(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8))
+            .ok_or_else(|| refused("the file is shorter than its header"))?;
+        let hex = recorded.len() == CHECKSUM_LEN && recorded.bytes().all(|b| b.is_ascii_hexdigit());
+        let place = header
+            .windows(CHECKSUM_LEN)
+            .position(|window| window == recorded.as_bytes());
+        let Some(place) = place.filter(|_| hex) else {
+            return Err(refused("is missing or no checksum"));
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&header[..place]);
+        hasher.update(&[b'0'; CHECKSUM_LEN]);
+        hasher.update(&header[place + CHECKSUM_LEN..]);
+        hasher.update(data);
+        if hasher.finalize().to_hex().as_str() != recorded {
+            return Err(refused("the bytes are not those that were written"));
+        }
+        let model = self.model()?;
+        if let Some(name) = not_finite(&model) {
+            return Err(self.refuse(
+                name,
+                "holds a value that is not finite, or an integer outside ±127".to_string(),
+            ));
+        }
+        for (layer, block) in model.blocks().iter().enumerate() {
+            for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
+                if let Some(problem) = flaw(shape.mode, linear) {
+                    return Err(self.refuse(&shape.name, problem.to_string()));
+                }
+            }
+        }
+        if let Some(sketch) = model.sketch() {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let pool = Pool::new(threads).map_err(|e| self.refuse("the model", e.to_string()))?;
+            if HeadSketch::build(&pool, Isa::best(), model.head()).as_ref() != Some(sketch) {
+                return Err(self.refuse(SKETCH[0].0, "is not the sketch of this head".to_string()));
+            }
+        }
+        if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
+            let tokenizer = Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, e.to_string()))?;
+            if tokenizer.pack().is_none_or(|bytes| bytes != *packed) {
+                return Err(self.refuse(TOKENIZER_PACKED, format!("is not what {TOKENIZER_JSON} says")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a linear holds that its mode does not allow.
+fn flaw(mode: LinearMode, linear: &Linear) -> Option<&'static str> {
+    match linear {
+        Linear::Ternary {
+            layout: Layout::T2,
+            packed,
+            ..
+        } if !t2::is_valid(packed) => Some("holds a code that stands for no weight"),
+        Linear::Int8 { values, .. } => {
+            let most = if mode == LinearMode::Int4 { 7 } else { 127 };
+            let outside = values.iter().any(|value| value.unsigned_abs() > most);
+            outside.then_some("holds an integer outside the range of its mode")
+        }
+        Linear::Float(matrix) if !all_finite(&matrix.values) => Some("holds a value that is not finite"),
+        _ => None,
+    }
+}
+
+fn all_finite(values: &FloatValues) -> bool {
+    match values {
+        FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
+        FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
+        FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
+        FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
+    }
+}
+
+/// The embedding, the head or the norms, if a value in them is NaN or infinite.
+fn not_finite(model: &PackedModel) -> Option<&'static str> {
+    let finite = |matrix: &FloatMatrix| all_finite(&matrix.values);
+    let norm = |values: &[f32]| values.iter().all(|v| v.is_finite());
+    let norms = model.blocks().iter().flat_map(|block| block.norms()).all(|w| norm(w)) && norm(model.norm());
+    [
+        ("model.embed_tokens.weight", finite(model.embedding())),
+        ("lm_head.weight", finite(model.head())),
+        ("the norms", norms),
+    ]
+    .into_iter()
+    .find_map(|(name, good)| (!good).then_some(name))
+}
