@@ -13,8 +13,7 @@ use half::f16;
 use onebit_benches::{race, values};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::{
-    KvHead, KvMut, KvRef, KvType, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store,
-    value_len,
+    KvHead, KvType, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store, value_len,
 };
 use onebit_kernels_cpu::probe::{fma_peak, read_sweep};
 
@@ -30,42 +29,6 @@ const PROMPT: usize = 512;
 
 /// The cache of a head.
 type Head = KvHead<Vec<f32>, Vec<f16>, Vec<i8>>;
-
-fn view(head: &Head) -> KvRef<'_> {
-    match head {
-        KvHead::F32 { keys, values } => KvHead::F32 { keys, values },
-        KvHead::F16 { keys, values } => KvHead::F16 { keys, values },
-        KvHead::Int8 {
-            keys,
-            values,
-            key_scales,
-            value_scales,
-        } => KvHead::Int8 {
-            keys,
-            values,
-            key_scales,
-            value_scales,
-        },
-    }
-}
-
-fn view_mut(head: &mut Head) -> KvMut<'_> {
-    match head {
-        KvHead::F32 { keys, values } => KvHead::F32 { keys, values },
-        KvHead::F16 { keys, values } => KvHead::F16 { keys, values },
-        KvHead::Int8 {
-            keys,
-            values,
-            key_scales,
-            value_scales,
-        } => KvHead::Int8 {
-            keys,
-            values,
-            key_scales,
-            value_scales,
-        },
-    }
-}
 
 fn empty(kv: KvType, positions: usize) -> Head {
     let (k, v, s) = (
@@ -110,7 +73,7 @@ fn heads(kv: KvType, positions: usize) -> Vec<Head> {
                 values(positions * HEAD_DIM, 3 * seed + 1),
             );
             let mut head = empty(kv, positions);
-            store(Isa::best(), view_mut(&mut head), HEAD_DIM, 0, &k, &v, HEAD_DIM);
+            store(Isa::best(), head.view_mut(), HEAD_DIM, 0, &k, &v, HEAD_DIM);
             head
         })
         .collect()
@@ -130,7 +93,7 @@ fn queries(tokens: usize, positions: usize) -> Queries {
 fn all_heads(isa: Isa, heads: &[Head], queries: Queries, q: &[f32], out: &mut [f32], scratch: &mut [f32]) {
     for (i, head) in heads.iter().enumerate() {
         let at = i * GROUP * HEAD_DIM;
-        attend(isa, view(head), queries, &q[at..], &mut out[at..], scratch);
+        attend(isa, head.view(), queries, &q[at..], &mut out[at..], scratch);
     }
 }
 
@@ -151,7 +114,7 @@ impl Bench {
         for (i, head) in heads.iter().enumerate() {
             let at = i * GROUP * HEAD_DIM..(i + 1) * GROUP * HEAD_DIM;
             for (block, part) in parts.chunks_exact_mut(queries.part_len()).enumerate() {
-                attend_block(isa, view(head), queries, &q[at.clone()], block, part);
+                attend_block(isa, head.view(), queries, &q[at.clone()], block, part);
             }
             let mut merged = vec![0.0; at.len()];
             merge_blocks(isa, queries, &mut parts, &mut merged);

@@ -102,21 +102,7 @@ impl Head {
 
     /// What queries read.
     pub fn view(&self) -> KvRef<'_> {
-        match &self.0 {
-            KvHead::F32 { keys, values } => KvHead::F32 { keys, values },
-            KvHead::F16 { keys, values } => KvHead::F16 { keys, values },
-            KvHead::Int8 {
-                keys,
-                values,
-                key_scales,
-                value_scales,
-            } => KvHead::Int8 {
-                keys,
-                values,
-                key_scales,
-                value_scales,
-            },
-        }
+        self.0.view()
     }
 
     /// The same with room for `positions` positions, of which there is enough (nothing is allocated).
@@ -130,12 +116,10 @@ impl Head {
             KvHead::F32 { keys, values } => {
                 lengthen(keys, key_len);
                 lengthen(values, value_len);
-                KvHead::F32 { keys, values }
             }
             KvHead::F16 { keys, values } => {
                 lengthen(keys, key_len);
                 lengthen(values, value_len);
-                KvHead::F16 { keys, values }
             }
             KvHead::Int8 {
                 keys,
@@ -147,14 +131,9 @@ impl Head {
                 lengthen(values, value_len);
                 lengthen(key_scales, scale_len);
                 lengthen(value_scales, scale_len);
-                KvHead::Int8 {
-                    keys,
-                    values,
-                    key_scales,
-                    value_scales,
-                }
             }
         }
+        self.0.view_mut()
     }
 
     /// Stores the keys and values of `tokens` tokens from position `first` on; rows are `stride` apart.

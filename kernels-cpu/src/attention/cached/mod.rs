@@ -45,6 +45,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use core::ops::{Deref, DerefMut};
+
 use half::f16;
 
 pub use merge::{attend, merge_blocks};
@@ -130,6 +132,56 @@ pub enum KvHead<F, H, B> {
         /// `1/s` of each value.
         value_scales: F,
     },
+}
+
+impl<F, H, B> KvHead<F, H, B>
+where
+    F: Deref<Target = [f32]>,
+    H: Deref<Target = [f16]>,
+    B: Deref<Target = [i8]>,
+{
+    /// The same, to be read.
+    pub fn view(&self) -> KvRef<'_> {
+        match self {
+            Self::F32 { keys, values } => KvHead::F32 { keys, values },
+            Self::F16 { keys, values } => KvHead::F16 { keys, values },
+            Self::Int8 {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            } => KvHead::Int8 {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            },
+        }
+    }
+
+    /// The same, to be written.
+    pub fn view_mut(&mut self) -> KvMut<'_>
+    where
+        F: DerefMut,
+        H: DerefMut,
+        B: DerefMut,
+    {
+        match self {
+            Self::F32 { keys, values } => KvHead::F32 { keys, values },
+            Self::F16 { keys, values } => KvHead::F16 { keys, values },
+            Self::Int8 {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            } => KvHead::Int8 {
+                keys,
+                values,
+                key_scales,
+                value_scales,
+            },
+        }
+    }
 }
 
 /// A cache that is read.
