@@ -66,6 +66,7 @@ fn wrong_usage_ends_with_2() {
     onebit(&["eval", "--model", &model]).refused(2, &["--data"]);
     onebit(&["eval", "--model", &model, "--ids", "1,x"]).refused(2, &["--ids", "1,x"]);
     onebit(&["eval", "--model", &model, "--data", &text, "--stride", "33"]).refused(2, &["--stride", "32"]);
+    onebit(&["bench", "prefill", "--exact-head"]).refused(2, &["--exact-head", "bench decode"]);
     onebit(&["bench", "sort"]).refused(2, &["decode, prefill or train"]);
     onebit(&["bench", "decode", "--shape", "9b"]).refused(2, &["--shape", "25m"]);
     onebit(&["tokenizer", "train", "--input", &text, "--output", "x"]).refused(2, &["--vocab-size"]);

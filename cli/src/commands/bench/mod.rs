@@ -93,13 +93,18 @@ impl Bench {
                 "--kv-type and --head are for bench decode and prefill".into(),
             ));
         }
+        if what != What::Decode && self.exact_head {
+            return Err(CliError::Usage("--exact-head is for bench decode".into()));
+        }
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
         let training = self.training(what)?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
-            What::Decode => 128.min(config.max_position_embeddings - infer::WARM),
+            What::Decode => 128
+                .min(config.max_position_embeddings.saturating_sub(infer::WARM))
+                .max(1),
             What::Prefill => 512.min(config.max_position_embeddings),
             What::Train => 1024,
         });
