@@ -245,7 +245,4 @@ impl Executor for Cut {
         assert!(out.len().div_ceil(chunk) <= self.0, "more pieces than scratch");
         self.1.zip(out, chunk, other, other_chunk, f);
     }
-    fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        self.1.rows(out, chunk, f);
-    }
 }
