@@ -24,7 +24,7 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
     let steps = job.cols.div_ceil(4);
-    for (xq, out) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)) {
+    for (pass, (xq, out)) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)).enumerate() {
         let mut sums = [0i32; PASS];
         for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(job.stride)) {
             *sum = sum_of(&x[..4 * steps]);
@@ -36,6 +36,7 @@ pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], 
                 vbmi,
                 steps,
                 row0: p * PANEL_ROWS,
+                factors: job.factors.map(|factors| &factors[pass * PASS..]),
             };
             match (job.rows - panel.row0).min(PANEL_ROWS).div_ceil(LANES) {
                 1 => meet::<1>(&panel, groups, xq, &sums, out, scratch),
@@ -49,12 +50,14 @@ pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], 
 
 /// What a panel's tiles share.
 struct Panel<'a> {
-    job: &'a Job,
+    job: &'a Job<'a>,
     vbmi: bool,
     /// Steps of four columns.
     steps: usize,
     /// First row of the panel.
     row0: usize,
+    /// Those of the tokens at hand.
+    factors: Option<&'a [f32]>,
 }
 
 /// `Σ x` (a multiple of four values).
@@ -88,12 +91,12 @@ fn meet<const V: usize>(panel: &Panel, w: &[u8], xq: &[i8], sums: &[i32], out: &
     while t < tokens {
         let (x, sums, out) = (&xq[t * job.stride..], &sums[t..], &mut out[t * job.rows..]);
         t += match tokens - t {
-            0 | 1 => tile::<V, 1>(panel, opened, x, sums, out),
-            2 => tile::<V, 2>(panel, opened, x, sums, out),
-            3 => tile::<V, 3>(panel, opened, x, sums, out),
-            4 => tile::<V, 4>(panel, opened, x, sums, out),
-            5 => tile::<V, 5>(panel, opened, x, sums, out),
-            _ => tile::<V, TILE>(panel, opened, x, sums, out),
+            0 | 1 => tile::<V, 1>(panel, t, opened, x, sums, out),
+            2 => tile::<V, 2>(panel, t, opened, x, sums, out),
+            3 => tile::<V, 3>(panel, t, opened, x, sums, out),
+            4 => tile::<V, 4>(panel, t, opened, x, sums, out),
+            5 => tile::<V, 5>(panel, t, opened, x, sums, out),
+            _ => tile::<V, TILE>(panel, t, opened, x, sums, out),
         };
     }
 }
@@ -210,11 +213,12 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     out
 }
 
-/// `V` vectors of rows by `T` tokens; returns `T`.
+/// `V` vectors of rows by `T` tokens from `first` on; returns `T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile<const V: usize, const T: usize>(
     whole: &Panel,
+    first: usize,
     panel: &[[[u8; 64]; V]],
     xq: &[i8],
     sums: &[i32],
@@ -246,8 +250,15 @@ fn tile<const V: usize, const T: usize>(
         let row = &mut out[t * job.rows + whole.row0..(t + 1) * job.rows];
         for (v, lanes) in row.chunks_mut(LANES).take(V).enumerate() {
             let mask = ((1u32 << lanes.len()) - 1) as __mmask16;
+            let words = match whole.factors {
+                Some(factors) => {
+                    let by = _mm512_set1_ps(factors[first + t]);
+                    _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[t][v]), by))
+                }
+                None => acc[t][v],
+            };
             // SAFETY: masked-off lanes are not written, and the others lie inside `lanes`.
-            unsafe { _mm512_mask_storeu_epi32(lanes.as_mut_ptr(), mask, acc[t][v]) };
+            unsafe { _mm512_mask_storeu_epi32(lanes.as_mut_ptr(), mask, words) };
         }
     }
     T

@@ -19,6 +19,8 @@
 //! FEAT_I8MM multiplies pairs of rows by pairs of tokens, at twice the rate of its dot product, from panels of its own form. The portable
 //! path opens one row at a time.
 //!
+//! Sums are taken of the input once for all panels. [`ternary_gemm_scaled`] goes on to the linear's output, in the registers on AVX-512.
+//!
 //! Cost: `tokens · rows · cols` multiply-adds; the panel and six tokens stay in the caches.
 
 #[cfg(target_arch = "x86_64")]
@@ -71,6 +73,56 @@ pub fn ternary_gemm(
     out: &mut [i32],
     scratch: &mut [u8],
 ) {
+    run(isa, layout, w, rows, cols, xq, tokens, None, out, scratch);
+}
+
+/// `out[t, r] = factors[t] · Σ_k xq[t,k] · w[r,k]`, the output of a linear with `factors[t] = γ/s_t` (ARCHITECTURE.md §2.1): as
+/// [`ternary_gemm`], with the sums scaled as they leave the registers where a path can, else in place.
+///
+/// # Panics
+/// As [`ternary_gemm`], and if `factors.len() != tokens`.
+pub fn ternary_gemm_scaled(
+    isa: Isa,
+    layout: Layout,
+    w: &[u8],
+    rows: usize,
+    cols: usize,
+    xq: &[i8],
+    factors: &[f32],
+    out: &mut [f32],
+    scratch: &mut [u8],
+) {
+    let words = as_words(out);
+    run(isa, layout, w, rows, cols, xq, factors.len(), Some(factors), words, scratch);
+}
+
+/// The same memory as words, whose bits are floats when a scaled product is done.
+fn as_words(out: &mut [f32]) -> &mut [i32] {
+    // SAFETY: f32 and i32 have the same size and alignment, and every bit pattern is a value of both.
+    unsafe { core::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len()) }
+}
+
+/// Sums, `[tokens, rows]`, become the bits of `factor · sum`.
+fn scale_in_place(factors: &[f32], rows: usize, words: &mut [i32]) {
+    for (words, factor) in words.chunks_exact_mut(rows.max(1)).zip(factors) {
+        for word in words {
+            *word = (*word as f32 * factor).to_bits() as i32;
+        }
+    }
+}
+
+fn run(
+    isa: Isa,
+    layout: Layout,
+    w: &[u8],
+    rows: usize,
+    cols: usize,
+    xq: &[i8],
+    tokens: usize,
+    factors: Option<&[f32]>,
+    out: &mut [i32],
+    scratch: &mut [u8],
+) {
     assert!(cols <= MAX_COLS, "at most t2::MAX_COLS columns");
     assert_eq!(w.len(), layout.bytes(rows, cols), "w is packed [rows, cols]");
     let stride = xq.len() / tokens.max(1);
@@ -100,38 +152,50 @@ pub fn ternary_gemm(
                 );
             }
         }
-        return;
+        return scale_in_place(factors.unwrap_or_default(), rows, out);
     }
     let job = Job {
         layout,
         rows,
         cols,
         stride,
+        factors,
     };
+    #[cfg(target_arch = "x86_64")]
+    if let IntIsa::Avx512(token) = isa.ints() {
+        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and knows of VBMI.
+        return unsafe { avx512vnni::gemm(&job, token.has_vbmi(), w, xq, out, aligned(scratch)) };
+    }
+    sums(isa, &job, w, xq, out, scratch);
+    scale_in_place(factors.unwrap_or_default(), rows, out);
+}
+
+/// The paths that leave integer sums.
+fn sums(isa: Isa, job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [u8]) {
     #[cfg(target_arch = "aarch64")]
     if let Isa::I8mm(_) = isa {
         // SAFETY: the token proves that the CPU has FEAT_I8MM and NEON.
-        return unsafe { i8mm::gemm(&job, w, xq, out, aligned(scratch)) };
+        return unsafe { i8mm::gemm(job, w, xq, out, aligned(scratch)) };
     }
     match isa.ints() {
-        IntIsa::Scalar => scalar::gemm(&job, w, xq, out, scratch),
-        IntIsa::Bytes(isa) => bytes::gemm(isa, &job, w, xq, out, aligned(scratch)),
+        IntIsa::Bytes(isa) => bytes::gemm(isa, job, w, xq, out, aligned(scratch)),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
-        IntIsa::Avx2(_) => unsafe { avx2::gemm(&job, w, xq, out, aligned(scratch)) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and knows of VBMI.
-        IntIsa::Avx512(token) => unsafe { avx512vnni::gemm(&job, token.has_vbmi(), w, xq, out, aligned(scratch)) },
+        IntIsa::Avx2(_) => unsafe { avx2::gemm(job, w, xq, out, aligned(scratch)) },
+        // AVX-512 does not come here.
+        _ => scalar::gemm(job, w, xq, out, scratch),
     }
 }
 
 /// What every path needs to know of a product.
-struct Job {
+struct Job<'a> {
     layout: Layout,
     rows: usize,
     cols: usize,
     /// Bytes of a token.
     stride: usize,
+    /// What each token's sums are multiplied by as they are stored, for a path that does it.
+    factors: Option<&'a [f32]>,
 }
 
 /// `Σ x` over the first `len` values of each token.

@@ -34,8 +34,17 @@ fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], tokens: usize, rng: &mut 
             let mut scratch = vec![0xee; scratch_len(cols) + offset];
             let (w, x) = (&bytes[offset..], &xq[offset..]);
             ternary_gemm(isa, layout, w, rows, cols, x, tokens, &mut out, &mut scratch[offset..]);
-            let (isa, layout) = (isa.name(), layout.name());
-            assert_eq!(out, want, "{isa} {layout} {rows} x {cols}, {tokens} tokens");
+            let (name, code) = (isa.name(), layout.name());
+            assert_eq!(out, want, "{name} {code} {rows} x {cols}, {tokens} tokens");
+            let factors: Vec<f32> = (0..tokens).map(|t| 0.37 + 0.013 * t as f32).collect();
+            let mut scaled = vec![f32::NAN; tokens * rows];
+            let scratch = &mut scratch[offset..];
+            ternary_gemm_scaled(isa, layout, w, rows, cols, x, &factors, &mut scaled, scratch);
+            let by_token = want.chunks_exact(rows).zip(&factors);
+            let want: Vec<f32> = by_token
+                .flat_map(|(sums, f)| sums.iter().map(move |&sum| sum as f32 * f))
+                .collect();
+            assert_eq!(scaled, want, "{name} {code} {rows} x {cols}, {tokens} tokens, scaled");
         }
     }
 }
@@ -58,6 +67,7 @@ fn without_vbmi_the_answer_is_the_same() {
             rows,
             cols,
             stride: padded_cols(cols),
+            factors: None,
         };
         let mut scratch = vec![0; scratch_len(cols)];
         let (mut with, mut without) = (vec![0; tokens * rows], vec![0; tokens * rows]);

@@ -132,6 +132,7 @@ impl Buffers {
         for _ in 0..pieces {
             scratch.push(Scratch {
                 sums: zeros("scratch", linear::sums_len(options.chunk))?,
+                factors: zeros("scratch", options.chunk)?,
                 panel: zeros("scratch", lengths.panel)?,
                 scores: zeros("scratch", cached::scratch_len(config.head_dim))?,
                 saved: 0,
@@ -174,7 +175,7 @@ impl Buffers {
         ];
         let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
         let scores = cached::scratch_len(config.head_dim) as u128;
-        let each = 4 * (linear::sums_len(options.chunk) as u128 + scores) + lengths.panel as u128;
+        let each = 4 * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores) + lengths.panel as u128;
         let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }

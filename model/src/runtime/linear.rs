@@ -36,6 +36,8 @@ pub(super) const MAX_STACK: usize = 3;
 pub(super) struct Scratch {
     /// `[tokens, rows of a panel]`.
     pub sums: Vec<i32>,
+    /// `[tokens]`: what the sums of each are multiplied by.
+    pub factors: Vec<f32>,
     /// An opened panel of packed weights.
     pub panel: Vec<u8>,
     /// The parts of attention that are being merged.
@@ -148,6 +150,15 @@ fn ternary(
     scratch: &mut Scratch,
 ) {
     let (width, group, stride) = (hi - lo, layout.group_bytes(cols), padded_cols(cols));
+    if lo.is_multiple_of(t2::GROUP_ROWS) && x.tokens > FEW_TOKENS {
+        let w = &packed[lo / t2::GROUP_ROWS * group..hi.div_ceil(t2::GROUP_ROWS) * group];
+        let factors = &mut scratch.factors[..x.tokens];
+        for (factor, s) in factors.iter_mut().zip(x.scales) {
+            *factor = gamma / s;
+        }
+        ternary_gemm::ternary_gemm_scaled(isa, layout, w, width, cols, x.bytes, factors, out, &mut scratch.panel);
+        return;
+    }
     let step = rows_at_once(scratch.sums.len(), x.tokens);
     // Packed rows come in groups of four, so a cut inside a group computes its first rows again.
     let mut start = lo / t2::GROUP_ROWS * t2::GROUP_ROWS;
