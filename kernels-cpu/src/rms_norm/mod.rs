@@ -6,14 +6,19 @@
 //! dw += Σ_rows dy·x̂                      rows in order
 //! ```
 //! A sum over a row runs in sixteen lanes, lane `i mod 16`, the missing lanes of the last vector zero, folded 8-4-2-1.
+//! [`rms_norm_i8`] goes on to the bytes of the linear behind the norm.
+//!
 //! Cost: the row is read twice, the second time from the first cache level, so memory sees one read and one write.
 
 use crate::elementwise::dot_lanes;
 use crate::math::sqrt_f32;
 use crate::simd::{LANES, Simd, simd_kernel};
 
+mod quantized;
 #[cfg(test)]
 mod tests;
+
+pub use quantized::rms_norm_i8;
 
 simd_kernel! {
     /// `out = x / sqrt(mean(x²) + eps) · w` for each row; `x` and `out` are `[rows, w.len()]`.

@@ -24,7 +24,11 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
     let steps = job.cols.div_ceil(4);
-    for (pass, (xq, out)) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)).enumerate() {
+    for (pass, (xq, out)) in xq
+        .chunks(PASS * job.stride)
+        .zip(out.chunks_mut(PASS * job.rows))
+        .enumerate()
+    {
         let mut sums = [0i32; PASS];
         for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(job.stride)) {
             *sum = sum_of(&x[..4 * steps]);

@@ -93,7 +93,18 @@ pub fn ternary_gemm_scaled(
     scratch: &mut [u8],
 ) {
     let words = as_words(out);
-    run(isa, layout, w, rows, cols, xq, factors.len(), Some(factors), words, scratch);
+    run(
+        isa,
+        layout,
+        w,
+        rows,
+        cols,
+        xq,
+        factors.len(),
+        Some(factors),
+        words,
+        scratch,
+    );
 }
 
 /// The same memory as words, whose bits are floats when a scaled product is done.

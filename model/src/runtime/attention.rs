@@ -16,6 +16,8 @@ use super::linear::Scratch;
 
 /// Pieces of a phase whose work is cut by tokens, at most.
 const MOST_PIECES: usize = 64;
+/// Bytes that come from memory together.
+const LINE: usize = 64;
 /// Pieces of blocks for one that the executor asks for: blocks are not equally long, and a piece costs little.
 const FINER: usize = 4;
 
@@ -32,7 +34,8 @@ impl<E: Executor> Pass<'_, E> {
     pub(super) fn remember(&self, layer: usize, k: &[f32], v: &[f32], cache: &mut Cache) {
         let config = &self.model.config;
         let (dim, heads) = (config.head_dim, config.num_key_value_heads);
-        let chunk = heads.div_ceil(self.exec.pieces(8 * k.len()));
+        // A key is a column of its panel: each of its values touches a line.
+        let chunk = heads.div_ceil(self.exec.pieces(LINE * k.len()));
         let layer = &mut cache.heads[layer * heads..(layer + 1) * heads];
         self.exec.rows(layer, chunk, |first, some| {
             for (i, head) in some.iter_mut().enumerate() {
@@ -99,8 +102,10 @@ impl<E: Executor> Pass<'_, E> {
         }
         let (blocks, len) = (queries.blocks(), queries.part_len());
         let parts = &mut parts[..kv_heads * blocks * len];
-        let chunk = match pieces {
-            1 => kv_heads * blocks,
+        let chunk = match (pieces, blocks) {
+            (1, _) => kv_heads * blocks,
+            // Equal shares, each to the thread that has it in its caches.
+            (_, 1) => kv_heads.div_ceil(self.exec.threads().min(pieces)),
             _ => (kv_heads * blocks).div_ceil(FINER * pieces),
         };
         self.exec.rows(parts, chunk * len, |first, some| {

@@ -175,7 +175,8 @@ impl Buffers {
         ];
         let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
         let scores = cached::scratch_len(config.head_dim) as u128;
-        let each = 4 * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores) + lengths.panel as u128;
+        let each =
+            4 * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores) + lengths.panel as u128;
         let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }

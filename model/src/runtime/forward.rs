@@ -104,18 +104,21 @@ impl<E: Executor> Pass<'_, E> {
             ..
         } = buffers;
 
-        let normed = &mut normed[..tokens * hidden.max(query)];
-        self.norm(&x[..tokens * hidden], &block.input_norm, &mut normed[..tokens * hidden]);
         let stacked = &mut stacked[..tokens * (query + 2 * key_value)];
-        let input = &normed[..tokens * hidden];
+        let room = Room {
+            normed,
+            bytes,
+            scales,
+            tile,
+            scratch,
+        };
+        let input = &x[..tokens * hidden];
         self.project(
             &[&block.q, &block.k, &block.v],
             input,
-            bytes,
-            scales,
+            Some(&block.input_norm),
+            room,
             stacked,
-            tile,
-            scratch,
         );
 
         let (q, rest) = stacked.split_at_mut(tokens * query);
@@ -128,16 +131,15 @@ impl<E: Executor> Pass<'_, E> {
         self.remember(layer, k, v, cache);
         let mixed = &mut mixed[..tokens * query];
         self.attend(layer, q, cache, mixed, parts, scratch);
-        let input: &[f32] = match &block.attn_sub_norm {
-            Some(w) => {
-                let normed = &mut normed[..tokens * query];
-                self.norm(mixed, w, normed);
-                normed
-            }
-            None => mixed,
-        };
         let branch = &mut branch[..tokens * hidden];
-        self.project(&[&block.o], input, bytes, scales, branch, tile, scratch);
+        let room = Room {
+            normed,
+            bytes,
+            scales,
+            tile,
+            scratch,
+        };
+        self.project(&[&block.o], mixed, block.attn_sub_norm.as_deref(), room, branch);
         self.add(branch, x);
     }
 
@@ -172,19 +174,21 @@ impl<E: Executor> Pass<'_, E> {
             ..
         } = buffers;
 
-        let normed = &mut normed[..tokens * hidden.max(inner)];
-        self.norm(
-            &x[..tokens * hidden],
-            &block.post_attention_norm,
-            &mut normed[..tokens * hidden],
-        );
-        let input = &normed[..tokens * hidden];
+        let input = &x[..tokens * hidden];
+        let norm = Some(&*block.post_attention_norm);
+        let room = Room {
+            normed,
+            bytes,
+            scales,
+            tile,
+            scratch,
+        };
         let mixed = &mut mixed[..tokens * inner];
         let chunk = self.chunk(12 * inner) * inner;
         match &block.gate {
             Some(gate) => {
                 let stacked = &mut stacked[..2 * tokens * inner];
-                self.project(&[gate, &block.up], input, bytes, scales, stacked, tile, scratch);
+                self.project(&[gate, &block.up], input, norm, room, stacked);
                 let (g, u) = stacked.split_at(tokens * inner);
                 self.exec.rows(mixed, chunk, |first, out| {
                     let (g, u) = (&g[first..first + out.len()], &u[first..first + out.len()]);
@@ -196,22 +200,21 @@ impl<E: Executor> Pass<'_, E> {
             }
             None => {
                 let up = &mut stacked[..tokens * inner];
-                self.project(&[&block.up], input, bytes, scales, up, tile, scratch);
+                self.project(&[&block.up], input, norm, room, up);
                 self.exec.rows(mixed, chunk, |first, out| {
                     activation::relu2(self.isa, &up[first..first + out.len()], out);
                 });
             }
         }
-        let input: &[f32] = match &block.ffn_sub_norm {
-            Some(w) => {
-                let normed = &mut normed[..tokens * inner];
-                self.norm(mixed, w, normed);
-                normed
-            }
-            None => mixed,
-        };
         let branch = &mut branch[..tokens * hidden];
-        self.project(&[&block.down], input, bytes, scales, branch, tile, scratch);
+        let room = Room {
+            normed,
+            bytes,
+            scales,
+            tile,
+            scratch,
+        };
+        self.project(&[&block.down], mixed, block.ffn_sub_norm.as_deref(), room, branch);
         self.add(branch, x);
     }
 
@@ -245,42 +248,61 @@ impl<E: Executor> Pass<'_, E> {
             });
     }
 
-    /// Products of the same input with up to three linears, one after the other in `out`; the input is quantised once if any of
-    /// them takes bytes.
-    fn project(
-        &self,
-        linears: &[&Linear],
-        x: &[f32],
-        bytes: &mut [i8],
-        scales: &mut [f32],
-        out: &mut [f32],
-        tile: &mut [f32],
-        scratch: &mut [Scratch],
-    ) {
+    /// Products of the same input, normed by `norm` first, with up to three linears, one after the other in `out`; the input is quantised
+    /// once if any of them takes bytes, and not kept as floats if all of them do.
+    fn project(&self, linears: &[&Linear], x: &[f32], norm: Option<&[f32]>, room: Room<'_>, out: &mut [f32]) {
         let Some(first) = linears.first() else { return };
         let mut stack = [Matrix::Linear(first); MAX_STACK];
         for (matrix, linear) in stack.iter_mut().zip(linears) {
             *matrix = Matrix::Linear(linear);
         }
-        let cols = first.cols();
-        let bytes = &mut bytes[..quantized_len(self.tokens, cols)];
-        let scales = &mut scales[..self.tokens];
-        if linears.iter().any(|linear| linear.is_quantized()) {
-            let padded = padded_cols(cols);
+        let (cols, padded) = (first.cols(), padded_cols(first.cols()));
+        let bytes = &mut room.bytes[..quantized_len(self.tokens, cols)];
+        let scales = &mut room.scales[..self.tokens];
+        let (any, all) = (
+            linears.iter().any(|linear| linear.is_quantized()),
+            linears.iter().all(|linear| linear.is_quantized()),
+        );
+        let fused = norm.filter(|_| all);
+        let float: &[f32] = match norm {
+            Some(w) if fused.is_none() => {
+                let normed = &mut room.normed[..x.len()];
+                self.norm(x, w, normed);
+                normed
+            }
+            _ => x,
+        };
+        if any {
             let chunk = self.chunk(5 * cols);
             self.exec
                 .zip(bytes, chunk * padded, scales, chunk, |first, bytes, scales| {
                     let token = first / padded;
-                    let x = &x[token * cols..(token + scales.len()) * cols];
-                    quantize::absmax_i8(self.isa, x, cols, bytes, padded, scales);
+                    let x = &float[token * cols..(token + scales.len()) * cols];
+                    match fused {
+                        Some(w) => {
+                            let eps = self.model.config.rms_norm_eps;
+                            rms_norm::rms_norm_i8(self.isa, x, w, eps, bytes, padded, scales);
+                        }
+                        None => quantize::absmax_i8(self.isa, x, cols, bytes, padded, scales),
+                    }
                 });
         }
         let input = Input {
             tokens: self.tokens,
-            float: x,
+            float,
             bytes,
             scales,
         };
-        linear::multiply(self.exec, self.isa, &stack[..linears.len()], input, out, tile, scratch);
+        let stack = &stack[..linears.len()];
+        linear::multiply(self.exec, self.isa, stack, input, out, room.tile, room.scratch);
     }
+}
+
+/// What a product needs beside its input and output.
+struct Room<'a> {
+    normed: &'a mut [f32],
+    bytes: &'a mut [i8],
+    scales: &'a mut [f32],
+    tile: &'a mut [f32],
+    scratch: &'a mut [Scratch],
 }

@@ -1,15 +1,18 @@
 //! Threads that share one job after another, at about a microsecond a job (`barrier_ns` of `onebit bench decode`: 0.3 to 1.3 µs on two virtual CPUs).
 //!
-//! A job is a function of a piece number. The thread that brings it (the leader) opens a gate, takes pieces from a counter like everybody
-//! else, and, when none is left, shuts the gate and waits for those inside. A worker that never came in is not waited for: with
+//! A job is a function of a piece number. The thread that brings it (the leader) publishes how many pieces are left, takes them like
+//! everybody else, and, when none is left, waits for those that others still work on. A worker that never took a piece is not waited for: with
 //! more threads than cores a job is as slow as the threads that run, and not as the scheduler.
 //!
 //! ```text
-//! gate, 64 bits:   job number (32) | shut (1) | workers inside (31)
+//! state, 64 bits:   pieces left (32) | pieces that workers are in (32)          a claim: left − 1, working + 1
 //! ```
 //!
-//! The pointer to the job's function is written before the gate opens and read only by workers inside, so it is valid whenever it is
-//! read. While a leader holds the team ([`Team::wake`]) workers spin and then yield; otherwise they spin a little, so that the next
+//! The pointer to the job's function is written before the pieces are published and read by workers that hold one, so it is valid whenever
+//! it is read: the leader does not end the job while a piece is left or held. State and pointer share a cache line of their own, which is
+//! all that moves between cores: the leader takes its first piece as it publishes the others, and a claim is one exchange.
+//!
+//! While a leader holds the team ([`Team::wake`]) workers spin and then yield; otherwise they spin a little, so that the next
 //! token finds them awake, and sleep.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,34 +21,46 @@ use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
-const SHUT: u64 = 1 << 31;
-const INSIDE: u64 = SHUT - 1;
+/// One piece that a worker is in; one that is left.
+const WORKING: u64 = 1;
+const LEFT: u64 = 1 << 32;
+/// Most pieces of a job.
+const MAX_PIECES: usize = u32::MAX as usize;
 /// Pauses before a waiting thread yields: tens of microseconds; few where Miri interprets, so that workers sleep there too.
 const SPINS: u32 = if cfg!(miri) { 10 } else { 2_000 };
 /// Yields before an idle worker sleeps, when no leader holds the team.
 const IDLE_YIELDS: u32 = if cfg!(miri) { 5 } else { 50 };
 
-/// A function of a piece number, borrowed for as long as the gate is open.
+/// A function of a piece number, borrowed for as long as pieces are left or held.
 type Job = *const (dyn Fn(usize) + Sync);
+
+/// What a job moves between cores, on a line (two, as some CPUs fetch pairs) of its own.
+#[repr(align(128))]
+struct Board {
+    /// See the module's documentation.
+    state: AtomicU64,
+    /// The job of the pieces; written by the leader alone, while none is left or held.
+    job: UnsafeCell<Option<Job>>,
+}
+
+/// On a line of its own: the leader writes it at every job, and workers poll what would lie beside it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
 
 /// What leader and workers share.
 pub(super) struct Team {
-    /// See the module's documentation.
-    gate: AtomicU64,
-    /// The job of the open gate; written by the leader alone, while the gate is shut and nobody is inside.
-    job: UnsafeCell<Option<Job>>,
-    pieces: AtomicUsize,
-    next: AtomicUsize,
+    board: Board,
     panicked: AtomicBool,
     /// Held by the leader for as long as it runs jobs.
-    lead: Mutex<()>,
+    lead: Apart<Mutex<()>>,
     awake: AtomicUsize,
     dismissed: AtomicBool,
     bell: (Mutex<()>, Condvar),
 }
 
-// SAFETY: `job` is written by the leader alone (it holds `lead`) while no worker is inside, and read by workers inside; the gate's
-// acquire and release order the two. The function behind it is `Sync`.
+// SAFETY: `job` is written by the leader alone (it holds `lead`) while no piece is left or held, and read by workers that hold one; the
+// state's acquire and release order the two. The function behind it is `Sync`.
 unsafe impl Sync for Team {}
 // SAFETY: as above; the pointer is not used by whoever drops the team.
 unsafe impl Send for Team {}
@@ -59,12 +74,12 @@ impl core::fmt::Debug for Team {
 impl Default for Team {
     fn default() -> Self {
         Self {
-            gate: AtomicU64::new(SHUT),
-            job: UnsafeCell::new(None),
-            pieces: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            board: Board {
+                state: AtomicU64::new(0),
+                job: UnsafeCell::new(None),
+            },
             panicked: AtomicBool::new(false),
-            lead: Mutex::new(()),
+            lead: Apart::default(),
             awake: AtomicUsize::new(0),
             dismissed: AtomicBool::new(false),
             bell: (Mutex::new(()), Condvar::new()),
@@ -125,27 +140,46 @@ impl Team {
         let Some(_lead) = self.try_lead() else {
             return (0..pieces).for_each(f);
         };
-        // SAFETY: the lifetime of `f` is dropped from the type only; nobody is inside when this function returns, and nobody can
-        // come in after that.
+        let Some(last) = pieces.checked_sub(1) else { return };
+        assert!(pieces <= MAX_PIECES, "so many pieces can be counted");
+        // SAFETY: the lifetime of `f` is dropped from the type only; no piece is held when this function returns, and none is left
+        // to be taken after that.
         let job: Job = unsafe { core::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
-        // SAFETY: this thread leads, the gate is shut and nobody is inside.
-        unsafe { *self.job.get() = Some(job) };
-        self.pieces.store(pieces, Ordering::Relaxed);
-        self.next.store(0, Ordering::Relaxed);
-        self.panicked.store(false, Ordering::Relaxed);
-        let number = (self.gate.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        self.gate.store(number << 32, Ordering::Release);
-        self.take_pieces(f);
-        self.gate.fetch_or(SHUT, Ordering::Relaxed);
+        // SAFETY: this thread leads, and no piece is left or held.
+        unsafe { *self.board.job.get() = Some(job) };
+        // The last one is the leader's.
+        self.board.state.store(last as u64 * LEFT, Ordering::Release);
+        self.call(f, last);
         let mut waited = 0;
-        while self.gate.load(Ordering::Acquire) & INSIDE != 0 {
-            pause(&mut waited);
+        loop {
+            let state = self.board.state.load(Ordering::Acquire);
+            if state >= LEFT {
+                let claim =
+                    self.board
+                        .state
+                        .compare_exchange_weak(state, state - LEFT, Ordering::Relaxed, Ordering::Relaxed);
+                if claim.is_ok() {
+                    self.call(f, (state / LEFT - 1) as usize);
+                }
+            } else if state != 0 {
+                pause(&mut waited);
+            } else {
+                break;
+            }
         }
-        assert!(!self.panicked.load(Ordering::Relaxed), "a piece of the work panicked");
+        let panicked = self.panicked.load(Ordering::Relaxed) && self.panicked.swap(false, Ordering::Relaxed);
+        assert!(!panicked, "a piece of the work panicked");
+    }
+
+    /// Piece `i`; a panic is kept for the leader.
+    fn call(&self, f: &(dyn Fn(usize) + Sync), i: usize) {
+        if catch_unwind(AssertUnwindSafe(|| f(i))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
     }
 
     fn try_lead(&self) -> Option<MutexGuard<'_, ()>> {
-        match self.lead.try_lock() {
+        match self.lead.0.try_lock() {
             Ok(guard) => Some(guard),
             // The leader panicked after its job was over, as `run` does.
             Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
@@ -153,27 +187,12 @@ impl Team {
         }
     }
 
-    fn take_pieces(&self, f: &(dyn Fn(usize) + Sync)) {
-        let pieces = self.pieces.load(Ordering::Relaxed);
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= pieces {
-                return;
-            }
-            if catch_unwind(AssertUnwindSafe(|| f(i))).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// A worker's life.
     pub(super) fn work(&self) {
-        // The gate as it was at the last visit.
-        let mut seen = 0;
         let mut waited = 0;
         while !self.dismissed.load(Ordering::Acquire) {
-            let gate = self.gate.load(Ordering::Relaxed);
-            if gate & SHUT != 0 || gate >> 32 == seen {
+            let state = self.board.state.load(Ordering::Relaxed);
+            if state < LEFT {
                 pause(&mut waited);
                 if waited > SPINS + IDLE_YIELDS && self.awake.load(Ordering::Acquire) == 0 {
                     self.sleep();
@@ -181,21 +200,19 @@ impl Team {
                 }
                 continue;
             }
-            if (self
-                .gate
-                .compare_exchange_weak(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed))
-            .is_err()
-            {
+            // Whatever happened since the load: where the state is the same, that piece of that job is left.
+            let claimed = state - LEFT + WORKING;
+            let claim = (self.board.state).compare_exchange_weak(state, claimed, Ordering::Acquire, Ordering::Relaxed);
+            if claim.is_err() {
                 continue;
             }
-            seen = gate >> 32;
             waited = 0;
-            // SAFETY: this thread is inside, so the leader does not write; it wrote before the gate opened.
-            if let Some(job) = unsafe { *self.job.get() } {
-                // SAFETY: the leader waits for this thread to go before the function's borrow ends.
-                self.take_pieces(unsafe { &*job });
+            // SAFETY: this thread holds a piece, so the leader does not write; it wrote before it published the pieces.
+            if let Some(job) = unsafe { *self.board.job.get() } {
+                // SAFETY: the leader waits for this piece before the function's borrow ends.
+                self.call(unsafe { &*job }, (state / LEFT - 1) as usize);
             }
-            self.gate.fetch_sub(1, Ordering::Release);
+            self.board.state.fetch_sub(WORKING, Ordering::Release);
         }
     }
 

@@ -9,6 +9,8 @@ use crate::simd::{Element, LANES, Simd};
 const ROWS: usize = 4;
 /// Vectors side by side.
 const VECTORS: usize = 4;
+/// Most vectors side by side for one query, which would else wait for the latency of its chains.
+const LONE_VECTORS: usize = 8;
 /// Up to so many queries of a key head the cache is read at the memory's speed.
 const FEW_ROWS: usize = 2 * ROWS;
 
@@ -100,27 +102,41 @@ fn some<S: Simd, T: Element, const R: usize>(
     let (n, width) = (queries.head_dim, queries.head_dim.next_multiple_of(LANES));
     let visible: [usize; R] = core::array::from_fn(|r| queries.visible(row + r, block));
     let q: [&[f32]; R] = core::array::from_fn(|r| &q[queries.at(row + r)..][..n]);
-    // A few queries use a line of the cache once: what comes next is then on its way from memory while this is worked on.
-    let ahead = usize::from(queries.rows() <= FEW_ROWS);
+    // A few queries use a line of the cache once: what comes next, as far as a query sees it, is then on its way from memory while this is worked on.
+    let few = queries.rows() <= FEW_ROWS;
     // The last query sees the most.
     let seen = visible[R - 1];
+    let more = if few { queries.visible(queries.rows() - 1, block + 1) } else { 0 };
     let wide = S::REGISTERS >= 32 || R == 1;
 
     let mut first = 0;
     while first < seen {
         let panel = &kv.keys[first / LANES * n..][..n * PANEL_VECTORS];
         let vectors = (seen - first).div_ceil(LANES).min(PANEL_VECTORS);
-        // One query alone waits for the latency of its chain, so that further vectors cost nothing.
-        if wide && (vectors == VECTORS || R == 1 && vectors > 1) {
-            let sums = product::<S, T, R, VECTORS>(s, q, panel, PANEL_VECTORS, 0, ahead * panel.len());
-            put_scores(s, kv, n, sums, first, scores);
-        } else {
-            for at in 0..vectors {
-                let sums = product::<S, T, R, 1>(s, q, panel, PANEL_VECTORS, at, ahead * panel.len());
-                put_scores(s, kv, n, sums, first + at * LANES, scores);
+        let next = first + PANEL;
+        let ahead = few && if next < BLOCK { next < seen } else { more > 0 };
+        let ahead = Ahead {
+            by: panel.len(),
+            rows: if ahead { n } else { 0 },
+        };
+        macro_rules! scores {
+            ($vectors:expr, $at:expr) => {{
+                let sums = product::<S, T, R, { $vectors }>(s, q, panel, PANEL_VECTORS, $at, ahead);
+                put_scores(s, kv, n, sums, first + $at * LANES, scores);
+            }};
+        }
+        // Columns that nobody sees are not read: beside others they would cost no time, but lines of memory.
+        match vectors {
+            4 if wide => scores!(4, 0),
+            3 if R == 1 => scores!(3, 0),
+            2 if R == 1 => scores!(2, 0),
+            _ => {
+                for at in 0..vectors {
+                    scores!(1, at);
+                }
             }
         }
-        first += PANEL;
+        first = next;
     }
 
     let rows = queries.rows();
@@ -145,21 +161,40 @@ fn some<S: Simd, T: Element, const R: usize>(
 
     let weights: [&[f32]; R] = core::array::from_fn(|r| &scores[r][..visible[r]]);
     let vectors = width / LANES;
+    let ahead = Ahead {
+        by: BLOCK * vectors,
+        rows: more,
+    };
     let mut at = 0;
-    while wide && at + VECTORS <= vectors {
-        let sums = product::<S, T, R, VECTORS>(s, weights, kv.values, vectors, at, ahead * BLOCK * vectors);
-        put_values(s, sums, &mut o[row * width + at * LANES..], width);
-        at += VECTORS;
+    macro_rules! values {
+        ($vectors:expr) => {{
+            let sums = product::<S, T, R, { $vectors }>(s, weights, kv.values, vectors, at, ahead);
+            put_values(s, sums, &mut o[row * width + at * LANES..], width);
+            at += $vectors;
+        }};
     }
     while at < vectors {
-        let sums = product::<S, T, R, 1>(s, weights, kv.values, vectors, at, ahead * BLOCK * vectors);
-        put_values(s, sums, &mut o[row * width + at * LANES..], width);
-        at += 1;
+        match vectors - at {
+            left if R == 1 && S::REGISTERS >= 32 && left >= LONE_VECTORS => values!(LONE_VECTORS),
+            6.. if R == 1 && S::REGISTERS >= 32 => values!(6),
+            4.. if wide => values!(VECTORS),
+            2.. if R == 1 => values!(2),
+            _ => values!(1),
+        }
     }
 }
 
+/// What lies further on in the cache and is needed next.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// So many vectors further.
+    by: usize,
+    /// In so many rows.
+    rows: usize,
+}
+
 /// `Σ_k a[r][k] · b[k·row + at + c]` for each row `r` and vector `c`, a chain in the order of `k` that ends with the row. Rows do not get
-/// shorter. Asks for what lies `ahead` vectors further, if that is not 0.
+/// shorter. Asks for what lies `ahead`.
 #[inline(always)]
 fn product<S: Simd, T: Element, const R: usize, const C: usize>(
     s: S,
@@ -167,7 +202,7 @@ fn product<S: Simd, T: Element, const R: usize, const C: usize>(
     b: &[[T; LANES]],
     row: usize,
     at: usize,
-    ahead: usize,
+    ahead: Ahead,
 ) -> [[S::F; C]; R] {
     let (common, all) = (a[0].len(), a[R - 1].len());
     // Cut to one length, so that the compiler sees every index inside.
@@ -175,9 +210,9 @@ fn product<S: Simd, T: Element, const R: usize, const C: usize>(
     let mut acc = [[s.splat(0.0); C]; R];
     for k in 0..common {
         let line = &b[k * row + at..][..C];
-        if ahead > 0 {
+        if k < ahead.rows {
             for byte in (0..size_of::<[[T; LANES]; C]>()).step_by(64) {
-                s.prefetch(line.as_ptr().wrapping_add(ahead).wrapping_byte_add(byte));
+                s.prefetch(line.as_ptr().wrapping_add(ahead.by).wrapping_byte_add(byte));
             }
         }
         let mut v = [s.splat(0.0); C];

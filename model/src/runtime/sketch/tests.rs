@@ -43,6 +43,7 @@ impl Subject {
             buffers: SearchBuffers::new(&sketch).unwrap(),
             scratch: vec![Scratch {
                 sums: vec![0; linear::sums_len(1)],
+                factors: Vec::new(),
                 panel: Vec::new(),
                 scores: Vec::new(),
                 saved: 0,
@@ -282,6 +283,7 @@ fn threads_change_nothing() {
     let rows = subject.check(&x, GREEDY);
     let scratch = || Scratch {
         sums: vec![0; 256],
+        factors: Vec::new(),
         panel: Vec::new(),
         scores: Vec::new(),
         saved: 0,
