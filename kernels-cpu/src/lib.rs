@@ -30,6 +30,7 @@ pub mod hadamard;
 pub mod int8_gemv;
 pub mod isa;
 pub mod math;
+pub mod prefetch;
 pub mod probe;
 pub mod quantize;
 pub mod rms_norm;

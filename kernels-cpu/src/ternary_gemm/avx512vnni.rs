@@ -229,10 +229,10 @@ fn tile<const V: usize, const T: usize>(
     out: &mut [i32],
 ) -> usize {
     let job = whole.job;
-    let x: [&[[i8; 4]]; T] = core::array::from_fn(|t| {
-        let words = xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0;
-        &words[..panel.len()]
-    });
+    let mut x: [&[[i8; 4]]; T] = [&[]; T];
+    for t in 0..T {
+        x[t] = &xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0[..panel.len()];
+    }
     let mut acc = [[_mm512_setzero_si512(); V]; T];
     for t in 0..T {
         acc[t] = [_mm512_set1_epi32(-sums[t]); V];

@@ -17,10 +17,13 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use onebit_kernels_cpu::prefetch::prefetch;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
+/// Cache lines of the leader's stack, from the job's function on, that hold what a job borrows.
+const STACK_LINES: usize = 16;
 /// One piece that a worker is in; one that is left.
 const WORKING: u64 = 1;
 const LEFT: u64 = 1 << 32;
@@ -209,6 +212,9 @@ impl Team {
             waited = 0;
             // SAFETY: this thread holds a piece, so the leader does not write; it wrote before it published the pieces.
             if let Some(job) = unsafe { *self.board.job.get() } {
+                // What the function borrows lies around it on the leader's stack, one reference behind another: each would be a trip to
+                // the other core's cache.
+                prefetch(job.cast(), STACK_LINES);
                 // SAFETY: the leader waits for this piece before the function's borrow ends.
                 self.call(unsafe { &*job }, (state / LEFT - 1) as usize);
             }

@@ -106,7 +106,11 @@ fn some<S: Simd, T: Element, const R: usize>(
     let few = queries.rows() <= FEW_ROWS;
     // The last query sees the most.
     let seen = visible[R - 1];
-    let more = if few { queries.visible(queries.rows() - 1, block + 1) } else { 0 };
+    let more = if few {
+        queries.visible(queries.rows() - 1, block + 1)
+    } else {
+        0
+    };
     let wide = S::REGISTERS >= 32 || R == 1;
 
     let mut first = 0;

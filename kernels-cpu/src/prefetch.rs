@@ -1,0 +1,25 @@
+//! Asking for cache lines before they are needed.
+
+/// Bytes of a line.
+pub const LINE: usize = 64;
+
+/// Asks for `lines` cache lines from `at` on to be brought into the first-level cache. A hint: it reads nothing, cannot fault, and the
+/// memory need not be readable.
+#[inline(always)]
+pub fn prefetch(at: *const u8, lines: usize) {
+    for i in 0..lines {
+        let line = at.wrapping_add(i * LINE);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a prefetch has no effect but on the caches, whatever the address; SSE is part of x86-64.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+        }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: as above; the instruction is part of AArch64.
+        unsafe {
+            core::arch::asm!("prfm pldl1keep, [{0}]", in(reg) line, options(nostack, readonly, preserves_flags));
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+        let _ = line;
+    }
+}
