@@ -3,7 +3,11 @@
 use core::arch::x86_64::*;
 
 use super::super::avx512vnni::{finish, load, load_x, sum};
+use crate::prefetch::prefetch;
 use crate::t5::{DIGITS, GROUP_ROWS, HIGH, LOW, group_bytes};
+
+/// How far ahead lines are asked for, in bytes: the hardware's own prefetchers stop at the end of a page and begin anew in the next.
+const AHEAD: usize = 4096;
 
 /// See [`super::super::ternary_gemv`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
@@ -24,6 +28,7 @@ pub(in super::super) fn gemv(w: &[u8], cols: usize, xq: &[i8], out: &mut [i32]) 
                 load_x(&x[3]),
                 load_x(&x[4]),
             ];
+            prefetch(rows.as_ptr().cast::<u8>().wrapping_add(AHEAD), GROUP_ROWS);
             for r in 0..GROUP_ROWS {
                 let bytes = load(&rows[r]);
                 // A lookup reads the low six bits of each byte, so what a 16-bit shift brings in from a neighbour does not matter.
