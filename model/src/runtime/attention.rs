@@ -10,7 +10,7 @@
 use onebit_kernels_cpu::attention::cached::{self, Queries};
 
 use super::cache::{Cache, FEW_TOKENS};
-use super::executor::Executor;
+use super::executor::{Executor, Shares};
 use super::forward::Pass;
 use super::linear::Scratch;
 
@@ -80,8 +80,9 @@ impl<E: Executor> Pass<'_, E> {
                 *piece = (start, now);
                 (start, rest) = (end, later);
             }
-            self.exec.zip(&mut cuts[..pieces], 1, scratch, 1, |_, some, scratch| {
-                let ([(token, out)], [scratch, ..]) = (some, scratch) else {
+            let (cuts, shares) = (&mut cuts[..pieces], Shares::even(pieces));
+            self.exec.share(cuts, 1, shares, scratch, |_, some, scratch| {
+                let [(token, out)] = some else {
                     return;
                 };
                 let queries = Queries {

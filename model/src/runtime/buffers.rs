@@ -66,7 +66,7 @@ pub(super) struct Buffers {
     pub logits: Vec<f32>,
     /// The parts of each block of positions and key head, for a few tokens at once.
     pub parts: Vec<f32>,
-    /// One for each piece that the executor may make.
+    /// One for each thread.
     pub scratch: Vec<Scratch>,
     /// For the search of the head, where the model has a sketch of it.
     pub search: Option<SearchBuffers>,
@@ -86,7 +86,7 @@ struct Lengths {
 }
 
 impl Lengths {
-    fn new(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<Self, RuntimeError> {
+    fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
         let gates = if config.feed_forward == FeedForward::Relu2 {
             1
@@ -97,7 +97,7 @@ impl Lengths {
         let stacked = product(WHAT, options.chunk, attention.max(gates * config.intermediate_size))?;
         let logits = product("the logits", options.logit_rows, config.vocab_size)?;
         let mut tile = 0;
-        if pieces > 1 && options.chunk > 1 {
+        if threads > 1 && options.chunk > 1 {
             tile = stacked.max(product(WHAT, options.chunk, config.hidden_size)?);
             if options.logit_rows > 1 {
                 tile = tile.max(logits);
@@ -121,15 +121,15 @@ impl Lengths {
 }
 
 impl Buffers {
-    pub fn new(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<Self, RuntimeError> {
+    pub fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
-        let lengths = Lengths::new(config, options, pieces)?;
+        let lengths = Lengths::new(config, options, threads)?;
         let table = product("the rotary table", options.context, config.head_dim / 2)?;
         let hidden = product(WHAT, options.chunk, config.hidden_size)?;
         let (mut cos, mut sin) = (zeros("the rotary table", table)?, zeros("the rotary table", table)?);
         rope::rope_table(config.rope_theta, config.head_dim, 0, &mut cos, &mut sin);
-        let mut scratch = Vec::with_capacity(pieces);
-        for _ in 0..pieces {
+        let mut scratch = Vec::with_capacity(threads);
+        for _ in 0..threads {
             scratch.push(Scratch {
                 sums: zeros("scratch", linear::sums_len(options.chunk))?,
                 factors: zeros("scratch", options.chunk)?,
@@ -159,8 +159,8 @@ impl Buffers {
     }
 
     /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
-    pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, pieces: usize) -> Result<usize, RuntimeError> {
-        let lengths = Lengths::new(config, options, pieces)?;
+    pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<usize, RuntimeError> {
+        let lengths = Lengths::new(config, options, threads)?;
         let heads = config.num_hidden_layers as u128 * config.num_key_value_heads as u128;
         let cache = heads * head_bytes(config, options)? as u128;
         let table = options.context as u128 * config.head_dim as u128;
@@ -177,7 +177,7 @@ impl Buffers {
         let scores = cached::scratch_len(config.head_dim) as u128;
         let each =
             4 * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores) + lengths.panel as u128;
-        let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + pieces as u128 * each;
+        let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + threads as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }
 }

@@ -4,18 +4,52 @@
 //! holds does not depend on how the output was cut, so every executor returns the same bits.
 
 use alloc::vec;
+use core::ops::Range;
+
+/// How a phase is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// How many there are.
+    pub pieces: usize,
+    /// Whether they shrink: piece `i` is `i + 1` times as long as piece 0, for threads that take the last ones first. Whichever thread is held
+    /// up, the others then end little later than it does (trapezoid self-scheduling, Tzen and Ni 1993).
+    pub tapered: bool,
+}
+
+impl Shares {
+    /// Equal ones.
+    pub const fn even(pieces: usize) -> Self {
+        Self { pieces, tapered: false }
+    }
+
+    /// The elements of piece `i` of `len`, cut at multiples of `unit`: empty if there are fewer units than pieces.
+    pub fn range(self, len: usize, unit: usize, i: usize) -> Range<usize> {
+        let (n, units) = (self.pieces as u128, len.div_ceil(unit));
+        let start = |i: usize| {
+            let i = i as u128;
+            let (part, whole) = if self.tapered {
+                (i * (i + 1), n * (n + 1))
+            } else {
+                (i, n)
+            };
+            // At most `units`.
+            let cut = (units as u128 * part).div_ceil(whole) as usize;
+            (cut * unit).min(len)
+        };
+        start(i)..start(i + 1)
+    }
+}
 
 /// Runs the pieces of a phase.
 pub trait Executor: Sync {
-    /// Most pieces that [`pieces`](Self::pieces) ever returns; a session keeps scratch memory for each.
-    fn max_pieces(&self) -> usize;
-
-    /// Threads that take pieces at the same time.
+    /// Threads that take pieces at the same time; a session keeps scratch memory for each.
     fn threads(&self) -> usize;
 
-    /// Into how many pieces a phase that reads `work` bytes is worth cutting, from 1 to
-    /// [`max_pieces`](Self::max_pieces).
+    /// Into how many pieces a phase that reads `work` bytes is worth cutting, at least 1.
     fn pieces(&self, work: usize) -> usize;
+
+    /// As [`pieces`](Self::pieces), for a phase whose pieces may differ in length.
+    fn shares(&self, work: usize) -> Shares;
 
     /// Runs `f`, all the phases of one forward pass, where starting a phase is cheap. `work` is the bytes that they read.
     fn enter<R: Send>(&self, work: usize, f: impl FnOnce() -> R + Send) -> R;
@@ -35,6 +69,20 @@ pub trait Executor: Sync {
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     );
 
+    /// Cuts `out` into `shares` of whole units of `unit` elements and calls `f(first, piece, scratch)` for each that is not empty, `first` being
+    /// the index in `out` of its first element, and `scratch` one that no other piece has meanwhile.
+    ///
+    /// # Panics
+    /// If `unit` or the number of pieces is 0, or if `scratch` has fewer than [`threads`](Self::threads) elements.
+    fn share<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        unit: usize,
+        shares: Shares,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+    );
+
     /// As [`zip`](Self::zip) with a single output.
     ///
     /// # Panics
@@ -51,16 +99,16 @@ pub trait Executor: Sync {
 pub struct Serial;
 
 impl Executor for Serial {
-    fn max_pieces(&self) -> usize {
-        1
-    }
-
     fn threads(&self) -> usize {
         1
     }
 
     fn pieces(&self, _work: usize) -> usize {
         1
+    }
+
+    fn shares(&self, _work: usize) -> Shares {
+        Shares::even(1)
     }
 
     fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
@@ -78,5 +126,55 @@ impl Executor for Serial {
         for (i, (out, other)) in out.chunks_mut(chunk).zip(other.chunks_mut(other_chunk)).enumerate() {
             f(i * chunk, out, other);
         }
+    }
+
+    fn share<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        unit: usize,
+        shares: Shares,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+    ) {
+        for i in 0..shares.pieces {
+            let range = shares.range(out.len(), unit, i);
+            if !range.is_empty() {
+                f(range.start, &mut out[range], &mut scratch[0]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn shares_cover_everything_once_and_shrink_if_they_are_tapered() {
+        for tapered in [false, true] {
+            for pieces in [1, 2, 3, 16, 64] {
+                for unit in [1, 4, 64] {
+                    for len in [0, 1, 5, 64, 1000, 6912, 13_824] {
+                        let shares = Shares { pieces, tapered };
+                        let ranges: Vec<_> = (0..pieces).map(|i| shares.range(len, unit, i)).collect();
+                        assert_eq!((ranges[0].start, ranges[pieces - 1].end), (0, len));
+                        for (i, range) in ranges.iter().enumerate() {
+                            assert!(i == 0 || range.start == ranges[i - 1].end);
+                            assert!(range.start.is_multiple_of(unit) || range.start == len);
+                            let share = if tapered {
+                                2 * (i + 1) * len / (pieces * (pieces + 1))
+                            } else {
+                                len / pieces
+                            };
+                            assert!(range.len() <= share + 2 * unit, "{shares:?} {len} {unit}: {range:?}");
+                        }
+                    }
+                }
+            }
+        }
+        // No product overflows.
+        let whole = Shares::even(3).range(usize::MAX, 1, 2);
+        assert_eq!(whole.end, usize::MAX);
     }
 }

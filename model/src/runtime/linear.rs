@@ -18,7 +18,7 @@ use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm,
 use alloc::vec::Vec;
 
 use super::columns;
-use super::executor::Executor;
+use super::executor::{Executor, Shares};
 use super::weights::{FloatMatrix, FloatValues, Linear};
 
 /// Up to this many tokens packed weights are read in place; from there on they are opened into a panel.
@@ -253,30 +253,27 @@ pub(super) fn multiply<E: Executor>(
     }
     let rows: usize = stack.iter().map(Matrix::rows).sum();
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
-    let pieces = exec.pieces(bytes.saturating_mul(tokens));
+    let shares = exec.shares(bytes.saturating_mul(tokens));
     let unit = if tokens > FEW_TOKENS {
         PANEL_ROWS
     } else {
         t2::GROUP_ROWS
     };
-    let piece_rows = rows.div_ceil(pieces).next_multiple_of(unit);
-    let piece = |first: usize, out: &mut [f32], scratch: &mut [Scratch]| {
+    let piece = |first: usize, out: &mut [f32], scratch: &mut Scratch| {
         let lo = first / tokens;
         let mut rest = out;
         segments(stack, lo, lo + rest.len() / tokens, |i, a, b| {
             let (block, after) = core::mem::take(&mut rest).split_at_mut((b - a) * tokens);
-            if let [scratch, ..] = &mut *scratch {
-                stack[i].multiply(isa, a, b, x, block, scratch);
-            }
+            stack[i].multiply(isa, a, b, x, block, scratch);
             rest = after;
         });
     };
-    if tokens == 1 || piece_rows >= rows {
-        return exec.zip(out, piece_rows * tokens, scratch, 1, piece);
+    if tokens == 1 || shares.pieces == 1 {
+        return exec.share(out, unit * tokens, shares, scratch, piece);
     }
     let tile = &mut tile[..out.len()];
-    exec.zip(tile, piece_rows * tokens, scratch, 1, piece);
-    lay_out(exec, stack, tokens, piece_rows, tile, out);
+    exec.share(tile, unit * tokens, shares, scratch, piece);
+    lay_out(exec, stack, tokens, unit, shares, tile, out);
 }
 
 /// As [`multiply`], the tokens cut.
@@ -288,17 +285,15 @@ fn by_tokens<E: Executor>(
     out: &mut [f32],
     scratch: &mut [Scratch],
 ) {
-    let chunk = x.tokens.div_ceil(exec.threads());
+    let shares = Shares::even(exec.threads());
     let mut rest = out;
     for matrix in stack {
         let rows = matrix.rows();
         let (out, after) = core::mem::take(&mut rest).split_at_mut(rows * x.tokens);
         rest = after;
-        exec.zip(out, chunk * rows, scratch, 1, |first, out, scratch| {
-            if let [scratch, ..] = scratch {
-                let x = x.part(first / rows, out.len() / rows);
-                matrix.multiply(isa, 0, rows, x, out, scratch);
-            }
+        exec.share(out, rows, shares, scratch, |first, out, scratch| {
+            let x = x.part(first / rows, out.len() / rows);
+            matrix.multiply(isa, 0, rows, x, out, scratch);
         });
     }
 }
@@ -308,7 +303,8 @@ fn lay_out<E: Executor>(
     exec: &E,
     stack: &[Matrix<'_>],
     tokens: usize,
-    piece_rows: usize,
+    unit: usize,
+    shares: Shares,
     tile: &[f32],
     out: &mut [f32],
 ) {
@@ -321,9 +317,9 @@ fn lay_out<E: Executor>(
         let chunk = tokens.div_ceil(exec.pieces(size_of_val(part)));
         exec.rows(part, chunk * rows, |first, part| {
             let token = first / rows;
-            for lo in (0..total).step_by(piece_rows) {
-                let mut at = lo * tokens;
-                segments(stack, lo, (lo + piece_rows).min(total), |i, a, b| {
+            for piece in (0..shares.pieces).map(|i| shares.range(total, unit, i)) {
+                let mut at = piece.start * tokens;
+                segments(stack, piece.start, piece.end, |i, a, b| {
                     let width = b - a;
                     if i == wanted {
                         let block = &tile[at..at + width * tokens];

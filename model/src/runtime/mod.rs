@@ -39,7 +39,7 @@ mod values;
 mod weights;
 
 pub use error::RuntimeError;
-pub use executor::{Executor, Serial};
+pub use executor::{Executor, Serial, Shares};
 pub use load::TensorSource;
 #[cfg(feature = "std")]
 pub use loaded::LoadError;

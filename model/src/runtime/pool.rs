@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::team::Team;
-use super::{Executor, RuntimeError};
+use super::{Executor, RuntimeError, Shares};
 
 /// Bytes of work that a piece should have at least: a phase that threads share costs 0.3 to 1.3 µs (`barrier_ns`
 /// of `onebit bench decode`), in which a core reads some 10 to 30 kB.
@@ -14,8 +14,11 @@ const MIN_PIECE: usize = 16 * 1024;
 
 /// Bytes of work from which on a phase has [`PIECES_PER_THREAD`]: in a shorter one, taking a piece costs as much as it can win.
 const LONG: usize = 1 << 20;
-/// Pieces a thread: a second one lets a thread that is ahead take over from one that was held up.
+/// Equal pieces a thread: a second one lets a thread that is ahead take over from one that was held up.
 const PIECES_PER_THREAD: usize = 2;
+/// Tapered pieces a thread. Of sixteen the last is less than a hundredth of the phase: with two equal ones a thread, both of two threads waited for an eighth
+/// of the time in decoding the 2B-4T shape.
+const TAPERED_PER_THREAD: usize = 8;
 
 /// Threads that share each phase of the forward pass.
 ///
@@ -43,7 +46,7 @@ impl Pool {
             let team = pool.team.clone();
             let worker = std::thread::Builder::new()
                 .name(alloc::format!("onebit-runtime-{i}"))
-                .spawn(move || team.work());
+                .spawn(move || team.work(i));
             // Those that did start are ended by the drop of `pool`.
             pool.workers.push(worker.map_err(|error| RuntimeError::Threads {
                 threads,
@@ -73,20 +76,26 @@ impl Drop for Pool {
 }
 
 impl Executor for Pool {
-    fn max_pieces(&self) -> usize {
-        match self.threads() {
-            1 => 1,
-            threads => PIECES_PER_THREAD * threads,
-        }
-    }
-
     fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     fn pieces(&self, work: usize) -> usize {
-        let most = if work < LONG { self.threads() } else { self.max_pieces() };
+        let most = match self.threads() {
+            threads if threads == 1 || work < LONG => threads,
+            threads => PIECES_PER_THREAD * threads,
+        };
         (work / MIN_PIECE).clamp(1, most)
+    }
+
+    fn shares(&self, work: usize) -> Shares {
+        match self.threads() {
+            threads if threads == 1 || work < LONG => Shares::even(self.pieces(work)),
+            threads => Shares {
+                pieces: (work / MIN_PIECE).min(TAPERED_PER_THREAD * threads),
+                tapered: true,
+            },
+        }
     }
 
     fn enter<R: Send>(&self, work: usize, f: impl FnOnce() -> R + Send) -> R {
@@ -110,6 +119,24 @@ impl Executor for Pool {
             return f(0, out, &mut other[..other_chunk]);
         }
         self.team.run_zipped((out, chunk), (other, other_chunk), f);
+    }
+
+    fn share<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        unit: usize,
+        shares: Shares,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+    ) {
+        assert!(scratch.len() >= self.threads(), "a scratch for each thread");
+        if let (1, [scratch, ..]) = (shares.pieces, &mut *scratch) {
+            return if out.is_empty() {
+            } else {
+                f(0, out, scratch)
+            };
+        }
+        self.team.run_shared(out, unit, shares, scratch, f);
     }
 }
 
@@ -146,6 +173,34 @@ mod tests {
                     });
                     assert!(out.iter().enumerate().all(|(i, v)| *v == 3 * i as u32 + 1));
                     assert!(seen.iter().all(|n| *n == 3), "{threads} threads, {len} by {chunk}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_taken_once_each_with_a_scratch_that_nobody_else_has() {
+        for threads in if cfg!(miri) { &[1, 3][..] } else { &[1, 2, 3, 16] } {
+            let pool = Pool::new(*threads).unwrap();
+            let mut scratch = vec![(false, 0usize); *threads];
+            for len in [0, 1, 7, 40] {
+                for tapered in [false, true] {
+                    let (mut out, shares) = (vec![0u32; len], Shares { pieces: 5, tapered });
+                    for _ in 0..times(200) {
+                        pool.share(&mut out, 3, shares, &mut scratch, |first, out, scratch| {
+                            assert!(!core::mem::replace(&mut scratch.0, true), "one piece at a time");
+                            assert!(first % 3 == 0 && !out.is_empty());
+                            out.iter_mut().for_each(|v| *v += 1);
+                            scratch.1 += out.len();
+                            scratch.0 = false;
+                        });
+                    }
+                    assert!(
+                        out.iter().all(|v| u64::from(*v) == times(200)),
+                        "{threads} threads, {len}"
+                    );
+                    let done: usize = scratch.iter_mut().map(|scratch| core::mem::take(&mut scratch.1)).sum();
+                    assert_eq!(done as u64, len as u64 * times(200));
                 }
             }
         }

@@ -46,7 +46,7 @@ impl SessionOptions {
     /// As [`Session::new`].
     pub fn memory_bytes<E: Executor>(&self, config: &ModelConfig, executor: &E) -> Result<usize, RuntimeError> {
         self.validate(config)?;
-        Buffers::bytes_needed(config, self, executor.max_pieces())
+        Buffers::bytes_needed(config, self, executor.threads())
     }
 
     fn validate(&self, config: &ModelConfig) -> Result<(), RuntimeError> {
@@ -86,7 +86,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// [`RuntimeError::Option`] for an option outside its range, [`RuntimeError::OutOfMemory`].
     pub fn new(model: M, executor: E, isa: Isa, options: SessionOptions) -> Result<Self, RuntimeError> {
         options.validate(model.config())?;
-        let mut buffers = Buffers::new(model.config(), &options, executor.max_pieces())?;
+        let mut buffers = Buffers::new(model.config(), &options, executor.threads())?;
         buffers.search = model.sketch().map(SearchBuffers::new).transpose()?;
         let bytes_per_token = model.bytes_per_token();
         Ok(Self {

@@ -1,6 +1,6 @@
 //! Threads that share one job after another, at about a microsecond a job (`barrier_ns` of `onebit bench decode`: 0.3 to 1.3 µs on two virtual CPUs).
 //!
-//! A job is a function of a piece number. The thread that brings it (the leader) publishes how many pieces are left, takes them like
+//! A job is a function of a piece number and of the thread's own number, 0 for the leader. The thread that brings it (the leader) publishes how many pieces are left, takes them like
 //! everybody else, and, when none is left, waits for those that others still work on. A worker that never took a piece is not waited for: with
 //! more threads than cores a job is as slow as the threads that run, and not as the scheduler.
 //!
@@ -15,9 +15,12 @@
 //! While a leader holds the team ([`Team::wake`]) workers spin and then yield; otherwise they spin a little, so that the next
 //! token finds them awake, and sleep.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use onebit_kernels_cpu::prefetch::prefetch;
+
+use super::Shares;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -34,8 +37,8 @@ const SPINS: u32 = if cfg!(miri) { 10 } else { 2_000 };
 /// Yields before an idle worker sleeps, when no leader holds the team.
 const IDLE_YIELDS: u32 = if cfg!(miri) { 5 } else { 50 };
 
-/// A function of a piece number, borrowed for as long as pieces are left or held.
-type Job = *const (dyn Fn(usize) + Sync);
+/// A function of a piece number and a thread number, borrowed for as long as pieces are left or held.
+type Job = *const (dyn Fn(usize, usize) + Sync);
 
 /// What a job moves between cores, on a line (two, as some CPUs fetch pairs) of its own.
 #[repr(align(128))]
@@ -131,28 +134,56 @@ impl Team {
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
         let (a, b) = (Cut::new(a.0, a.1), Cut::new(b.0, b.1));
-        self.run(a.pieces().min(b.pieces()), &|i| {
+        self.run(a.pieces().min(b.pieces()), &|i, _| {
             // SAFETY: `run` calls with each number once.
             let (piece, other) = unsafe { (a.piece(i), b.piece(i)) };
             f(i * a.chunk, piece, other);
         });
     }
 
-    /// Calls `f` once with each of `0..pieces`.
-    fn run(&self, pieces: usize, f: &(dyn Fn(usize) + Sync)) {
+    /// Cuts `out` into shares and calls `f(first element, piece, scratch of the thread)` for each that is not empty.
+    ///
+    /// # Panics
+    /// If `f` does, after every piece has been called; if there are fewer scratches than threads.
+    pub(super) fn run_shared<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        unit: usize,
+        shares: Shares,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+    ) {
+        let (out, scratch) = (Cut::new(out, 1), Cut::new(scratch, 1));
+        self.run(shares.pieces, &|i, thread| {
+            let range = shares.range(out.len, unit, i);
+            assert!(thread < scratch.len, "a scratch for each thread");
+            if !range.is_empty() {
+                let first = range.start;
+                // SAFETY: `run` calls with each piece once, and pieces do not overlap; a thread takes one piece after the other, so its scratch
+                // is used by one at a time. Where the leader has no team it is the only thread of its call, with the number 0.
+                let (piece, scratch) = unsafe { (out.range(range), scratch.piece(thread)) };
+                f(first, piece, &mut scratch[0]);
+            }
+        });
+    }
+
+    /// Calls `f` once with each of `0..pieces` and the number of the thread that does.
+    fn run(&self, pieces: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         let Some(_lead) = self.try_lead() else {
-            return (0..pieces).for_each(f);
+            return (0..pieces).for_each(|i| f(i, 0));
         };
         let Some(last) = pieces.checked_sub(1) else { return };
         assert!(pieces <= MAX_PIECES, "so many pieces can be counted");
         // SAFETY: the lifetime of `f` is dropped from the type only; no piece is held when this function returns, and none is left
         // to be taken after that.
-        let job: Job = unsafe { core::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        let job: Job = unsafe {
+            core::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(f)
+        };
         // SAFETY: this thread leads, and no piece is left or held.
         unsafe { *self.board.job.get() = Some(job) };
         // The last one is the leader's.
         self.board.state.store(last as u64 * LEFT, Ordering::Release);
-        self.call(f, last);
+        self.call(f, last, 0);
         let mut waited = 0;
         loop {
             let state = self.board.state.load(Ordering::Acquire);
@@ -162,7 +193,7 @@ impl Team {
                         .state
                         .compare_exchange_weak(state, state - LEFT, Ordering::Relaxed, Ordering::Relaxed);
                 if claim.is_ok() {
-                    self.call(f, (state / LEFT - 1) as usize);
+                    self.call(f, (state / LEFT - 1) as usize, 0);
                 }
             } else if state != 0 {
                 pause(&mut waited);
@@ -175,8 +206,8 @@ impl Team {
     }
 
     /// Piece `i`; a panic is kept for the leader.
-    fn call(&self, f: &(dyn Fn(usize) + Sync), i: usize) {
-        if catch_unwind(AssertUnwindSafe(|| f(i))).is_err() {
+    fn call(&self, f: &(dyn Fn(usize, usize) + Sync), i: usize, thread: usize) {
+        if catch_unwind(AssertUnwindSafe(|| f(i, thread))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
     }
@@ -190,8 +221,8 @@ impl Team {
         }
     }
 
-    /// A worker's life.
-    pub(super) fn work(&self) {
+    /// The life of worker `thread`, from 1 on, a number that no other has.
+    pub(super) fn work(&self, thread: usize) {
         let mut waited = 0;
         while !self.dismissed.load(Ordering::Acquire) {
             let state = self.board.state.load(Ordering::Relaxed);
@@ -216,7 +247,7 @@ impl Team {
                 // the other core's cache.
                 prefetch(job.cast(), STACK_LINES);
                 // SAFETY: the leader waits for this piece before the function's borrow ends.
-                self.call(unsafe { &*job }, (state / LEFT - 1) as usize);
+                self.call(unsafe { &*job }, (state / LEFT - 1) as usize, thread);
             }
             self.board.state.fetch_sub(WORKING, Ordering::Release);
         }
@@ -261,9 +292,18 @@ impl<T> Cut<T> {
     #[expect(clippy::mut_from_ref, reason = "pieces are disjoint, and the caller takes each once")]
     unsafe fn piece(&self, i: usize) -> &mut [T] {
         let first = (i * self.chunk).min(self.len);
-        let len = self.chunk.min(self.len - first);
-        // SAFETY: `first..first + len` lies inside the slice, and no other piece overlaps it.
-        unsafe { core::slice::from_raw_parts_mut(self.start.add(first), len) }
+        // SAFETY: the end is at most `len`, and no other piece overlaps this one.
+        unsafe { self.range(first..first + self.chunk.min(self.len - first)) }
+    }
+
+    /// Elements `range`.
+    ///
+    /// # Safety
+    /// `range` ends inside the slice, and overlaps nothing that is taken while the slice is borrowed.
+    #[expect(clippy::mut_from_ref, reason = "ranges are disjoint, and the caller takes each once")]
+    unsafe fn range(&self, range: Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 

@@ -7,7 +7,8 @@ use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, WeightStorage};
 use onebit_model::runtime::{
-    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, TensorSource,
+    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, Shares,
+    TensorSource,
 };
 
 /// A small valid model: 2 layers, 4 heads over 2 key heads, sub-norms, tied head.
@@ -222,14 +223,18 @@ pub struct Cut(pub usize, pub onebit_model::runtime::Pool);
 
 #[cfg(feature = "std")]
 impl Executor for Cut {
-    fn max_pieces(&self) -> usize {
-        self.0
-    }
     fn threads(&self) -> usize {
-        self.0.min(2)
+        self.1.threads()
     }
     fn pieces(&self, _work: usize) -> usize {
         self.0
+    }
+    fn shares(&self, work: usize) -> Shares {
+        // Tapered or not, by what would be as good as a coin.
+        Shares {
+            pieces: self.0,
+            tapered: work.is_multiple_of(3),
+        }
     }
     fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
         self.1.enter(usize::MAX, f)
@@ -242,9 +247,16 @@ impl Executor for Cut {
         other_chunk: usize,
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
-        // `rows` zips units, and may cut finer: only what takes memory is kept once for each piece.
-        let kept = size_of::<U>() == 0 || out.len().div_ceil(chunk) <= self.0;
-        assert!(kept, "more pieces than scratch");
         self.1.zip(out, chunk, other, other_chunk, f);
+    }
+    fn share<T: Send, S: Send>(
+        &self,
+        out: &mut [T],
+        unit: usize,
+        shares: Shares,
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+    ) {
+        self.1.share(out, unit, shares, scratch, f);
     }
 }

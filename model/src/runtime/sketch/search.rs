@@ -172,9 +172,8 @@ impl HeadSketch {
         let second = first_winners(most, threshold, chosen);
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
         let by_both = &mut exact[..second];
-        let piece = second.div_ceil(exec.pieces(second * t2::group_bytes(self.cols))).max(1);
-        exec.zip(by_both, piece, scratch, 1, |first, out, scratch| {
-            let [scratch, ..] = scratch else { return };
+        let shares = exec.shares(second * t2::group_bytes(self.cols));
+        exec.share(by_both, 1, shares, scratch, |first, out, scratch| {
             let rows = &chosen[first..first + out.len()];
             self.second_most(isa, &query, &buffers.bytes, most, rows, out, &mut scratch.sums);
         });
@@ -246,10 +245,8 @@ impl HeadSketch {
         let group = t2::group_bytes(self.cols);
         let bytes = &buffers.bytes;
         let plane = &self.planes[0];
-        let groups = self.rows.div_ceil(t2::GROUP_ROWS).div_ceil(exec.pieces(plane.bytes()));
-        let piece = groups * t2::GROUP_ROWS;
-        exec.zip(&mut buffers.most, piece, scratch, 1, |first, out, scratch| {
-            let [scratch, ..] = scratch else { return };
+        let (most, shares) = (&mut buffers.most, exec.shares(plane.bytes()));
+        exec.share(most, t2::GROUP_ROWS, shares, scratch, |first, out, scratch| {
             let step = scratch.sums.len() / t2::GROUP_ROWS * t2::GROUP_ROWS;
             let mut first = first;
             for out in out.chunks_mut(step) {

@@ -288,7 +288,7 @@ fn threads_change_nothing() {
         scores: Vec::new(),
         saved: 0,
     };
-    let mut scratch: Vec<Scratch> = (0..pool.max_pieces()).map(|_| scratch()).collect();
+    let mut scratch: Vec<Scratch> = (0..pool.threads()).map(|_| scratch()).collect();
     let mut logits = vec![0.0; 777];
     let found = pool.enter(usize::MAX, || {
         let (head, buffers) = (&subject.head, &mut subject.buffers);
