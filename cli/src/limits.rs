@@ -83,16 +83,19 @@ pub(crate) struct Peak<F> {
     threads: usize,
     work: F,
     iterations: u64,
+    /// What these take one thread.
+    seconds: f64,
 }
 
 impl<F: Fn(u64) -> f64 + Sync> Peak<F> {
     /// Rounds of some 10 ms on one thread.
     fn new(threads: usize, work: F) -> Self {
-        let mut iterations = 1_000;
+        let (mut iterations, mut seconds) = (1_000, 0.0);
         while iterations < 1 << 40 {
             let start = Instant::now();
             std::hint::black_box(work(iterations));
-            if start.elapsed().as_secs_f64() > 0.01 {
+            seconds = start.elapsed().as_secs_f64();
+            if seconds > 0.01 {
                 break;
             }
             iterations *= 2;
@@ -101,6 +104,7 @@ impl<F: Fn(u64) -> f64 + Sync> Peak<F> {
             threads,
             work,
             iterations,
+            seconds,
         }
     }
 
@@ -111,10 +115,21 @@ impl<F: Fn(u64) -> f64 + Sync> Peak<F> {
 
     /// The same in a single round.
     pub(crate) fn round(&self) -> f64 {
+        self.run(self.iterations)
+    }
+
+    /// What is sustained for some `seconds`: a host that holds back what has run for a while has a higher peak for milliseconds than anybody
+    /// gets for seconds.
+    pub(crate) fn sustained(&self, seconds: f64) -> f64 {
+        let rounds = (seconds / self.seconds).clamp(1.0, 1e6);
+        self.run((self.iterations as f64 * rounds) as u64)
+    }
+
+    fn run(&self, iterations: u64) -> f64 {
         let start = Instant::now();
         let done: f64 = std::thread::scope(|scope| {
             let running: Vec<_> = (0..self.threads)
-                .map(|_| scope.spawn(|| (self.work)(self.iterations)))
+                .map(|_| scope.spawn(|| (self.work)(iterations)))
                 .collect();
             running.into_iter().filter_map(|thread| thread.join().ok()).sum()
         });

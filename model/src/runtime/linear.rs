@@ -251,7 +251,6 @@ pub(super) fn multiply<E: Executor>(
     if tokens / exec.threads() >= MANY_TOKENS {
         return by_tokens(exec, isa, stack, x, out, scratch);
     }
-    let rows: usize = stack.iter().map(Matrix::rows).sum();
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
     let shares = exec.shares(bytes.saturating_mul(tokens));
     let unit = if tokens > FEW_TOKENS {

@@ -115,17 +115,18 @@ pub(super) fn prefill(model: &PackedModel, tokens: usize, kv: KvType, machine: &
     let mut session = Session::new(model, Pool::new(threads)?, isa, options)?;
     session.decode(ids[0])?;
     let dots = limits::int8_dots(isa, threads);
-    let (mut readings, mut peaks) = (Vec::new(), vec![dots.round()]);
+    let (mut readings, mut peaks) = (Vec::new(), Vec::new());
     let top = Some(Top { count: 1, except: &[] });
     for _ in 0..READINGS {
         session.reset();
-        // By halves, so that a peak is measured in the middle too.
+        // By halves, so that a peak is measured in the middle too, each for as long as what was timed before it.
         let mut seconds = 0.0;
         for half in ids.chunks(tokens.div_ceil(2 * options.chunk) * options.chunk) {
             let start = Instant::now();
             session.prefill_top(half, top)?;
-            seconds += start.elapsed().as_secs_f64();
-            peaks.push(dots.round());
+            let elapsed = start.elapsed().as_secs_f64();
+            seconds += elapsed;
+            peaks.push(dots.sustained(elapsed));
         }
         readings.push(seconds);
     }
