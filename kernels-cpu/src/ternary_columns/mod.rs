@@ -17,17 +17,30 @@
 //! next batch are asked for meanwhile (into the second-level cache: asked for into the first they came at a third of the speed). Within
 //! a batch a sum of masked fields is at most `64 · 192 · 128 ≈ 1.6e6`; the whole sums are exact for up to [`t2::MAX_COLS`] columns.
 //!
-//! Cost: 0.25 bytes and 1 multiply-add per weight whose activation is not 0. Paths: AVX-512 VNNI, and the formula for all others
-//! ([`is_fast`] tells which).
+//! Cost: 0.25 bytes and 1 multiply-add per weight whose activation is not 0. All vector paths share one driver ([`lanes`]). With 32 vector
+//! registers and a dot product, all sums of a register's rows are in registers at a time; AVX2, AVX-VNNI and NEON walk through a batch twice.
+//! AVX2 and NEON, which have no dot product into 32 bits, keep the sums of a batch in 16: that is what limits a batch to 64 columns.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
 use crate::bytes::IntIsa;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::bytes::byte_kernel;
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Avx2, Avx512};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::enter;
 use crate::t2;
 use crate::ternary::Layout;
 
@@ -56,13 +69,10 @@ pub const fn lines(rows: usize, cols: usize) -> usize {
     column_lines(rows) * cols
 }
 
-/// Whether `isa` has a kernel of its own here. Elsewhere [`ternary_gemv`](crate::ternary_gemv) is the faster, whatever the activations are.
+/// Whether `isa` has a kernel of its own here: all have but the portable path, where [`ternary_gemv`](crate::ternary_gemv) is the faster,
+/// whatever the activations are.
 pub fn is_fast(isa: Isa) -> bool {
-    match isa.ints() {
-        #[cfg(target_arch = "x86_64")]
-        IntIsa::Avx512(_) => true,
-        _ => false,
-    }
+    !matches!(isa.ints(), IntIsa::Scalar)
 }
 
 /// The byte of row `row` (0..256) in its line, and the lowest of its two bits.
@@ -119,11 +129,27 @@ pub fn ternary_columns(isa: Isa, w: &[Line], rows: usize, first: usize, xq: &[i8
         first: first / LINE_ROWS,
     };
     match isa.ints() {
+        IntIsa::Scalar => scalar::multiply(w, columns, out),
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        IntIsa::Bytes(isa) => over_bytes(isa, w, columns, out),
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        IntIsa::Bytes(_) => scalar::multiply(w, columns, out),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
-        IntIsa::Avx512(_) => unsafe { avx512vnni::multiply(w, columns, out) },
-        _ => scalar::multiply(w, columns, out),
+        IntIsa::Avx2(token) => enter!(
+            "avx2", Avx2, token, (), (w: &[Line], columns: Columns<'_>, out: &mut [i32]), (), lanes::multiply
+        ),
+        #[cfg(target_arch = "x86_64")]
+        IntIsa::Avx512(token) => enter!(
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512, token, (),
+            (w: &[Line], columns: Columns<'_>, out: &mut [i32]), (), lanes::multiply
+        ),
     }
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+byte_kernel! {
+    /// See [`ternary_columns`].
+    fn over_bytes(w: &[Line], columns: Columns<'_>, out: &mut [i32]) = lanes::multiply;
 }
 
 /// Where the columns of a product lie.
@@ -138,20 +164,23 @@ struct Columns<'a> {
 
 /// Up to 64 columns with an activation that is not 0, in groups of four.
 #[derive(Clone, Copy)]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 struct Batch {
     /// Where the first line to be read of each column is.
     lines: [[usize; 4]; BATCH / 4],
     x: [[i8; 4]; BATCH / 4],
     groups: usize,
+    /// The greatest of the first `groups` of `lines`.
+    last: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl Batch {
     const EMPTY: Self = Self {
         lines: [[0; 4]; BATCH / 4],
         x: [[0; 4]; BATCH / 4],
         groups: 0,
+        last: 0,
     };
 
     /// The columns from `*next` on, which moves behind them. The last group is filled up with a column times 0.
@@ -167,8 +196,9 @@ impl Batch {
         }
         *next = k;
         self.groups = count.div_ceil(4);
+        self.last = if count > 0 { lines[count - 1] } else { 0 };
         for i in count..4 * self.groups {
-            lines[i] = lines[count - 1];
+            lines[i] = self.last;
             x[i] = 0;
         }
     }
