@@ -181,12 +181,9 @@ impl Bench {
             }
             let (mut want, mut out) = (vec![0; rows], vec![0; rows]);
             ternary_gemv(isa, layout, &packed, cols, &xq, &mut want);
-            // In two parts, as two threads would.
-            let half = (rows / 2).next_multiple_of(LINE_ROWS);
             let multiply = |w: &[Line], out: &mut [i32]| {
-                let (a, b) = out.split_at_mut(half);
-                ternary_columns(isa, w, rows, 0, &xq[..cols], a);
-                ternary_columns(isa, w, rows, half, &xq[..cols], b);
+                out.fill(0);
+                ternary_columns(isa, w, &xq[..cols], out);
             };
             multiply(&made, &mut out);
             assert_eq!(out, want, "columns, {percent} %");

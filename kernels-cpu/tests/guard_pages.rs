@@ -187,7 +187,7 @@ fn integer_products() {
             let mut scratch = bytes(fence, t2::GROUP_ROWS * cols);
             ternary_columns::from_rows(Layout::T2, &packed, rows, cols, &mut w, &mut scratch);
             let (x, mut out) = (bytes(fence, cols), Fenced::new(fence, vec![0i32; rows]));
-            ternary_columns::ternary_columns(isa, &w, rows, 0, &x, &mut out);
+            ternary_columns::ternary_columns(isa, &w, &x, &mut out);
         }
         let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
         let mut out = Fenced::new(fence, [0i32; 5]);

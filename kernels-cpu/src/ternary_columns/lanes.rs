@@ -41,9 +41,18 @@ pub(super) trait Lanes: Copy {
 #[inline(always)]
 pub(super) fn multiply<L: Lanes>(l: L, w: &[Line], columns: Columns<'_>, out: &mut [i32]) {
     // Codes are `w + 1`.
-    out.fill(-columns.xq.iter().map(|&x| i32::from(x)).sum::<i32>());
+    let sum = columns.xq.iter().map(|&x| i32::from(x)).sum::<i32>();
+    for out in &mut *out {
+        *out -= sum;
+    }
     let (mut next, mut batch, mut following) = (0, Batch::EMPTY, Batch::EMPTY);
     batch.fill(columns, &mut next);
+    // Nobody asked for these before.
+    for k in batch.lines.as_flattened().iter().take(4 * batch.groups) {
+        for line in 0..columns.stride {
+            prefetch_level2(w.as_ptr().wrapping_add(k + line).cast());
+        }
+    }
     while batch.groups > 0 {
         following.fill(columns, &mut next);
         let (whole, rest) = out.as_chunks_mut::<LINE_ROWS>();

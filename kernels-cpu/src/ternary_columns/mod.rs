@@ -110,23 +110,17 @@ pub fn from_rows(layout: Layout, packed: &[u8], rows: usize, cols: usize, out: &
     }
 }
 
-/// `out[r] = Σ_k w[first + r, k] · xq[k]` for `out.len()` of the `rows` rows of `w`, `[xq.len(), lines of a column]`.
+/// `out[r] += Σ_k w[r, k] · xq[k]` for `w`, `[xq.len(), lines of a column of out.len() rows]`. So the columns of a matrix may be taken in parts,
+/// by several threads into sums of their own.
 ///
 /// # Panics
-/// If `xq.len() > t2::MAX_COLS`, `w.len() != lines(rows, xq.len())`, `first` is not a multiple of [`LINE_ROWS`] or there are not as many rows
-/// from there on.
-pub fn ternary_columns(isa: Isa, w: &[Line], rows: usize, first: usize, xq: &[i8], out: &mut [i32]) {
+/// If `xq.len() > t2::MAX_COLS` or `w.len() != lines(out.len(), xq.len())`. Sums of more than `t2::MAX_COLS` columns together may overflow.
+pub fn ternary_columns(isa: Isa, w: &[Line], xq: &[i8], out: &mut [i32]) {
     assert!(xq.len() <= t2::MAX_COLS, "at most t2::MAX_COLS columns");
-    assert_eq!(w.len(), lines(rows, xq.len()), "w is [cols, lines of a column]");
-    assert!(first.is_multiple_of(LINE_ROWS), "first is where a line begins");
-    assert!(
-        out.len() <= rows.saturating_sub(first),
-        "first + out.len() is at most rows"
-    );
+    assert_eq!(w.len(), lines(out.len(), xq.len()), "w is [cols, lines of a column]");
     let columns = Columns {
         xq,
-        stride: column_lines(rows),
-        first: first / LINE_ROWS,
+        stride: column_lines(out.len()),
     };
     match isa.ints() {
         IntIsa::Scalar => scalar::multiply(w, columns, out),
@@ -158,15 +152,13 @@ struct Columns<'a> {
     xq: &'a [i8],
     /// Lines of a column.
     stride: usize,
-    /// The first of them to be read.
-    first: usize,
 }
 
 /// Up to 64 columns with an activation that is not 0, in groups of four.
 #[derive(Clone, Copy)]
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 struct Batch {
-    /// Where the first line to be read of each column is.
+    /// Where the first line of each column is.
     lines: [[usize; 4]; BATCH / 4],
     x: [[i8; 4]; BATCH / 4],
     groups: usize,
@@ -189,7 +181,7 @@ impl Batch {
         let (mut count, mut k) = (0, *next);
         // No branch on the value, which cannot be foreseen.
         while k < columns.xq.len() && count < BATCH {
-            lines[count] = k * columns.stride + columns.first;
+            lines[count] = k * columns.stride;
             x[count] = columns.xq[k];
             count += usize::from(columns.xq[k] != 0);
             k += 1;

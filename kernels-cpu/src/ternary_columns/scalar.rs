@@ -4,10 +4,9 @@ use super::{Columns, LINE_ROWS, Line, place};
 
 /// See [`super::ternary_columns`].
 pub(super) fn multiply(w: &[Line], columns: Columns<'_>, out: &mut [i32]) {
-    out.fill(0);
     let nonzero = columns.xq.iter().enumerate().filter(|(_, x)| **x != 0);
     for (k, x) in nonzero {
-        let column = &w[k * columns.stride + columns.first..];
+        let column = &w[k * columns.stride..];
         for (line, out) in column.iter().zip(out.chunks_mut(LINE_ROWS)) {
             for (r, out) in out.iter_mut().enumerate() {
                 let (byte, bit) = place(r);

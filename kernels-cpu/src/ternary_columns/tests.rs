@@ -34,19 +34,19 @@ fn check(w: &[Line], weights: &[i8], rows: usize, x: &[i8]) {
         .map(|row| row.iter().zip(x).map(|(w, x)| i64::from(*w) * i64::from(*x)).sum())
         .collect();
     for isa in Isa::available() {
-        for first in (0..rows).step_by(LINE_ROWS) {
-            // All the rows from there on, one of them, one less, and whole lines.
-            for count in [rows - first, 1, rows - first - 1, (rows - first).min(LINE_ROWS)] {
-                let mut out = vec![77; count];
-                ternary_columns(isa, w, rows, first, x, &mut out);
-                let same = out.iter().zip(&want[first..]).all(|(a, b)| i64::from(*a) == *b);
-                assert!(
-                    same,
-                    "{}: {count} rows from {first} of {rows} x {}",
-                    isa.name(),
-                    x.len()
-                );
-            }
+        // In one part, and in two that add up.
+        for cut in [0, 1, x.len() / 3] {
+            let cut = cut.min(x.len());
+            let (left, right) = w.split_at(cut * column_lines(rows));
+            let mut out: Vec<i32> = (0..rows as i32).map(|r| 77 - r).collect();
+            ternary_columns(isa, left, &x[..cut], &mut out);
+            ternary_columns(isa, right, &x[cut..], &mut out);
+            let same = out
+                .iter()
+                .zip(&want)
+                .enumerate()
+                .all(|(r, (a, b))| i64::from(*a) == *b + 77 - r as i64);
+            assert!(same, "{}: {rows} x {} in parts of {cut}", isa.name(), x.len());
         }
     }
 }
@@ -110,7 +110,7 @@ fn the_widest_matrix_does_not_overflow() {
             let x = vec![value; cols];
             for isa in Isa::available().filter(|isa| is_fast(*isa)) {
                 let mut out = [0; LINE_ROWS];
-                ternary_columns(isa, &w, LINE_ROWS, 0, &x, &mut out);
+                ternary_columns(isa, &w, &x, &mut out);
                 assert_eq!(out, [weight * i32::from(value) * cols as i32; LINE_ROWS]);
             }
         }
@@ -120,16 +120,16 @@ fn the_widest_matrix_does_not_overflow() {
 #[test]
 fn no_rows_and_no_columns() {
     for isa in Isa::available() {
-        ternary_columns(isa, &[], 0, 0, &[1; 5], &mut []);
+        ternary_columns(isa, &[], &[1; 5], &mut []);
         let mut out = [5; 300];
-        ternary_columns(isa, &[], 300, 0, &[], &mut out);
-        assert_eq!(out, [0; 300]);
+        ternary_columns(isa, &[], &[], &mut out);
+        assert_eq!(out, [5; 300]);
     }
     assert_eq!(columns(Layout::T2, &[], 0, 7), []);
 }
 
 #[test]
-#[should_panic(expected = "first + out.len()")]
-fn rows_must_be_there() {
-    ternary_columns(Isa::best(), &[Line::ZERO; 2], 300, 256, &[1], &mut [0; 45]);
+#[should_panic(expected = "w is [cols, lines of a column]")]
+fn lines_are_those_of_the_rows() {
+    ternary_columns(Isa::best(), &[Line::ZERO; 2], &[1], &mut [0; 256]);
 }

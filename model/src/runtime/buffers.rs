@@ -135,6 +135,7 @@ impl Buffers {
                 factors: zeros("scratch", options.chunk)?,
                 panel: zeros("scratch", lengths.panel)?,
                 scores: zeros("scratch", cached::scratch_len(config.head_dim))?,
+                columns: zeros("scratch", config.hidden_size)?,
                 saved: 0,
             });
         }
@@ -175,8 +176,9 @@ impl Buffers {
         ];
         let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
         let scores = cached::scratch_len(config.head_dim) as u128;
-        let each =
-            4 * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores) + lengths.panel as u128;
+        let each = 4
+            * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores + config.hidden_size as u128)
+            + lengths.panel as u128;
         let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + threads as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }

@@ -7,13 +7,13 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use onebit_kernels_cpu::ternary_columns::{self, LINE_ROWS, Line, column_lines};
-use onebit_kernels_cpu::{Isa, t2};
+use onebit_kernels_cpu::ternary_columns::{self, Line, column_lines};
+use onebit_kernels_cpu::{Isa, quantize, t2};
 #[cfg(feature = "std")]
 use rayon::prelude::*;
 
 use super::executor::Executor;
-use super::linear::Input;
+use super::linear::{Input, Scratch};
 use super::weights::{Linear, PackedModel};
 use crate::config::FeedForward;
 
@@ -21,11 +21,8 @@ use crate::config::FeedForward;
 /// times as fast, at 0.35 1.8 to 2.2 times, at 0.5 at least 1.4 times, and they stay ahead to 0.65; a little is left for other machines.
 const ONE_IN: usize = 2;
 
-/// Least lines of a column that a piece reads: 64 bytes alone, with other threads at those beside them, were slower than rows.
-const LEAST_LINES: usize = 2;
-
-/// A piece is as large as two of other products, one for each thread: what it reads of a column lies together.
-const PIECES: usize = 2;
+/// Tapered pieces a thread: each begins with columns that nobody asked for ahead.
+const PIECES_PER_THREAD: usize = 4;
 
 impl PackedModel {
     /// The same model with a copy of each ternary `down_proj` by columns, if its activation is ReLU²: the same answers, bit for bit.
@@ -64,12 +61,16 @@ fn add(linear: &mut Linear) {
 
 /// `out = W·x` by columns, if `linear` has them, `x` is one token and they are the faster: the bytes that it read. `None` if
 /// it was not done.
+///
+/// Threads share the columns and not the rows: what is read lies in longer pieces, and cuts are as fine as a column. Each has sums of its own,
+/// integers, that add up to the same whichever columns they are of.
 pub(super) fn multiply<E: Executor>(
     exec: &E,
     isa: Isa,
     linear: &Linear,
     x: Input<'_>,
     out: &mut [f32],
+    scratch: &mut [Scratch],
 ) -> Option<usize> {
     let (
         Linear::Ternary {
@@ -86,21 +87,34 @@ pub(super) fn multiply<E: Executor>(
     };
     let xq = &x.bytes[..*cols];
     let nonzero = xq.iter().filter(|x| **x != 0).count();
-    let pieces = exec.pieces(linear.bytes()).div_ceil(PIECES);
-    let lines = column_lines(*rows).div_ceil(pieces);
-    if !ternary_columns::is_fast(isa) || ONE_IN * nonzero > *cols || (pieces > 1 && lines < LEAST_LINES) {
+    if !ternary_columns::is_fast(isa) || ONE_IN * nonzero > *cols {
         return None;
     }
-    let factor = scale / s;
-    exec.rows(out, lines * LINE_ROWS, |first, out| {
-        // The sums take the place of what they become.
-        let sums: &mut [i32] = bytemuck::cast_slice_mut(out);
-        ternary_columns::ternary_columns(isa, columns, *rows, first, xq, sums);
-        for y in out {
-            *y = y.to_bits() as i32 as f32 * factor;
-        }
+    let read = nonzero * column_lines(*rows) * size_of::<Line>();
+    for scratch in &mut *scratch {
+        scratch.columns.clear();
+    }
+    let mut shares = exec.shares(read);
+    shares.pieces = shares.pieces.min(PIECES_PER_THREAD * exec.threads());
+    // Units take no memory, so nothing is allocated.
+    let mut units = vec![(); *cols];
+    let stride = column_lines(*rows);
+    exec.share(&mut units, 1, shares, scratch, |first, units, scratch| {
+        let end = first + units.len();
+        // There is room for as many.
+        scratch.columns.resize(*rows, 0);
+        let w = &columns[first * stride..end * stride];
+        ternary_columns::ternary_columns(isa, w, &xq[first..end], &mut scratch.columns);
     });
-    Some(nonzero * column_lines(*rows) * size_of::<Line>())
+    let (all, others) = scratch.split_first_mut()?;
+    all.columns.resize(*rows, 0);
+    for other in others {
+        for (sum, part) in all.columns.iter_mut().zip(&other.columns) {
+            *sum += part;
+        }
+    }
+    quantize::scale_sums(isa, &all.columns, scale / s, out);
+    Some(read)
 }
 
 #[cfg(all(test, feature = "std"))]
@@ -148,10 +162,11 @@ mod tests {
                 bytes: &bytes,
                 scales: &[1.7],
             };
+            let mut scratch = [Scratch::default()];
             for isa in Isa::available() {
                 let (mut out, mut wrong) = (vec![0f32; rows], vec![0f32; rows]);
                 let whole = linear(rows, cols, false);
-                let done = multiply(&Serial, isa, &whole, x, &mut out).is_some();
+                let done = multiply(&Serial, isa, &whole, x, &mut out, &mut scratch).is_some();
                 assert_eq!(done, ternary_columns::is_fast(isa) && ONE_IN * nonzero <= cols);
                 if !done {
                     continue;
@@ -163,7 +178,7 @@ mod tests {
                 ternary_gemv(isa, Layout::T5, packed, cols, &bytes, &mut sums);
                 let want: Vec<f32> = sums.iter().map(|&sum| sum as f32 * (0.37 / 1.7)).collect();
                 assert_eq!(out, want);
-                assert!(multiply(&Serial, isa, &linear(rows, cols, true), x, &mut wrong).is_some());
+                assert!(multiply(&Serial, isa, &linear(rows, cols, true), x, &mut wrong, &mut scratch).is_some());
                 assert_eq!(out == wrong, nonzero == 0, "the columns are what is read");
             }
         }
@@ -182,12 +197,22 @@ mod tests {
             bytes: &[0; 320],
             scales: &[1.0],
         };
-        assert!(multiply(&Serial, Isa::best(), &float, x, &mut [0.0]).is_none());
+        assert!(multiply(&Serial, Isa::best(), &float, x, &mut [0.0], &mut [Scratch::default()]).is_none());
         let two = Input {
             tokens: 2,
             scales: &[1.0; 2],
             ..x
         };
-        assert!(multiply(&Serial, Isa::best(), &linear(300, 96, false), two, &mut [0.0; 600]).is_none());
+        assert!(
+            multiply(
+                &Serial,
+                Isa::best(),
+                &linear(300, 96, false),
+                two,
+                &mut [0.0; 600],
+                &mut [Scratch::default()]
+            )
+            .is_none()
+        );
     }
 }

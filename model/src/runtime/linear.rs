@@ -33,6 +33,7 @@ const LEAST_SUMS: usize = 256;
 pub(super) const MAX_STACK: usize = 3;
 
 /// What one thread needs beside its piece of the output.
+#[derive(Default)]
 pub(super) struct Scratch {
     /// `[tokens, rows of a panel]`.
     pub sums: Vec<i32>,
@@ -42,6 +43,8 @@ pub(super) struct Scratch {
     pub panel: Vec<u8>,
     /// The parts of attention that are being merged.
     pub scores: Vec<f32>,
+    /// The sums over the columns that the thread took, for each row; empty if it took none.
+    pub columns: Vec<i32>,
     /// Bytes of weights that were not read, because what they are multiplied by is 0.
     pub saved: usize,
 }
@@ -240,7 +243,7 @@ pub(super) fn multiply<E: Executor>(
     scratch: &mut [Scratch],
 ) {
     if let [Matrix::Linear(linear)] = stack
-        && let Some(read) = columns::multiply(exec, isa, linear, x, out)
+        && let Some(read) = columns::multiply(exec, isa, linear, x, out, scratch)
     {
         if let [scratch, ..] = scratch {
             scratch.saved += linear.bytes().saturating_sub(read);

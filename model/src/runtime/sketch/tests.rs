@@ -43,10 +43,7 @@ impl Subject {
             buffers: SearchBuffers::new(&sketch).unwrap(),
             scratch: vec![Scratch {
                 sums: vec![0; linear::sums_len(1)],
-                factors: Vec::new(),
-                panel: Vec::new(),
-                scores: Vec::new(),
-                saved: 0,
+                ..Scratch::default()
             }],
             logits: vec![0.0; head.rows],
             all: vec![0.0; head.rows],
@@ -283,10 +280,7 @@ fn threads_change_nothing() {
     let rows = subject.check(&x, GREEDY);
     let scratch = || Scratch {
         sums: vec![0; 256],
-        factors: Vec::new(),
-        panel: Vec::new(),
-        scores: Vec::new(),
-        saved: 0,
+        ..Scratch::default()
     };
     let mut scratch: Vec<Scratch> = (0..pool.threads()).map(|_| scratch()).collect();
     let mut logits = vec![0.0; 777];
