@@ -81,7 +81,7 @@ impl<E: Executor> Pass<'_, E> {
                 (start, rest) = (end, later);
             }
             let (cuts, shares) = (&mut cuts[..pieces], Shares::even(pieces));
-            self.exec.share(cuts, 1, shares, scratch, |_, some, scratch| {
+            self.exec.share(shares, cuts, 1, scratch, |_, some, scratch| {
                 let [(token, out)] = some else {
                     return;
                 };

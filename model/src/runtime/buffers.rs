@@ -60,7 +60,7 @@ pub(super) struct Buffers {
     pub mixed: Vec<f32>,
     /// What is added to the residual stream, `[T, hidden_size]`.
     pub branch: Vec<f32>,
-    /// As long as the longest product over several tokens; empty where no product is cut in pieces.
+    /// For what is laid out after it was computed, of several tokens: results of q, k and v, or logits.
     pub tile: Vec<f32>,
     /// `[logit_rows, vocab_size]`
     pub logits: Vec<f32>,
@@ -82,11 +82,12 @@ struct Lengths {
     tile: usize,
     logits: usize,
     parts: usize,
+    row: usize,
     panel: usize,
 }
 
 impl Lengths {
-    fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
+    fn new(config: &ModelConfig, options: &SessionOptions) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
         let gates = if config.feed_forward == FeedForward::Relu2 {
             1
@@ -97,8 +98,8 @@ impl Lengths {
         let stacked = product(WHAT, options.chunk, attention.max(gates * config.intermediate_size))?;
         let logits = product("the logits", options.logit_rows, config.vocab_size)?;
         let mut tile = 0;
-        if threads > 1 && options.chunk > 1 {
-            tile = stacked.max(product(WHAT, options.chunk, config.hidden_size)?);
+        if options.chunk > 1 {
+            tile = product(WHAT, options.chunk, attention)?;
             if options.logit_rows > 1 {
                 tile = tile.max(logits);
             }
@@ -111,6 +112,7 @@ impl Lengths {
             tile,
             logits,
             parts: parts_len(config, options)?,
+            row: product(WHAT, 3, config.intermediate_size)?,
             panel: if options.chunk > linear::FEW_TOKENS {
                 ternary_gemm::scratch_len(widest)
             } else {
@@ -123,7 +125,7 @@ impl Lengths {
 impl Buffers {
     pub fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
-        let lengths = Lengths::new(config, options, threads)?;
+        let lengths = Lengths::new(config, options)?;
         let table = product("the rotary table", options.context, config.head_dim / 2)?;
         let hidden = product(WHAT, options.chunk, config.hidden_size)?;
         let (mut cos, mut sin) = (zeros("the rotary table", table)?, zeros("the rotary table", table)?);
@@ -136,6 +138,7 @@ impl Buffers {
                 panel: zeros("scratch", lengths.panel)?,
                 scores: zeros("scratch", cached::scratch_len(config.head_dim))?,
                 columns: zeros("scratch", config.hidden_size)?,
+                row: zeros("scratch", lengths.row)?,
                 saved: 0,
             });
         }
@@ -161,7 +164,7 @@ impl Buffers {
 
     /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
     pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<usize, RuntimeError> {
-        let lengths = Lengths::new(config, options, threads)?;
+        let lengths = Lengths::new(config, options)?;
         let heads = config.num_hidden_layers as u128 * config.num_key_value_heads as u128;
         let cache = heads * head_bytes(config, options)? as u128;
         let table = options.context as u128 * config.head_dim as u128;
@@ -177,7 +180,10 @@ impl Buffers {
         let shared: u128 = shared.into_iter().map(|n| n as u128).sum();
         let scores = cached::scratch_len(config.head_dim) as u128;
         let each = 4
-            * (linear::sums_len(options.chunk) as u128 + options.chunk as u128 + scores + config.hidden_size as u128)
+            * (linear::sums_len(options.chunk) as u128
+                + options.chunk as u128
+                + scores
+                + (config.hidden_size + lengths.row) as u128)
             + lengths.panel as u128;
         let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + threads as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))

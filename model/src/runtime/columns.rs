@@ -99,7 +99,7 @@ pub(super) fn multiply<E: Executor>(
     // Units take no memory, so nothing is allocated.
     let mut units = vec![(); *cols];
     let stride = column_lines(*rows);
-    exec.share(&mut units, 1, shares, scratch, |first, units, scratch| {
+    exec.share(shares, &mut units, 1, scratch, |first, units, scratch| {
         let end = first + units.len();
         // There is room for as many.
         scratch.columns.resize(*rows, 0);

@@ -38,6 +38,15 @@ impl Shares {
         };
         start(i)..start(i + 1)
     }
+
+    /// That two outputs have as many units.
+    pub(super) fn check(self, a: usize, a_unit: usize, b: usize, b_unit: usize) {
+        assert_eq!(
+            a.div_ceil(a_unit),
+            b.div_ceil(b_unit),
+            "both outputs have as many units"
+        );
+    }
 }
 
 /// Runs the pieces of a phase.
@@ -69,19 +78,45 @@ pub trait Executor: Sync {
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     );
 
-    /// Cuts `out` into `shares` of whole units of `unit` elements and calls `f(first, piece, scratch)` for each that is not empty, `first` being
-    /// the index in `out` of its first element, and `scratch` one that no other piece has meanwhile.
+    /// Cuts two outputs into `shares` of whole units, `a` of so many elements and `b` of so many, and calls `f(first, piece, other piece, scratch)` for each
+    /// that is not empty, `first` being the index in `a` of its first element, and `scratch` one that no other piece has meanwhile.
     ///
     /// # Panics
-    /// If `unit` or the number of pieces is 0, or if `scratch` has fewer than [`threads`](Self::threads) elements.
+    /// If a unit or the number of pieces is 0, if `b` has another number of units than `a`, or if `scratch` has fewer than
+    /// [`threads`](Self::threads) elements.
+    fn share_zipped<T: Send, U: Send, S: Send>(
+        &self,
+        shares: Shares,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
+    );
+
+    /// As [`share_zipped`](Self::share_zipped) with a single output.
+    ///
+    /// # Panics
+    /// As [`share_zipped`](Self::share_zipped).
     fn share<T: Send, S: Send>(
         &self,
+        shares: Shares,
         out: &mut [T],
         unit: usize,
-        shares: Shares,
         scratch: &mut [S],
         f: impl Fn(usize, &mut [T], &mut S) + Sync,
-    );
+    ) {
+        // Units take no memory, so nothing is allocated.
+        let mut units = vec![(); out.len().div_ceil(unit)];
+        self.share_zipped(
+            shares,
+            (out, unit),
+            (&mut units, 1),
+            scratch,
+            |first, out, _, scratch| {
+                f(first, out, scratch);
+            },
+        );
+    }
 
     /// As [`zip`](Self::zip) with a single output.
     ///
@@ -128,18 +163,20 @@ impl Executor for Serial {
         }
     }
 
-    fn share<T: Send, S: Send>(
+    fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
-        out: &mut [T],
-        unit: usize,
         shares: Shares,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
         scratch: &mut [S],
-        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+        f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
+        shares.check(a.0.len(), a.1, b.0.len(), b.1);
         for i in 0..shares.pieces {
-            let range = shares.range(out.len(), unit, i);
+            let range = shares.range(a.0.len(), a.1, i);
             if !range.is_empty() {
-                f(range.start, &mut out[range], &mut scratch[0]);
+                let other = shares.range(b.0.len(), b.1, i);
+                f(range.start, &mut a.0[range], &mut b.0[other], &mut scratch[0]);
             }
         }
     }

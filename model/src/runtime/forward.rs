@@ -5,8 +5,9 @@ use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope};
 
 use super::buffers::{Buffers, quantized_len};
-use super::executor::Executor;
+use super::executor::{Executor, Shares};
 use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
+use super::product::Product;
 use super::sketch::Top;
 use super::weights::{Block, Linear, PackedModel};
 use crate::config::FeedForward;
@@ -80,7 +81,12 @@ impl<E: Executor> Pass<'_, E> {
             scales: &[],
         };
         let head = [Matrix::Float(self.model.head())];
-        linear::multiply(self.exec, self.isa, &head, input, logits, tile, scratch);
+        if input.tokens == 1 {
+            linear::multiply(self.exec, self.isa, &head, input, logits, scratch);
+            return;
+        }
+        let tile = &mut tile[..logits.len()];
+        linear::multiply(self.exec, self.isa, &head, input, tile, scratch).lay_out(self.exec, logits);
     }
 
     fn attention(&self, layer: usize, block: &Block, buffers: &mut Buffers) {
@@ -105,21 +111,21 @@ impl<E: Executor> Pass<'_, E> {
         } = buffers;
 
         let stacked = &mut stacked[..tokens * (query + 2 * key_value)];
+        let (source, norm) = (Source::Rows(&x[..tokens * hidden]), Some(&*block.input_norm));
+        let linears = [&block.q, &block.k, &block.v];
         let room = Room {
             normed,
             bytes,
             scales,
-            tile,
             scratch,
         };
-        let input = &x[..tokens * hidden];
-        self.project(
-            &[&block.q, &block.k, &block.v],
-            input,
-            Some(&block.input_norm),
-            room,
-            stacked,
-        );
+        if tokens == 1 {
+            self.project(&linears, source, norm, room, stacked);
+        } else {
+            let tile = &mut tile[..stacked.len()];
+            self.project(&linears, source, norm, room, tile)
+                .lay_out(self.exec, stacked);
+        }
 
         let (q, rest) = stacked.split_at_mut(tokens * query);
         let (k, v) = rest.split_at_mut(tokens * key_value);
@@ -131,16 +137,16 @@ impl<E: Executor> Pass<'_, E> {
         self.remember(layer, k, v, cache);
         let mixed = &mut mixed[..tokens * query];
         self.attend(layer, q, cache, mixed, parts, scratch);
-        let branch = &mut branch[..tokens * hidden];
         let room = Room {
             normed,
             bytes,
             scales,
-            tile,
             scratch,
         };
-        self.project(&[&block.o], mixed, block.attn_sub_norm.as_deref(), room, branch);
-        self.add(branch, x);
+        let source = Source::Rows(mixed);
+        let branch = &mut branch[..tokens * hidden];
+        let product = self.project(&[&block.o], source, block.attn_sub_norm.as_deref(), room, branch);
+        self.add(&product, &mut x[..tokens * hidden]);
     }
 
     /// Norms (with `w`) and rotates the heads of `x`, `[tokens, heads · head_dim]`.
@@ -169,53 +175,56 @@ impl<E: Executor> Pass<'_, E> {
             stacked,
             mixed,
             branch,
-            tile,
             scratch,
             ..
         } = buffers;
 
-        let input = &x[..tokens * hidden];
+        let source = Source::Rows(&x[..tokens * hidden]);
         let norm = Some(&*block.post_attention_norm);
         let room = Room {
             normed,
             bytes,
             scales,
-            tile,
             scratch,
         };
+        let product = match &block.gate {
+            Some(gate) => self.project(
+                &[gate, &block.up],
+                source,
+                norm,
+                room,
+                &mut stacked[..2 * tokens * inner],
+            ),
+            None => self.project(&[&block.up], source, norm, room, &mut stacked[..tokens * inner]),
+        };
+        let active = Active {
+            product,
+            function: config.feed_forward,
+            width: inner,
+        };
+        let mut source = Source::Active(&active);
         let mixed = &mut mixed[..tokens * inner];
-        let chunk = self.chunk(12 * inner) * inner;
-        match &block.gate {
-            Some(gate) => {
-                let stacked = &mut stacked[..2 * tokens * inner];
-                self.project(&[gate, &block.up], input, norm, room, stacked);
-                let (g, u) = stacked.split_at(tokens * inner);
-                self.exec.rows(mixed, chunk, |first, out| {
-                    let (g, u) = (&g[first..first + out.len()], &u[first..first + out.len()]);
-                    match config.feed_forward {
-                        FeedForward::SwiGlu => activation::swiglu(self.isa, g, u, out),
-                        _ => activation::relu2_gate(self.isa, g, u, out),
-                    }
-                });
-            }
-            None => {
-                let up = &mut stacked[..tokens * inner];
-                self.project(&[&block.up], input, norm, room, up);
-                self.exec.rows(mixed, chunk, |first, out| {
-                    activation::relu2(self.isa, &up[first..first + out.len()], out);
-                });
-            }
+        if !block.down.is_quantized() {
+            self.each_token(
+                12 * inner,
+                (mixed, inner),
+                (&mut *scales, 1),
+                scratch,
+                |token, out, _, scratch| {
+                    out.copy_from_slice(active.row(self.isa, token, &mut scratch.row));
+                },
+            );
+            source = Source::Rows(mixed);
         }
-        let branch = &mut branch[..tokens * hidden];
         let room = Room {
             normed,
             bytes,
             scales,
-            tile,
             scratch,
         };
-        self.project(&[&block.down], mixed, block.ffn_sub_norm.as_deref(), room, branch);
-        self.add(branch, x);
+        let branch = &mut branch[..tokens * hidden];
+        let product = self.project(&[&block.down], source, block.ffn_sub_norm.as_deref(), room, branch);
+        self.add(&product, &mut x[..tokens * hidden]);
     }
 
     /// Tokens of a piece of a phase that touches `bytes` bytes a token.
@@ -239,53 +248,87 @@ impl<E: Executor> Pass<'_, E> {
     }
 
     /// `x += c · branch`, `c` the factor of residual scaling.
-    fn add(&self, branch: &[f32], x: &mut [f32]) {
+    fn add(&self, branch: &Product<'_>, x: &mut [f32]) {
         let scale = self.model.config.residual_scale();
         let row = self.model.config.hidden_size;
-        self.exec
-            .rows(&mut x[..branch.len()], self.chunk(12 * row) * row, |first, x| {
-                elementwise::axpy(self.isa, scale, &branch[first..first + x.len()], x);
-            });
+        self.exec.rows(x, self.chunk(12 * row) * row, |first, x| {
+            for (i, x) in x.chunks_exact_mut(row).enumerate() {
+                branch.each(0, first / row + i, |first, branch| {
+                    elementwise::axpy(self.isa, scale, branch, &mut x[first..first + branch.len()]);
+                });
+            }
+        });
     }
 
-    /// Products of the same input, normed by `norm` first, with up to three linears, one after the other in `out`; the input is quantised
-    /// once if any of them takes bytes, and not kept as floats if all of them do.
-    fn project(&self, linears: &[&Linear], x: &[f32], norm: Option<&[f32]>, room: Room<'_>, out: &mut [f32]) {
-        let Some(first) = linears.first() else { return };
-        let mut stack = [Matrix::Linear(first); MAX_STACK];
+    /// Calls `f(token, piece, other piece, scratch)` for every token; `a` and `b` hold so many values for each. `bytes` are what a token touches.
+    fn each_token<T: Send, U: Send>(
+        &self,
+        bytes: usize,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
+        scratch: &mut [Scratch],
+        f: impl Fn(usize, &mut [T], &mut [U], &mut Scratch) + Sync,
+    ) {
+        let (a_width, b_width) = (a.1, b.1);
+        let (a, b) = (
+            (&mut a.0[..self.tokens * a_width], a_width),
+            (&mut b.0[..self.tokens * b_width], b_width),
+        );
+        // A token is a unit, and there are no more pieces.
+        let pieces = self.exec.pieces(bytes.saturating_mul(self.tokens));
+        let shares = Shares::even(pieces.min(self.tokens));
+        self.exec.share_zipped(shares, a, b, scratch, |first, a, b, scratch| {
+            for (i, (a, b)) in a.chunks_exact_mut(a_width).zip(b.chunks_exact_mut(b_width)).enumerate() {
+                f(first / a_width + i, a, b, scratch);
+            }
+        });
+    }
+
+    /// Products of the same input, normed by `norm` first, with up to three linears; the input is quantised once if any of them takes bytes,
+    /// and not kept as floats if all of them do.
+    fn project<'a>(
+        &self,
+        linears: &[&Linear],
+        x: Source<'_>,
+        norm: Option<&[f32]>,
+        room: Room<'_>,
+        out: &'a mut [f32],
+    ) -> Product<'a> {
+        let cols = linears.first().map_or(0, |first| first.cols());
+        let mut stack = [Matrix::Float(self.model.head()); MAX_STACK];
         for (matrix, linear) in stack.iter_mut().zip(linears) {
             *matrix = Matrix::Linear(linear);
         }
-        let (cols, padded) = (first.cols(), padded_cols(first.cols()));
+        let padded = padded_cols(cols);
         let bytes = &mut room.bytes[..quantized_len(self.tokens, cols)];
         let scales = &mut room.scales[..self.tokens];
         let (any, all) = (
             linears.iter().any(|linear| linear.is_quantized()),
             linears.iter().all(|linear| linear.is_quantized()),
         );
-        let fused = norm.filter(|_| all);
-        let float: &[f32] = match norm {
-            Some(w) if fused.is_none() => {
+        // What is multiplied as floats, where not all is quantised.
+        let float: &[f32] = match (x, norm) {
+            (Source::Rows(x), Some(w)) if !all => {
                 let normed = &mut room.normed[..x.len()];
                 self.norm(x, w, normed);
                 normed
             }
-            _ => x,
+            (Source::Rows(x), _) => x,
+            (Source::Active(_), _) => &[],
         };
         if any {
-            let chunk = self.chunk(5 * cols);
-            self.exec
-                .zip(bytes, chunk * padded, scales, chunk, |first, bytes, scales| {
-                    let token = first / padded;
-                    let x = &float[token * cols..(token + scales.len()) * cols];
-                    match fused {
-                        Some(w) => {
-                            let eps = self.model.config.rms_norm_eps;
-                            rms_norm::rms_norm_i8(self.isa, x, w, eps, bytes, padded, scales);
-                        }
-                        None => quantize::absmax_i8(self.isa, x, cols, bytes, padded, scales),
-                    }
-                });
+            let (eps, norm) = (self.model.config.rms_norm_eps, norm.filter(|_| all));
+            let (bytes, scales) = ((&mut *bytes, padded), (&mut *scales, 1));
+            self.each_token(5 * cols, bytes, scales, room.scratch, |token, bytes, scale, scratch| {
+                let x = match x {
+                    Source::Rows(_) => &float[token * cols..(token + 1) * cols],
+                    Source::Active(active) => active.row(self.isa, token, &mut scratch.row),
+                };
+                match norm {
+                    Some(w) => rms_norm::rms_norm_i8(self.isa, x, w, eps, bytes, padded, scale),
+                    None => quantize::absmax_i8(self.isa, x, cols, bytes, padded, scale),
+                }
+            });
         }
         let input = Input {
             tokens: self.tokens,
@@ -293,8 +336,43 @@ impl<E: Executor> Pass<'_, E> {
             bytes,
             scales,
         };
-        let stack = &stack[..linears.len()];
-        linear::multiply(self.exec, self.isa, stack, input, out, room.tile, room.scratch);
+        linear::multiply(self.exec, self.isa, &stack[..linears.len()], input, out, room.scratch)
+    }
+}
+
+/// The input of a product.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// `[tokens, cols]`
+    Rows(&'a [f32]),
+    /// Of a linear that takes bytes: rows are made when they are quantised.
+    Active(&'a Active<'a>),
+}
+
+/// The activation function of what gate and up gave, or up alone.
+struct Active<'a> {
+    product: Product<'a>,
+    function: FeedForward,
+    /// Values of a row.
+    width: usize,
+}
+
+impl Active<'_> {
+    /// The row of `token`, made in `spare`.
+    fn row<'s>(&self, isa: Isa, token: usize, spare: &'s mut [f32]) -> &'s [f32] {
+        let (out, rest) = spare.split_at_mut(self.width);
+        let (g, u) = rest.split_at_mut(self.width);
+        let g = self.product.row(0, token, g);
+        if self.function == FeedForward::Relu2 {
+            activation::relu2(isa, g, out);
+            return out;
+        }
+        let u = self.product.row(1, token, u);
+        match self.function {
+            FeedForward::SwiGlu => activation::swiglu(isa, g, u, out),
+            _ => activation::relu2_gate(isa, g, u, out),
+        }
+        out
     }
 }
 
@@ -303,6 +381,5 @@ struct Room<'a> {
     normed: &'a mut [f32],
     bytes: &'a mut [i8],
     scales: &'a mut [f32],
-    tile: &'a mut [f32],
     scratch: &'a mut [Scratch],
 }

@@ -3,14 +3,11 @@
 //! The matrices are taken as one stack (q over k over v, gate over up), so that a phase forks once:
 //!
 //! ```text
-//! stack rows   0 ……………… q ……………… | … k … | … v …            pieces cut anywhere at multiples of 4 rows
-//! out          [tokens, q rows] [tokens, k rows] [tokens, v rows]
+//! stack rows   0 ……………… q ……………… | … k … | … v …            pieces cut anywhere at multiples of 4 rows, or of 64 for many tokens
 //! ```
 //!
-//! For one token a piece of the stack is a piece of `out`. For several, a piece computes `[tokens, its rows]` into a tile, and
-//! the tiles are then laid out token by token. For very many the tokens are cut instead, matrix by matrix: what a thread computes lies in one
-//! piece, and opening each packed weight once for every thread costs less than laying out. Rows are always computed by the same chain of operations, so neither the cut
-//! nor the number of tokens changes a bit.
+//! A piece is computed for all tokens by one thread, which opens its packed weights once, and stays where it is ([`Product`]). Rows are always
+//! computed by the same chain of operations, so neither the cut nor the number of tokens changes a bit.
 
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm, ternary_gemv};
@@ -19,12 +16,11 @@ use alloc::vec::Vec;
 
 use super::columns;
 use super::executor::{Executor, Shares};
+use super::product::{MOST_PIECES, Product, segments};
 use super::weights::{FloatMatrix, FloatValues, Linear};
 
 /// Up to this many tokens packed weights are read in place; from there on they are opened into a panel.
 pub(super) const FEW_TOKENS: usize = 3;
-/// Tokens for each thread from which on tokens are cut and not rows: opening packed weights costs as much as six tokens of products.
-const MANY_TOKENS: usize = 128;
 /// Rows of a panel.
 const PANEL_ROWS: usize = 64;
 /// Least number of integer sums that a piece holds: for one token, the rows of a call of the GEMV.
@@ -43,6 +39,8 @@ pub(super) struct Scratch {
     pub panel: Vec<u8>,
     /// The parts of attention that are being merged.
     pub scores: Vec<f32>,
+    /// Rows of one token that become the input of `down_proj`, `[3, intermediate_size]`.
+    pub row: Vec<f32>,
     /// The sums over the columns that the thread took, for each row; empty if it took none.
     pub columns: Vec<i32>,
     /// Bytes of weights that were not read, because what they are multiplied by is 0.
@@ -63,22 +61,6 @@ pub(super) struct Input<'a> {
     pub bytes: &'a [i8],
     /// `[tokens]`
     pub scales: &'a [f32],
-}
-
-impl<'a> Input<'a> {
-    /// `count` tokens from `first` on.
-    fn part(self, first: usize, count: usize) -> Self {
-        let cut = |len: usize| {
-            let each = len / self.tokens;
-            first * each..(first + count) * each
-        };
-        Self {
-            tokens: count,
-            float: &self.float[cut(self.float.len())],
-            bytes: &self.bytes[cut(self.bytes.len())],
-            scales: &self.scales[cut(self.scales.len())],
-        }
-    }
 }
 
 /// A matrix of a stack.
@@ -218,123 +200,44 @@ fn integers(
     }
 }
 
-/// Calls `f(matrix, first row, end row)`, rows counted within the matrix, for each matrix that rows `lo..hi` of the stack touch.
-fn segments(stack: &[Matrix<'_>], lo: usize, hi: usize, mut f: impl FnMut(usize, usize, usize)) {
-    let mut base = 0;
-    for (i, matrix) in stack.iter().enumerate() {
-        let end = base + matrix.rows();
-        let (a, b) = (lo.max(base), hi.min(end));
-        if a < b {
-            f(i, a - base, b - base);
-        }
-        base = end;
-    }
-}
-
-/// `out = x · stackᵀ`, the results of the matrices one after the other, each `[tokens, rows]`. `tile` is as long as `out`
-/// if there are several tokens and several pieces, and is not read otherwise.
-pub(super) fn multiply<E: Executor>(
+/// `x · stackᵀ`, into `out`, which is as long as all results together.
+pub(super) fn multiply<'a, E: Executor>(
     exec: &E,
     isa: Isa,
     stack: &[Matrix<'_>],
     x: Input<'_>,
-    out: &mut [f32],
-    tile: &mut [f32],
+    out: &'a mut [f32],
     scratch: &mut [Scratch],
-) {
+) -> Product<'a> {
+    let tokens = x.tokens;
+    let mut rows = [0; MAX_STACK];
+    for (rows, matrix) in rows.iter_mut().zip(stack) {
+        *rows = matrix.rows();
+    }
     if let [Matrix::Linear(linear)] = stack
         && let Some(read) = columns::multiply(exec, isa, linear, x, out, scratch)
     {
         if let [scratch, ..] = scratch {
             scratch.saved += linear.bytes().saturating_sub(read);
         }
-        return;
-    }
-    let tokens = x.tokens;
-    if tokens / exec.threads() >= MANY_TOKENS {
-        return by_tokens(exec, isa, stack, x, out, scratch);
+        return Product::new(out, tokens, rows, 1, Shares::even(1));
     }
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
-    let shares = exec.shares(bytes.saturating_mul(tokens));
+    let mut shares = exec.shares(bytes.saturating_mul(tokens));
+    shares.pieces = shares.pieces.min(MOST_PIECES);
     let unit = if tokens > FEW_TOKENS {
         PANEL_ROWS
     } else {
         t2::GROUP_ROWS
     };
-    let piece = |first: usize, out: &mut [f32], scratch: &mut Scratch| {
+    exec.share(shares, &mut *out, unit * tokens, scratch, |first, out, scratch| {
         let lo = first / tokens;
         let mut rest = out;
-        segments(stack, lo, lo + rest.len() / tokens, |i, a, b| {
+        segments(&rows, lo, lo + rest.len() / tokens, |i, a, b| {
             let (block, after) = core::mem::take(&mut rest).split_at_mut((b - a) * tokens);
             stack[i].multiply(isa, a, b, x, block, scratch);
             rest = after;
         });
-    };
-    if tokens == 1 || shares.pieces == 1 {
-        return exec.share(out, unit * tokens, shares, scratch, piece);
-    }
-    let tile = &mut tile[..out.len()];
-    exec.share(tile, unit * tokens, shares, scratch, piece);
-    lay_out(exec, stack, tokens, unit, shares, tile, out);
-}
-
-/// As [`multiply`], the tokens cut.
-fn by_tokens<E: Executor>(
-    exec: &E,
-    isa: Isa,
-    stack: &[Matrix<'_>],
-    x: Input<'_>,
-    out: &mut [f32],
-    scratch: &mut [Scratch],
-) {
-    let shares = Shares::even(exec.threads());
-    let mut rest = out;
-    for matrix in stack {
-        let rows = matrix.rows();
-        let (out, after) = core::mem::take(&mut rest).split_at_mut(rows * x.tokens);
-        rest = after;
-        exec.share(out, rows, shares, scratch, |first, out, scratch| {
-            let x = x.part(first / rows, out.len() / rows);
-            matrix.multiply(isa, 0, rows, x, out, scratch);
-        });
-    }
-}
-
-/// From tiles, `[tokens, rows of a piece's part of a matrix]` one after the other, to `[tokens, rows]` for each matrix.
-fn lay_out<E: Executor>(
-    exec: &E,
-    stack: &[Matrix<'_>],
-    tokens: usize,
-    unit: usize,
-    shares: Shares,
-    tile: &[f32],
-    out: &mut [f32],
-) {
-    let total = out.len() / tokens;
-    let mut rest = out;
-    for (wanted, matrix) in stack.iter().enumerate() {
-        let rows = matrix.rows();
-        let (part, after) = core::mem::take(&mut rest).split_at_mut(rows * tokens);
-        rest = after;
-        let chunk = tokens.div_ceil(exec.pieces(size_of_val(part)));
-        exec.rows(part, chunk * rows, |first, part| {
-            let token = first / rows;
-            for piece in (0..shares.pieces).map(|i| shares.range(total, unit, i)) {
-                let mut at = piece.start * tokens;
-                segments(stack, piece.start, piece.end, |i, a, b| {
-                    let width = b - a;
-                    if i == wanted {
-                        let block = &tile[at..at + width * tokens];
-                        for (out, from) in part
-                            .chunks_exact_mut(rows)
-                            .zip(block[token * width..].chunks_exact(width))
-                        {
-                            out[a..b].copy_from_slice(from);
-                        }
-                    }
-                    at += width * tokens;
-                });
-            }
-        });
-    }
+    });
+    Product::new(out, tokens, rows, unit, shares)
 }

@@ -26,6 +26,7 @@ mod loaded;
 mod lookahead;
 #[cfg(feature = "std")]
 mod pool;
+mod product;
 mod session;
 mod sketch;
 mod storage;

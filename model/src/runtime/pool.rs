@@ -121,22 +121,23 @@ impl Executor for Pool {
         self.team.run_zipped((out, chunk), (other, other_chunk), f);
     }
 
-    fn share<T: Send, S: Send>(
+    fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
-        out: &mut [T],
-        unit: usize,
         shares: Shares,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
         scratch: &mut [S],
-        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+        f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
         assert!(scratch.len() >= self.threads(), "a scratch for each thread");
+        shares.check(a.0.len(), a.1, b.0.len(), b.1);
         if let (1, [scratch, ..]) = (shares.pieces, &mut *scratch) {
-            return if out.is_empty() {
-            } else {
-                f(0, out, scratch)
-            };
+            if !a.0.is_empty() {
+                f(0, a.0, b.0, scratch);
+            }
+            return;
         }
-        self.team.run_shared(out, unit, shares, scratch, f);
+        self.team.run_shared(shares, a, b, scratch, f);
     }
 }
 
@@ -187,7 +188,7 @@ mod tests {
                 for tapered in [false, true] {
                     let (mut out, shares) = (vec![0u32; len], Shares { pieces: 5, tapered });
                     for _ in 0..times(200) {
-                        pool.share(&mut out, 3, shares, &mut scratch, |first, out, scratch| {
+                        pool.share(shares, &mut out, 3, &mut scratch, |first, out, scratch| {
                             assert!(!core::mem::replace(&mut scratch.0, true), "one piece at a time");
                             assert!(first % 3 == 0 && !out.is_empty());
                             out.iter_mut().for_each(|v| *v += 1);

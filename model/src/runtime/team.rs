@@ -141,28 +141,30 @@ impl Team {
         });
     }
 
-    /// Cuts `out` into shares and calls `f(first element, piece, scratch of the thread)` for each that is not empty.
+    /// Cuts two slices into shares of units of so many elements and calls `f(first element of a, piece of a, piece of b, scratch of the thread)`
+    /// for each that is not empty.
     ///
     /// # Panics
     /// If `f` does, after every piece has been called; if there are fewer scratches than threads.
-    pub(super) fn run_shared<T: Send, S: Send>(
+    pub(super) fn run_shared<T: Send, U: Send, S: Send>(
         &self,
-        out: &mut [T],
-        unit: usize,
         shares: Shares,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
         scratch: &mut [S],
-        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+        f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
-        let (out, scratch) = (Cut::new(out, 1), Cut::new(scratch, 1));
+        let (a_unit, b_unit) = (a.1, b.1);
+        let (a, b, scratch) = (Cut::new(a.0, 1), Cut::new(b.0, 1), Cut::new(scratch, 1));
         self.run(shares.pieces, &|i, thread| {
-            let range = shares.range(out.len, unit, i);
+            let (range, other) = (shares.range(a.len, a_unit, i), shares.range(b.len, b_unit, i));
             assert!(thread < scratch.len, "a scratch for each thread");
             if !range.is_empty() {
                 let first = range.start;
                 // SAFETY: `run` calls with each piece once, and pieces do not overlap; a thread takes one piece after the other, so its scratch
                 // is used by one at a time. Where the leader has no team it is the only thread of its call, with the number 0.
-                let (piece, scratch) = unsafe { (out.range(range), scratch.piece(thread)) };
-                f(first, piece, &mut scratch[0]);
+                let (piece, other, scratch) = unsafe { (a.range(range), b.range(other), scratch.piece(thread)) };
+                f(first, piece, other, &mut scratch[0]);
             }
         });
     }

@@ -249,14 +249,14 @@ impl Executor for Cut {
     ) {
         self.1.zip(out, chunk, other, other_chunk, f);
     }
-    fn share<T: Send, S: Send>(
+    fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
-        out: &mut [T],
-        unit: usize,
         shares: Shares,
+        a: (&mut [T], usize),
+        b: (&mut [U], usize),
         scratch: &mut [S],
-        f: impl Fn(usize, &mut [T], &mut S) + Sync,
+        f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
-        self.1.share(out, unit, shares, scratch, f);
+        self.1.share_zipped(shares, a, b, scratch, f);
     }
 }

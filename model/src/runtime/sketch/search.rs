@@ -173,7 +173,7 @@ impl HeadSketch {
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
         let by_both = &mut exact[..second];
         let shares = exec.shares(second * t2::group_bytes(self.cols));
-        exec.share(by_both, 1, shares, scratch, |first, out, scratch| {
+        exec.share(shares, by_both, 1, scratch, |first, out, scratch| {
             let rows = &chosen[first..first + out.len()];
             self.second_most(isa, &query, &buffers.bytes, most, rows, out, &mut scratch.sums);
         });
@@ -246,7 +246,7 @@ impl HeadSketch {
         let bytes = &buffers.bytes;
         let plane = &self.planes[0];
         let (most, shares) = (&mut buffers.most, exec.shares(plane.bytes()));
-        exec.share(most, t2::GROUP_ROWS, shares, scratch, |first, out, scratch| {
+        exec.share(shares, most, t2::GROUP_ROWS, scratch, |first, out, scratch| {
             let step = scratch.sums.len() / t2::GROUP_ROWS * t2::GROUP_ROWS;
             let mut first = first;
             for out in out.chunks_mut(step) {
