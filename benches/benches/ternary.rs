@@ -20,7 +20,7 @@ use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
 use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
-use onebit_kernels_cpu::ternary_columns::{LINE_ROWS, Line, from_rows, is_fast, lines, ternary_columns};
+use onebit_kernels_cpu::ternary_columns::{Line, from_rows, is_fast, lines, ternary_columns};
 use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
 use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
 

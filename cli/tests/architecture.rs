@@ -91,7 +91,7 @@ fn the_inference_core_depends_on_the_cpu_kernels_alone() {
             );
         }
         if from == "onebit-kernels-cpu" {
-            assert!(["half", "libm"].contains(&to.as_str()), "{to}");
+            assert!(["bytemuck", "half", "libm"].contains(&to.as_str()), "{to}");
         }
     }
 }

@@ -155,6 +155,20 @@ fn exports_that_cannot_be_are_refused() {
     export(&["--model", &model, "--output", &path("x.1bit"), "--type", "t3"]).refused(2, &["t2 or t5"]);
     export(&["--model", &model, "--output", &path("x.1bit"), "--head", "f8"]).refused(2, &["--head", "int8"]);
     export(&["--output", &path("x.1bit")]).refused(2, &["--model"]);
+    let swiglu = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(&model)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|e| e.path().is_file())
+    {
+        fs::copy(entry.path(), swiglu.path().join(entry.file_name())).unwrap();
+    }
+    let config = swiglu.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("\"relu2\""));
+    fs::write(&config, text.replace("\"relu2\"", "\"silu\"")).unwrap();
+    let swiglu = swiglu.path().to_str().unwrap();
+    export(&["--model", swiglu, "--output", &path("x.1bit"), "--columns"]).refused(1, &["--columns", "SwiGLU"]);
     export(&["--model", &model, "--shape", "25m", "--output", &path("x.1bit")]).refused(2, &["--shape"]);
     export(&["--model", &model, "--seed", "1", "--output", &path("x.1bit")]).refused(2, &["--seed"]);
     export(&["--shape", "3m", "--output", &path("x.1bit")]).refused(2, &["3m"]);
@@ -231,6 +245,17 @@ fn memory_is_the_file_and_little_more() {
     let rest = fs::metadata(&path).unwrap().len();
     assert!(rest <= file - sketch && rest > file - sketch - 4096, "{rest} of {file}");
     assert_eq!(text(name), said);
+    // With its columns too, of which a prompt reads none and each token after it some.
+    let made = onebit(&[&export[..], &["--no-sketch", "--columns", "--force", "--json"]].concat()).json();
+    let columns = made["column_bytes"].as_u64().unwrap();
+    let with = fs::metadata(&path).unwrap().len();
+    assert!(
+        columns > 4 << 20 && with >= rest + columns && with < rest + columns + 8192,
+        "{rest} and {columns} in {with}"
+    );
+    assert_eq!(text(name), said);
+    let facts = onebit(&["inspect", name, "--verify", "--json"]).json();
+    assert_eq!(facts["column_bytes"], columns);
     // The cache of the few tokens is a fraction of a megabyte.
     assert!(peak < file + (50 << 20), "{peak} bytes for a file of {file}: {answer}");
 }

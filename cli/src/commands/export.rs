@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use onebit_kernels_cpu::{Isa, ternary::Layout};
 use onebit_model::chat::ChatTemplate;
+use onebit_model::config::FeedForward;
 use onebit_model::files::{ONE_FILE_EXTENSION, Parts, save_one_file};
-use onebit_model::runtime::{FloatStorage, PackedModel, Pool};
+use onebit_model::runtime::{FloatStorage, PackedModel, Pool, WeightBytes};
 use onebit_model::tokenizer::Tokenizer;
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use crate::{CliError, Result, args, device, output, random};
     name = "export",
     example = "{command_name} --model model --format 1bit --output model.1bit",
     example = "{command_name} --shape 0.7b --tokenizer tokenizer.json --format 1bit --output random.1bit",
-    note = "The file holds the weights as inference keeps them, a sketch of a large head, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
+    note = "The file holds the weights as inference keeps them, a sketch of a large head, on request the columns of down_proj, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
 )]
 pub struct Export {
     /// the model directory, or a .1bit file (which is verified first)
@@ -51,6 +52,9 @@ pub struct Export {
     /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
     #[argh(switch)]
     no_sketch: bool,
+    /// put the weights of down_proj in once more, by columns: decoding then skips those whose input is 0, and the file grows by a quarter to a third of the ternary weights; for models with a ReLU² activation
+    #[argh(switch)]
+    columns: bool,
     /// the file to write
     #[argh(option)]
     output: Option<PathBuf>,
@@ -124,6 +128,11 @@ impl Export {
         if let Some(path) = &self.tokenizer {
             subject.tokenizer = Some(Tokenizer::from_file(path)?);
         }
+        subject.model = match self.columns {
+            true => with_columns(subject.model)?,
+            // On some CPUs a model from a directory has them.
+            false => subject.model.without_columns(),
+        };
         write(
             &output,
             subject,
@@ -131,6 +140,21 @@ impl Export {
             (!self.no_sketch).then_some(threads),
             self.json,
         )
+    }
+}
+
+/// The model with columns, or why it can have none.
+fn with_columns(model: PackedModel) -> Result<PackedModel> {
+    let refused = |why: &str| Err(CliError::Failed(format!("--columns: {why}; leave it out")));
+    if model.config().feed_forward == FeedForward::SwiGlu {
+        return refused(
+            "this model's activation is SwiGLU, after which hardly any value is 0, so there is nothing to skip",
+        );
+    }
+    let model = model.with_columns();
+    match model.bytes().columns {
+        0 => refused("no down_proj of this model is ternary or binary"),
+        _ => Ok(model),
     }
 }
 
@@ -195,9 +219,9 @@ fn write(path: &Path, subject: Subject, layout: Layout, sketch_by: Option<usize>
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     if as_json {
         let tokenizer = tokenizer.is_some();
-        let sketch = model.sketch().map_or(0, |sketch| sketch.bytes());
+        let WeightBytes { sketch, columns, .. } = model.bytes();
         return output::json(
-            &json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer, "sketch_bytes": sketch }),
+            &json!({ "output": path, "bytes": bytes, "tokenizer": tokenizer, "sketch_bytes": sketch, "column_bytes": columns }),
         );
     }
     output::line(&format!("{}: {}", path.display(), output::bytes(bytes)))

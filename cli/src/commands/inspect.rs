@@ -28,7 +28,7 @@ pub struct Inspect {
     /// list every tensor
     #[argh(switch)]
     tensors: bool,
-    /// read all of a .1bit file and refuse it if it is not what was exported: checksum, codes, values
+    /// read all of a .1bit file and refuse it if it is not what was exported: checksum, codes, values, columns
     #[argh(switch)]
     verify: bool,
     /// print the result as JSON

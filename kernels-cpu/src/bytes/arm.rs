@@ -4,7 +4,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{Byte, Bytes};
+use super::{Byte, Bytes, word_of};
 use crate::isa::{Dotprod, Neon};
 use crate::t5::{HIGH, LOW};
 
@@ -52,9 +52,7 @@ macro_rules! bytes_of {
             }
             #[inline(always)]
             fn splat_word(self, word: [i8; 4]) -> int8x16_t {
-                with_token!(vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(
-                    word.map(|b| b as u8)
-                ))))
+                with_token!(vreinterpretq_s8_s32(vdupq_n_s32(word_of(word))))
             }
             #[inline(always)]
             fn and(self, a: int8x16_t, b: int8x16_t) -> int8x16_t {

@@ -68,6 +68,13 @@ pub(crate) trait Bytes: Copy {
     fn look_up(self, tables: &Self::Tables, bytes: Self::V) -> (Self::V, Self::V);
 }
 
+/// Four bytes as the number that they are in memory. No `map`: left to be called, it costs a kernel all of its registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(crate) fn word_of([a, b, c, d]: [i8; 4]) -> i32 {
+    i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
+}
+
 /// `u8` or `i8`.
 pub(crate) trait Byte: Copy {}
 impl Byte for u8 {}

@@ -6,7 +6,7 @@
 use core::arch::x86_64::*;
 
 use super::avx2::{self, Tables};
-use super::{Byte, ByteIsa, Bytes};
+use super::{Byte, ByteIsa, Bytes, word_of};
 use crate::isa::AvxVnni;
 
 /// The token of a CPU with AVX-VNNI.
@@ -47,7 +47,7 @@ macro_rules! bytes_of {
             #[inline(always)]
             fn splat_word(self, word: [i8; 4]) -> __m256i {
                 // SAFETY: as above.
-                unsafe { _mm256_set1_epi32(i32::from_ne_bytes(word.map(|b| b as u8))) }
+                unsafe { _mm256_set1_epi32(word_of(word)) }
             }
             #[inline(always)]
             fn and(self, a: __m256i, b: __m256i) -> __m256i {

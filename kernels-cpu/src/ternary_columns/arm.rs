@@ -2,6 +2,7 @@
 #![allow(unused_unsafe)] // most intrinsics are safe on targets that always have NEON, and not on the others
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 use super::Line;
 use super::lanes::Lanes;
@@ -53,7 +54,11 @@ macro_rules! lanes_of {
             zip!(high_pairs, vzip2q_s16, pairs);
             #[inline(always)]
             fn word(self, x: [i8; 4]) -> int8x16_t {
-                self.splat_word(x)
+                let mut x = self.splat_word(x);
+                // SAFETY: it does nothing. The compiler no longer sees that both halves are the same; else it would move each upper half of
+                // the codes down for a `smlal` instead of taking `smlal2`.
+                unsafe { asm!("/* {0:v} */", inout(vreg) x, options(pure, nomem, nostack, preserves_flags)) };
+                x
             }
             #[inline(always)]
             fn zero(self) -> $sums_of {

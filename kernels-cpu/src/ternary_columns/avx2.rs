@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::Line;
 use super::lanes::Lanes;
 use crate::bytes::vnni::{Evex, Vex};
-use crate::bytes::{Bytes, avx2};
+use crate::bytes::{Bytes, avx2, word_of};
 use crate::isa::Avx2;
 
 /// Wraps intrinsic calls; every method of this file goes through it.
@@ -47,7 +47,7 @@ macro_rules! lanes_of {
             }
             #[inline(always)]
             fn word(self, x: [i8; 4]) -> __m256i {
-                with_token!(_mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))))
+                with_token!(_mm256_set1_epi32(word_of(x)))
             }
             #[inline(always)]
             fn zero(self) -> __m256i {

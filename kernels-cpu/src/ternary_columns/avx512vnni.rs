@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use super::Line;
 use super::lanes::Lanes;
+use crate::bytes::word_of;
 use crate::isa::Avx512;
 
 /// Wraps intrinsic calls; every method of this file goes through it.
@@ -42,7 +43,7 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn word(self, x: [i8; 4]) -> __m512i {
-        with_token!(_mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))))
+        with_token!(_mm512_set1_epi32(word_of(x)))
     }
     #[inline(always)]
     fn zero(self) -> __m512i {

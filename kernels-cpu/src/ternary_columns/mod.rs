@@ -49,10 +49,15 @@ pub const LINE_ROWS: usize = 256;
 /// Columns of a batch.
 const BATCH: usize = 64;
 
-/// 256 rows of a column, aligned to a line of the cache.
+/// 256 rows of a column, aligned to a line of the cache. Any bytes are one: code 3, which no weight has, counts as 2 on every path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Line([u8; 64]);
+
+// SAFETY: any 64 bytes are a line, and it has no padding: its size is its alignment.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above; it holds no pointer and nothing that changes.
+unsafe impl bytemuck::Pod for Line {}
 
 impl Line {
     /// All weights −1.

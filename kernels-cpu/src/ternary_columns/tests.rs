@@ -117,6 +117,31 @@ fn the_widest_matrix_does_not_overflow() {
     }
 }
 
+/// Lines may come from a file that nobody has checked: whatever they hold, every path gives what the formula does.
+#[test]
+fn any_bytes_are_codes() {
+    let mut rng = Lcg(7);
+    for (rows, cols) in [(256, 64), (300, 129)] {
+        for byte in [None, Some(0xff)] {
+            let mut w = vec![Line::ZERO; lines(rows, cols)];
+            for line in &mut w {
+                for b in &mut line.0 {
+                    *b = byte.unwrap_or(rng.below(256) as u8);
+                }
+            }
+            for x in [vec![-128; cols], vec![127; cols], rng.bytes(cols)] {
+                let mut want = vec![0; rows];
+                ternary_columns(Isa::SCALAR, &w, &x, &mut want);
+                for isa in Isa::available() {
+                    let mut out = vec![0; rows];
+                    ternary_columns(isa, &w, &x, &mut out);
+                    assert_eq!(out, want, "{}", isa.name());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn no_rows_and_no_columns() {
     for isa in Isa::available() {

@@ -1,8 +1,7 @@
 //! Single tokens through `down_proj` by columns: under ReLU² most of its input is 0, and what is multiplied by 0 is not read.
 //!
 //! That takes a second copy of the matrix, two bits a weight ([`ternary_columns`]), beside the rows that several tokens go through. So it is
-//! for models that come from memory, on CPUs with a kernel for it, and for models loaded from directories; a `.1bit` file holds rows alone.
-//! The sums are the same integers, so the answers are the same, bit for bit.
+//! made for models that come from memory, on CPUs with a kernel for it, as they are loaded from directories; a `.1bit` file may hold it. The sums are the same integers, so the answers are the same, bit for bit.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,12 +13,20 @@ use rayon::prelude::*;
 
 use super::executor::Executor;
 use super::linear::{Input, Scratch};
+use super::values::Values;
 use super::weights::{Linear, PackedModel};
 use crate::config::FeedForward;
 
-/// From one in so many values that are not 0, rows are read. Measured from memory at 2560 × 6912, against `t5`: at 0.12 columns are 3.4 to 4.5
-/// times as fast, at 0.35 1.8 to 2.2 times, at 0.5 at least 1.4 times, and they stay ahead to 0.65; a little is left for other machines.
-const ONE_IN: usize = 2;
+/// Columns are read where no more than one value in so many is not 0. Measured from memory at 2560 × 6912, as many times as fast as the rows that
+/// such a CPU keeps: AVX-512 against `t5` 1.9 to 2.2 at 0.35 and 1.4 to 1.6 at 0.5, AVX2 against `t2` 1.8 and 1.2 to 1.4. What is left below
+/// is for other machines, and for the ARM paths, which nobody has timed.
+fn one_in(isa: Isa) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) => 2,
+        _ => 3,
+    }
+}
 
 /// Tapered pieces a thread: each begins with columns that nobody asked for ahead.
 const PIECES_PER_THREAD: usize = 4;
@@ -28,6 +35,16 @@ impl PackedModel {
     /// The same model with a copy of each ternary `down_proj` by columns, if its activation is ReLU²: the same answers, bit for bit.
     pub fn with_columns(mut self) -> Self {
         self.add_columns();
+        self
+    }
+
+    /// The same model without the copies by columns.
+    pub fn without_columns(mut self) -> Self {
+        for block in &mut self.blocks {
+            if let Linear::Ternary { columns, .. } = &mut block.down {
+                *columns = None;
+            }
+        }
         self
     }
 
@@ -43,19 +60,29 @@ impl PackedModel {
 }
 
 fn add(linear: &mut Linear) {
-    if let Linear::Ternary {
-        rows,
-        cols,
-        layout,
-        packed,
-        columns,
-        ..
-    } = linear
-    {
-        let mut lines: Vec<Line> = vec![Line::ZERO; ternary_columns::lines(*rows, *cols)];
-        let mut scratch = vec![0; t2::GROUP_ROWS * *cols];
+    let made = linear.make_columns();
+    if let Linear::Ternary { columns, .. } = linear {
+        *columns = made.map(Values::from);
+    }
+}
+
+impl Linear {
+    /// The weights of a ternary or binary linear by columns, `[cols, lines of a column]`, made from its rows.
+    pub(crate) fn make_columns(&self) -> Option<Vec<Line>> {
+        let Linear::Ternary {
+            rows,
+            cols,
+            layout,
+            packed,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let mut lines = vec![Line::ZERO; ternary_columns::lines(*rows, *cols)];
+        let mut scratch = vec![0; t2::GROUP_ROWS * cols];
         ternary_columns::from_rows(*layout, packed, *rows, *cols, &mut lines, &mut scratch);
-        *columns = Some(lines);
+        Some(lines)
     }
 }
 
@@ -87,9 +114,10 @@ pub(super) fn multiply<E: Executor>(
     };
     let xq = &x.bytes[..*cols];
     let nonzero = xq.iter().filter(|x| **x != 0).count();
-    if !ternary_columns::is_fast(isa) || ONE_IN * nonzero > *cols {
+    if !ternary_columns::is_fast(isa) || one_in(isa) * nonzero > *cols {
         return None;
     }
+    let columns: &[Line] = columns;
     let read = nonzero * column_lines(*rows) * size_of::<Line>();
     for scratch in &mut *scratch {
         scratch.columns.clear();
@@ -143,7 +171,7 @@ mod tests {
                 columns: Some(columns), ..
             } = &mut linear
         {
-            columns.fill(Line::ZERO);
+            *columns = vec![Line::ZERO; columns.len()].into();
         }
         linear
     }
@@ -151,7 +179,7 @@ mod tests {
     #[test]
     fn columns_are_read_below_the_break_even_and_give_the_products_of_rows() {
         let (rows, cols) = (300, 96);
-        for nonzero in [0, 1, 5, cols / ONE_IN, cols / ONE_IN + 1, cols] {
+        for nonzero in [0, 1, 5, cols / 3, cols / 3 + 1, cols / 2, cols / 2 + 1, cols] {
             let mut bytes = vec![0i8; padded_cols(cols)];
             for (i, x) in bytes[..nonzero].iter_mut().enumerate() {
                 *x = (i as i8).wrapping_mul(37) | 1;
@@ -167,7 +195,7 @@ mod tests {
                 let (mut out, mut wrong) = (vec![0f32; rows], vec![0f32; rows]);
                 let whole = linear(rows, cols, false);
                 let done = multiply(&Serial, isa, &whole, x, &mut out, &mut scratch).is_some();
-                assert_eq!(done, ternary_columns::is_fast(isa) && ONE_IN * nonzero <= cols);
+                assert_eq!(done, ternary_columns::is_fast(isa) && one_in(isa) * nonzero <= cols);
                 if !done {
                     continue;
                 }

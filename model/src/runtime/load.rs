@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2};
+use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2, ternary_columns};
 
 use super::RuntimeError;
 use super::storage::FloatStorage;
@@ -167,12 +167,19 @@ impl LinearSite {
             (
                 LinearMode::Ternary | LinearMode::Binary,
                 Linear::Ternary {
-                    layout, packed, scale, ..
+                    layout,
+                    packed,
+                    scale,
+                    columns,
+                    ..
                 },
             ) => {
                 check_cols(&self.name, cols, t2::MAX_COLS)?;
                 check_len(&self.name, layout.bytes(rows, cols), packed.len())?;
                 check_scale(&self.name, *scale)?;
+                if let Some(columns) = columns {
+                    check_len(&self.name, ternary_columns::lines(rows, cols), columns.len())?;
+                }
             }
             (LinearMode::Int8 | LinearMode::Int4, Linear::Int8 { values, steps, .. }) => {
                 check_cols(&self.name, cols, int8_gemv::MAX_COLS)?;

@@ -133,8 +133,8 @@ pub enum Linear {
         packed: Values<u8>,
         /// γ.
         scale: f32,
-        /// The same weights by columns, `[cols, lines of a column]`, where [`PackedModel::with_columns`] put them.
-        columns: Option<Vec<Line>>,
+        /// The same weights by columns, `[cols, lines of a column]`, where [`PackedModel::with_columns`] put them or a file holds them.
+        columns: Option<Values<Line>>,
     },
     /// Modes `int8` and `int4` (values in ±7): `y[r] = (Σ xq·Wq) · step[r] / s`.
     Int8 {

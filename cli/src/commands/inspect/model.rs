@@ -105,6 +105,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         "float_bytes": bytes.float + bytes.embedding + bytes.head,
         "norm_bytes": bytes.norms,
         "sketch_bytes": bytes.sketch,
+        "column_bytes": bytes.columns,
         "bytes_per_token": model.bytes_per_token(),
         "bits_per_weight": 8.0 * bytes.total() as f64 / parameters.max(1) as f64,
         "ternary_weights": ternary_weights as u64,

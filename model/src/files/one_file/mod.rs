@@ -9,6 +9,7 @@
 //! | `onebit.scales` | F32 `[n]` | γ of each ternary or binary linear, in the order of the forward pass |
 //! | `….layernorm.weight`, … | F32 `[n]` | norms |
 //! | `….X_proj.weight.t2`, `….weight.t5` | U8 `[⌈rows/4⌉, bytes of a group]` | a ternary or binary linear in that layout |
+//! | `….down_proj.weight.columns` | U8 `[cols, 64 · ⌈rows/256⌉]` | the same weights once more, [by columns](onebit_kernels_cpu::ternary_columns), of a model whose activation is ReLU²; each or none |
 //! | `….X_proj.weight.i8`, `….weight.steps` | I8 `[rows, cols]`, F32 `[rows]` | a linear in mode `int8` or `int4` |
 //! | `….X_proj.weight` | F16, BF16 or F32 `[rows, cols]` | a linear in mode `f16` |
 //! | `model.embed_tokens.weight`, `lm_head.weight` | F16, BF16 or F32 `[vocab, hidden]` | embedding, and head where it is not tied; or as int8 under `….weight.i8` and `….weight.steps` |
@@ -23,7 +24,9 @@
 //! **What is checked when.** Opening checks the header, every name, type, shape and position, and the scales: all that the safety and
 //! the meaning of the model rest on, and a few kilobytes. It does not read the weights, for that is what it is for: the kernels are safe
 //! whatever the codes are (`kernels-cpu/src/t2`, `t5`), so a damaged weight is a wrong answer and no fault. Of a sketch the figures are read, twelve bytes a
-//! row and plane. [`OneFile::verify`] reads all of it: the checksum, which covers header and data, every code, every float; and it makes the sketch once more.
+//! row and plane. Of columns the length is checked, and any bytes are columns: code 3, which no weight has, counts as 2 on every path, and columns that are not those
+//! of the rows are a wrong answer, for single tokens alone. [`OneFile::verify`] reads all of it: the checksum, which covers header and data, every code, every float; and
+//! it makes the sketch and the columns once more.
 //!
 //! A name or an entry that this version does not know is refused, so that a file of a later version is never run without a part that it
 //! needs. A further optional part is a line in `PARTS` and in [`Parts`].
@@ -61,6 +64,8 @@ const ENTRIES: [&str; 8] = [
 ];
 /// γ of every ternary and binary linear.
 const SCALES: &str = "onebit.scales";
+/// Follows the name of a linear whose weights lie there by columns.
+const COLUMNS: &str = ".columns";
 const TOKENIZER_JSON: &str = "onebit.tokenizer.json";
 const TOKENIZER_PACKED: &str = "onebit.tokenizer.packed";
 /// The planes of the head's sketch, and their figures.

@@ -7,11 +7,12 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::ternary_columns::{Line, column_lines};
 use safetensors::Dtype;
 
-use super::{ALIGNMENT, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
-use crate::config::LinearShape;
+use super::{ALIGNMENT, COLUMNS, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
 use crate::config::json::nearest;
+use crate::config::{FeedForward, LinearKind, LinearShape};
 use crate::files::FileError;
 use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
 
@@ -113,8 +114,19 @@ impl<'f> PartsOf<'f> {
             layout,
             packed,
             scale,
-            columns: None,
+            columns: self.columns(shape)?,
         })
+    }
+
+    /// The weights of a linear by columns, if the file has them and the model a use for them.
+    fn columns(&self, shape: &LinearShape) -> Result<Option<Values<Line>>, FileError> {
+        let name = format!("{}{COLUMNS}", shape.name);
+        let useful = shape.kind == LinearKind::Down && self.file.config().feed_forward != FeedForward::SwiGlu;
+        if !useful || self.file.weights.get(&name).is_none() {
+            return Ok(None);
+        }
+        let lines = size_of::<Line>() * column_lines(shape.rows);
+        self.values(&name, Dtype::U8, &[shape.cols, lines]).map(Some)
     }
 
     pub fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::parts::{PartsOf, Refused};
-use super::{ENTRIES, FORMAT, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
+use super::{COLUMNS, ENTRIES, FORMAT, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
 use crate::chat::ChatTemplate;
 use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
@@ -103,11 +103,13 @@ impl OneFile {
         self.bytes.bytes().len()
     }
 
-    /// The names and bytes of the tensors that are no weights: scales, sketch of the head, tokenizer.
+    /// The names and bytes of the tensors beside the weights: scales, tokenizer, sketch of the head, weights once more by columns.
     pub fn parts(&self) -> impl Iterator<Item = (&str, usize)> {
         let part = |name: &'static str| Some((name, self.weights.get(name)?.bytes.len()));
         let sketch = SKETCH.into_iter().flat_map(|(plane, figures)| [plane, figures]);
-        std::iter::once(SCALES).chain(PARTS).chain(sketch).filter_map(part)
+        let columns = self.weights.names().filter(|name| name.ends_with(COLUMNS));
+        let columns = columns.filter_map(|name| Some((name, self.weights.get(name)?.bytes.len())));
+        { std::iter::once(SCALES).chain(PARTS).chain(sketch).filter_map(part) }.chain(columns)
     }
 
     /// The chat template, or the default one if the file has none.

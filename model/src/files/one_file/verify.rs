@@ -3,14 +3,14 @@
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, t2};
 
-use super::{CHECKSUM_LEN, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
+use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
 use crate::config::LinearMode;
 use crate::files::FileError;
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
 use crate::tokenizer::Tokenizer;
 
 impl OneFile {
-    /// Reads the whole file: its checksum, every code, every float. What this accepts is what was exported.
+    /// Reads the whole file: its checksum, every code, every float, and that columns are those of the rows. What this accepts is what was exported.
     ///
     /// # Errors
     /// [`FileError::Part`] with what is not as it should be.
@@ -48,6 +48,14 @@ impl OneFile {
             for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
                 if let Some(problem) = flaw(shape.mode, linear) {
                     return Err(self.refuse(&shape.name, problem.to_string()));
+                }
+                if let Linear::Ternary {
+                    columns: Some(columns), ..
+                } = linear
+                    && linear.make_columns().is_none_or(|made| made != **columns)
+                {
+                    let name = format!("{}{COLUMNS}", shape.name);
+                    return Err(self.refuse(&name, "is not what the rows say".to_string()));
                 }
             }
         }

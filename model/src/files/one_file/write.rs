@@ -9,7 +9,9 @@ use onebit_kernels_cpu::t2;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::{ALIGNMENT, CHECKSUM_LEN, FORMAT, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION};
+use super::{
+    ALIGNMENT, CHECKSUM_LEN, COLUMNS, FORMAT, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
+};
 use crate::chat::ChatTemplate;
 use crate::files::atomic::replace_file;
 use crate::files::{FileError, GenerationConfig};
@@ -96,11 +98,17 @@ impl<'a> Tensors<'a> {
                 cols,
                 layout,
                 packed,
+                columns,
                 ..
             } => {
-                let (name, group) = (format!("{name}.{}", layout.name()), layout.group_bytes(*cols));
-                self.put(name, Dtype::U8, vec![packed.len() / group.max(1), group], packed);
+                let (rows_name, group) = (format!("{name}.{}", layout.name()), layout.group_bytes(*cols));
+                self.put(rows_name, Dtype::U8, vec![packed.len() / group.max(1), group], packed);
                 debug_assert_eq!(packed.len(), layout.bytes(*rows, *cols));
+                if let Some(columns) = columns {
+                    let bytes: &[u8] = cast_slice(columns);
+                    let shape = vec![*cols, bytes.len() / (*cols).max(1)];
+                    self.put(format!("{name}{COLUMNS}"), Dtype::U8, shape, bytes);
+                }
             }
             Linear::Int8 {
                 rows,
@@ -211,7 +219,9 @@ fn header(model: &PackedModel, parts: &Parts<'_>, tensors: &Tensors<'_>) -> (Vec
     (bytes, place)
 }
 
-/// Writes a model as one file under a temporary name that is renamed once it is on disk. The same model and parts give the same bytes.
+/// Writes a model as one file under a temporary name that is renamed once it is on disk. The same model and parts give the same bytes. What the model
+/// has beside its weights is written too: the sketch of the head, and columns, which a model that was loaded from a directory has on some CPUs
+/// ([`PackedModel::with_columns`], [`PackedModel::without_columns`]).
 /// `progress(done, total)` is told in bytes, each counted twice: for the checksum, and as written.
 ///
 /// # Errors
