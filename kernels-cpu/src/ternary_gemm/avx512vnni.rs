@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::{Job, PANEL_ROWS, PASS};
+use crate::prefetch::{LINE, prefetch_level2};
 use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
 use crate::ternary::Layout;
 use crate::{t2, t5};
@@ -11,6 +12,8 @@ use crate::{t2, t5};
 const LANES: usize = 16;
 /// Tokens of a tile.
 const TILE: usize = 6;
+/// Steps whose activations are a line of the cache.
+const LINE_STEPS: usize = LINE / 4;
 
 /// 64 bytes of memory.
 #[inline]
@@ -237,16 +240,29 @@ fn tile<const V: usize, const T: usize>(
     for t in 0..T {
         acc[t] = [_mm512_set1_epi32(-sums[t]); V];
     }
-    for (s, step) in panel.iter().enumerate() {
-        let mut weights = [_mm512_setzero_si512(); V];
-        for v in 0..V {
-            weights[v] = load(&step[v]);
-        }
+    // The tokens of the next tile come from the third-level cache: a line of each is asked for while as much of these is multiplied.
+    let next = xq.as_ptr().wrapping_add(T * job.stride).cast::<u8>();
+    for (block, steps) in panel.chunks(LINE_STEPS).enumerate() {
         for t in 0..T {
-            // SAFETY: each of `x` was cut to the panel's length, so `s` lies inside it.
-            let word = _mm512_set1_epi32(i32::from_ne_bytes(unsafe { *x[t].get_unchecked(s) }.map(|b| b as u8)));
+            prefetch_level2(next.wrapping_add(t * job.stride + block * LINE));
+        }
+        for (s, step) in steps.iter().enumerate() {
+            let mut weights = [_mm512_setzero_si512(); V];
             for v in 0..V {
-                acc[t][v] = _mm512_dpbusd_epi32(acc[t][v], weights[v], word);
+                weights[v] = load(&step[v]);
+            }
+            for t in 0..T {
+                // SAFETY: each of `x` was cut to the panel's length, so the step lies inside it.
+                let word = unsafe { *x[t].get_unchecked(block * LINE_STEPS + s) };
+                let word = _mm512_set1_epi32(i32::from_ne_bytes([
+                    word[0] as u8,
+                    word[1] as u8,
+                    word[2] as u8,
+                    word[3] as u8,
+                ]));
+                for v in 0..V {
+                    acc[t][v] = _mm512_dpbusd_epi32(acc[t][v], weights[v], word);
+                }
             }
         }
     }
