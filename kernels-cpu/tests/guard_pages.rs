@@ -10,10 +10,11 @@ use onebit_kernels_cpu::attention::cached::{
 };
 use onebit_kernels_cpu::gemm::{self, gemm};
 use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, gemm_bf16_packed, pack_region, regions};
+use onebit_kernels_cpu::int4_gemv::InputBlock;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
-    Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int8_gemv, probe,
-    quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
+    Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int4_gemv,
+    int8_gemv, probe, quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
 };
 
 /// At which fence the slice lies.
@@ -192,6 +193,23 @@ fn integer_products() {
         let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
         let mut out = Fenced::new(fence, [0i32; 5]);
         int8_gemv::int8_gemv(isa, &w, cols, &x, &mut out);
+        for rows in [1, 5] {
+            let (w, x) = (floats(fence, rows * cols), floats(fence, 5 * cols));
+            let mut codes = Fenced::new(fence, vec![0u8; rows * int4_gemv::row_bytes(cols)]);
+            let mut steps = Fenced::new(fence, vec![f16::ZERO; rows * int4_gemv::row_steps(cols)]);
+            int4_gemv::quantize(isa, &w, cols, &mut codes, &mut steps);
+            let mut blocks = Fenced::new(fence, vec![InputBlock::ZERO; 5 * int4_gemv::blocks(cols)]);
+            int4_gemv::quantize_input(isa, &x, cols, &mut blocks);
+            let mut out = floats(fence, 5 * rows);
+            int4_gemv::gemv(isa, &codes, &steps, &blocks, 5, &mut out);
+            let (one, some) = (
+                &blocks[..blocks.len() / 5],
+                Fenced::new(fence, vec![rows as u32 - 1; 5]),
+            );
+            int4_gemv::gather(isa, &codes, &steps, one, &some, &mut out[..5]);
+            int4_gemv::dequantize(&codes, &steps, cols, &mut floats(fence, rows * cols));
+            int4_gemv::dequantize_input(&blocks, cols, &mut floats(fence, 5 * cols));
+        }
     });
 }
 

@@ -56,6 +56,8 @@ pub const BLOCK_STEPS: usize = BLOCK / GROUP;
 
 /// Rows side by side for one token.
 const ROWS: usize = 4;
+/// Blocks between the rows that are worked on and what is asked for: short rows alone would not be far enough.
+const AHEAD_BLOCKS: usize = 256;
 /// Rows side by side for several tokens.
 const PAIR: usize = 2;
 /// Tokens side by side, where there are several.
@@ -172,7 +174,8 @@ fn dots<D: Dots, const R: usize, const T: usize, const AHEAD: bool>(
     let blocks = w[0].codes.len();
     // Only hints: past the last row they point at nothing that is read.
     let last = w[R - 1];
-    let (next_codes, next_steps) = (last.codes.as_ptr_range().end, last.steps.as_ptr_range().end);
+    let next_codes = last.codes.as_ptr_range().end.wrapping_add(AHEAD_BLOCKS);
+    let next_steps = last.steps.as_ptr_range().end.wrapping_add(AHEAD_BLOCKS);
     // Cut to one length, so that the compiler sees every index inside.
     let mut w = w;
     for r in 0..R {

@@ -147,6 +147,7 @@ mod tests {
                 float: &[],
                 bytes: &bytes,
                 scales: &[1.7],
+                blocks: &[],
             };
             for isa in Isa::available() {
                 let (mut out, mut wrong) = (vec![0f32; rows], vec![0f32; rows]);
@@ -181,6 +182,7 @@ mod tests {
             float: &[1.0],
             bytes: &[0; 320],
             scales: &[1.0],
+            blocks: &[],
         };
         assert!(multiply(&Serial, Isa::best(), &float, x, &mut [0.0]).is_none());
         let two = Input {

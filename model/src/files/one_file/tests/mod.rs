@@ -16,6 +16,7 @@ use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::ternary::Layout;
 
 mod attacks;
+mod int4;
 mod sketch;
 
 fn packed(config: &ModelConfig, storage: FloatStorage) -> PackedModel {
