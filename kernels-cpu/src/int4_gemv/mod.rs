@@ -26,7 +26,7 @@
 //! half a step. −8 is on the side of the largest magnitude, so a step can be negative; the least candidate puts a weight half a step
 //! beyond an end. The error is an eighth less than with codes of ±7 for the largest magnitude.
 //!
-//! Cost: 4.5 bits a weight; AVX-512 takes 10 instructions for 128 weights: it runs at the memory's speed. As in
+//! Cost: 4.5 bits a weight (of a row of fewer than 128 columns, of 128); AVX-512 takes 10 instructions for 128 weights: it runs at the memory's speed. As in
 //! [`dense_gemv`](crate::dense_gemv), rows side by side hide the latency of the chains, and what follows is asked for in address order meanwhile.
 
 #[cfg(target_arch = "aarch64")]
