@@ -2,7 +2,9 @@
 //! access outside ends the process. Every public kernel is here; CI runs the products under Miri too, on the portable path.
 #![cfg(target_os = "linux")]
 
-use fenced::Fenced;
+mod fenced;
+
+use fenced::{Fence, Fenced};
 use half::{bf16, f16};
 use onebit_kernels_cpu::attention::cached::{
     BLOCK, KvHead, KvRef, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store,
@@ -16,110 +18,6 @@ use onebit_kernels_cpu::{
     Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int4_gemv,
     int8_gemv, probe, quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
 };
-
-/// At which fence the slice lies.
-#[derive(Clone, Copy)]
-enum Fence {
-    Before,
-    After,
-}
-
-/// A slice between two pages that may not be touched.
-#[cfg(not(miri))]
-mod fenced {
-    use std::ffi::c_void;
-    use std::ops::{Deref, DerefMut};
-    use std::ptr::{NonNull, null_mut};
-
-    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-
-    use super::Fence;
-
-    const PAGE: usize = 4096;
-
-    /// A slice between two pages that may not be touched.
-    pub struct Fenced<T> {
-        map: NonNull<c_void>,
-        bytes: usize,
-        start: *mut T,
-        len: usize,
-    }
-
-    impl<T: Copy> Fenced<T> {
-        pub fn new(fence: Fence, values: impl IntoIterator<Item = T>) -> Self {
-            let values: Vec<T> = values.into_iter().collect();
-            let inner = size_of_val(&values[..]).next_multiple_of(PAGE).max(PAGE);
-            let bytes = inner + 2 * PAGE;
-            let all = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: a mapping of its own; only the pages between the fences are handed out, and `len` values fit there.
-            unsafe {
-                let map = mmap_anonymous(null_mut(), bytes, all, MapFlags::PRIVATE).expect("memory");
-                let first = map.cast::<u8>().add(PAGE);
-                mprotect(map, PAGE, MprotectFlags::empty()).expect("a fence before");
-                mprotect(first.add(inner).cast(), PAGE, MprotectFlags::empty()).expect("a fence after");
-                let start = match fence {
-                    Fence::Before => first,
-                    Fence::After => first.add(inner - size_of_val(&values[..])),
-                }
-                .cast::<T>();
-                start.copy_from_nonoverlapping(values.as_ptr(), values.len());
-                Self {
-                    map: NonNull::new(map).expect("a mapping"),
-                    bytes,
-                    start,
-                    len: values.len(),
-                }
-            }
-        }
-    }
-
-    impl<T> Deref for Fenced<T> {
-        type Target = [T];
-        fn deref(&self) -> &[T] {
-            // SAFETY: `new` wrote `len` values there.
-            unsafe { std::slice::from_raw_parts(self.start, self.len) }
-        }
-    }
-
-    impl<T> DerefMut for Fenced<T> {
-        fn deref_mut(&mut self) -> &mut [T] {
-            // SAFETY: as above, and the mapping belongs to this value alone.
-            unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
-        }
-    }
-
-    impl<T> Drop for Fenced<T> {
-        fn drop(&mut self) {
-            // SAFETY: the mapping of `new`, and nothing borrows from it any more.
-            unsafe { munmap(self.map.as_ptr(), self.bytes) }.expect("unmapped");
-        }
-    }
-}
-
-/// Miri fences every allocation, to the byte.
-#[cfg(miri)]
-mod fenced {
-    pub struct Fenced<T>(Box<[T]>);
-
-    impl<T: Copy> Fenced<T> {
-        pub fn new(_: super::Fence, values: impl IntoIterator<Item = T>) -> Self {
-            Self(values.into_iter().collect())
-        }
-    }
-
-    impl<T> std::ops::Deref for Fenced<T> {
-        type Target = [T];
-        fn deref(&self) -> &[T] {
-            &self.0
-        }
-    }
-
-    impl<T> std::ops::DerefMut for Fenced<T> {
-        fn deref_mut(&mut self) -> &mut [T] {
-            &mut self.0
-        }
-    }
-}
 
 /// Values in ±1.
 fn floats(fence: Fence, n: usize) -> Fenced<f32> {
