@@ -1,4 +1,4 @@
-//! The matrix-vector products (ternary, int8, f16, f32) against a read sweep of as many bytes, and the ternary matrix
+//! The matrix-vector products (ternary, int8, int4, f16, f32) against a read sweep of as many bytes, and the ternary matrix
 //! product against the peak of int8 dot products, and products by columns against those by rows, on one thread.
 //!
 //! `cargo bench -p onebit-benches --bench ternary`. Limit and kernel run in turn, so that both see the same state of the
@@ -15,7 +15,8 @@ use criterion::{Criterion, Throughput};
 use half::f16;
 use onebit_benches::{race, values};
 use onebit_kernels_cpu::Isa;
-use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32};
+use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32, gemv_i8};
+use onebit_kernels_cpu::int4_gemv;
 use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
 use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
@@ -134,6 +135,40 @@ impl Bench {
             },
         );
         drop(w);
+
+        // An int4 head, and below an int8 one, whose activations are f32.
+        let (row_codes, row_steps) = (int4_gemv::row_bytes(cols), int4_gemv::row_steps(cols));
+        let row_bytes = row_codes + 2 * row_steps;
+        let rows = rows_of(row_bytes);
+        let (mut codes, mut steps) = (vec![0; MADE * row_codes], vec![f16::ZERO; MADE * row_steps]);
+        int4_gemv::quantize(Isa::best(), &values(MADE * cols, 5), cols, &mut codes, &mut steps);
+        let (codes, steps) = (codes.repeat(rows / MADE), steps.repeat(rows / MADE));
+        let mut blocks = vec![int4_gemv::InputBlock::ZERO; int4_gemv::blocks(cols)];
+        int4_gemv::quantize_input(Isa::best(), &x, cols, &mut blocks);
+        self.gemv(
+            &format!("int4 {place} {rows}x{cols}"),
+            rows,
+            row_bytes,
+            |isa, first, out: &mut [f32]| {
+                let codes = &codes[first * row_codes..][..out.len() * row_codes];
+                let steps = &steps[first * row_steps..][..out.len() * row_steps];
+                int4_gemv::gemv(isa, codes, steps, &blocks, 1, out);
+            },
+        );
+        drop((codes, steps));
+
+        let rows = rows_of(cols);
+        let (w, steps) = (bytes(MADE * cols, 4).repeat(rows / MADE), vec![0.01; rows]);
+        self.gemv(
+            &format!("int8, f32 input {place} {rows}x{cols}"),
+            rows,
+            cols + 4,
+            |isa, first, out: &mut [f32]| {
+                let (w, steps) = (&w[first * cols..][..out.len() * cols], &steps[first..][..out.len()]);
+                gemv_i8(isa, w, steps, &x, 1, out);
+            },
+        );
+        drop((w, steps));
 
         let rows = rows_of(2 * cols);
         let made: Vec<f16> = values(MADE * cols, 5).into_iter().map(f16::from_f32).collect();

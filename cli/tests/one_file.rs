@@ -72,28 +72,57 @@ fn an_exported_model_says_what_its_directory_says() {
     said.ok();
 }
 
-/// An int8 head from a directory is the int8 head of a file.
+/// An integer head from a directory is that head of a file.
 #[test]
-fn a_head_in_bytes_is_the_same_from_a_file() {
+fn a_head_in_integers_is_the_same_from_a_file() {
     let f = fixture();
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("m.1bit");
-    let name = path.to_str().unwrap();
     let model = f.path("model");
-    onebit(&[
-        "export", "--model", &model, "--format", "1bit", "--head", "int8", "--output", name,
-    ])
-    .ok();
     let logits = |model: &str, more: &[&str]| {
         let args = ["eval", "--model", model, "--ids", "5,17,42,9,9", "--logits", "--json"];
         onebit(&[&args[..], more].concat()).json()["logits"].clone()
     };
-    let of_file = logits(name, &[]);
-    assert_eq!(of_file, logits(&model, &["--head", "int8"]));
-    assert_ne!(of_file, logits(&model, &[]));
-    onebit(&["inspect", name, "--verify"]).ok();
-    let tensors = onebit(&["inspect", name, "--tensors", "--json"]).json();
-    assert!(tensors["tensor_list"].to_string().contains("int8"));
+    let mut sizes = Vec::new();
+    for head in ["f16", "int8", "int4"] {
+        let path = dir.path().join(format!("{head}.1bit"));
+        let name = path.to_str().unwrap();
+        onebit(&[
+            "export", "--model", &model, "--format", "1bit", "--head", head, "--output", name,
+        ])
+        .ok();
+        sizes.push(fs::metadata(&path).unwrap().len());
+        let of_file = logits(name, &[]);
+        assert_eq!(of_file, logits(&model, &["--head", head]));
+        assert!(head == "f16" || of_file != logits(&model, &[]));
+        onebit(&["inspect", name, "--verify"]).ok();
+        let tensors = onebit(&["inspect", name, "--tensors", "--json"]).json();
+        assert!(tensors["tensor_list"].to_string().contains(head));
+        // Every command that reads a model takes it.
+        for model in [name, &model] {
+            let args = ["generate", "--model", model, "--head", head, "--prompt", "the cow"];
+            onebit(&[&args[..], &["--max-tokens", "4", "--temperature", "0"]].concat()).ok();
+            with_input(&["chat", "--model", model, "--head", head, "--json"], "hello\n").ok();
+        }
+        let args = [
+            "bench",
+            "decode",
+            "--model",
+            name,
+            "--tokens",
+            "4",
+            "--exact-head",
+            "--json",
+        ];
+        let read = onebit(&args).json()["head_bytes_per_token"].as_f64().unwrap();
+        let of_head = |kind: &str| {
+            let tensors = tensors["tensor_list"].as_array().unwrap();
+            let mut tables = tensors.iter().filter(|t| t["storage"] == kind);
+            tables.next().unwrap()["bytes"].as_f64().unwrap()
+        };
+        assert_eq!(read, of_head(head), "{head}");
+    }
+    // Rows of fewer than 128 columns are padded to as many in int4, so this model is no smaller with it.
+    assert!(sizes[0] > sizes[1], "{sizes:?}");
 }
 
 #[test]
@@ -153,7 +182,7 @@ fn exports_that_cannot_be_are_refused() {
     export(&["--model", &model, "--output", &there, "--force"]).ok();
     export(&["--model", &model, "--output", &path("x.bin")]).refused(2, &[".1bit"]);
     export(&["--model", &model, "--output", &path("x.1bit"), "--type", "t3"]).refused(2, &["t2 or t5"]);
-    export(&["--model", &model, "--output", &path("x.1bit"), "--head", "f8"]).refused(2, &["--head", "int8"]);
+    export(&["--model", &model, "--output", &path("x.1bit"), "--head", "f8"]).refused(2, &["--head", "int8, int4"]);
     export(&["--output", &path("x.1bit")]).refused(2, &["--model"]);
     let swiglu = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(&model)

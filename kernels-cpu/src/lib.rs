@@ -27,6 +27,7 @@ pub mod embedding;
 pub mod gemm;
 pub mod gemm_bf16;
 pub mod hadamard;
+pub mod int4_gemv;
 pub mod int8_gemv;
 pub mod isa;
 pub mod math;

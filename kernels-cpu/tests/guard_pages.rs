@@ -2,7 +2,9 @@
 //! access outside ends the process. Every public kernel is here; CI runs the products under Miri too, on the portable path.
 #![cfg(target_os = "linux")]
 
-use fenced::Fenced;
+mod fenced;
+
+use fenced::{Fence, Fenced};
 use half::{bf16, f16};
 use onebit_kernels_cpu::attention::cached::{
     BLOCK, KvHead, KvRef, Queries, attend, attend_block, key_len, merge_blocks, scale_len, scratch_len, store,
@@ -10,115 +12,12 @@ use onebit_kernels_cpu::attention::cached::{
 };
 use onebit_kernels_cpu::gemm::{self, gemm};
 use onebit_kernels_cpu::gemm_bf16::{gemm_bf16, gemm_bf16_packed, pack_region, regions};
+use onebit_kernels_cpu::int4_gemv::InputBlock;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
-    Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int8_gemv, probe,
-    quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
+    Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int4_gemv,
+    int8_gemv, probe, quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
 };
-
-/// At which fence the slice lies.
-#[derive(Clone, Copy)]
-enum Fence {
-    Before,
-    After,
-}
-
-/// A slice between two pages that may not be touched.
-#[cfg(not(miri))]
-mod fenced {
-    use std::ffi::c_void;
-    use std::ops::{Deref, DerefMut};
-    use std::ptr::{NonNull, null_mut};
-
-    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-
-    use super::Fence;
-
-    const PAGE: usize = 4096;
-
-    /// A slice between two pages that may not be touched.
-    pub struct Fenced<T> {
-        map: NonNull<c_void>,
-        bytes: usize,
-        start: *mut T,
-        len: usize,
-    }
-
-    impl<T: Copy> Fenced<T> {
-        pub fn new(fence: Fence, values: impl IntoIterator<Item = T>) -> Self {
-            let values: Vec<T> = values.into_iter().collect();
-            let inner = size_of_val(&values[..]).next_multiple_of(PAGE).max(PAGE);
-            let bytes = inner + 2 * PAGE;
-            let all = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: a mapping of its own; only the pages between the fences are handed out, and `len` values fit there.
-            unsafe {
-                let map = mmap_anonymous(null_mut(), bytes, all, MapFlags::PRIVATE).expect("memory");
-                let first = map.cast::<u8>().add(PAGE);
-                mprotect(map, PAGE, MprotectFlags::empty()).expect("a fence before");
-                mprotect(first.add(inner).cast(), PAGE, MprotectFlags::empty()).expect("a fence after");
-                let start = match fence {
-                    Fence::Before => first,
-                    Fence::After => first.add(inner - size_of_val(&values[..])),
-                }
-                .cast::<T>();
-                start.copy_from_nonoverlapping(values.as_ptr(), values.len());
-                Self {
-                    map: NonNull::new(map).expect("a mapping"),
-                    bytes,
-                    start,
-                    len: values.len(),
-                }
-            }
-        }
-    }
-
-    impl<T> Deref for Fenced<T> {
-        type Target = [T];
-        fn deref(&self) -> &[T] {
-            // SAFETY: `new` wrote `len` values there.
-            unsafe { std::slice::from_raw_parts(self.start, self.len) }
-        }
-    }
-
-    impl<T> DerefMut for Fenced<T> {
-        fn deref_mut(&mut self) -> &mut [T] {
-            // SAFETY: as above, and the mapping belongs to this value alone.
-            unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
-        }
-    }
-
-    impl<T> Drop for Fenced<T> {
-        fn drop(&mut self) {
-            // SAFETY: the mapping of `new`, and nothing borrows from it any more.
-            unsafe { munmap(self.map.as_ptr(), self.bytes) }.expect("unmapped");
-        }
-    }
-}
-
-/// Miri fences every allocation, to the byte.
-#[cfg(miri)]
-mod fenced {
-    pub struct Fenced<T>(Box<[T]>);
-
-    impl<T: Copy> Fenced<T> {
-        pub fn new(_: super::Fence, values: impl IntoIterator<Item = T>) -> Self {
-            Self(values.into_iter().collect())
-        }
-    }
-
-    impl<T> std::ops::Deref for Fenced<T> {
-        type Target = [T];
-        fn deref(&self) -> &[T] {
-            &self.0
-        }
-    }
-
-    impl<T> std::ops::DerefMut for Fenced<T> {
-        fn deref_mut(&mut self) -> &mut [T] {
-            &mut self.0
-        }
-    }
-}
 
 /// Values in ±1.
 fn floats(fence: Fence, n: usize) -> Fenced<f32> {
@@ -192,6 +91,23 @@ fn integer_products() {
         let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
         let mut out = Fenced::new(fence, [0i32; 5]);
         int8_gemv::int8_gemv(isa, &w, cols, &x, &mut out);
+        for rows in [1, 5] {
+            let (w, x) = (floats(fence, rows * cols), floats(fence, 5 * cols));
+            let mut codes = Fenced::new(fence, vec![0u8; rows * int4_gemv::row_bytes(cols)]);
+            let mut steps = Fenced::new(fence, vec![f16::ZERO; rows * int4_gemv::row_steps(cols)]);
+            int4_gemv::quantize(isa, &w, cols, &mut codes, &mut steps);
+            let mut blocks = Fenced::new(fence, vec![InputBlock::ZERO; 5 * int4_gemv::blocks(cols)]);
+            int4_gemv::quantize_input(isa, &x, cols, &mut blocks);
+            let mut out = floats(fence, 5 * rows);
+            int4_gemv::gemv(isa, &codes, &steps, &blocks, 5, &mut out);
+            let (one, some) = (
+                &blocks[..blocks.len() / 5],
+                Fenced::new(fence, vec![rows as u32 - 1; 5]),
+            );
+            int4_gemv::gather(isa, &codes, &steps, one, &some, &mut out[..5]);
+            int4_gemv::dequantize(&codes, &steps, cols, &mut floats(fence, rows * cols));
+            int4_gemv::dequantize_input(&blocks, cols, &mut floats(fence, 5 * cols));
+        }
     });
 }
 

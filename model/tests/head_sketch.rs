@@ -105,7 +105,7 @@ fn texts_of_a_random_model_are_the_same() {
             max_position_embeddings: 512,
             ..config()
         };
-        for storage in [FloatStorage::F16, FloatStorage::Int8] {
+        for storage in [FloatStorage::F16, FloatStorage::Int8, FloatStorage::Int4] {
             let model = random_model(&config, 11, storage);
             compare(&model, 2, 150);
         }

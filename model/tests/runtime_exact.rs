@@ -134,7 +134,13 @@ fn the_pool_cuts_a_larger_model_and_changes_no_bit() {
         head_dim: 64,
         ..config()
     };
-    let model = random_model(&config, 7, FloatStorage::Bf16);
+    for storage in [FloatStorage::Bf16, FloatStorage::Int4] {
+        cut_and_compare(&config, storage);
+    }
+}
+
+fn cut_and_compare(config: &ModelConfig, storage: FloatStorage) {
+    let model = random_model(config, 7, storage);
     assert!(
         Pool::new(2).unwrap().pieces(model.bytes_per_token()) > 1,
         "large enough to be cut"
@@ -145,11 +151,11 @@ fn the_pool_cuts_a_larger_model_and_changes_no_bit() {
         let pool = || Pool::new(threads).unwrap();
         assert!(
             all_logits(&model, pool(), Isa::best(), options(16, 8), &ids) == serial,
-            "prefill, {threads} threads"
+            "{storage:?}, prefill, {threads} threads"
         );
         assert!(
             all_logits(&model, pool(), Isa::best(), options(1, 1), &ids) == serial,
-            "decode, {threads} threads"
+            "{storage:?}, decode, {threads} threads"
         );
     }
 }

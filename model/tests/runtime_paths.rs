@@ -57,8 +57,28 @@ const FINGERPRINTS: [(&str, u64); 11] = [
     ("wider than a block", 0xcc1f_3a9c_04bb_cf24),
 ];
 
+/// The same with an int4 head, which is the embedding in the first and one of its own in the second.
+const INT4_FINGERPRINTS: [(&str, u64); 3] = [
+    ("default", 0x1776_4900_4581_8af2),
+    ("swiglu, untied", 0x25ba_06fb_5365_ed27),
+    ("odd sizes", 0x61a6_758c_e378_8c59),
+];
+
 #[test]
 fn every_kind_of_cpu_gives_the_same_bits() {
+    let int4: Vec<_> = every_option()
+        .into_iter()
+        .filter(|(name, _)| INT4_FINGERPRINTS.iter().any(|(known, _)| known == name))
+        .map(|(name, config)| {
+            let model = random_model(&config, 16, FloatStorage::Int4);
+            let ids = random_ids(config.vocab_size, LEN, 17);
+            (
+                name,
+                fingerprint(&all_logits(&model, Serial, Isa::best(), options(8, 2), &ids)),
+            )
+        })
+        .collect();
+    assert_eq!(int4, INT4_FINGERPRINTS, "{int4:#x?}");
     let found: Vec<_> = every_option()
         .into_iter()
         .map(|(name, config)| {

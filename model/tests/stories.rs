@@ -271,6 +271,7 @@ fn smaller_heads_of_a_trained_model() {
         (FloatStorage::F16, 1e-3),
         (FloatStorage::Bf16, 5e-3),
         (FloatStorage::Int8, 1e-3),
+        (FloatStorage::Int4, 2e-2),
     ] {
         let Some((model, _)) = load_as(storage) else { return };
         let (logits, other) = score(&model, &ids, KvType::F32);

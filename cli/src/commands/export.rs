@@ -46,7 +46,7 @@ pub struct Export {
     /// layout of the ternary linears: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5)
     #[argh(option, long = "type")]
     layout: Option<String>,
-    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
     #[argh(option)]
     head: Option<String>,
     /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16

@@ -60,7 +60,7 @@ pub struct Generate {
     /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
-    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
     #[argh(option)]
     head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::attention::cached;
+use onebit_kernels_cpu::int4_gemv::InputBlock;
 use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{rope, ternary_gemm};
 
@@ -68,6 +69,8 @@ pub(super) struct Buffers {
     pub parts: Vec<f32>,
     /// One for each thread.
     pub scratch: Vec<Scratch>,
+    /// The input of an int4 head, `[logit_rows, blocks]`, where the model has one.
+    pub head_input: Vec<InputBlock>,
     /// For the search of the head, where the model has a sketch of it.
     pub search: Option<SearchBuffers>,
     /// What the search did so far.
@@ -157,6 +160,7 @@ impl Buffers {
             logits: zeros("the logits", lengths.logits)?,
             parts: zeros("the parts of attention", lengths.parts)?,
             scratch,
+            head_input: Vec::new(),
             search: None,
             searched: SketchCounts::default(),
         })

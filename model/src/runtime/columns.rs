@@ -189,6 +189,7 @@ mod tests {
                 float: &[],
                 bytes: &bytes,
                 scales: &[1.7],
+                blocks: &[],
             };
             let mut scratch = [Scratch::default()];
             for isa in Isa::available() {
@@ -224,6 +225,7 @@ mod tests {
             float: &[1.0],
             bytes: &[0; 320],
             scales: &[1.0],
+            blocks: &[],
         };
         assert!(multiply(&Serial, Isa::best(), &float, x, &mut [0.0], &mut [Scratch::default()]).is_none());
         let two = Input {

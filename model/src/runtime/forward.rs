@@ -1,6 +1,7 @@
 //! The forward pass of a chunk of tokens: the block of ARCHITECTURE.md §2.3, each token by the same operations whatever the
 //! chunk, so that prefill, decode and a resumed cache agree bit for bit.
 
+use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope};
 
@@ -9,7 +10,7 @@ use super::executor::{Executor, Shares};
 use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
 use super::product::Product;
 use super::sketch::Top;
-use super::weights::{Block, Linear, PackedModel};
+use super::weights::{Block, FloatValues, Linear, PackedModel};
 use crate::config::FeedForward;
 
 /// Most tokens whose logits are searched one by one: at two bits and sixteen, so many sketches are half a head.
@@ -45,12 +46,24 @@ impl<E: Executor> Pass<'_, E> {
         let x = &buffers.x[from * hidden..(from + count) * hidden];
         let normed = &mut buffers.normed[..count * hidden];
         self.norm(x, &self.model.norm, normed);
+        let blocks = int4_gemv::blocks(hidden);
+        let head_input: &[InputBlock] = match self.model.head().values {
+            FloatValues::Int4 { .. } => {
+                let input = &mut buffers.head_input[..count * blocks];
+                int4_gemv::quantize_input(self.isa, normed, hidden, input);
+                // What the head multiplies is what the sketch has to estimate.
+                int4_gemv::dequantize_input(input, hidden, normed);
+                input
+            }
+            _ => &[],
+        };
+        let input = Input::of_head(count, normed, head_input);
         // The sketch is read once for each token, the whole head once for all of them.
         if count <= SEARCHED_TOKENS
             && let (Some(top), Some(sketch), Some(search)) = (top, &self.model.sketch, &mut buffers.search)
         {
-            let rows = normed.chunks_exact(hidden).zip(buffers.logits.chunks_exact_mut(vocab));
-            for (x, logits) in rows {
+            for (token, logits) in buffers.logits.chunks_exact_mut(vocab).take(count).enumerate() {
+                let x = input.part(token, 1);
                 let (head, scratch) = (self.model.head(), &mut buffers.scratch);
                 let counts = &mut buffers.searched;
                 counts.searched += 1;
@@ -69,24 +82,18 @@ impl<E: Executor> Pass<'_, E> {
             return;
         }
         let logits = &mut buffers.logits[..count * vocab];
-        self.head(normed, logits, &mut buffers.tile, &mut buffers.scratch);
+        self.head(input, logits, &mut buffers.tile, &mut buffers.scratch);
     }
 
     /// Every logit of the normed tokens `x`.
-    fn head(&self, x: &[f32], logits: &mut [f32], tile: &mut [f32], scratch: &mut [Scratch]) {
-        let input = Input {
-            tokens: x.len() / self.model.config.hidden_size,
-            float: x,
-            bytes: &[],
-            scales: &[],
-        };
+    fn head(&self, x: Input<'_>, logits: &mut [f32], tile: &mut [f32], scratch: &mut [Scratch]) {
         let head = [Matrix::Float(self.model.head())];
-        if input.tokens == 1 {
-            linear::multiply(self.exec, self.isa, &head, input, logits, scratch);
+        if x.tokens == 1 {
+            linear::multiply(self.exec, self.isa, &head, x, logits, scratch);
             return;
         }
         let tile = &mut tile[..logits.len()];
-        linear::multiply(self.exec, self.isa, &head, input, tile, scratch).lay_out(self.exec, logits);
+        linear::multiply(self.exec, self.isa, &head, x, tile, scratch).lay_out(self.exec, logits);
     }
 
     fn attention(&self, layer: usize, block: &Block, buffers: &mut Buffers) {
@@ -335,6 +342,7 @@ impl<E: Executor> Pass<'_, E> {
             float,
             bytes,
             scales,
+            blocks: &[],
         };
         linear::multiply(self.exec, self.isa, &stack[..linears.len()], input, out, room.scratch)
     }

@@ -9,6 +9,7 @@
 //! A piece is computed for all tokens by one thread, which opens its packed weights once, and stays where it is ([`Product`]). Rows are always
 //! computed by the same chain of operations, so neither the cut nor the number of tokens changes a bit.
 
+use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm, ternary_gemv};
 
@@ -61,6 +62,36 @@ pub(super) struct Input<'a> {
     pub bytes: &'a [i8],
     /// `[tokens]`
     pub scales: &'a [f32],
+    /// `[tokens, blocks]`; read by an int4 head only.
+    pub blocks: &'a [InputBlock],
+}
+
+impl<'a> Input<'a> {
+    /// An input that is not quantised, and whose product with an int4 head takes `blocks`.
+    pub fn of_head(tokens: usize, float: &'a [f32], blocks: &'a [InputBlock]) -> Self {
+        Self {
+            tokens,
+            float,
+            bytes: &[],
+            scales: &[],
+            blocks,
+        }
+    }
+
+    /// `count` tokens from `first` on.
+    pub fn part(self, first: usize, count: usize) -> Self {
+        let cut = |len: usize| {
+            let each = len / self.tokens;
+            first * each..(first + count) * each
+        };
+        Self {
+            tokens: count,
+            float: &self.float[cut(self.float.len())],
+            bytes: &self.bytes[cut(self.bytes.len())],
+            scales: &self.scales[cut(self.scales.len())],
+            blocks: &self.blocks[cut(self.blocks.len())],
+        }
+    }
 }
 
 /// A matrix of a stack.
@@ -110,6 +141,11 @@ impl Matrix<'_> {
                     FloatValues::Bf16(w) => dense_gemv::gemv_bf16(isa, &w[at], x.float, x.tokens, out),
                     FloatValues::Int8 { values, steps } => {
                         dense_gemv::gemv_i8(isa, &values[at], &steps[lo..hi], x.float, x.tokens, out);
+                    }
+                    FloatValues::Int4 { codes, steps, cols } => {
+                        let (bytes, groups) = (int4_gemv::row_bytes(*cols), int4_gemv::row_steps(*cols));
+                        let (codes, steps) = (&codes[lo * bytes..hi * bytes], &steps[lo * groups..hi * groups]);
+                        int4_gemv::gemv(isa, codes, steps, x.blocks, x.tokens, out);
                     }
                 }
             }

@@ -9,6 +9,7 @@ use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2, ternary_columns};
 
 use super::RuntimeError;
+use super::check::{check_cols, check_len, check_matrix, check_scale, check_steps, value_error};
 use super::storage::FloatStorage;
 use super::values::Values;
 use super::weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel};
@@ -51,64 +52,12 @@ pub enum TensorSource {
 impl TensorSource {
     fn form(&self) -> &'static str {
         match self {
+            Self::Float(FloatValues::Int4 { .. }) => "int4 codes with a step for each group of columns",
             Self::Float(_) => "float values",
             Self::Trits { .. } | Self::Packed { .. } => "ternary weights with one scale",
             Self::Integers { .. } => "integers with a step for each row",
             Self::Ready(_) => "a packed linear",
         }
-    }
-}
-
-fn check_len(name: &str, expected: usize, found: usize) -> Result<(), RuntimeError> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(RuntimeError::TensorLength {
-            name: name.to_string(),
-            expected,
-            found,
-        })
-    }
-}
-
-pub(super) fn value_error(name: &str, expected: &'static str) -> RuntimeError {
-    RuntimeError::TensorValue {
-        name: name.to_string(),
-        expected,
-    }
-}
-
-fn check_cols(name: &str, cols: usize, limit: usize) -> Result<(), RuntimeError> {
-    if cols <= limit {
-        Ok(())
-    } else {
-        Err(RuntimeError::TooWide {
-            name: name.to_string(),
-            cols,
-            limit,
-        })
-    }
-}
-
-fn check_scale(name: &str, scale: f32) -> Result<(), RuntimeError> {
-    let good = scale.is_finite() && scale > 0.0;
-    if good {
-        Ok(())
-    } else {
-        Err(value_error(name, "a positive, finite scale"))
-    }
-}
-
-fn check_steps(name: &str, rows: usize, steps: &[f32]) -> Result<(), RuntimeError> {
-    check_len(name, rows, steps.len())?;
-    steps.iter().try_for_each(|&step| check_scale(name, step))
-}
-
-fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatValues) -> Result<(), RuntimeError> {
-    check_len(name, rows * cols, values.len())?;
-    match values {
-        FloatValues::Int8 { steps, .. } => check_steps(name, rows, steps),
-        _ => Ok(()),
     }
 }
 
@@ -141,7 +90,8 @@ impl LinearSite {
         }
         match self.mode {
             LinearMode::F16 => match source {
-                TensorSource::Float(values) => {
+                // Only embedding and head may be int4: their input is quantised as it takes it.
+                TensorSource::Float(values) if !matches!(values, FloatValues::Int4 { .. }) => {
                     check_matrix(&self.name, self.rows, self.cols, &values)?;
                     let values = storage.of_linears().apply(isa, &self.name, self.cols, values)?;
                     Ok(Linear::Float(FloatMatrix {
@@ -186,7 +136,9 @@ impl LinearSite {
                 check_len(&self.name, rows * cols, values.len())?;
                 check_steps(&self.name, rows, steps)?;
             }
-            (LinearMode::F16, Linear::Float(matrix)) => check_matrix(&self.name, rows, cols, &matrix.values)?,
+            (LinearMode::F16, Linear::Float(matrix)) if !matches!(matrix.values, FloatValues::Int4 { .. }) => {
+                check_matrix(&self.name, rows, cols, &matrix.values)?
+            }
             _ => return Err(self.form_error("the form of the layer's mode", &TensorSource::Ready(linear))),
         }
         Ok(linear)

@@ -14,6 +14,7 @@
 mod attention;
 mod buffers;
 mod cache;
+mod check;
 mod columns;
 mod error;
 mod executor;

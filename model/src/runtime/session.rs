@@ -4,13 +4,14 @@ use core::ops::Deref;
 
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::KvType;
+use onebit_kernels_cpu::int4_gemv;
 
 use super::RuntimeError;
-use super::buffers::Buffers;
+use super::buffers::{Buffers, zeros};
 use super::executor::{Executor, Serial};
 use super::forward::Pass;
 use super::sketch::{SearchBuffers, SketchCounts, Top};
-use super::weights::PackedModel;
+use super::weights::{FloatValues, PackedModel};
 use crate::config::ModelConfig;
 
 /// Tokens that share an opening of packed weights in a session for generation. Their buffers are touched as far as a chunk is full.
@@ -40,7 +41,8 @@ impl SessionOptions {
         }
     }
 
-    /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers.
+    /// Bytes that a session takes beside the weights: the cache with room for the whole context, and the buffers, without those for the sketch
+    /// or the rounded input of a head, which depend on the weights.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -87,6 +89,13 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     pub fn new(model: M, executor: E, isa: Isa, options: SessionOptions) -> Result<Self, RuntimeError> {
         options.validate(model.config())?;
         let mut buffers = Buffers::new(model.config(), &options, executor.threads())?;
+        let head = model.head();
+        if let FloatValues::Int4 { .. } = head.values {
+            buffers.head_input = zeros(
+                "the input of the head",
+                options.logit_rows * int4_gemv::blocks(head.cols),
+            )?;
+        }
         buffers.search = model.sketch().map(SearchBuffers::new).transpose()?;
         let bytes_per_token = model.bytes_per_token();
         Ok(Self {

@@ -1,8 +1,10 @@
 //! The weights of a model as inference reads them.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
+use onebit_kernels_cpu::int4_gemv;
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_columns::Line;
 
@@ -26,6 +28,15 @@ pub enum FloatValues {
         /// `[rows]`
         steps: Values<f32>,
     },
+    /// Half bytes in −8..=7 times a step for each group of 32 columns, as [`int4_gemv`] has them. For embedding and head alone.
+    Int4 {
+        /// `[rows, int4_gemv::row_bytes(cols)]`
+        codes: Values<u8>,
+        /// `[rows, int4_gemv::row_steps(cols)]`, finite.
+        steps: Values<f16>,
+        /// Values of a row, which the padded codes do not tell.
+        cols: usize,
+    },
 }
 
 impl FloatValues {
@@ -36,6 +47,7 @@ impl FloatValues {
             Self::F16(values) => values.len(),
             Self::Bf16(values) => values.len(),
             Self::Int8 { values, .. } => values.len(),
+            Self::Int4 { steps, cols, .. } => cols * steps.len().checked_div(int4_gemv::row_steps(*cols)).unwrap_or(0),
         }
     }
 
@@ -51,6 +63,7 @@ impl FloatValues {
             Self::F16(values) => values.is_shared(),
             Self::Bf16(values) => values.is_shared(),
             Self::Int8 { values, .. } => values.is_shared(),
+            Self::Int4 { codes, .. } => codes.is_shared(),
         }
     }
 
@@ -61,6 +74,7 @@ impl FloatValues {
             Self::F16(values) => 2 * values.len(),
             Self::Bf16(values) => 2 * values.len(),
             Self::Int8 { values, steps } => values.len() + 4 * steps.len(),
+            Self::Int4 { codes, steps, .. } => codes.len() + 2 * steps.len(),
         }
     }
 
@@ -71,11 +85,13 @@ impl FloatValues {
             Self::F16(_) => "f16",
             Self::Bf16(_) => "bf16",
             Self::Int8 { .. } => "int8",
+            Self::Int4 { .. } => "int4",
         }
     }
 
-    /// The values as f32: floats exactly, integers times their step, rounded.
+    /// The values as f32: floats and int4 exactly, int8 times their step, rounded.
     pub fn into_f32(self) -> Vec<f32> {
+        let len = self.len();
         match self {
             Self::F32(values) => values.into_vec(),
             Self::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
@@ -84,6 +100,11 @@ impl FloatValues {
                 let rows = values.chunks((values.len() / steps.len().max(1)).max(1)).zip(&*steps);
                 rows.flat_map(|(row, step)| row.iter().map(move |v| f32::from(*v) * step))
                     .collect()
+            }
+            Self::Int4 { codes, steps, cols } => {
+                let mut out = vec![0.0; len];
+                int4_gemv::dequantize(&codes, &steps, cols, &mut out);
+                out
             }
         }
     }
@@ -113,6 +134,11 @@ impl FloatMatrix {
                 out.iter_mut()
                     .zip(&values[at])
                     .for_each(|(o, v)| *o = f32::from(*v) * step);
+            }
+            FloatValues::Int4 { codes, steps, cols } => {
+                let (bytes, groups) = (int4_gemv::row_bytes(*cols), int4_gemv::row_steps(*cols));
+                let (codes, steps) = (&codes[row * bytes..][..bytes], &steps[row * groups..][..groups]);
+                int4_gemv::dequantize(codes, steps, *cols, out);
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct Bench {
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
-    /// type of embedding and head: f32, f16, bf16 or int8 (a byte a value, a step a row; a little less exact) (default: as stored)
+    /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
     #[argh(option)]
     head: Option<String>,
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (decode and prefill; default: f32)

@@ -12,7 +12,8 @@
 //! | `….down_proj.weight.columns` | U8 `[cols, 64 · ⌈rows/256⌉]` | the same weights once more, [by columns](onebit_kernels_cpu::ternary_columns), of a model whose activation is ReLU²; each or none |
 //! | `….X_proj.weight.i8`, `….weight.steps` | I8 `[rows, cols]`, F32 `[rows]` | a linear in mode `int8` or `int4` |
 //! | `….X_proj.weight` | F16, BF16 or F32 `[rows, cols]` | a linear in mode `f16` |
-//! | `model.embed_tokens.weight`, `lm_head.weight` | F16, BF16 or F32 `[vocab, hidden]` | embedding, and head where it is not tied; or as int8 under `….weight.i8` and `….weight.steps` |
+//! | `model.embed_tokens.weight`, `lm_head.weight` | F16, BF16 or F32 `[vocab, hidden]` | embedding, and head where it is not tied; or as int8 under `….weight.i8` and `….weight.steps`; or as int4, below |
+//! | `….weight.i4`, `….weight.steps` | U8 `[vocab, bytes of a row]`, F16 `[vocab, steps of a row]` | embedding or head as [int4](onebit_kernels_cpu::int4_gemv): 64 bytes and four steps for each 128 columns |
 //! | `onebit.sketch.planeN`, `onebit.sketch.figuresN` | U8 `[⌈vocab/4⌉, bytes of a group]`, F32 `[vocab, 3]` | the [sketch of the head](crate::runtime::HeadSketch), its planes 1 and 2; all four or none |
 //! | `onebit.tokenizer.json`, `onebit.tokenizer.packed` | U8 `[n]` | the tokenizer; and [the same](crate::tokenizer::Tokenizer::pack) ready to be mapped |
 //! | `onebit.padding.N` | U8 `[n]`, zeros | up to the next multiple of 64, because the format allows no holes |
@@ -24,7 +25,7 @@
 //! **What is checked when.** Opening checks the header, every name, type, shape and position, and the scales: all that the safety and
 //! the meaning of the model rest on, and a few kilobytes. It does not read the weights, for that is what it is for: the kernels are safe
 //! whatever the codes are (`kernels-cpu/src/t2`, `t5`), so a damaged weight is a wrong answer and no fault. Of a sketch the figures are read, twelve bytes a
-//! row and plane. Of columns the length is checked, and any bytes are columns: code 3, which no weight has, counts as 2 on every path, and columns that are not those
+//! row and plane, and of an int4 head the steps. Of columns the length is checked, and any bytes are columns: code 3, which no weight has, counts as 2 on every path, and columns that are not those
 //! of the rows are a wrong answer, for single tokens alone. [`OneFile::verify`] reads all of it: the checksum, which covers header and data, every code, every float; and
 //! it makes the sketch and the columns once more.
 //!

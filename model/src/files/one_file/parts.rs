@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
-use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::ternary_columns::{Line, column_lines};
+use onebit_kernels_cpu::{int4_gemv, t2};
 use safetensors::Dtype;
 
 use super::{ALIGNMENT, COLUMNS, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
@@ -85,6 +85,17 @@ impl<'f> PartsOf<'f> {
         {
             let (values, steps) = self.int8(name, rows, cols)?;
             return Ok(FloatValues::Int8 { values, steps });
+        }
+        if let [rows, cols] = *shape
+            && self.file.weights.get(name).is_none()
+            && self.file.weights.get(&format!("{name}.i4")).is_some()
+        {
+            let (bytes, steps) = (int4_gemv::row_bytes(cols), int4_gemv::row_steps(cols));
+            return Ok(FloatValues::Int4 {
+                codes: self.values(&format!("{name}.i4"), Dtype::U8, &[rows, bytes])?,
+                steps: self.values(&format!("{name}.steps"), Dtype::F16, &[rows, steps])?,
+                cols,
+            });
         }
         Ok(match self.file.weights.get(name).map(|view| view.dtype) {
             Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),

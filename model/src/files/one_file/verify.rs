@@ -1,7 +1,7 @@
 //! Reading all of a file: that it is what was exported.
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, t2};
+use onebit_kernels_cpu::{Isa, int4_gemv, t2};
 
 use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
 use crate::config::LinearMode;
@@ -41,7 +41,7 @@ impl OneFile {
         if let Some(name) = not_finite(&model) {
             return Err(self.refuse(
                 name,
-                "holds a value that is not finite, or an integer outside ±127".to_string(),
+                "holds a value that is not finite, or an integer that its type does not have there".to_string(),
             ));
         }
         for (layer, block) in model.blocks().iter().enumerate() {
@@ -100,6 +100,9 @@ fn all_finite(values: &FloatValues) -> bool {
         FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
         FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
+        FloatValues::Int4 { codes, steps, cols } => {
+            steps.iter().all(|v| v.is_finite()) && int4_gemv::is_padded(codes, *cols)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use bytemuck::cast_slice;
-use onebit_kernels_cpu::t2;
+use onebit_kernels_cpu::{int4_gemv, t2};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -82,6 +82,17 @@ impl<'a> Tensors<'a> {
             FloatValues::F16(values) => (Dtype::F16, cast_slice(values)),
             FloatValues::Bf16(values) => (Dtype::BF16, cast_slice(values)),
             FloatValues::Int8 { values, steps } => return self.put_int8(name, matrix.rows, matrix.cols, values, steps),
+            FloatValues::Int4 { codes, steps, cols } => {
+                let shape = |each| vec![matrix.rows, each];
+                self.put(
+                    format!("{name}.i4"),
+                    Dtype::U8,
+                    shape(int4_gemv::row_bytes(*cols)),
+                    codes,
+                );
+                let each = int4_gemv::row_steps(*cols);
+                return self.put(format!("{name}.steps"), Dtype::F16, shape(each), cast_slice(steps));
+            }
         };
         self.put(name, dtype, vec![matrix.rows, matrix.cols], bytes);
     }

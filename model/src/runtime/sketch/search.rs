@@ -4,13 +4,13 @@ use alloc::vec::Vec;
 
 use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, t2, ternary_gemv};
+use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, int4_gemv, t2, ternary_gemv};
 
 use super::{FINER, HeadSketch, RowFigures, Top};
 use crate::runtime::buffers::zeros;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::executor::Executor;
-use crate::runtime::linear::Scratch;
+use crate::runtime::linear::{Input, Scratch};
 use crate::runtime::weights::{FloatMatrix, FloatValues};
 use crate::sampling::filters::{self, Candidate};
 
@@ -107,24 +107,25 @@ impl SearchBuffers {
 }
 
 /// Some rows of the product of `head` and `x`.
-fn some_rows(isa: Isa, head: &FloatMatrix, x: &[f32], rows: &[u32], out: &mut [f32]) {
+fn some_rows(isa: Isa, head: &FloatMatrix, x: Input<'_>, rows: &[u32], out: &mut [f32]) {
     match &head.values {
-        FloatValues::F32(w) => dense_gemv::gather_f32(isa, w, x, rows, out),
-        FloatValues::F16(w) => dense_gemv::gather_f16(isa, w, x, rows, out),
-        FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x, rows, out),
-        FloatValues::Int8 { values, steps } => dense_gemv::gather_i8(isa, values, steps, x, rows, out),
+        FloatValues::F32(w) => dense_gemv::gather_f32(isa, w, x.float, rows, out),
+        FloatValues::F16(w) => dense_gemv::gather_f16(isa, w, x.float, rows, out),
+        FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x.float, rows, out),
+        FloatValues::Int8 { values, steps } => dense_gemv::gather_i8(isa, values, steps, x.float, rows, out),
+        FloatValues::Int4 { codes, steps, .. } => int4_gemv::gather(isa, codes, steps, x.blocks, rows, out),
     }
 }
 
 impl HeadSketch {
-    /// Writes the logits of `x` (`[cols]`, the normed input of `head`) that can be among the `top`, and −∞ for all others. Returns of how many
+    /// Writes the logits of `x` (one token, the normed input of `head`; for an int4 head `x.float` is what `x.blocks` stand for) that can be among the `top`, and −∞ for all others. Returns of how many
     /// rows the second plane was read and how many were computed exactly, or `None` if the whole head must be; `logits` is then unspecified.
     pub(in crate::runtime) fn search<E: Executor>(
         &self,
         exec: &E,
         isa: Isa,
         head: &FloatMatrix,
-        x: &[f32],
+        x: Input<'_>,
         top: Top<'_>,
         buffers: &mut SearchBuffers,
         scratch: &mut [Scratch],
@@ -134,7 +135,7 @@ impl HeadSketch {
         if top.count == 0 || top.count + MORE > few {
             return None;
         }
-        let query = self.query(isa, x, buffers)?;
+        let query = self.query(isa, x.float, buffers)?;
         self.estimate(exec, isa, &query, buffers, scratch);
         let SearchBuffers {
             most,

@@ -4,12 +4,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use half::f16;
+use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::{Isa, dense_gemv, rng::Key};
 
 use super::*;
-use crate::runtime::linear::{self, Scratch};
+use crate::runtime::linear::{self, Input, Scratch};
 use crate::runtime::weights::{FloatMatrix, FloatValues};
-use crate::runtime::{Executor, Serial};
+use crate::runtime::{Executor, FloatStorage, Serial};
 
 fn normal(n: usize, seed: u64) -> Vec<f32> {
     let mut out = vec![0.0; n];
@@ -32,6 +33,8 @@ struct Subject {
     sketch: HeadSketch,
     buffers: SearchBuffers,
     scratch: Vec<Scratch>,
+    /// The input as an int4 head takes it.
+    blocks: Vec<InputBlock>,
     logits: Vec<f32>,
     all: Vec<f32>,
 }
@@ -45,6 +48,7 @@ impl Subject {
                 sums: vec![0; linear::sums_len(1)],
                 ..Scratch::default()
             }],
+            blocks: vec![InputBlock::ZERO; int4_gemv::blocks(head.cols)],
             logits: vec![0.0; head.rows],
             all: vec![0.0; head.rows],
             head,
@@ -54,15 +58,25 @@ impl Subject {
 
     /// Every logit.
     fn all(&mut self, x: &[f32]) -> &[f32] {
-        let FloatValues::F16(w) = &self.head.values else {
-            unreachable!()
-        };
-        dense_gemv::gemv_f16(Isa::best(), w, x, 1, &mut self.all);
+        match &self.head.values {
+            FloatValues::F16(w) => dense_gemv::gemv_f16(Isa::best(), w, x, 1, &mut self.all),
+            FloatValues::Int4 { codes, steps, cols } => {
+                int4_gemv::quantize_input(Isa::best(), x, *cols, &mut self.blocks);
+                int4_gemv::gemv(Isa::best(), codes, steps, &self.blocks, 1, &mut self.all);
+            }
+            _ => unreachable!(),
+        }
         &self.all
     }
 
     fn search(&mut self, isa: Isa, x: &[f32], top: Top<'_>) -> Option<Found> {
         let (head, buffers, scratch) = (&self.head, &mut self.buffers, &mut self.scratch);
+        let mut rounded = x.to_vec();
+        if let FloatValues::Int4 { cols, .. } = head.values {
+            int4_gemv::quantize_input(isa, x, cols, &mut self.blocks);
+            int4_gemv::dequantize_input(&self.blocks, cols, &mut rounded);
+        }
+        let x = Input::of_head(1, &rounded, &self.blocks);
         self.sketch
             .search(&Serial, isa, head, x, top, buffers, scratch, &mut self.logits)
     }
@@ -192,7 +206,18 @@ fn a_hundred_thousand_tokens_get_the_same_answers() {
 
 #[test]
 fn the_largest_that_count_are_there_on_every_path() {
-    let mut subject = Subject::new(head(3001, 384, 3));
+    the_largest_that_count(Subject::new(head(3001, 384, 3)));
+}
+
+/// Its input is rounded, its rows are computed from bytes, and its sketch is one of the codes.
+#[test]
+fn the_largest_of_an_int4_head_are_there_on_every_path() {
+    let mut head = head(3001, 384, 3);
+    head.values = FloatStorage::Int4.apply(Isa::best(), "head", 384, head.values).unwrap();
+    the_largest_that_count(Subject::new(head));
+}
+
+fn the_largest_that_count(mut subject: Subject) {
     for seed in 0..30 {
         let x = normal(384, 1000 + seed);
         subject.all(&x);
@@ -286,9 +311,10 @@ fn threads_change_nothing() {
     let mut logits = vec![0.0; 777];
     let found = pool.enter(usize::MAX, || {
         let (head, buffers) = (&subject.head, &mut subject.buffers);
+        let x = Input::of_head(1, &x, &[]);
         subject
             .sketch
-            .search(&pool, Isa::best(), head, &x, GREEDY, buffers, &mut scratch, &mut logits)
+            .search(&pool, Isa::best(), head, x, GREEDY, buffers, &mut scratch, &mut logits)
     });
     assert_eq!(found, rows);
     assert_eq!(logits, subject.logits);

@@ -17,6 +17,7 @@ use onebit_kernels_cpu::ternary::Layout;
 
 mod attacks;
 mod columns;
+mod int4;
 mod sketch;
 
 fn packed(config: &ModelConfig, storage: FloatStorage) -> PackedModel {
