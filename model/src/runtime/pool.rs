@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::team::Team;
 use super::{Executor, RuntimeError, Shares};
 
-/// Bytes of work that a piece should have at least: a phase that threads share costs 0.3 to 1.3 µs (`barrier_ns`
+/// Bytes of work that a piece should have at least: a phase that threads share costs 0.2 to 1 µs (`barrier_ns`
 /// of `onebit bench decode`), in which a core reads some 10 to 30 kB.
 const MIN_PIECE: usize = 16 * 1024;
 

@@ -1,4 +1,4 @@
-//! Threads that share one job after another, at about a microsecond a job (`barrier_ns` of `onebit bench decode`: 0.3 to 1.3 µs on two virtual CPUs).
+//! Threads that share one job after another, at a microsecond a job or less (`barrier_ns` of `onebit bench decode`: 0.2 to 1 µs on two virtual CPUs).
 //!
 //! A job is a function of a piece number and of the thread's own number, 0 for the leader. The thread that brings it (the leader) publishes how many pieces are left, takes them like
 //! everybody else, and, when none is left, waits for those that others still work on. A worker that never took a piece is not waited for: with
