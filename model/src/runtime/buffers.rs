@@ -61,7 +61,7 @@ pub(super) struct Buffers {
     pub mixed: Vec<f32>,
     /// What is added to the residual stream, `[T, hidden_size]`.
     pub branch: Vec<f32>,
-    /// For what is laid out after it was computed, of several tokens: results of q, k and v, or logits.
+    /// For what is laid out after it was computed, of several tokens by several threads: results of q, k and v, or logits.
     pub tile: Vec<f32>,
     /// `[logit_rows, vocab_size]`
     pub logits: Vec<f32>,
@@ -90,7 +90,7 @@ struct Lengths {
 }
 
 impl Lengths {
-    fn new(config: &ModelConfig, options: &SessionOptions) -> Result<Self, RuntimeError> {
+    fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
         let gates = if config.feed_forward == FeedForward::Relu2 {
             1
@@ -101,7 +101,7 @@ impl Lengths {
         let stacked = product(WHAT, options.chunk, attention.max(gates * config.intermediate_size))?;
         let logits = product("the logits", options.logit_rows, config.vocab_size)?;
         let mut tile = 0;
-        if options.chunk > 1 {
+        if threads > 1 && options.chunk > 1 {
             tile = product(WHAT, options.chunk, attention)?;
             if options.logit_rows > 1 {
                 tile = tile.max(logits);
@@ -128,7 +128,7 @@ impl Lengths {
 impl Buffers {
     pub fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
-        let lengths = Lengths::new(config, options)?;
+        let lengths = Lengths::new(config, options, threads)?;
         let table = product("the rotary table", options.context, config.head_dim / 2)?;
         let hidden = product(WHAT, options.chunk, config.hidden_size)?;
         let (mut cos, mut sin) = (zeros("the rotary table", table)?, zeros("the rotary table", table)?);
@@ -168,7 +168,7 @@ impl Buffers {
 
     /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
     pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<usize, RuntimeError> {
-        let lengths = Lengths::new(config, options)?;
+        let lengths = Lengths::new(config, options, threads)?;
         let heads = config.num_hidden_layers as u128 * config.num_key_value_heads as u128;
         let cache = heads * head_bytes(config, options)? as u128;
         let table = options.context as u128 * config.head_dim as u128;

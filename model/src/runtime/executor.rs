@@ -24,29 +24,31 @@ impl Shares {
 
     /// The elements of piece `i` of `len`, cut at multiples of `unit`: empty if there are fewer units than pieces.
     pub fn range(self, len: usize, unit: usize, i: usize) -> Range<usize> {
-        let (n, units) = (self.pieces as u128, len.div_ceil(unit));
+        let (n, units) = (self.pieces, len.div_ceil(unit));
         let start = |i: usize| {
-            let i = i as u128;
             let (part, whole) = if self.tapered {
                 (i * (i + 1), n * (n + 1))
             } else {
                 (i, n)
             };
-            // At most `units`.
-            let cut = (units as u128 * part).div_ceil(whole) as usize;
+            // At most `units`. Wide only where it must be: every phase divides here.
+            let cut = match units.checked_mul(part) {
+                Some(product) => product.div_ceil(whole),
+                None => (units as u128 * part as u128).div_ceil(whole as u128) as usize,
+            };
             (cut * unit).min(len)
         };
         start(i)..start(i + 1)
     }
+}
 
-    /// That two outputs have as many units.
-    pub(super) fn check(self, a: usize, a_unit: usize, b: usize, b_unit: usize) {
-        assert_eq!(
-            a.div_ceil(a_unit),
-            b.div_ceil(b_unit),
-            "both outputs have as many units"
-        );
-    }
+/// That two outputs have as many units.
+pub(super) fn check_units(a: usize, a_unit: usize, b: usize, b_unit: usize) {
+    assert_eq!(
+        a.div_ceil(a_unit),
+        b.div_ceil(b_unit),
+        "both outputs have as many units"
+    );
 }
 
 /// Runs the pieces of a phase.
@@ -63,26 +65,11 @@ pub trait Executor: Sync {
     /// Runs `f`, all the phases of one forward pass, where starting a phase is cheap. `work` is the bytes that they read.
     fn enter<R: Send>(&self, work: usize, f: impl FnOnce() -> R + Send) -> R;
 
-    /// Cuts `out` into pieces of `chunk` elements and `other` into as many of `other_chunk`, and calls
-    /// `f(first, piece, other piece)` for each pair, `first` being the index in `out` of the piece's first element. The last
-    /// pieces may be shorter.
-    ///
-    /// # Panics
-    /// If `chunk` or `other_chunk` is 0.
-    fn zip<T: Send, U: Send>(
-        &self,
-        out: &mut [T],
-        chunk: usize,
-        other: &mut [U],
-        other_chunk: usize,
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    );
-
     /// Cuts two outputs into `shares` of whole units, `a` of so many elements and `b` of so many, and calls `f(first, piece, other piece, scratch)` for each
     /// that is not empty, `first` being the index in `a` of its first element, and `scratch` one that no other piece has meanwhile.
     ///
     /// # Panics
-    /// If a unit or the number of pieces is 0, if `b` has another number of units than `a`, or if `scratch` has fewer than
+    /// If a unit is 0, if `b` has another number of units than `a`, or if `scratch` has fewer than
     /// [`threads`](Self::threads) elements.
     fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
@@ -118,14 +105,43 @@ pub trait Executor: Sync {
         );
     }
 
+    /// Cuts `out` into pieces of `chunk` elements and `other` into as many of `other_chunk`, and calls
+    /// `f(first, piece, other piece)` for each pair, `first` being the index in `out` of the piece's first element. The last
+    /// pieces may be shorter.
+    ///
+    /// # Panics
+    /// If `chunk` or `other_chunk` is 0, or if that makes another number of pieces of `other`.
+    fn zip<T: Send, U: Send>(
+        &self,
+        out: &mut [T],
+        chunk: usize,
+        other: &mut [U],
+        other_chunk: usize,
+        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        // A unit each; those of the threads take no memory, so nothing is allocated.
+        let shares = Shares::even(out.len().div_ceil(chunk));
+        let mut units = vec![(); self.threads()];
+        self.share_zipped(
+            shares,
+            (out, chunk),
+            (other, other_chunk),
+            &mut units,
+            |first, out, other, _| {
+                f(first, out, other);
+            },
+        );
+    }
+
     /// As [`zip`](Self::zip) with a single output.
     ///
     /// # Panics
     /// If `chunk` is 0.
     fn rows<T: Send>(&self, out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        // Units take no memory, so nothing is allocated.
-        let mut units = vec![(); out.len().div_ceil(chunk)];
-        self.zip(out, chunk, &mut units, 1, |first, out, _| f(first, out));
+        let shares = Shares::even(out.len().div_ceil(chunk));
+        self.share(shares, out, chunk, &mut vec![(); self.threads()], |first, out, _| {
+            f(first, out)
+        });
     }
 }
 
@@ -150,19 +166,6 @@ impl Executor for Serial {
         f()
     }
 
-    fn zip<T: Send, U: Send>(
-        &self,
-        out: &mut [T],
-        chunk: usize,
-        other: &mut [U],
-        other_chunk: usize,
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    ) {
-        for (i, (out, other)) in out.chunks_mut(chunk).zip(other.chunks_mut(other_chunk)).enumerate() {
-            f(i * chunk, out, other);
-        }
-    }
-
     fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
         shares: Shares,
@@ -171,7 +174,7 @@ impl Executor for Serial {
         scratch: &mut [S],
         f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
-        shares.check(a.0.len(), a.1, b.0.len(), b.1);
+        check_units(a.0.len(), a.1, b.0.len(), b.1);
         for i in 0..shares.pieces {
             let range = shares.range(a.0.len(), a.1, i);
             if !range.is_empty() {

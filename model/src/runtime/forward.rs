@@ -88,7 +88,7 @@ impl<E: Executor> Pass<'_, E> {
     /// Every logit of the normed tokens `x`.
     fn head(&self, x: Input<'_>, logits: &mut [f32], tile: &mut [f32], scratch: &mut [Scratch]) {
         let head = [Matrix::Float(self.model.head())];
-        if x.tokens == 1 {
+        if x.tokens == 1 || self.exec.threads() == 1 {
             linear::multiply(self.exec, self.isa, &head, x, logits, scratch);
             return;
         }
@@ -126,7 +126,7 @@ impl<E: Executor> Pass<'_, E> {
             scales,
             scratch,
         };
-        if tokens == 1 {
+        if tokens == 1 || self.exec.threads() == 1 {
             self.project(&linears, source, norm, room, stacked);
         } else {
             let tile = &mut tile[..stacked.len()];

@@ -260,7 +260,13 @@ pub(super) fn multiply<'a, E: Executor>(
     }
     let bytes: usize = stack.iter().map(Matrix::bytes).sum();
     let mut shares = exec.shares(bytes.saturating_mul(tokens));
-    shares.pieces = shares.pieces.min(MOST_PIECES);
+    if tokens > 1 {
+        shares.pieces = match exec.threads() {
+            // What nobody shares lies as it is laid out.
+            1 => 1,
+            _ => shares.pieces.min(MOST_PIECES),
+        };
+    }
     let unit = if tokens > FEW_TOKENS {
         PANEL_ROWS
     } else {

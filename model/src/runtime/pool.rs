@@ -5,6 +5,7 @@ use alloc::string::ToString;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::executor::check_units;
 use super::team::Team;
 use super::{Executor, RuntimeError, Shares};
 
@@ -103,24 +104,6 @@ impl Executor for Pool {
         f()
     }
 
-    fn zip<T: Send, U: Send>(
-        &self,
-        out: &mut [T],
-        chunk: usize,
-        other: &mut [U],
-        other_chunk: usize,
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    ) {
-        if out.is_empty() || other.is_empty() {
-            return;
-        }
-        if out.len() <= chunk {
-            let other_chunk = other_chunk.min(other.len());
-            return f(0, out, &mut other[..other_chunk]);
-        }
-        self.team.run_zipped((out, chunk), (other, other_chunk), f);
-    }
-
     fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
         shares: Shares,
@@ -130,7 +113,7 @@ impl Executor for Pool {
         f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
         assert!(scratch.len() >= self.threads(), "a scratch for each thread");
-        shares.check(a.0.len(), a.1, b.0.len(), b.1);
+        check_units(a.0.len(), a.1, b.0.len(), b.1);
         if let (1, [scratch, ..]) = (shares.pieces, &mut *scratch) {
             if !a.0.is_empty() {
                 f(0, a.0, b.0, scratch);

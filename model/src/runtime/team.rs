@@ -122,25 +122,6 @@ impl Team {
         self.bell.1.notify_all();
     }
 
-    /// Cuts two slices into pieces of so many elements and calls `f(first element of a, piece of a, piece of b)` for each pair, on
-    /// whichever threads come.
-    ///
-    /// # Panics
-    /// If `f` does, after every piece has been called; if a piece has no elements.
-    pub(super) fn run_zipped<T: Send, U: Send>(
-        &self,
-        a: (&mut [T], usize),
-        b: (&mut [U], usize),
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    ) {
-        let (a, b) = (Cut::new(a.0, a.1), Cut::new(b.0, b.1));
-        self.run(a.pieces().min(b.pieces()), &|i, _| {
-            // SAFETY: `run` calls with each number once.
-            let (piece, other) = unsafe { (a.piece(i), b.piece(i)) };
-            f(i * a.chunk, piece, other);
-        });
-    }
-
     /// Cuts two slices into shares of units of so many elements and calls `f(first element of a, piece of a, piece of b, scratch of the thread)`
     /// for each that is not empty.
     ///
@@ -155,7 +136,7 @@ impl Team {
         f: impl Fn(usize, &mut [T], &mut [U], &mut S) + Sync,
     ) {
         let (a_unit, b_unit) = (a.1, b.1);
-        let (a, b, scratch) = (Cut::new(a.0, 1), Cut::new(b.0, 1), Cut::new(scratch, 1));
+        let (a, b, scratch) = (Parts::new(a.0), Parts::new(b.0), Parts::new(scratch));
         self.run(shares.pieces, &|i, thread| {
             let (range, other) = (shares.range(a.len, a_unit, i), shares.range(b.len, b_unit, i));
             assert!(thread < scratch.len, "a scratch for each thread");
@@ -163,7 +144,8 @@ impl Team {
                 let first = range.start;
                 // SAFETY: `run` calls with each piece once, and pieces do not overlap; a thread takes one piece after the other, so its scratch
                 // is used by one at a time. Where the leader has no team it is the only thread of its call, with the number 0.
-                let (piece, other, scratch) = unsafe { (a.range(range), b.range(other), scratch.piece(thread)) };
+                let (piece, other, scratch) =
+                    unsafe { (a.range(range), b.range(other), scratch.range(thread..thread + 1)) };
                 f(first, piece, other, &mut scratch[0]);
             }
         });
@@ -263,39 +245,21 @@ impl Team {
     }
 }
 
-/// A slice in pieces that different threads take.
-struct Cut<T> {
+/// A slice whose parts different threads take.
+struct Parts<T> {
     start: *mut T,
     len: usize,
-    chunk: usize,
 }
 
-// SAFETY: a piece is handed to one thread at a time (the condition of `piece`), and `T` may change threads.
-unsafe impl<T: Send> Sync for Cut<T> {}
+// SAFETY: a part is handed to one thread at a time (the condition of `range`), and `T` may change threads.
+unsafe impl<T: Send> Sync for Parts<T> {}
 
-impl<T> Cut<T> {
-    fn pieces(&self) -> usize {
-        self.len.div_ceil(self.chunk)
-    }
-
-    fn new(slice: &mut [T], chunk: usize) -> Self {
-        assert!(chunk > 0, "a piece has elements");
+impl<T> Parts<T> {
+    fn new(slice: &mut [T]) -> Self {
         Self {
             start: slice.as_mut_ptr(),
             len: slice.len(),
-            chunk,
         }
-    }
-
-    /// Piece `i`; the last may be shorter.
-    ///
-    /// # Safety
-    /// No piece is taken twice while the slice is borrowed.
-    #[expect(clippy::mut_from_ref, reason = "pieces are disjoint, and the caller takes each once")]
-    unsafe fn piece(&self, i: usize) -> &mut [T] {
-        let first = (i * self.chunk).min(self.len);
-        // SAFETY: the end is at most `len`, and no other piece overlaps this one.
-        unsafe { self.range(first..first + self.chunk.min(self.len - first)) }
     }
 
     /// Elements `range`.

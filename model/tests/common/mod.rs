@@ -239,16 +239,6 @@ impl Executor for Cut {
     fn enter<R: Send>(&self, _work: usize, f: impl FnOnce() -> R + Send) -> R {
         self.1.enter(usize::MAX, f)
     }
-    fn zip<T: Send, U: Send>(
-        &self,
-        out: &mut [T],
-        chunk: usize,
-        other: &mut [U],
-        other_chunk: usize,
-        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
-    ) {
-        self.1.zip(out, chunk, other, other_chunk, f);
-    }
     fn share_zipped<T: Send, U: Send, S: Send>(
         &self,
         shares: Shares,
