@@ -6,6 +6,8 @@ use common::{config, random_model, values};
 use onebit_engine::ops::quantize::ternary_trits;
 use onebit_engine::{Device, Tensor};
 use onebit_kernels_cpu::t2;
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::ternary_columns::Line;
 use onebit_model::config::{LinearMode, ModelConfig};
 use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel, RuntimeError, TensorSource};
 
@@ -136,6 +138,20 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(with(&config, Q, packed(0x55, t2::bytes(64, 64))).is_ok());
     assert!(value(with(&config, Q, packed(0xff, t2::bytes(64, 64))).map(drop)));
     assert!(length(with(&config, Q, packed(0x55, 7)).map(drop), 7));
+    let ready = |lines| {
+        TensorSource::Ready(Linear::Ternary {
+            rows: 64,
+            cols: 64,
+            layout: Layout::T2,
+            packed: vec![0x55; t2::bytes(64, 64)].into(),
+            scale: 1.0,
+            columns: Some(vec![Line::ZERO; lines].into()),
+        })
+    };
+    assert!(with(&config, Q, ready(64)).is_ok());
+    for lines in [0, 63, 65] {
+        assert!(length(with(&config, Q, ready(lines)).map(drop), lines));
+    }
     let norm = "model.norm.weight";
     assert!(length(with(&config, norm, float(vec![1.0; 63])).map(drop), 63));
     let mut integers = config.clone();
