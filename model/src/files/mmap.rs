@@ -1,4 +1,4 @@
-//! A file mapped for reading. The one unsafe block of the crate.
+//! A file mapped for reading. The crate's only unsafe code.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -36,6 +36,17 @@ impl MappedFile {
         // parsers copy each length before they check it, so that no check can be outrun in this process.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map: Some(map) })
+    }
+
+    /// Gives the map's resident pages back to the system, which reads them again when they are asked for: after a tensor has been converted,
+    /// so that the memory of a conversion does not grow with the file. Elsewhere than on Unix, where the system decides alone, nothing is done.
+    pub fn give_pages_back(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // SAFETY: the map is shared, backed by a file and never written, so a page that is dropped comes back with the same bytes: the
+            // promise of every borrow of `bytes` holds.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
     }
 
     /// The file's bytes.

@@ -25,6 +25,7 @@ mod one_file;
 mod pack;
 mod save;
 mod shards;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub use one_file::{ONE_FILE_EXTENSION, OneFile, Parts, save_one_file};
 pub use pack::{pack_rows, unpack_rows};
 pub use safetensors::Dtype;
 pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};
+pub use source::{ModelSource, StoredAs};
 
 use crate::config::json::{Parsed, read_file};
 

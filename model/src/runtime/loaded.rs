@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
-use crate::files::{LoadedLinear, LoadedModel, MasterTensor};
+use crate::files::{LoadedLinear, LoadedModel, MasterTensor, ModelSource};
 
 /// The values in the type that they had in the file. The conversion is exact, because they came from there.
 fn as_stored(tensor: MasterTensor) -> FloatValues {
@@ -42,6 +42,16 @@ impl PackedModel {
                 // An empty tensor is refused with its name and the length wanted.
                 None => Ok(TensorSource::Float(FloatValues::F32(Vec::new().into()))),
             },
+        })
+    }
+
+    /// Packs a model from wherever it lies, one tensor at a time.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the source or of the runtime.
+    pub fn from_source(source: &dyn ModelSource, storage: FloatStorage) -> Result<Self, LoadError> {
+        Self::from_parts(source.config().clone(), storage, |name| {
+            Ok::<_, LoadError>(source.tensor(name)?)
         })
     }
 
