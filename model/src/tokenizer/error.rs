@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::GgmlError;
+
 /// An error of loading, training or using a [`super::Tokenizer`].
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -31,6 +33,9 @@ pub enum TokenizerError {
         /// The parser's words.
         reason: String,
     },
+    /// A GGUF file's vocabulary that is damaged or not known, or a tokenizer that has none.
+    #[error("the GGUF vocabulary: {0}")]
+    Ggml(GgmlError),
     /// The library refused a text.
     #[error("the tokenizer cannot encode this text: {reason}; check that the tokenizer fits the text")]
     Encode {

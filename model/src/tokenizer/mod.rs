@@ -8,8 +8,12 @@
 
 mod bpe;
 mod byte_level;
+mod decoding;
 mod error;
+mod ggml;
+mod kind;
 mod packed;
+mod pieces;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -26,10 +30,13 @@ use serde_json::Value;
 
 pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
 pub use error::TokenizerError;
+pub use ggml::{GgmlError, GgmlVocabulary};
+pub use kind::TokenKind;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
 
 use crate::runtime::Values;
+use decoding::Decoding;
 use vocabulary::Inner;
 
 /// Result of a tokenizer operation.
@@ -46,6 +53,7 @@ const EOS_NAMES: [&str; 7] = [
     "<|end|>",
 ];
 const BOS_NAMES: [&str; 4] = ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"];
+const PADDING_NAMES: [&str; 4] = ["<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"];
 
 /// A tokenizer with the ids of its special tokens.
 pub struct Tokenizer {
@@ -54,12 +62,12 @@ pub struct Tokenizer {
     json: Values<u8>,
     fingerprint: [u8; 32],
     vocab_size: usize,
-    /// Whether the decoder is byte-level, so that each token has bytes of its own.
-    byte_level: bool,
+    decoding: Decoding,
     special: HashSet<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     unknown: Option<u32>,
+    padding: Option<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -160,19 +168,26 @@ impl Tokenizer {
         let bos = template_start(value)
             .and_then(|name| inner.token_to_id(name))
             .or_else(|| named(&BOS_NAMES));
-        let unknown = value["model"]["unk_token"]
+        let model = &value["model"];
+        let unknown = match model["unk_id"].as_u64() {
+            Some(id) => u32::try_from(id).ok(),
+            None => model["unk_token"].as_str().and_then(|name| inner.token_to_id(name)),
+        };
+        let padding = value["padding"]["pad_token"]
             .as_str()
-            .and_then(|name| inner.token_to_id(name));
+            .and_then(|name| inner.token_to_id(name))
+            .or_else(|| named(&PADDING_NAMES));
         Tokenizer {
             inner,
             json,
             fingerprint,
             vocab_size,
-            byte_level: value["decoder"]["type"] == "ByteLevel",
+            decoding: Decoding::of(&value["decoder"]),
             special,
             bos,
             eos,
             unknown,
+            padding,
         }
     }
 
@@ -244,6 +259,11 @@ impl Tokenizer {
         self.unknown
     }
 
+    /// The token that fills up a batch, if the tokenizer names one (its padding, or a usual name).
+    pub fn padding(&self) -> Option<u32> {
+        self.padding
+    }
+
     /// Whether `id` is a control token, which [`TextStream`] can leave out.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
@@ -257,7 +277,7 @@ impl Tokenizer {
                 .iter()
                 .all(|c| self.id_of(c.encode_utf8(&mut [0; 4])).is_some())
         };
-        self.byte_level && self.inner.get_normalizer().is_none() && all_bytes()
+        self.decoding == Decoding::ByteLevel && self.inner.get_normalizer().is_none() && all_bytes()
     }
 
     /// What the tokenizer's normaliser makes of `text` (the text itself if it has none).
@@ -322,20 +342,21 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::UnknownId`] and [`TokenizerError::Decode`].
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        if !self.byte_level {
+        if self.decoding == Decoding::Library {
             return Ok(self.decode_text(ids)?.into_bytes());
         }
         let mut out = Vec::with_capacity(4 * ids.len());
         for &id in ids {
             self.push_bytes(id, &mut out)?;
         }
+        decoding::strip_start(&mut out, &mut self.decoding.strip());
         Ok(out)
     }
 
-    /// Appends the bytes of one token of a byte-level tokenizer.
+    /// Appends the bytes of one token, where each has bytes of its own.
     fn push_bytes(&self, id: u32, out: &mut Vec<u8>) -> Result<()> {
         let spelling = self.inner.id_to_token(id).ok_or_else(|| self.unknown_id(id))?;
-        byte_level::push(&spelling, out);
+        self.decoding.push(&spelling, out);
         Ok(())
     }
 
