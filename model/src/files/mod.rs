@@ -19,6 +19,7 @@ mod atomic;
 mod container;
 mod error;
 mod generation;
+pub mod gguf;
 mod load;
 mod mmap;
 mod one_file;
