@@ -8,12 +8,14 @@
 
 mod bpe;
 mod byte_level;
+mod charsmap;
 mod decoding;
 mod error;
 mod ggml;
 mod kind;
 mod packed;
 mod pieces;
+mod sentencepiece;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_wor
 pub use error::TokenizerError;
 pub use ggml::{GgmlError, GgmlVocabulary};
 pub use kind::TokenKind;
+pub use sentencepiece::SentencePieceError;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
 
@@ -41,6 +44,10 @@ use vocabulary::Inner;
 
 /// Result of a tokenizer operation.
 pub type Result<T> = std::result::Result<T, TokenizerError>;
+
+/// The files of a model's folder that a tokenizer can be read from, the better one first.
+const JSON_FILE: &str = "tokenizer.json";
+const SENTENCEPIECE_FILE: &str = "tokenizer.model";
 
 /// Names under which tokenizers keep their end-of-text token, most telling first.
 const EOS_NAMES: [&str; 7] = [
@@ -81,17 +88,38 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, or a SentencePiece model if the name ends in `.model`. A folder is read as by [`from_dir`](Self::from_dir).
     ///
     /// # Errors
-    /// [`TokenizerError::Read`] and [`TokenizerError::Invalid`].
+    /// [`TokenizerError::Read`], and [`TokenizerError::Invalid`] or [`TokenizerError::SentencePiece`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
+        if path.is_dir() {
+            return Self::from_dir(path);
+        }
+        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(json, &path.display().to_string())
+        match path.extension().is_some_and(|extension| extension == "model") {
+            true => Self::from_sentencepiece(&bytes),
+            false => Self::parse(bytes, &path.display().to_string()),
+        }
+    }
+
+    /// Reads the tokenizer of a model's folder: its `tokenizer.json` or, without one, its `tokenizer.model`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Missing`] if there is neither; as [`from_file`](Self::from_file).
+    pub fn from_dir(folder: impl AsRef<Path>) -> Result<Tokenizer> {
+        let folder = folder.as_ref();
+        let files = [JSON_FILE, SENTENCEPIECE_FILE].map(|name| folder.join(name));
+        match files.iter().find(|path| path.is_file()) {
+            Some(path) => Self::from_file(path),
+            None => Err(TokenizerError::Missing {
+                folder: folder.to_owned(),
+            }),
+        }
     }
 
     /// Reads a `tokenizer.json` from memory.

@@ -5,6 +5,7 @@
 //! only where one piece can be made at two overlapping places in two different ways (`aa` + `a` and `a` + `aa`): SentencePiece takes the
 //! left place, a list of merges the earlier merge. The same list is made by `transformers`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ pub(super) const LONGEST_PIECE: usize = 1024;
 /// A token of a vocabulary, by its place the one of that id.
 pub(super) struct Piece<'a> {
     /// Its spelling, spaces as [`SPACE`].
-    pub text: &'a str,
+    pub text: Cow<'a, str>,
     /// Pieces of higher score are made first.
     pub score: f32,
     /// What it stands for.
@@ -27,10 +28,10 @@ pub(super) struct Piece<'a> {
 }
 
 /// The merges of normal pieces, first to last. Of the ways to make one piece the longest left part is first.
-pub(super) fn merges<'a>(pieces: &[Piece<'a>]) -> Vec<(&'a str, &'a str)> {
-    let normal = |piece: &&Piece<'a>| piece.kind == TokenKind::Normal && piece.text.len() <= LONGEST_PIECE;
+pub(super) fn merges<'a>(pieces: &'a [Piece]) -> Vec<(&'a str, &'a str)> {
+    let normal = |piece: &&Piece| piece.kind == TokenKind::Normal && piece.text.len() <= LONGEST_PIECE;
     let mut order: Vec<&Piece> = pieces.iter().filter(normal).collect();
-    let spellings: HashSet<&str> = order.iter().map(|piece| piece.text).collect();
+    let spellings: HashSet<&str> = order.iter().map(|piece| &*piece.text).collect();
     // A stable sort: pieces of the same score stay in the order of their ids.
     order.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut merges = Vec::new();
@@ -42,6 +43,12 @@ pub(super) fn merges<'a>(pieces: &[Piece<'a>]) -> Vec<(&'a str, &'a str)> {
         merges[found..].reverse();
     }
     merges
+}
+
+/// The normalisers that take away spaces at both ends and make one of a run of spaces.
+pub(super) fn single_spaces() -> [Value; 2] {
+    [(r"\A +| +\z", ""), (" {2,}", " ")]
+        .map(|(regex, content)| json!({"type": "Replace", "pattern": {"Regex": regex}, "content": content}))
 }
 
 /// The parts of a `tokenizer.json` around a vocabulary of pieces.
@@ -92,7 +99,7 @@ impl Frame {
 pub(super) fn bpe_model(pieces: &[Piece]) -> Value {
     let unknown = pieces.iter().find(|piece| piece.kind == TokenKind::Unknown);
     json!({
-        "type": "BPE", "dropout": null, "unk_token": unknown.map(|piece| piece.text), "continuing_subword_prefix": null,
+        "type": "BPE", "dropout": null, "unk_token": unknown.map(|piece| &piece.text), "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": has_bytes(pieces), "ignore_merges": false,
         "vocab": vocab(pieces), "merges": merges(pieces),
     })
@@ -108,7 +115,7 @@ pub(super) fn vocab(pieces: &[Piece]) -> Map<String, Value> {
     pieces
         .iter()
         .zip(0u32..)
-        .map(|(piece, id)| (piece.text.to_owned(), Value::from(id)))
+        .map(|(piece, id)| (piece.text.to_string(), Value::from(id)))
         .collect()
 }
 

@@ -69,7 +69,8 @@ impl Tokenizer {
 
     /// The vocabulary in the form of GGUF files. Ids that no token has become unused tokens `[PAD…]`.
     ///
-    /// The composed form of Unicode (NFC) into which Qwen's tokenizers bring a text first is left out, as in llama.cpp.
+    /// Two things are left out, as llama.cpp leaves them out: the composed form of Unicode (NFC) into which Qwen's tokenizers bring a text
+    /// first, and SentencePiece's removal of extra spaces.
     ///
     /// # Errors
     /// [`GgmlError::NoForm`] for a scheme that GGUF files have no name for, such as whole words, and for any part of the tokenizer that would

@@ -19,7 +19,7 @@ pub(super) fn tokenizer(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     let spellings = spellings(vocabulary);
     let pieces: Vec<Piece> = (spellings.iter().zip(kinds).enumerate())
         .map(|(id, (text, kind))| Piece {
-            text,
+            text: Cow::Borrowed(text),
             score: vocabulary.scores.get(id).copied().unwrap_or_default(),
             kind: if text.is_empty() { TokenKind::Unused } else { kind },
         })
@@ -77,10 +77,10 @@ fn spellings(vocabulary: &GgmlVocabulary) -> Vec<Cow<'_, str>> {
 
 fn check_pieces(pieces: &[Piece], sentencepiece: bool) -> Checked<()> {
     for (id, piece) in pieces.iter().enumerate() {
-        if piece.kind == TokenKind::Byte && byte_of(piece.text).is_none() {
+        if piece.kind == TokenKind::Byte && byte_of(&piece.text).is_none() {
             return Err(GgmlError::Byte {
                 id,
-                token: piece.text.to_owned(),
+                token: piece.text.to_string(),
             });
         }
         let length = piece.text.len();
@@ -123,7 +123,7 @@ impl Special {
         usual: bool,
         pieces: &[Piece],
     ) -> Checked<Option<(String, u32)>> {
-        let token = id.and_then(|id| Some((pieces.get(id as usize)?.text.to_owned(), id)));
+        let token = id.and_then(|id| Some((pieces.get(id as usize)?.text.to_string(), id)));
         match wanted {
             Some(true) if token.is_none() => Err(GgmlError::SpecialMissing { what }),
             Some(wanted) => Ok(token.filter(|_| wanted)),

@@ -190,7 +190,10 @@ fn space_prefix(normalizer: &Value) -> Option<bool> {
     let replaces =
         |step: &Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == SPACE;
     let prepends = |step: &Value| step["type"] == "Prepend" && (step["prepend"] == SPACE || step["prepend"] == " ");
-    match all {
+    // What the removal of extra spaces does has no key: llama.cpp leaves them all.
+    let extra = pieces::single_spaces();
+    let all: Vec<&Value> = all.iter().filter(|step| !extra.contains(step)).collect();
+    match all.as_slice() {
         [replace] if replaces(replace) => Some(false),
         [prepend, replace] if prepends(prepend) && replaces(replace) => Some(true),
         _ => None,
@@ -288,7 +291,11 @@ fn scores(tokens: &[String], kinds: &[TokenKind], merges: &[(&str, &str)]) -> Ch
         .collect();
     // Scores allow every way of dividing a token, so each must be among the merges.
     let pieces: Vec<Piece> = (tokens.iter().zip(kinds).zip(&scores))
-        .map(|((text, &kind), &score)| Piece { text, score, kind })
+        .map(|((text, &kind), &score)| Piece {
+            text: text.into(),
+            score,
+            kind,
+        })
         .collect();
     let rank_of = |(left, right): (&str, &str)| {
         let id = normal.get(format!("{left}{right}").as_str());
