@@ -94,19 +94,20 @@ fn head_dim(
         expected,
         found,
     };
-    let Some(length) = keys.unsigned(&key(keys::KEY_LENGTH))? else {
-        if !hidden_size.is_multiple_of(heads) {
+    let length = match keys.unsigned(&key(keys::KEY_LENGTH))? {
+        Some(_) => keys.size(&key(keys::KEY_LENGTH))?,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
             let expected = format!("a divisor of {hidden_size}, or {}", key(keys::KEY_LENGTH));
             return Err(refuse(keys::HEAD_COUNT, expected, heads.to_string()));
         }
-        return Ok(hidden_size / heads);
     };
-    let values = keys.unsigned(&key(keys::VALUE_LENGTH))?.unwrap_or(length);
-    if values != length {
+    let values = keys.unsigned(&key(keys::VALUE_LENGTH))?;
+    if let Some(values) = values.filter(|&values| values != length as u64) {
         let expected = format!("{length}, as long as the keys");
         return Err(refuse(keys::VALUE_LENGTH, expected, values.to_string()));
     }
-    keys.size(&key(keys::KEY_LENGTH))
+    Ok(length)
 }
 
 /// Keys that would change the network, at the value that does not.
