@@ -7,7 +7,7 @@ use onebit_model::chat::ChatError;
 use onebit_model::config::ConfigError;
 use onebit_model::files::FileError;
 use onebit_model::network::NetworkError;
-use onebit_model::runtime::RuntimeError;
+use onebit_model::runtime::{LoadError, RuntimeError};
 use onebit_model::sampling::SamplingError;
 use onebit_model::tokenizer::TokenizerError;
 use onebit_trainer::TrainError;
@@ -40,6 +40,9 @@ pub enum CliError {
     /// Inference.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// A model that could not be read or made ready.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// Choosing tokens.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -7,6 +7,7 @@
 
 mod args;
 pub mod commands;
+mod convert;
 mod device;
 mod error;
 mod generation;

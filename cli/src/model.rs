@@ -1,47 +1,37 @@
 //! From the value of `--model` to a model that runs.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
-use onebit_model::files::{self, GenerationConfig, ONE_FILE_EXTENSION, OneFile};
+use onebit_model::files::{self, GenerationConfig, ModelKind, ModelSource, OneFile};
 use onebit_model::runtime::{FloatStorage, PackedModel};
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 
-use crate::{CliError, Result, args, output};
+use crate::{CliError, Result, output};
 
-/// A model directory or a one-file model, checked, before its weights are read.
+/// A model of whatever kind, its headers checked, before its weights are read.
 pub(crate) struct ModelDirectory {
-    /// The directory, or the file.
-    pub path: PathBuf,
     /// Its sampling defaults.
     pub generation: GenerationConfig,
-    /// The file, where the model is one.
-    file: Option<OneFile>,
+    model: Opened,
+    /// Whether the notes have been told.
+    told: Cell<bool>,
+}
+
+/// What the weights come from.
+enum Opened {
+    /// A file that holds the tokenizer and all the rest.
+    OneFile(Box<OneFile>),
+    /// A source, and the folder with the rest.
+    Source(Box<dyn ModelSource>, PathBuf),
 }
 
 impl ModelDirectory {
     /// Checks that `path` is a model and reads what is small of it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if path.is_file() && extension == ONE_FILE_EXTENSION {
-            let file = OneFile::open(path)?;
-            return Ok(Self {
-                path: path.to_path_buf(),
-                generation: file.generation().cloned().unwrap_or_default(),
-                file: Some(file),
-            });
-        }
-        if path.is_file() && matches!(extension, "gguf" | "safetensors") {
-            let message = format!(
-                "--model: {} is a file of another kind; give a .1bit file or the directory that holds config.json",
-                path.display()
-            );
-            return Err(CliError::Failed(message));
-        }
-        args::existing_directory(path, "--model")?;
-        let config = path.join(files::CONFIG_FILE);
-        if !config.is_file() {
+        if path.is_dir() && !path.join(files::CONFIG_FILE).is_file() {
             let unfinished = if path.join("checkpoints").is_dir() {
                 ", or finish the run there with `onebit train --resume`"
             } else {
@@ -53,66 +43,101 @@ impl ModelDirectory {
                 files::CONFIG_FILE
             )));
         }
+        if !path.exists() {
+            return Err(CliError::Failed(format!(
+                "--model: {} does not exist; give a model directory or a .1bit file",
+                path.display()
+            )));
+        }
+        let (model, generation) = match ModelKind::of(path)? {
+            ModelKind::OneFile => {
+                let file = Box::new(OneFile::open(path)?);
+                let generation = file.generation().cloned();
+                (Opened::OneFile(file), generation)
+            }
+            kind => {
+                let folder = match kind {
+                    ModelKind::Directory => path.to_path_buf(),
+                    _ => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+                };
+                let generation = match kind {
+                    ModelKind::Directory => GenerationConfig::read(&folder)?,
+                    _ => None,
+                };
+                (Opened::Source(files::open_source(path)?, folder), generation)
+            }
+        };
         Ok(Self {
-            path: path.to_path_buf(),
-            generation: GenerationConfig::read(path)?.unwrap_or_default(),
-            file: None,
+            generation: generation.unwrap_or_default(),
+            model,
+            told: Cell::new(false),
         })
     }
 
-    /// The file, where the model is one.
+    /// The file, where the model is one that holds everything.
     pub(crate) fn file(&self) -> Option<&OneFile> {
-        self.file.as_ref()
+        match &self.model {
+            Opened::OneFile(file) => Some(file),
+            Opened::Source(..) => None,
+        }
+    }
+
+    /// The model's tensors, its notes told.
+    pub(crate) fn source(&self) -> &dyn ModelSource {
+        let source = match &self.model {
+            Opened::OneFile(file) => &**file as &dyn ModelSource,
+            Opened::Source(source, _) => &**source,
+        };
+        if !self.told.replace(true) {
+            tell(source.notes());
+        }
+        source
+    }
+
+    /// The folder that holds what belongs to the model, unless its file does.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.model {
+            Opened::OneFile(_) => None,
+            Opened::Source(_, folder) => Some(folder),
+        }
     }
 
     /// The tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        match &self.file {
-            Some(file) => Ok(file.tokenizer()?),
-            None => Ok(Tokenizer::from_file(self.path.join(files::TOKENIZER_FILE))?),
+        match &self.model {
+            Opened::OneFile(file) => Ok(file.tokenizer()?),
+            Opened::Source(_, folder) => Ok(Tokenizer::from_file(folder.join(files::TOKENIZER_FILE))?),
         }
     }
 
     /// Whether there is a tokenizer.
     pub(crate) fn has_tokenizer(&self) -> bool {
-        match &self.file {
-            Some(file) => file.tokenizer_json().is_some(),
-            None => self.path.join(files::TOKENIZER_FILE).is_file(),
+        match &self.model {
+            Opened::OneFile(file) => file.tokenizer_json().is_some(),
+            Opened::Source(_, folder) => folder.join(files::TOKENIZER_FILE).is_file(),
         }
     }
 
     /// The chat template, or the default one.
     pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
-        match &self.file {
-            Some(file) => Ok(file.chat_template()?),
-            None => Ok(ChatTemplate::from_dir(&self.path)?),
+        match &self.model {
+            Opened::OneFile(file) => Ok(file.chat_template()?),
+            Opened::Source(_, folder) => Ok(ChatTemplate::from_dir(folder)?),
         }
     }
 
     /// The configuration, its notes told on stderr.
     pub(crate) fn config(&self) -> Result<ModelConfig> {
-        match &self.file {
-            Some(file) => {
-                tell(file.notes());
-                Ok(file.config().clone())
-            }
-            None => {
-                let parsed = files::read_config(&self.path)?;
-                tell(&parsed.notes);
-                Ok(parsed.config)
-            }
-        }
+        Ok(self.source().config().clone())
     }
 
     /// The weights, packed: those of a file where they lie in it. Embedding and head in the type `head`.
     pub(crate) fn load(&self, head: FloatStorage) -> Result<PackedModel> {
-        if let Some(file) = &self.file {
-            tell(file.notes());
-            return Ok(file.model_as(head)?);
+        let source = self.source();
+        match self.file() {
+            Some(file) => Ok(file.model_as(head)?),
+            None => Ok(PackedModel::from_source(source, head)?),
         }
-        let loaded = files::load_model(&self.path)?;
-        tell(&loaded.notes);
-        Ok(PackedModel::from_loaded(loaded, head)?)
     }
 
     /// Tokens that end a text: those that the model names, otherwise the tokenizer's end-of-text token. A word tokenizer's end

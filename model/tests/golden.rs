@@ -4,7 +4,6 @@ mod common;
 
 use common::model_dir;
 use onebit_kernels_cpu::Isa;
-use onebit_model::files::load_model;
 use onebit_model::runtime::{FloatStorage, KvType, PackedModel, Serial, Session, SessionOptions};
 use serde_json::Value;
 
@@ -68,7 +67,7 @@ fn logits_of_transformers() {
         ("tiny-packed-bitlinear", "tiny-packed-bitlinear"),
         ("tiny-llama-packed-bitlinear", "tiny-llama-packed-bitlinear"),
     ] {
-        let model = PackedModel::from_loaded(load_model(&dir.join(name)).unwrap(), FloatStorage::Stored).unwrap();
+        let model = PackedModel::open(&dir.join(name), FloatStorage::Stored).unwrap().0;
         let ours = logits(&model, &ids);
         let difference = distance(&ours, &golden[key]);
         println!(
@@ -90,7 +89,9 @@ fn logits_of_transformers() {
 fn greedy_tokens_of_transformers() {
     let Some((dir, golden)) = golden() else { return };
     let wanted = ids(&golden["greedy_online"]);
-    let model = PackedModel::from_loaded(load_model(&dir.join("tiny-online")).unwrap(), FloatStorage::Stored).unwrap();
+    let model = PackedModel::open(&dir.join("tiny-online"), FloatStorage::Stored)
+        .unwrap()
+        .0;
     let mut session = Session::new(&model, Serial, Isa::best(), SessionOptions::new(64)).unwrap();
     let argmax = |logits: &[f32]| {
         (0..logits.len())

@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::{config, model_dir};
+use common::model_dir;
 use onebit_kernels_cpu::Isa;
-use onebit_model::config::{FeedForward, LayerModes, LinearKind, LinearMode, ModelConfig};
-use onebit_model::runtime::{
-    FloatStorage, FloatValues, KvType, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, TensorSource,
-    Top,
+use onebit_model::files::{
+    DirectoryOptions, Extras, HfDirectory, OneFile, OneFileOptions, Parts, StoriesModel, save_directory, save_one_file,
 };
+use onebit_model::runtime::{FloatStorage, KvType, PackedModel, Pool, Serial, Session, SessionOptions, Top};
 
 /// Bytes taken from the front.
 struct Reader<'a>(&'a [u8]);
@@ -31,87 +29,6 @@ impl<'a> Reader<'a> {
     fn f32(&mut self) -> f32 {
         f32::from_bits(self.i32() as u32)
     }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.f32()).collect()
-    }
-
-    /// A scale and `n` two-bit codes, the first weight in the high bits, two's complement.
-    fn trits(&mut self, n: usize) -> (Vec<i8>, f32) {
-        let scale = self.f32();
-        let bytes = self.take(n / 4);
-        let trits = bytes
-            .iter()
-            .flat_map(|b| [6, 4, 2, 0].map(|shift| ((b >> shift) << 6) as i8 >> 6));
-        (trits.collect(), scale)
-    }
-}
-
-/// Rows of interleaved rotary pairs in half-split order: new row `i` of a head was row `2i`, new row `i + half` row `2i + 1`.
-fn half_split(trits: &[i8], head_dim: usize, cols: usize) -> Vec<i8> {
-    let rows: Vec<&[i8]> = trits.chunks(cols).collect();
-    let half = head_dim / 2;
-    let old = |row: usize| {
-        let (head, i) = (row / head_dim, row % head_dim);
-        head * head_dim + if i < half { 2 * i } else { 2 * (i - half) + 1 }
-    };
-    (0..rows.len()).flat_map(|row| rows[old(row)].iter().copied()).collect()
-}
-
-fn read_model(bytes: &[u8], storage: FloatStorage) -> PackedModel {
-    let mut header = Reader(bytes);
-    assert_eq!(header.i32(), 0x616b_3432);
-    assert_eq!(header.i32(), 1);
-    let [dim, hidden, layers, heads, kv_heads, vocab, seq] = [(); 7].map(|()| header.i32() as usize);
-    let mut config = ModelConfig {
-        vocab_size: vocab,
-        hidden_size: dim,
-        intermediate_size: hidden,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        num_key_value_heads: kv_heads,
-        head_dim: dim / heads,
-        max_position_embeddings: seq,
-        feed_forward: FeedForward::SwiGlu,
-        layer_modes: vec![LayerModes::uniform(LinearMode::Ternary); layers],
-        ..config()
-    };
-    // Its linears have a vanishing eps, and their inputs can be far smaller than 1e-5.
-    config.rms_norm_eps = 1e-16;
-    let mut reader = Reader(&bytes[256..]);
-    let mut floats = HashMap::from([
-        ("model.norm.weight".to_string(), reader.floats(dim)),
-        ("model.embed_tokens.weight".to_string(), reader.floats(vocab * dim)),
-    ]);
-    let mut linears = HashMap::new();
-    // The file has w1, w2, w3: gate, down, up.
-    use LinearKind::{Down, Gate, K, O, Q, Up, V};
-    for kind in [Q, K, V, O, Gate, Down, Up] {
-        let (rows, cols) = config.linear_size(kind);
-        for layer in 0..layers {
-            let (mut trits, scale) = reader.trits(rows * cols);
-            if matches!(kind, Q | K) {
-                trits = half_split(&trits, config.head_dim, cols);
-            }
-            linears.insert(format!("model.layers.{layer}.{}.weight", kind.module()), (trits, scale));
-        }
-    }
-    assert!(reader.0.is_empty(), "the whole file is read");
-    // Its linears normalise their input to x / ‖x‖ / √n, which is RMSNorm with the weight 1/n.
-    for spec in config.tensors() {
-        if spec.name.contains("norm") && spec.name != "model.norm.weight" {
-            floats.insert(spec.name.clone(), vec![1.0 / spec.len() as f32; spec.len()]);
-        }
-    }
-    PackedModel::from_parts(config, storage, |name| {
-        Ok::<_, RuntimeError>(match linears.remove(name) {
-            Some((values, scale)) => TensorSource::Trits { values, scale },
-            None => TensorSource::Float(FloatValues::F32(
-                floats.remove(name).expect("a tensor of the file").into(),
-            )),
-        })
-    })
-    .unwrap()
 }
 
 /// The vocabulary: a score and the bytes of each token.
@@ -169,7 +86,7 @@ fn load() -> Option<(PackedModel, Vocabulary)> {
 
 fn load_as(storage: FloatStorage) -> Option<(PackedModel, Vocabulary)> {
     let dir = model_dir("bitnet-stories-3m")?;
-    let model = read_model(&std::fs::read(dir.join("bit_model.bin")).unwrap(), storage);
+    let model = PackedModel::from_source(&StoriesModel::open(&dir.join("bit_model.bin")).unwrap(), storage).unwrap();
     let vocabulary = Vocabulary::read(&std::fs::read(dir.join("tokenizer.bin")).unwrap());
     assert_eq!(vocabulary.0.len(), model.config().vocab_size);
     Some((model, vocabulary))
@@ -214,6 +131,83 @@ fn loss_of_a_trained_model() {
         model.bytes()
     );
     assert!((loss - 0.395).abs() < 0.005, "{loss}");
+}
+
+/// The trits of a byte in the other order: what a reader that takes the low bits first would see.
+#[test]
+fn the_order_of_the_bits_matters() {
+    let Some(dir) = model_dir("bitnet-stories-3m") else {
+        return;
+    };
+    let mut bytes = std::fs::read(dir.join("bit_model.bin")).unwrap();
+    let vocabulary = Vocabulary::read(&std::fs::read(dir.join("tokenizer.bin")).unwrap());
+    let word = |i: usize| u32::from_le_bytes(*bytes[4 * i..].first_chunk().unwrap()) as usize;
+    let (dim, hidden, layers, heads, kv_heads, vocab) = (word(2), word(3), word(4), word(5), word(6), word(7));
+    let keys = dim / heads * kv_heads;
+    let mut at = 256 + 4 * (dim + vocab * dim);
+    for trits in [
+        dim * dim,
+        keys * dim,
+        keys * dim,
+        dim * dim,
+        hidden * dim,
+        hidden * dim,
+        hidden * dim,
+    ] {
+        for _ in 0..layers {
+            for byte in &mut bytes[at + 4..at + 4 + trits / 4] {
+                *byte = [0, 2, 4, 6]
+                    .iter()
+                    .fold(0, |all, shift| all << 2 | (*byte >> shift) & 3);
+            }
+            at += 4 + trits / 4;
+        }
+    }
+    assert_eq!(at, bytes.len());
+    let turned = tempfile::tempdir().unwrap();
+    let path = turned.path().join("bit_model.bin");
+    std::fs::write(&path, bytes).unwrap();
+    let model = PackedModel::from_source(&StoriesModel::open(&path).unwrap(), FloatStorage::Stored).unwrap();
+    let (_, loss) = score(&model, &text(&vocabulary), KvType::F32);
+    println!("{loss:.4} nats a token with the low bits first");
+    assert!(loss > 3.0, "{loss}");
+}
+
+/// Imported as a directory, exported as one file from there, and the other way round: the same logits to the last bit.
+#[test]
+fn a_trained_model_in_other_files_is_the_same_model() {
+    let Some(dir) = model_dir("bitnet-stories-3m") else {
+        return;
+    };
+    let (model, vocabulary) = load().unwrap();
+    let ids = text(&vocabulary);
+    let (expected, _) = score(&model, &ids, KvType::F32);
+    let out = tempfile::tempdir().unwrap();
+    let (one, directory, again) = (
+        out.path().join("m.1bit"),
+        out.path().join("hf"),
+        out.path().join("again"),
+    );
+    let source = StoriesModel::open(&dir.join("bit_model.bin")).unwrap();
+    let (quiet, options) = (|_, _| (), DirectoryOptions::default());
+    save_directory(&directory, &source, &options, Extras::default(), &quiet).unwrap();
+    let read = HfDirectory::open(&directory).unwrap();
+    save_one_file(&one, &read, &OneFileOptions::default(), &Parts::default(), &quiet).unwrap();
+    let file = OneFile::open(&one).unwrap();
+    file.verify().unwrap();
+    save_directory(&again, &file, &options, Extras::default(), &quiet).unwrap();
+    let models = [
+        PackedModel::from_source(&read, FloatStorage::Stored).unwrap(),
+        file.model().unwrap(),
+        PackedModel::open(&again, FloatStorage::Stored).unwrap().0,
+    ];
+    for model in models {
+        assert!(score(&model, &ids, KvType::F32).0 == expected);
+    }
+    for name in ["config.json", "model.safetensors"] {
+        let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).unwrap();
+        assert!(read(&directory) == read(&again), "{name}");
+    }
 }
 
 fn likeliest(logits: &[f32]) -> u32 {

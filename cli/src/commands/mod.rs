@@ -7,6 +7,7 @@ mod doctor;
 mod eval;
 mod export;
 mod generate;
+mod import;
 mod inspect;
 mod plot;
 mod quickstart;
@@ -49,6 +50,7 @@ enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Export(export::Export),
+    Import(import::Import),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
     Plot(plot::Plot),
@@ -70,6 +72,7 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Plot(command) => command.run(),

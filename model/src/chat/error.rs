@@ -14,6 +14,14 @@ pub enum ChatError {
         /// The system's account.
         source: std::io::Error,
     },
+    /// A file that cannot be written.
+    #[error("cannot write {}: {source}; check the path and the free space", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's account.
+        source: std::io::Error,
+    },
     /// A JSON file that cannot be used.
     #[error("{}: {message}; correct the file or fetch it again", path.display())]
     Json {

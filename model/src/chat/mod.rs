@@ -130,6 +130,29 @@ impl ChatTemplate {
         Ok(template)
     }
 
+    /// Writes the template, unless it is the default one, and the spelling of its tokens where [`from_dir`](Self::from_dir) and `transformers`
+    /// look for them: `chat_template.jinja` and `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// [`ChatError::Write`].
+    pub fn save(&self, dir: &Path) -> Result<(), ChatError> {
+        let write = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|source| ChatError::Write { path, source })
+        };
+        let token = |text: &str| Some(text.to_string()).filter(|text| !text.is_empty());
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": token(&self.bos_token),
+            "eos_token": token(&self.eos_token),
+        });
+        write("tokenizer_config.json", &format!("{config:#}\n"))?;
+        match self.is_default {
+            true => Ok(()),
+            false => write("chat_template.jinja", &self.text),
+        }
+    }
+
     /// [`DEFAULT_TEMPLATE`].
     pub fn fallback() -> Self {
         Self {

@@ -11,7 +11,7 @@ use super::FileError;
 ///
 /// # Errors
 /// What `write` returns, or [`FileError::Io`].
-pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), FileError>) -> Result<(), FileError> {
+pub fn replace_file<E: From<FileError>>(path: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -30,7 +30,7 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), FileErr
             .and_then(|file| file.sync_all())
             .map_err(io("flush"))?;
         fs::rename(&temporary, path).map_err(io("replace"))?;
-        sync_directory(path).map_err(io("flush the directory of"))
+        Ok(sync_directory(path).map_err(io("flush the directory of"))?)
     });
     if result.is_err() {
         // The first error is the one to report; a temporary file left behind harms nobody.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -40,10 +40,20 @@ struct Entry {
     end: usize,
 }
 
+/// Bytes of a tensor that are copied between two times that the pages of the map are given back.
+const PIECE: usize = 8 << 20;
+
+/// One of the files: its bytes, and the map that they are, unless they are in memory.
+#[derive(Debug)]
+struct Source {
+    bytes: SharedBytes,
+    map: Option<Arc<MappedFile>>,
+}
+
 /// The tensors of one safetensors file, or of several shards.
 #[derive(Debug, Default)]
 pub struct Weights {
-    files: Vec<(PathBuf, SharedBytes)>,
+    files: Vec<Source>,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
@@ -70,7 +80,7 @@ impl Weights {
     /// Reads a safetensors file in memory that others hold.
     pub(super) fn from_shared(bytes: SharedBytes, path: &Path) -> Result<Self, FileError> {
         let mut weights = Self::default();
-        weights.add(path.to_path_buf(), bytes)?;
+        weights.add(path, bytes, None)?;
         Ok(weights)
     }
 
@@ -81,16 +91,16 @@ impl Weights {
             path: path.to_path_buf(),
             source,
         };
-        let map = MappedFile::open(path).map_err(open)?;
-        self.add(path.to_path_buf(), SharedBytes::new(Arc::new(map)))
+        let map = Arc::new(MappedFile::open(path).map_err(open)?);
+        self.add(path, SharedBytes::new(map.clone()), Some(map))
     }
 
-    fn add(&mut self, path: PathBuf, source: SharedBytes) -> Result<Vec<String>, FileError> {
+    fn add(&mut self, path: &Path, bytes: SharedBytes, map: Option<Arc<MappedFile>>) -> Result<Vec<String>, FileError> {
         let header = |problem| FileError::Header {
-            path: path.clone(),
+            path: path.to_path_buf(),
             problem,
         };
-        let (found, metadata) = read_header(source.bytes()).map_err(header)?;
+        let (found, metadata) = read_header(bytes.bytes()).map_err(header)?;
         self.metadata.extend(metadata);
         let mut names = Vec::with_capacity(found.len());
         for (name, info, start) in found {
@@ -107,14 +117,14 @@ impl Weights {
             }
             names.push(name);
         }
-        self.files.push((path, source));
+        self.files.push(Source { bytes, map });
         Ok(names)
     }
 
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let entry = self.entries.get(name)?;
-        let bytes = self.files.get(entry.file)?.1.bytes().get(entry.start..entry.end)?;
+        let bytes = self.files.get(entry.file)?.bytes.bytes().get(entry.start..entry.end)?;
         Some(TensorView {
             dtype: entry.dtype,
             shape: &entry.shape,
@@ -125,7 +135,31 @@ impl Weights {
     /// Where the tensor of this name lies, and the bytes of its file.
     pub(super) fn place(&self, name: &str) -> Option<(&SharedBytes, Range<usize>)> {
         let entry = self.entries.get(name)?;
-        Some((&self.files.get(entry.file)?.1, entry.start..entry.end))
+        Some((&self.files.get(entry.file)?.bytes, entry.start..entry.end))
+    }
+
+    /// The values of the tensor of this name, each decoded from `N` bytes, in memory of their own: of a mapped file no page stays
+    /// behind. `None` if there is no such tensor.
+    pub(super) fn copy<const N: usize, T>(&self, name: &str, decode: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+        let view = self.get(name)?;
+        let mut values = Vec::with_capacity(view.bytes.len() / N);
+        for piece in view.bytes.chunks(PIECE) {
+            values.extend(piece.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)));
+            self.give_pages_back();
+        }
+        Some(values)
+    }
+
+    /// Gives the pages that were read of mapped files back to the system, which reads them again when they are asked for.
+    pub(super) fn give_pages_back(&self) {
+        for map in self.files.iter().filter_map(|file| file.map.as_ref()) {
+            map.give_pages_back();
+        }
+    }
+
+    /// All bytes of the first file.
+    pub(super) fn first_file(&self) -> Option<&SharedBytes> {
+        self.files.first().map(|file| &file.bytes)
     }
 
     /// The texts in `__metadata__`; of several files, those of the last that has one of that name.

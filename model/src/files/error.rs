@@ -177,4 +177,34 @@ pub enum FileError {
         /// The directory.
         path: PathBuf,
     },
+    /// A tensor is not what the headers said when the writing began.
+    #[error(
+        "tensor {name}: expected {expected} bytes, as was announced, found {found}; was the model changed meanwhile? try again"
+    )]
+    Changed {
+        /// The tensor.
+        name: String,
+        /// Bytes announced; 0 where none were.
+        expected: usize,
+        /// Bytes there.
+        found: usize,
+    },
+    /// The path is no model of a kind that can be read.
+    #[error("{}: {found}; give a model directory, which holds config.json, or a file of one of the kinds {expected}", path.display())]
+    Kind {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// The kinds of files.
+        expected: &'static str,
+    },
+    /// A file of bitllama2.c that contradicts itself, or none.
+    #[error("{}: no model of bitllama2.c: {problem}; fetch the file again", path.display())]
+    Stories {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
 }

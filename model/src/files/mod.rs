@@ -3,30 +3,35 @@
 //! A directory holds `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`.
 //!
 //! Names, keys and layouts are Hugging Face's, so that `transformers` opens what is written here and the other way
-//! round. [`load_model`] reads float weights (f32, f16, bf16), one file or shards, and both packed ternary layouts:
+//! round. [`HfDirectory`] reads float weights (f32, f16, bf16), one file or shards, and both packed ternary layouts:
 //!
 //! ```text
 //! X_proj.weight        uint8 [rows/4, cols]   byte (r, c): bits 2j, 2j+1 hold row r + j·rows/4, column c, as trit + 1
 //! X_proj.weight_scale  float [1]              multiplies (autobitlinear) or divides (bitlinear) the product
 //! ```
 //!
-//! [`PackedTernary::scale`] is always the multiplying γ of ARCHITECTURE.md §2.1. The files are memory-mapped; every length in them
+//! What it gives is always the multiplying γ of ARCHITECTURE.md §2.1. The files are memory-mapped; every length in them
 //! is checked against the file's size before anything is allocated, every tensor against the configuration, and each
 //! refusal names the tensor. [`save_master`] and [`save_packed`] write the same bytes for the same model, each file under a
 //! temporary name that is renamed once it is on disk.
 
 mod atomic;
 mod container;
+mod directory;
+mod directory_write;
 mod error;
 mod generation;
 pub mod gguf;
 mod load;
 mod mmap;
 mod one_file;
+mod open;
 mod pack;
 mod save;
 mod shards;
 mod source;
+mod stories;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -34,15 +39,19 @@ use std::path::Path;
 
 pub use atomic::replace_file;
 pub use container::{TensorView, Weights};
+pub use directory::HfDirectory;
+pub use directory_write::{DirectoryOptions, save_directory};
 pub use error::FileError;
 pub use generation::GenerationConfig;
-pub use load::{LoadedLinear, LoadedModel, MasterTensor, PackedTernary, load_master, load_model};
+pub use load::{MasterTensor, load_master};
 pub use mmap::MappedFile;
-pub use one_file::{ONE_FILE_EXTENSION, OneFile, Parts, save_one_file};
+pub use one_file::{ONE_FILE_EXTENSION, OneFile, OneFileOptions, Parts, TernaryLayout, save_one_file};
+pub use open::{ModelKind, open_source};
 pub use pack::{pack_rows, unpack_rows};
 pub use safetensors::Dtype;
 pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};
 pub use source::{ModelSource, StoredAs};
+pub use stories::StoriesModel;
 
 use crate::config::json::{Parsed, read_file};
 

@@ -6,7 +6,7 @@ use super::FileError;
 use crate::config::ModelConfig;
 use crate::runtime::TensorSource;
 
-/// In which form a source holds a tensor. It is told from the file's header: no value is read for it.
+/// In which form a source holds a tensor, which is the form in which it gives it. It is told from the file's header: no value is read for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAs {
     /// Single precision.
@@ -17,8 +17,10 @@ pub enum StoredAs {
     Bf16,
     /// Trits with one γ: a linear in mode `ternary` or `binary` that is packed already.
     Trits,
-    /// Integers of eight or four bits with their steps.
-    Integers,
+    /// Integers with a step a row: a linear in mode `int8` or `int4`, whose values fit a byte, or a table of bytes.
+    Int8,
+    /// Half bytes with a step for each group of columns: embedding or head.
+    Int4,
 }
 
 /// A model in some file or directory, opened and checked as far as headers tell: which tensors there are, and their types, shapes and

@@ -58,20 +58,8 @@ impl PackedModel {
     fn relay(&mut self, choose: impl Fn(usize) -> Layout + Sync) {
         let linears: Vec<&mut Linear> = self.blocks.iter_mut().flat_map(|block| block.linears_mut()).collect();
         let relay = |linear: &mut Linear| {
-            if let Linear::Ternary {
-                rows,
-                cols,
-                layout,
-                packed,
-                ..
-            } = linear
-            {
-                let wanted = choose(*cols);
-                if wanted != *layout {
-                    *packed = relaid(packed, *rows, *cols, wanted).into();
-                    *layout = wanted;
-                }
-            }
+            let wanted = choose(linear.cols());
+            linear.lay_out(wanted);
         };
         #[cfg(feature = "std")]
         linears.into_par_iter().for_each(relay);
@@ -80,8 +68,26 @@ impl PackedModel {
     }
 }
 
+impl Linear {
+    /// Puts a ternary or binary linear into this layout; another stays as it is.
+    pub(crate) fn lay_out(&mut self, wanted: Layout) {
+        if let Linear::Ternary {
+            rows,
+            cols,
+            layout,
+            packed,
+            ..
+        } = self
+            && *layout != wanted
+        {
+            *packed = relaid(packed, *rows, *cols, wanted).into();
+            *layout = wanted;
+        }
+    }
+}
+
 /// The layout of the fewest bytes for rows of `cols` weights: padding can eat what the shorter code saves.
-fn smallest(cols: usize) -> Layout {
+pub(crate) fn smallest(cols: usize) -> Layout {
     if 8 * t5::group_bytes(cols) <= 7 * t2::group_bytes(cols) {
         Layout::T5
     } else {

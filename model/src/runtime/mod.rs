@@ -13,6 +13,7 @@
 
 mod attention;
 mod buffers;
+mod build;
 mod cache;
 mod check;
 mod columns;
@@ -40,9 +41,13 @@ mod team;
 mod values;
 mod weights;
 
+pub use build::TensorSource;
+#[cfg(feature = "std")]
+pub(crate) use build::{LinearSite, absmean, norm, table};
 pub use error::RuntimeError;
 pub use executor::{Executor, Serial, Shares};
-pub use load::TensorSource;
+#[cfg(feature = "std")]
+pub(crate) use layout::smallest;
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};

@@ -42,7 +42,7 @@ impl FloatStorage {
     ];
 
     /// The same for a linear in mode `f16`, whose mode says that it is no matrix of integers.
-    pub(super) fn of_linears(self) -> Self {
+    pub(crate) fn of_linears(self) -> Self {
         match self {
             Self::Int8 | Self::Int4 => Self::Stored,
             other => other,

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
-use super::{ConfigError, ModelConfig};
+use super::{ConfigError, FeedForward, LinearMode, ModelConfig};
 
 /// Largest `config.json` accepted, in bytes. The longest that we write has 4096 blocks with seven modes each, about
 /// 1 MiB.
@@ -91,5 +91,25 @@ impl ModelConfig {
     /// As [`to_json`](Self::to_json) for float tensors of another type: `float32`, `float16` or `bfloat16`.
     pub fn to_json_with_dtype(&self, dtype: &str) -> String {
         write::config_text(self, dtype)
+    }
+
+    /// What of this model `transformers` has no words for, so that it would open the directory as another network. Empty: it opens it as it is.
+    pub fn beyond_transformers(&self) -> Vec<&'static str> {
+        let mode = |mode| self.uses_mode(mode);
+        [
+            (self.qk_norm, "qk_norm"),
+            (self.residual_scaling, "residual_scaling"),
+            (self.feed_forward == FeedForward::Relu2, "a feed-forward without a gate"),
+            (
+                self.sub_norms && self.query_size() != self.hidden_size,
+                "sub_norms of another width than hidden_size",
+            ),
+            (mode(LinearMode::Int8), "linears in mode int8"),
+            (mode(LinearMode::Int4), "linears in mode int4"),
+            (mode(LinearMode::Binary), "linears in mode binary"),
+        ]
+        .into_iter()
+        .filter_map(|(there, what)| there.then_some(what))
+        .collect()
     }
 }

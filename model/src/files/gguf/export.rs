@@ -214,7 +214,7 @@ impl Export<'_> {
         Ok(match self.source.stored(name)? {
             StoredAs::F32 => TensorType::F32,
             StoredAs::Bf16 => TensorType::Bf16,
-            StoredAs::F16 | StoredAs::Trits | StoredAs::Integers => TensorType::F16,
+            StoredAs::F16 | StoredAs::Trits | StoredAs::Int8 | StoredAs::Int4 => TensorType::F16,
         })
     }
 

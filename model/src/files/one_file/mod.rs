@@ -32,8 +32,11 @@
 //! A name or an entry that this version does not know is refused, so that a file of a later version is never run without a part that it
 //! needs. A further optional part is a line in `PARTS` and in [`Parts`].
 
+mod c_header;
 mod parts;
+mod plan;
 mod read;
+mod source;
 mod verify;
 mod write;
 
@@ -41,7 +44,7 @@ mod write;
 mod tests;
 
 pub use read::OneFile;
-pub use write::{Parts, save_one_file};
+pub use write::{OneFileOptions, Parts, TernaryLayout, save_one_file};
 
 /// The extension of such files.
 pub const ONE_FILE_EXTENSION: &str = "1bit";

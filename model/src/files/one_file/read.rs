@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use safetensors::Dtype;
 
@@ -11,14 +10,14 @@ use super::{COLUMNS, ENTRIES, FORMAT, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOK
 use crate::chat::ChatTemplate;
 use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
-use crate::files::{FileError, GenerationConfig, MappedFile, Weights};
+use crate::files::{FileError, GenerationConfig, Weights};
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, SharedBytes, TensorSource, Values};
 use crate::tokenizer::Tokenizer;
 
 /// A one-file model, its header read and its texts checked.
 #[derive(Debug)]
 pub struct OneFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) bytes: SharedBytes,
     pub(super) weights: Weights,
     parsed: Parsed,
@@ -32,12 +31,7 @@ impl OneFile {
     /// [`FileError::Io`], [`FileError::Header`] for a damaged container, [`FileError::Part`] or [`FileError::Config`] for one of something
     /// else, or of a later version.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let map = MappedFile::open(path).map_err(|source| FileError::Io {
-            action: "open",
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Self::from_shared(SharedBytes::new(Arc::new(map)), path)
+        Self::from_weights(Weights::open_file(path)?, path)
     }
 
     /// Reads a file that is in memory already, such as one that is part of the program; `label` stands for its path in errors.
@@ -45,8 +39,12 @@ impl OneFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_shared(bytes: SharedBytes, label: &Path) -> Result<Self, FileError> {
-        let weights = Weights::from_shared(bytes.clone(), label)?;
+        Self::from_weights(Weights::from_shared(bytes, label)?, label)
+    }
+
+    fn from_weights(weights: Weights, label: &Path) -> Result<Self, FileError> {
         let path = label.to_path_buf();
+        let bytes = weights.first_file().cloned().unwrap_or(SharedBytes::from_static(&[]));
         let refuse = |part: &str, problem: String| FileError::Part {
             path: path.clone(),
             part: part.to_string(),

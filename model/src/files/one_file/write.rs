@@ -1,24 +1,28 @@
-//! From a packed model to a file.
+//! From any source to a file, one tensor in memory at a time.
+//!
+//! The header is known before the first value is read: types and shapes follow from the configuration, from the options and from the form in
+//! which the source holds embedding, head and float linears. γ of each linear is known when the linear has been quantised, so the scales, which
+//! stand first, are written last; the checksum is made from the file once it is whole.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use bytemuck::cast_slice;
-use onebit_kernels_cpu::{int4_gemv, t2};
-use safetensors::Dtype;
-use serde_json::{Map, Value, json};
+use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::ternary::Layout;
 
-use super::{
-    ALIGNMENT, CHECKSUM_LEN, COLUMNS, FORMAT, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
-};
+use super::plan::{Item, items, metadata, plan};
+use super::{ALIGNMENT, CHECKSUM_LEN, COLUMNS, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
 use crate::chat::ChatTemplate;
+use crate::config::{FeedForward, LinearKind, LinearMode, LinearShape, ModelConfig};
 use crate::files::atomic::replace_file;
-use crate::files::{FileError, GenerationConfig};
-use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, RowFigures, Values};
-
-/// Bytes that are written between two reports of the progress.
-const PIECE: usize = 8 << 20;
+use crate::files::stream::{TensorFile, refused};
+use crate::files::{FileError, GenerationConfig, ModelSource};
+use crate::runtime::{
+    FloatMatrix, FloatStorage, FloatValues, HeadSketch, Linear, LinearSite, LoadError, Pool, RuntimeError, norm,
+    smallest, table,
+};
 
 /// What goes into the file beside the model; each may be left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,253 +37,238 @@ pub struct Parts<'a> {
     pub chat_template: Option<&'a ChatTemplate>,
 }
 
-/// A tensor to be written.
-struct Tensor<'a> {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: &'a [u8],
+/// How ternary and binary linears lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TernaryLayout {
+    /// All in this layout.
+    All(Layout),
+    /// Each in the one of the fewest bytes: `t5`, or `t2` where rows are so short that padding would eat the gain.
+    Smallest,
 }
 
-/// The tensors in the order of the file, each ended at a multiple of [`ALIGNMENT`].
-struct Tensors<'a> {
-    list: Vec<Tensor<'a>>,
-    bytes: usize,
-    padded: usize,
+/// How a model is to lie in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct OneFileOptions {
+    /// Layout of the ternary and binary linears.
+    pub layout: TernaryLayout,
+    /// Type of embedding and head, and of linears in mode `f16` as far as it is a float type.
+    pub storage: FloatStorage,
+    /// Whether ternary and binary `down_proj`s lie there by columns too. It has no effect after SwiGLU, where there is nothing to skip.
+    pub columns: bool,
+    /// Heads of more than so many bytes get a [sketch](HeadSketch), if they can have one; `None`: no head does.
+    pub sketch_above: Option<usize>,
+    /// Threads that make the sketch.
+    pub threads: usize,
 }
 
-impl<'a> Tensors<'a> {
-    fn put(&mut self, name: String, dtype: Dtype, shape: Vec<usize>, bytes: &'a [u8]) {
-        static ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
-        self.bytes += bytes.len();
-        self.list.push(Tensor {
-            name,
-            dtype,
-            shape,
-            bytes,
-        });
-        let missing = self.bytes.next_multiple_of(ALIGNMENT) - self.bytes;
-        if missing > 0 {
-            self.padded += 1;
-            let name = format!("{PADDING}{}", self.padded);
-            self.put(name, Dtype::U8, vec![missing], &ZEROS[..missing]);
+impl Default for OneFileOptions {
+    fn default() -> Self {
+        Self {
+            layout: TernaryLayout::Smallest,
+            storage: FloatStorage::Stored,
+            columns: false,
+            sketch_above: Some(Self::SKETCH_ABOVE),
+            threads: 1,
+        }
+    }
+}
+
+impl OneFileOptions {
+    /// Bytes of a head from which on a sketch is worth its room.
+    pub const SKETCH_ABOVE: usize = 2 << 20;
+
+    pub(super) fn layout_of(&self, cols: usize) -> Layout {
+        match self.layout {
+            TernaryLayout::All(layout) => layout,
+            TernaryLayout::Smallest => smallest(cols),
         }
     }
 
-    fn put_bytes(&mut self, name: &str, bytes: Option<&'a [u8]>) {
-        if let Some(bytes) = bytes {
-            self.put(name.to_string(), Dtype::U8, vec![bytes.len()], bytes);
+    /// Whether such a linear lies there by columns too.
+    pub(super) fn with_columns(&self, config: &ModelConfig, linear: &LinearShape) -> bool {
+        let useful = linear.kind == LinearKind::Down && config.feed_forward != FeedForward::SwiGlu;
+        self.columns && useful && is_ternary(linear.mode)
+    }
+}
+
+pub(super) fn is_ternary(mode: LinearMode) -> bool {
+    matches!(mode, LinearMode::Ternary | LinearMode::Binary)
+}
+
+fn write_matrix(file: &mut TensorFile<'_>, name: &str, matrix: &FloatMatrix) -> Result<(), FileError> {
+    match &matrix.values {
+        FloatValues::F32(values) => file.put(name, cast_slice(values)),
+        FloatValues::F16(values) => file.put(name, cast_slice(values)),
+        FloatValues::Bf16(values) => file.put(name, cast_slice(values)),
+        FloatValues::Int8 { values, steps } => {
+            file.put(&format!("{name}.i8"), cast_slice(values))?;
+            file.put(&format!("{name}.steps"), cast_slice(steps))
+        }
+        FloatValues::Int4 { codes, steps, .. } => {
+            file.put(&format!("{name}.i4"), codes)?;
+            file.put(&format!("{name}.steps"), cast_slice(steps))
         }
     }
+}
 
-    fn put_f32(&mut self, name: String, values: &'a [f32]) {
-        self.put(name, Dtype::F32, vec![values.len()], cast_slice(values));
-    }
-
-    fn put_matrix(&mut self, name: String, matrix: &'a FloatMatrix) {
-        let (dtype, bytes) = match &matrix.values {
-            FloatValues::F32(values) => (Dtype::F32, cast_slice(values)),
-            FloatValues::F16(values) => (Dtype::F16, cast_slice(values)),
-            FloatValues::Bf16(values) => (Dtype::BF16, cast_slice(values)),
-            FloatValues::Int8 { values, steps } => return self.put_int8(name, matrix.rows, matrix.cols, values, steps),
-            FloatValues::Int4 { codes, steps, cols } => {
-                let shape = |each| vec![matrix.rows, each];
-                self.put(
-                    format!("{name}.i4"),
-                    Dtype::U8,
-                    shape(int4_gemv::row_bytes(*cols)),
-                    codes,
-                );
-                let each = int4_gemv::row_steps(*cols);
-                return self.put(format!("{name}.steps"), Dtype::F16, shape(each), cast_slice(steps));
+/// Writes a linear and gives its γ, if it has one.
+fn write_linear(
+    file: &mut TensorFile<'_>,
+    name: &str,
+    linear: &Linear,
+    columns: bool,
+) -> Result<Option<f32>, FileError> {
+    match linear {
+        Linear::Ternary {
+            layout, packed, scale, ..
+        } => {
+            file.put(&format!("{name}.{}", layout.name()), packed)?;
+            if let Some(lines) = columns.then(|| linear.make_columns()).flatten() {
+                file.put(&format!("{name}{COLUMNS}"), cast_slice(&lines))?;
             }
-        };
-        self.put(name, dtype, vec![matrix.rows, matrix.cols], bytes);
+            Ok(Some(*scale))
+        }
+        Linear::Int8 { values, steps, .. } => {
+            file.put(&format!("{name}.i8"), cast_slice(values))?;
+            file.put(&format!("{name}.steps"), cast_slice(steps))?;
+            Ok(None)
+        }
+        Linear::Float(matrix) => write_matrix(file, name, matrix).map(|()| None),
     }
+}
 
-    fn put_int8(&mut self, name: String, rows: usize, cols: usize, values: &'a [i8], steps: &'a [f32]) {
-        self.put(format!("{name}.i8"), Dtype::I8, vec![rows, cols], cast_slice(values));
-        self.put_f32(format!("{name}.steps"), steps);
+/// Writes the sketch of a head.
+fn write_sketch(file: &mut TensorFile<'_>, head: &FloatMatrix, threads: usize) -> Result<(), LoadError> {
+    let Some(sketch) = HeadSketch::build(&Pool::new(threads)?, Isa::best(), head) else {
+        return Err(LoadError::Runtime(RuntimeError::TensorValue {
+            name: "the head".to_string(),
+            expected: "finite weights",
+        }));
+    };
+    for ((plane, figures), names) in sketch.parts().zip(SKETCH) {
+        file.put(names.0, plane)?;
+        file.put(names.1, cast_slice(figures))?;
     }
+    Ok(())
+}
 
-    fn put_linear(&mut self, name: String, linear: &'a Linear) {
-        match linear {
-            Linear::Ternary {
-                rows,
-                cols,
-                layout,
-                packed,
-                columns,
-                ..
-            } => {
-                let (rows_name, group) = (format!("{name}.{}", layout.name()), layout.group_bytes(*cols));
-                self.put(rows_name, Dtype::U8, vec![packed.len() / group.max(1), group], packed);
-                debug_assert_eq!(packed.len(), layout.bytes(*rows, *cols));
-                if let Some(columns) = columns {
-                    let bytes: &[u8] = cast_slice(columns);
-                    let shape = vec![*cols, bytes.len() / (*cols).max(1)];
-                    self.put(format!("{name}{COLUMNS}"), Dtype::U8, shape, bytes);
+/// Writes all tensors.
+fn write(
+    file: &mut TensorFile<'_>,
+    source: &dyn ModelSource,
+    options: &OneFileOptions,
+    items: &[Item],
+    sketched: bool,
+) -> Result<(), LoadError> {
+    // Every path gives the same bits, so the fastest will do.
+    let isa = Isa::best();
+    let config = source.config();
+    let mut scales = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        match item {
+            Item::Norm(spec) => {
+                let values = norm(&spec.name, spec.len(), source.tensor(&spec.name)?)?;
+                file.put(&spec.name, cast_slice(&values))?;
+            }
+            Item::Linear(shape) => {
+                let site = LinearSite {
+                    name: shape.name.clone(),
+                    rows: shape.rows,
+                    cols: shape.cols,
+                    mode: shape.mode,
+                };
+                let mut linear = site.build(isa, options.storage, source.tensor(&shape.name)?)?;
+                linear.lay_out(options.layout_of(shape.cols));
+                scales.extend(write_linear(
+                    file,
+                    &shape.name,
+                    &linear,
+                    options.with_columns(config, shape),
+                )?);
+            }
+            Item::Table(spec) => {
+                let sizes = (config.vocab_size, config.hidden_size);
+                let matrix = table(isa, options.storage, &spec.name, sizes, source.tensor(&spec.name)?)?;
+                write_matrix(file, &spec.name, &matrix)?;
+                // The last one is the head, whether tied or not.
+                if sketched && at + 1 == items.len() {
+                    write_sketch(file, &matrix, options.threads)?;
                 }
             }
-            Linear::Int8 {
-                rows,
-                cols,
-                values,
-                steps,
-            } => self.put_int8(name, *rows, *cols, values, steps),
-            Linear::Float(matrix) => self.put_matrix(name, matrix),
         }
     }
+    Ok(file.put(SCALES, cast_slice(&scales))?)
 }
 
-/// γ of each ternary or binary linear, in order.
-fn scales(model: &PackedModel) -> Vec<f32> {
-    let linears = model.blocks().iter().flat_map(|block| block.linears());
-    let scale = |linear: &Linear| match linear {
-        Linear::Ternary { scale, .. } => Some(*scale),
-        _ => None,
-    };
-    linears.filter_map(scale).collect()
-}
-
-fn tensors<'a>(model: &'a PackedModel, scales: &'a [f32], parts: &Parts<'a>) -> Tensors<'a> {
-    let mut all = Tensors {
-        list: Vec::new(),
-        bytes: 0,
-        padded: 0,
-    };
-    all.put_f32(SCALES.to_string(), scales);
-    // The small and the seldom read first, so that a pass over the model goes through the rest of the file from end to end.
-    all.put_bytes(TOKENIZER_PACKED, parts.packed_tokenizer);
-    all.put_bytes(TOKENIZER_JSON, parts.tokenizer);
-    for (layer, block) in model.blocks().iter().enumerate() {
-        let norms: [(&str, Option<&Values<f32>>); 6] = [
-            ("input_layernorm", Some(&block.input_norm)),
-            ("self_attn.q_norm", block.q_norm.as_ref()),
-            ("self_attn.k_norm", block.k_norm.as_ref()),
-            ("self_attn.attn_sub_norm", block.attn_sub_norm.as_ref()),
-            ("post_attention_layernorm", Some(&block.post_attention_norm)),
-            ("mlp.ffn_sub_norm", block.ffn_sub_norm.as_ref()),
-        ];
-        for (name, norm) in norms {
-            if let Some(norm) = norm {
-                all.put_f32(format!("model.layers.{layer}.{name}.weight"), norm);
-            }
-        }
-        for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
-            all.put_linear(shape.name, linear);
-        }
-    }
-    all.put_f32("model.norm.weight".to_string(), model.norm());
-    all.put_matrix("model.embed_tokens.weight".to_string(), model.embedding());
-    if !model.config().tie_word_embeddings {
-        all.put_matrix("lm_head.weight".to_string(), model.head());
-    }
-    if let Some(sketch) = model.sketch() {
-        let rows = model.head().rows;
-        for ((plane, figures), names) in sketch.parts().zip(SKETCH) {
-            let groups = rows.div_ceil(t2::GROUP_ROWS);
-            all.put(
-                names.0.to_string(),
-                Dtype::U8,
-                vec![groups, plane.len() / groups],
-                plane,
-            );
-            let shape = vec![rows, RowFigures::LEN];
-            all.put(names.1.to_string(), Dtype::F32, shape, cast_slice(figures));
-        }
-    }
-    all
-}
-
-/// Header length and header, the checksum all zeros; and where in it the checksum goes.
-fn header(model: &PackedModel, parts: &Parts<'_>, tensors: &Tensors<'_>) -> (Vec<u8>, usize) {
-    let mut metadata = Map::new();
-    let mut entry = |key: &str, text: &str| metadata.insert(key.to_string(), Value::from(text));
-    let zeros = "0".repeat(CHECKSUM_LEN);
-    entry("format", FORMAT);
-    entry("version", VERSION);
-    // Before any text that is not ours, so that the first run of zeros is the checksum's place.
-    entry("checksum", &zeros);
-    entry("config", &model.config().to_json());
-    if let Some(generation) = parts.generation {
-        entry("generation_config", &generation.to_json());
-    }
-    if let Some(template) = parts.chat_template {
-        entry("chat_template", template.text());
-        entry("bos_token", template.bos_token());
-        entry("eos_token", template.eos_token());
-    }
-    let mut root = Map::new();
-    root.insert("__metadata__".to_string(), Value::Object(metadata));
-    let mut start = 0;
-    for tensor in &tensors.list {
-        let end = start + tensor.bytes.len();
-        let dtype = serde_json::to_value(tensor.dtype).unwrap_or_default();
-        let info = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
-        root.insert(tensor.name.clone(), info);
-        start = end;
-    }
-    let mut text = Value::Object(root).to_string();
-    // The format allows spaces after the header.
-    let length = (8 + text.len()).next_multiple_of(ALIGNMENT) - 8;
-    text.extend(std::iter::repeat_n(' ', length - text.len()));
-    let place = 8 + text.find(&zeros).unwrap_or_default();
-    let mut bytes = (length as u64).to_le_bytes().to_vec();
-    bytes.extend(text.as_bytes());
-    (bytes, place)
-}
-
-/// Writes a model as one file under a temporary name that is renamed once it is on disk. The same model and parts give the same bytes. What the model
-/// has beside its weights is written too: the sketch of the head, and columns, which a model that was loaded from a directory has on some CPUs
-/// ([`PackedModel::with_columns`], [`PackedModel::without_columns`]).
-/// `progress(done, total)` is told in bytes, each counted twice: for the checksum, and as written.
+/// Writes a model as one file under a temporary name that is renamed once it is on disk. The same model, options and parts give the same bytes.
+/// The tensors come from `source` one at a time: what is in memory at once is about three times the largest of them.
+/// `progress(done, total)` is told in bytes, each counted twice: as written, and for the checksum.
 ///
 /// # Errors
-/// [`FileError::Io`]; [`FileError::Part`] on a machine with the other byte order.
+/// Those of the source and of the runtime; [`FileError::Io`]; [`FileError::Part`] on a machine with the other byte order.
 pub fn save_one_file(
     path: &Path,
-    model: &PackedModel,
+    source: &dyn ModelSource,
+    options: &OneFileOptions,
     parts: &Parts<'_>,
     progress: &dyn Fn(u64, u64),
-) -> Result<(), FileError> {
+) -> Result<(), LoadError> {
     if cfg!(target_endian = "big") {
-        return Err(FileError::Part {
+        let problem = "the format is little-endian and this machine is not".to_string();
+        return Err(LoadError::Files(FileError::Part {
             path: path.to_path_buf(),
             part: "every tensor".to_string(),
-            problem: "the format is little-endian and this machine is not".to_string(),
-        });
+            problem,
+        }));
     }
-    let scales = scales(model);
-    let tensors = tensors(model, &scales, parts);
-    let (mut header, place) = header(model, parts, &tensors);
-    let total = 2 * (header.len() + tensors.bytes) as u64;
-    let mut done = 0;
-    let mut told = |bytes: usize| {
-        done += bytes as u64;
-        progress(done, total);
+    let config = source.config();
+    config.validate().map_err(RuntimeError::from)?;
+    let items = items(config);
+    let (plan, sketched) = plan(source, options, parts, &items)?;
+    let header = plan.header(metadata(config, parts), ALIGNMENT);
+    let zeros = header
+        .windows(CHECKSUM_LEN)
+        .position(|window| window == [b'0'; CHECKSUM_LEN]);
+    let total = header.len() as u64 + 2 * plan.bytes();
+    let done = std::cell::Cell::new(0);
+    let told = |bytes: u64| {
+        done.set(done.get() + bytes);
+        progress(done.get(), total);
     };
-    let pieces = || tensors.list.iter().flat_map(|tensor| tensor.bytes.chunks(PIECE));
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&header);
-    for piece in pieces() {
-        hasher.update(piece);
-        told(piece.len());
-    }
-    let checksum = hasher.finalize().to_hex();
-    header[place..place + CHECKSUM_LEN].copy_from_slice(checksum.as_bytes());
     replace_file(path, |temporary| {
-        let io = |source| FileError::Io {
-            action: "write",
-            path: path.to_path_buf(),
-            source,
-        };
-        let mut file = BufWriter::new(File::create(temporary).map_err(io)?);
-        file.write_all(&header).map_err(io)?;
-        for piece in pieces() {
-            file.write_all(piece).map_err(io)?;
-            told(piece.len());
+        let mut file = TensorFile::create(temporary, path, &plan, &header, &told)?;
+        for (name, bytes) in [
+            (TOKENIZER_PACKED, parts.packed_tokenizer),
+            (TOKENIZER_JSON, parts.tokenizer),
+        ] {
+            if let Some(bytes) = bytes {
+                file.put(name, bytes)?;
+            }
         }
-        file.flush().map_err(io)
+        for padding in plan.list().iter().filter(|tensor| tensor.name.starts_with(PADDING)) {
+            file.put(&padding.name, &[0; ALIGNMENT][..padding.len])?;
+        }
+        write(&mut file, source, options, &items, sketched)?;
+        let mut file = file.finish()?;
+        sign(&mut file, zeros.unwrap_or_default(), &told).map_err(refused(path))?;
+        Ok(())
     })
+}
+
+/// Makes the checksum of a file, with zeros in its place, and puts it there.
+fn sign(file: &mut File, place: usize, told: &dyn Fn(u64)) -> io::Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; 1 << 20];
+    file.seek(SeekFrom::Start(0))?;
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            read => {
+                hasher.update(&piece[..read]);
+                told(read as u64);
+            }
+        }
+    }
+    file.seek(SeekFrom::Start(place as u64))?;
+    file.write_all(hasher.finalize().to_hex().as_bytes())
 }

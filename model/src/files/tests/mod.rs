@@ -3,6 +3,7 @@ mod generation;
 mod golden;
 mod roundtrip;
 mod shards;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +12,7 @@ use std::path::Path;
 use super::*;
 use crate::config::ModelConfig;
 use crate::config::presets::by_name;
+pub(super) use whole::{LoadedLinear, load_model};
 
 /// A small model: 2 blocks, 32 channels, all ternary.
 pub(super) fn small() -> ModelConfig {

@@ -39,7 +39,7 @@ impl ModelSource for Made {
             TensorSource::Float(FloatValues::F16(_)) => StoredAs::F16,
             TensorSource::Float(FloatValues::Bf16(_)) => StoredAs::Bf16,
             TensorSource::Float(_) => StoredAs::F32,
-            TensorSource::Integers { .. } => StoredAs::Integers,
+            TensorSource::Integers { .. } => StoredAs::Int8,
             _ => StoredAs::Trits,
         })
     }

@@ -7,15 +7,19 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::chat::ChatTemplate;
-use crate::config::{LinearMode, ModelConfig};
+use crate::config::{LinearMode, ModelConfig, TensorKind};
 use crate::files::tests::{container, edit, small, weights_of};
-use crate::files::{Extras, FileError, GenerationConfig, NamedTensor, save_master};
-use crate::runtime::{FloatStorage, Linear, PackedModel, Serial, Session, SessionOptions, SharedBytes, Top};
+use crate::files::{Extras, FileError, GenerationConfig, ModelSource, NamedTensor, StoredAs, save_master};
+use crate::runtime::{
+    FloatStorage, FloatValues, Linear, PackedModel, Serial, Session, SessionOptions, SharedBytes, TensorSource, Top,
+    Values,
+};
 use crate::tokenizer::train_bpe;
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::ternary::Layout;
 
 mod attacks;
+mod bytes;
 mod columns;
 mod int4;
 mod sketch;
@@ -52,10 +56,106 @@ fn logits(model: &PackedModel) -> Vec<u32> {
     bits
 }
 
+/// Writes a model that is in memory, as it is: its layouts, its columns, its sketch.
 fn save(dir: &TempDir, model: &PackedModel, parts: &Parts<'_>) -> std::path::PathBuf {
     let path = dir.path().join("model.1bit");
-    save_one_file(&path, model, parts, &|_, _| ()).unwrap();
+    let linears = || model.blocks().iter().flat_map(|block| block.linears());
+    let layout = linears().find_map(|linear| match linear {
+        Linear::Ternary { layout, .. } => Some(*layout),
+        _ => None,
+    });
+    let options = OneFileOptions {
+        layout: TernaryLayout::All(layout.unwrap_or_default()),
+        columns: model.bytes().columns > 0,
+        sketch_above: model.sketch().map(|_| 0),
+        ..Default::default()
+    };
+    save_one_file(&path, &Held(model), &options, parts, &|_, _| ()).unwrap();
     path
+}
+
+/// A packed model as a source.
+struct Held<'m>(&'m PackedModel);
+
+impl Held<'_> {
+    fn linear(&self, name: &str) -> Option<&Linear> {
+        let config = self.0.config();
+        let names = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer));
+        let at = names.map(|linear| linear.name).position(|other| other == name)?;
+        self.0.blocks().iter().flat_map(|block| block.linears()).nth(at)
+    }
+
+    fn floats(&self, name: &str) -> FloatValues {
+        let norms = { self.0.config().tensors().into_iter() }.filter(|spec| spec.kind == TensorKind::Norm);
+        match (name, self.linear(name)) {
+            ("model.embed_tokens.weight", _) => self.0.embedding().values.clone(),
+            ("lm_head.weight", _) => self.0.head().values.clone(),
+            (_, Some(Linear::Float(matrix))) => matrix.values.clone(),
+            _ => {
+                let at = norms.map(|spec| spec.name).position(|other| other == name).unwrap();
+                let blocks = self.0.blocks().iter().flat_map(|block| {
+                    let after = [&block.q_norm, &block.k_norm, &block.attn_sub_norm]
+                        .into_iter()
+                        .flatten();
+                    let rest = std::iter::once(&block.post_attention_norm).chain(&block.ffn_sub_norm);
+                    std::iter::once(&block.input_norm).chain(after).chain(rest)
+                });
+                let last = Values::from(self.0.norm().to_vec());
+                FloatValues::F32(blocks.chain([&last]).nth(at).unwrap().clone())
+            }
+        }
+    }
+}
+
+impl ModelSource for Held<'_> {
+    fn path(&self) -> &std::path::Path {
+        std::path::Path::new("memory")
+    }
+
+    fn config(&self) -> &ModelConfig {
+        self.0.config()
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    fn stored(&self, name: &str) -> Result<StoredAs, FileError> {
+        Ok(match (self.linear(name), self.tensor(name)?) {
+            (Some(Linear::Ternary { .. }), _) => StoredAs::Trits,
+            (Some(Linear::Int8 { .. }), _) => StoredAs::Int8,
+            (_, TensorSource::Float(values)) => match values.type_name() {
+                "f16" => StoredAs::F16,
+                "bf16" => StoredAs::Bf16,
+                "int8" => StoredAs::Int8,
+                "int4" => StoredAs::Int4,
+                _ => StoredAs::F32,
+            },
+            _ => panic!("{name}"),
+        })
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
+        Ok(match self.linear(name) {
+            Some(Linear::Ternary {
+                rows,
+                cols,
+                layout,
+                packed,
+                scale,
+                ..
+            }) => {
+                let mut values = vec![0; rows * cols];
+                layout.unpack(packed, *rows, *cols, &mut values);
+                TensorSource::Trits { values, scale: *scale }
+            }
+            Some(Linear::Int8 { values, steps, .. }) => TensorSource::Integers {
+                values: values.to_vec(),
+                steps: steps.to_vec(),
+            },
+            _ => TensorSource::Float(self.floats(name)),
+        })
+    }
 }
 
 /// The file with the checksum of what is in it.
