@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{GgmlError, SentencePieceError};
+use super::{GgmlError, JsonError, SentencePieceError};
 
 /// An error of loading, training or using a [`super::Tokenizer`].
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +32,12 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The bytes are not a Hugging Face `tokenizer.json`.
-    #[error(
-        "{origin} is not a tokenizer.json that can be used: {reason}; export it again with Hugging Face tokenizers"
-    )]
+    #[error("{origin} is not a tokenizer.json that can be used: {reason}")]
     Invalid {
         /// The file, or "the tokenizer" for bytes in memory.
         origin: String,
-        /// The parser's words.
-        reason: String,
+        /// What is wrong with it.
+        reason: JsonError,
     },
     /// A SentencePiece model that is damaged or not supported.
     #[error("the SentencePiece model: {0}")]

@@ -1,10 +1,21 @@
 //! Text to token ids and back.
 //!
-//! [`Tokenizer`] reads any Hugging Face `tokenizer.json` (through the `tokenizers` crate) and adds what training and
-//! generation need: a fingerprint that ties a corpus and a model to their tokenizer, exact decoding to bytes, streaming
-//! decoding ([`TextStream`]), borders at which a long text can be split without changing its ids ([`Tokenizer::border`]),
-//! and training of new vocabularies: lossless byte-level BPE ([`train_bpe`]), lossless whole words over bytes
-//! ([`train_whole_words`]), and closed-vocabulary words ([`train_word`]).
+//! [`Tokenizer`] encodes and decodes through the `tokenizers` crate and adds what training and generation need: a fingerprint that ties a
+//! corpus and a model to their tokenizer, decoding to exact bytes, streaming decoding ([`TextStream`]), and borders at which a long text can
+//! be split without changing its ids ([`Tokenizer::border`]).
+//!
+//! | made from | by | |
+//! |---|---|---|
+//! | Hugging Face `tokenizer.json` | [`Tokenizer::from_file`], [`Tokenizer::from_bytes`] | any scheme |
+//! | SentencePiece `tokenizer.model` | [`Tokenizer::from_file`], [`Tokenizer::from_sentencepiece`] | BPE and Unigram |
+//! | the vocabulary of a GGUF file | [`Tokenizer::from_ggml`] (and [`Tokenizer::to_ggml`]) | SentencePiece BPE, byte-level BPE |
+//! | the folder of a model | [`Tokenizer::from_dir`] | the first of the two files above |
+//! | tables in a mapped file | [`Tokenizer::from_packed`] (and [`Tokenizer::pack`]) | byte-level BPE |
+//! | text | [`train_bpe`], [`train_whole_words`], [`train_word`] | lossless BPE, lossless whole words over bytes, words of a closed vocabulary |
+//!
+//! Whatever it was made from, a tokenizer has a `tokenizer.json` ([`Tokenizer::json`]) and is saved as that. Files of others are looked over
+//! before they are used: each kind of damage is an error of its own ([`JsonError`], [`SentencePieceError`], [`GgmlError`]), none is a panic,
+//! and no length or id in a file asks for memory.
 
 mod bpe;
 mod byte_level;
@@ -12,6 +23,7 @@ mod charsmap;
 mod decoding;
 mod error;
 mod ggml;
+mod json;
 mod kind;
 mod packed;
 mod pieces;
@@ -25,7 +37,7 @@ mod word;
 
 use std::collections::HashSet;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -33,6 +45,7 @@ use serde_json::Value;
 pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
 pub use error::TokenizerError;
 pub use ggml::{GgmlError, GgmlVocabulary};
+pub use json::JsonError;
 pub use kind::TokenKind;
 pub use sentencepiece::SentencePieceError;
 pub use stream::TextStream;
@@ -113,13 +126,18 @@ impl Tokenizer {
     /// [`TokenizerError::Missing`] if there is neither; as [`from_file`](Self::from_file).
     pub fn from_dir(folder: impl AsRef<Path>) -> Result<Tokenizer> {
         let folder = folder.as_ref();
-        let files = [JSON_FILE, SENTENCEPIECE_FILE].map(|name| folder.join(name));
-        match files.iter().find(|path| path.is_file()) {
+        match Self::find_in(folder) {
             Some(path) => Self::from_file(path),
             None => Err(TokenizerError::Missing {
                 folder: folder.to_owned(),
             }),
         }
+    }
+
+    /// The file of a model's folder that [`from_dir`](Self::from_dir) reads, if there is one.
+    pub fn find_in(folder: impl AsRef<Path>) -> Option<PathBuf> {
+        let files = [JSON_FILE, SENTENCEPIECE_FILE].map(|name| folder.as_ref().join(name));
+        files.into_iter().find(|path| path.is_file())
     }
 
     /// Reads a `tokenizer.json` from memory.
@@ -131,26 +149,12 @@ impl Tokenizer {
     }
 
     fn parse(json: Vec<u8>, origin: &str) -> Result<Tokenizer> {
-        let invalid = |reason: String| TokenizerError::Invalid {
+        let invalid = |reason: JsonError| TokenizerError::Invalid {
             origin: origin.to_owned(),
             reason,
         };
-        let value: Value = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
-        let mut inner: Inner = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
-        // A file may carry the truncation and padding of its last use; a corpus must lose and gain nothing.
-        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
-        inner.with_padding(None);
-
-        let vocab = inner.get_vocab(true);
-        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
-        // An id far above the number of tokens is a broken file, and would size tables and embeddings.
-        if vocab.is_empty() || vocab_size > 4 * vocab.len() + 65_536 {
-            return Err(invalid(format!(
-                "{} tokens, and a highest id of {}",
-                vocab.len(),
-                vocab_size.saturating_sub(1)
-            )));
-        }
+        let (inner, value) = json::read(&json).map_err(invalid)?;
+        let vocab_size = json::vocab_size(&inner).map_err(invalid)?;
         let fingerprint = fingerprint(&value);
         Ok(Self::assemble(inner, &value, json.into(), vocab_size, fingerprint))
     }
@@ -163,7 +167,7 @@ impl Tokenizer {
     pub fn from_packed(packed: Values<u8>, json: Values<u8>) -> Result<Tokenizer> {
         let invalid = |reason: String| TokenizerError::Invalid {
             origin: "the packed tokenizer".to_owned(),
-            reason,
+            reason: JsonError::Library { reason },
         };
         let (tables, rest) = packed::Tables::open(packed).map_err(invalid)?;
         let (vocab_size, fingerprint) = (tables.vocab_size(), tables.fingerprint());
@@ -390,6 +394,10 @@ impl Tokenizer {
 
     /// Through the library's decoder, for any scheme; special tokens included.
     fn decode_text(&self, ids: &[u32]) -> Result<String> {
+        // Some of its decoders count on a first token.
+        if ids.is_empty() {
+            return Ok(String::new());
+        }
         if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
             return Err(self.unknown_id(id));
         }
