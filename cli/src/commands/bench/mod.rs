@@ -128,7 +128,11 @@ impl Bench {
                 What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
                 _ => {
                     if !self.exact_head {
-                        generation::sketch(&mut model, &Pool::new(place.threads)?, place.device.isa());
+                        onebit_model::generation::add_sketch(
+                            &mut model,
+                            &Pool::new(place.threads)?,
+                            place.device.isa(),
+                        );
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }

@@ -22,6 +22,7 @@
 //! of a value as text. Not here, and refused by name: `call` blocks, recursive loops, `autoescape`, `*args`, `%` on strings and the
 //! filters that no chat template uses.
 
+mod apply;
 mod args;
 mod expressions;
 pub(super) mod fault;
