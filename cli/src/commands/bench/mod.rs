@@ -14,7 +14,7 @@ use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, generation, output, random};
+use crate::{CliError, Result, args, device, output, random};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
