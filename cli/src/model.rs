@@ -69,7 +69,7 @@ impl ModelDirectory {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.file {
             Some(file) => Ok(file.tokenizer()?),
-            None => Ok(Tokenizer::from_file(self.path.join(files::TOKENIZER_FILE))?),
+            None => Ok(Tokenizer::from_dir(&self.path)?),
         }
     }
 
@@ -77,7 +77,7 @@ impl ModelDirectory {
     pub(crate) fn has_tokenizer(&self) -> bool {
         match &self.file {
             Some(file) => file.tokenizer_json().is_some(),
-            None => self.path.join(files::TOKENIZER_FILE).is_file(),
+            None => Tokenizer::find_in(&self.path).is_some(),
         }
     }
 
