@@ -12,7 +12,7 @@
 pub(super) fn check(table: &[u8]) -> Result<(), String> {
     let (size, rest) = table.split_first_chunk().ok_or("it is shorter than its length")?;
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 != 0 {
+    if !size.is_multiple_of(4) {
         return Err(format!("its trie has {size} bytes, expected a multiple of 4"));
     }
     let (trie, texts) = rest

@@ -22,12 +22,14 @@ mod byte_level;
 mod charsmap;
 mod decoding;
 mod error;
+mod fingerprint;
 mod ggml;
 mod json;
 mod kind;
 mod packed;
 mod pieces;
 mod sentencepiece;
+mod source;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -36,8 +38,6 @@ mod vocabulary;
 mod word;
 
 use std::collections::HashSet;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -57,10 +57,6 @@ use vocabulary::Inner;
 
 /// Result of a tokenizer operation.
 pub type Result<T> = std::result::Result<T, TokenizerError>;
-
-/// The files of a model's folder that a tokenizer can be read from, the better one first.
-const JSON_FILE: &str = "tokenizer.json";
-const SENTENCEPIECE_FILE: &str = "tokenizer.model";
 
 /// Names under which tokenizers keep their end-of-text token, most telling first.
 const EOS_NAMES: [&str; 7] = [
@@ -101,45 +97,6 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or a SentencePiece model if the name ends in `.model`. A folder is read as by [`from_dir`](Self::from_dir).
-    ///
-    /// # Errors
-    /// [`TokenizerError::Read`], and [`TokenizerError::Invalid`] or [`TokenizerError::SentencePiece`].
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            return Self::from_dir(path);
-        }
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        match path.extension().is_some_and(|extension| extension == "model") {
-            true => Self::from_sentencepiece(&bytes),
-            false => Self::parse(bytes, &path.display().to_string()),
-        }
-    }
-
-    /// Reads the tokenizer of a model's folder: its `tokenizer.json` or, without one, its `tokenizer.model`.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Missing`] if there is neither; as [`from_file`](Self::from_file).
-    pub fn from_dir(folder: impl AsRef<Path>) -> Result<Tokenizer> {
-        let folder = folder.as_ref();
-        match Self::find_in(folder) {
-            Some(path) => Self::from_file(path),
-            None => Err(TokenizerError::Missing {
-                folder: folder.to_owned(),
-            }),
-        }
-    }
-
-    /// The file of a model's folder that [`from_dir`](Self::from_dir) reads, if there is one.
-    pub fn find_in(folder: impl AsRef<Path>) -> Option<PathBuf> {
-        let files = [JSON_FILE, SENTENCEPIECE_FILE].map(|name| folder.as_ref().join(name));
-        files.into_iter().find(|path| path.is_file())
-    }
-
     /// Reads a `tokenizer.json` from memory.
     ///
     /// # Errors
@@ -155,7 +112,7 @@ impl Tokenizer {
         };
         let (inner, value) = json::read(&json).map_err(invalid)?;
         let vocab_size = json::vocab_size(&inner).map_err(invalid)?;
-        let fingerprint = fingerprint(&value);
+        let fingerprint = fingerprint::of(&value);
         Ok(Self::assemble(inner, &value, json.into(), vocab_size, fingerprint))
     }
 
@@ -221,28 +178,6 @@ impl Tokenizer {
             unknown,
             padding,
         }
-    }
-
-    /// Writes the `tokenizer.json`: a temporary file beside it, flushed to disk, then renamed.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Write`].
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let failed = |source| TokenizerError::Write {
-            path: path.to_owned(),
-            source,
-        };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = std::fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(&self.json).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&temporary, path));
-        written.map_err(|source| {
-            let _ = std::fs::remove_file(&temporary);
-            failed(source)
-        })
     }
 
     /// The `tokenizer.json` itself.
@@ -426,39 +361,4 @@ fn template_start(value: &Value) -> Option<&str> {
     std::iter::once(post)
         .chain(inside)
         .find_map(|p| p["single"][0]["SpecialToken"]["id"].as_str())
-}
-
-fn fingerprint(value: &Value) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hash_canonical(value, &mut hasher);
-    *hasher.finalize().as_bytes()
-}
-
-/// Feeds `value` to the hash as JSON without white space, the keys of each object sorted by their bytes.
-fn hash_canonical(value: &Value, hasher: &mut blake3::Hasher) {
-    match value {
-        Value::Array(items) => {
-            hasher.update(b"[");
-            for (i, item) in items.iter().enumerate() {
-                hasher.update(if i == 0 { b"" } else { b"," });
-                hash_canonical(item, hasher);
-            }
-            hasher.update(b"]");
-        }
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| key.as_str());
-            hasher.update(b"{");
-            for (i, (key, item)) in entries.into_iter().enumerate() {
-                hasher.update(if i == 0 { b"" } else { b"," });
-                hasher.update(Value::from(key.as_str()).to_string().as_bytes());
-                hasher.update(b":");
-                hash_canonical(item, hasher);
-            }
-            hasher.update(b"}");
-        }
-        scalar => {
-            hasher.update(scalar.to_string().as_bytes());
-        }
-    }
 }

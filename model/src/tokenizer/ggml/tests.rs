@@ -185,6 +185,19 @@ fn other_spellings_of_the_same_words_are_recognised() {
 }
 
 #[test]
+fn the_composed_form_of_qwen_is_left_out() {
+    let mut json: serde_json::Value = serde_json::from_slice(train_gpt2().json()).unwrap();
+    json["pre_tokenizer"] = pre::find("qwen2").unwrap().json();
+    json["normalizer"] = json!({"type": "NFC"});
+    let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
+    let again = Tokenizer::from_ggml(&tokenizer.to_ggml().unwrap()).unwrap();
+    let (apart, composed) = ("e\u{301}", "\u{e9}");
+    assert_eq!(tokenizer.encode(apart).unwrap(), tokenizer.encode(composed).unwrap());
+    assert_eq!(again.encode(composed).unwrap(), tokenizer.encode(composed).unwrap());
+    assert_eq!(again.decode(&again.encode(apart).unwrap()).unwrap(), apart);
+}
+
+#[test]
 fn templates_become_flags_and_back() {
     for (add_bos, add_eos) in [(false, false), (true, false), (false, true), (true, true)] {
         let vocabulary = GgmlVocabulary {

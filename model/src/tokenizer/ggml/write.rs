@@ -65,8 +65,7 @@ fn check_model(model: &Value) -> Checked<()> {
 
 fn byte_level_vocabulary(tokenizer: &Tokenizer, json: &Value, found: &[&Pre]) -> Checked<GgmlVocabulary> {
     let normalizer = &json["normalizer"];
-    let composes = normalizer["type"] == "NFC";
-    let left_out = composes && found.iter().any(|pre| pre.composes);
+    let left_out = normalizer["type"] == "NFC" && found.iter().any(|pre| pre.composes);
     if !normalizer.is_null() && !left_out {
         return no_form(format!("its normalizer {} changes the text", short(normalizer)));
     }

@@ -5,6 +5,7 @@
 
 mod error;
 mod scan;
+mod shapes;
 #[cfg(test)]
 mod tests;
 
