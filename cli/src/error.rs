@@ -6,6 +6,7 @@ use onebit_engine::EngineError;
 use onebit_model::chat::ChatError;
 use onebit_model::config::ConfigError;
 use onebit_model::files::FileError;
+use onebit_model::generation::{GenerationError, PromptCacheError};
 use onebit_model::network::NetworkError;
 use onebit_model::runtime::{LoadError, RuntimeError};
 use onebit_model::sampling::SamplingError;
@@ -43,6 +44,12 @@ pub enum CliError {
     /// A model that could not be read or made ready.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Generating a text.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// A prompt cache.
+    #[error(transparent)]
+    PromptCache(#[from] PromptCacheError),
     /// Choosing tokens.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
+use onebit_model::files::gguf::GgufModel;
 use onebit_model::files::{self, GenerationConfig, ModelKind, ModelSource, OneFile};
 use onebit_model::runtime::{FloatStorage, PackedModel};
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
@@ -24,6 +25,8 @@ pub(crate) struct ModelDirectory {
 enum Opened {
     /// A file that holds the tokenizer and all the rest.
     OneFile(Box<OneFile>),
+    /// A file of llama.cpp's or bitnet.cpp's, with the rest in it as well.
+    Gguf(Box<GgufModel>),
     /// A source, and the folder with the rest.
     Source(Box<dyn ModelSource>, PathBuf),
 }
@@ -55,6 +58,11 @@ impl ModelDirectory {
                 let generation = file.generation().cloned();
                 (Opened::OneFile(file), generation)
             }
+            ModelKind::Gguf => {
+                let file = Box::new(GgufModel::open(path)?);
+                let generation = file.generation().cloned();
+                (Opened::Gguf(file), generation)
+            }
             kind => {
                 let folder = match kind {
                     ModelKind::Directory => path.to_path_buf(),
@@ -78,7 +86,7 @@ impl ModelDirectory {
     pub(crate) fn file(&self) -> Option<&OneFile> {
         match &self.model {
             Opened::OneFile(file) => Some(file),
-            Opened::Source(..) => None,
+            _ => None,
         }
     }
 
@@ -86,6 +94,7 @@ impl ModelDirectory {
     pub(crate) fn source(&self) -> &dyn ModelSource {
         let source = match &self.model {
             Opened::OneFile(file) => &**file as &dyn ModelSource,
+            Opened::Gguf(file) => &**file,
             Opened::Source(source, _) => &**source,
         };
         if !self.told.replace(true) {
@@ -97,7 +106,7 @@ impl ModelDirectory {
     /// The folder that holds what belongs to the model, unless its file does.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.model {
-            Opened::OneFile(_) => None,
+            Opened::OneFile(_) | Opened::Gguf(_) => None,
             Opened::Source(_, folder) => Some(folder),
         }
     }
@@ -106,7 +115,13 @@ impl ModelDirectory {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.tokenizer()?),
-            Opened::Source(_, folder) => Ok(Tokenizer::from_file(folder.join(files::TOKENIZER_FILE))?),
+            Opened::Gguf(file) => file.tokenizer()?.ok_or_else(|| {
+                CliError::Failed(format!(
+                    "{}: the file holds no tokenizer; `onebit import --tokenizer F` makes a model that has one",
+                    file.path().display()
+                ))
+            }),
+            Opened::Source(_, folder) => Ok(Tokenizer::from_dir(folder)?),
         }
     }
 
@@ -114,7 +129,8 @@ impl ModelDirectory {
     pub(crate) fn has_tokenizer(&self) -> bool {
         match &self.model {
             Opened::OneFile(file) => file.tokenizer_json().is_some(),
-            Opened::Source(_, folder) => folder.join(files::TOKENIZER_FILE).is_file(),
+            Opened::Gguf(file) => file.has_tokenizer(),
+            Opened::Source(_, folder) => Tokenizer::find_in(folder).is_some(),
         }
     }
 
@@ -122,6 +138,7 @@ impl ModelDirectory {
     pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.chat_template()?),
+            Opened::Gguf(file) => gguf_template(file),
             Opened::Source(_, folder) => Ok(ChatTemplate::from_dir(folder)?),
         }
     }
@@ -165,6 +182,21 @@ impl ModelDirectory {
             .or(config.bos_token_id)
             .filter(|&id| tokenizer.bos() == Some(id))
     }
+}
+
+/// The chat template of a GGUF file, or the default one.
+fn gguf_template(file: &GgufModel) -> Result<ChatTemplate> {
+    let Some(text) = file.chat_template() else {
+        return Ok(ChatTemplate::fallback());
+    };
+    let tokenizer = file.tokenizer()?;
+    let spelling = |id: fn(&Tokenizer) -> Option<u32>| {
+        let tokenizer = tokenizer.as_ref()?;
+        tokenizer.token_of(id(tokenizer)?)
+    };
+    let [bos, eos] = [Tokenizer::bos, Tokenizer::eos].map(|id| spelling(id).unwrap_or_default());
+    let origin = format!("tokenizer.chat_template of {}", file.path().display());
+    Ok(ChatTemplate::from_text(text, &origin, &bos, &eos)?)
 }
 
 /// Tells what the configuration's reader wants said.

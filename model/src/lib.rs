@@ -13,6 +13,8 @@ pub mod config;
 #[cfg(feature = "std")]
 pub mod files;
 #[cfg(feature = "std")]
+pub mod generation;
+#[cfg(feature = "std")]
 pub mod network;
 pub mod runtime;
 pub mod sampling;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use onebit_model::chat::{ChatTemplate, Message, Role};
+use onebit_model::generation::{Finish, Generator, GeneratorOptions, Request};
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
-use crate::generation::{Finish, Generator, Given, Means};
+use crate::generation::{Given, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -85,6 +86,8 @@ struct Answer<'a> {
     text: &'a str,
     ids: &'a [u32],
     finish: Finish,
+    dropped_tokens: usize,
+    shifted_tokens: usize,
     tok_s: f64,
     ttft_ms: f64,
 }
@@ -165,16 +168,17 @@ impl Chat {
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
         let ends = directory.end_tokens(&config, &tokenizer);
         let sampler = Sampler::new(params, config.vocab_size)?;
-        let means = Means {
+        let options = GeneratorOptions {
             isa: place.device.isa(),
             threads: place.threads,
+            context,
             lookahead: None,
             exact_head: self.exact_head,
             kv,
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(model, tokenizer, ends, context, &sampler, means)?,
+            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
             template,
             sampler,
             stops,
@@ -232,18 +236,18 @@ impl Conversation {
         // The default template ends in "Assistant:", after which a model begins with a space that is not for the reader.
         let mut begun = false;
         let stop = interrupt::poll();
-        let made = self.generator.generate(
-            &ids,
-            self.max_tokens,
-            &mut self.sampler,
-            &mut self.stops,
-            stop,
-            &mut |piece| {
-                let piece = if begun { piece } else { piece.trim_start() };
-                begun |= !piece.is_empty();
-                if json { Ok(()) } else { output::text(piece) }
-            },
-        )?;
+        let request = Request {
+            prompt: &ids,
+            max_tokens: self.max_tokens,
+            logprobs: None,
+        };
+        let made =
+            self.generator
+                .generate::<CliError>(request, &mut self.sampler, &mut self.stops, stop, &mut |piece| {
+                    let piece = if begun { piece } else { piece.trim_start() };
+                    begun |= !piece.is_empty();
+                    if json { Ok(()) } else { output::text(piece) }
+                })?;
         interrupt::forget();
         let text = made.text.trim();
         if json {
@@ -251,6 +255,8 @@ impl Conversation {
                 text,
                 ids: &made.ids,
                 finish: made.finish,
+                dropped_tokens: made.dropped,
+                shifted_tokens: made.shifted,
                 tok_s: made.tokens_per_second(),
                 ttft_ms: made.first_ms(),
             };
@@ -258,6 +264,7 @@ impl Conversation {
         } else {
             output::line("")?;
         }
+        note_dropped(&made, self.context);
         let text = text.to_string();
         self.messages.push(Message::new(Role::Assistant, text));
         Ok(())

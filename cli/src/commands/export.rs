@@ -1,10 +1,13 @@
-//! `onebit export`: a model as one file, or as a directory for `transformers`.
+//! `onebit export`: a model as one file, as a directory for `transformers`, or as a GGUF file.
+
+mod gguf;
 
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_model::config::{FeedForward, LinearKind, LinearMode, ModelConfig};
+use onebit_model::files::gguf::GGUF_EXTENSION;
 use onebit_model::files::{
     DirectoryOptions, HighPrecision, ONE_FILE_EXTENSION, OneFileOptions, StoredAs, TernaryLayout,
 };
@@ -15,19 +18,20 @@ use crate::convert::{self, Subject};
 use crate::random::{self, RandomModel};
 use crate::{CliError, Result, args, device, output};
 
-/// Writes a model as one .1bit file, from which it runs without being converted or copied, or as a directory that transformers opens.
+/// Writes a model as one .1bit file, from which it runs without being converted or copied, as a directory that transformers opens, or as a GGUF file for llama.cpp or bitnet.cpp.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "export",
     example = "{command_name} --model model --format 1bit --output model.1bit",
     example = "{command_name} --model model.1bit --format hf --output directory",
+    example = "{command_name} --model model --format gguf --type tq2_0 --output model.gguf",
     example = "{command_name} --shape 0.7b --tokenizer tokenizer.json --format 1bit --output random.1bit",
     note = "Tensors are converted one at a time: the memory it takes is that of a few of the largest.",
     note = "The file holds the weights as inference keeps them, a sketch of a large head, on request the columns of down_proj, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
 )]
 pub struct Export {
-    /// the model: a directory, a .1bit file (which is verified first) or a bit_model.bin of bitllama2.c
+    /// the model: a directory, a .1bit file (which is verified first), a .gguf file or a bit_model.bin of bitllama2.c
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -42,13 +46,13 @@ pub struct Export {
     /// tokenizer.json to put in (default: the model's)
     #[argh(option)]
     tokenizer: Option<PathBuf>,
-    /// what to write: 1bit (one file) or hf (a model directory of Hugging Face's)
+    /// what to write: 1bit (one file), hf (a model directory of Hugging Face's) or gguf (a file for llama.cpp and bitnet.cpp)
     #[argh(option)]
     format: Option<String>,
-    /// how the ternary linears lie. For 1bit: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5). For hf: packed (two bits a weight) or master (float weights, of a model that has them) (default: packed)
+    /// how the ternary linears lie. For 1bit: t2 (two bits a weight) or t5 (1.6 bits, where rows are long enough) (default: t5). For hf: packed (two bits a weight) or master (float weights, of a model that has them) (default: packed). For gguf: tq2_0 (2.06 bits), tq1_0 (1.69 bits), i2_s (two bits, bitnet.cpp alone) or f16 (default: tq2_0)
     #[argh(option, long = "type")]
     layout: Option<String>,
-    /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored). A directory has the first three, for everything that is not packed
+    /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored). A directory has the first three, for everything that is not packed; a GGUF file those, q8_0, q6_k and q4_0
     #[argh(option)]
     head: Option<String>,
     /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
@@ -57,6 +61,12 @@ pub struct Export {
     /// put the weights of down_proj in once more, by columns: decoding then skips those whose input is 0, and the file grows by a quarter to a third of the ternary weights; for models with a ReLU² activation
     #[argh(switch)]
     columns: bool,
+    /// the network that a GGUF file names: bitnet (SwiGLU and sub-norms; llama.cpp), bitnet-b1.58 (ReLU² and sub-norms; bitnet.cpp), bitnet-25 (an older name of it) or llama (SwiGLU, no sub-norms); refused if the model is another (default: the one that the model is)
+    #[argh(option)]
+    graph: Option<String>,
+    /// general.name in a GGUF file (default: none)
+    #[argh(option)]
+    name: Option<String>,
     /// write a C header for firmware beside the file, under its name with .h: sizes, and place, layout and scale of each tensor
     #[argh(switch)]
     emit_c_header: bool,
@@ -75,14 +85,35 @@ impl Export {
     pub(super) fn run(self) -> Result<()> {
         let path = args::either(self.model.clone(), "--model", self.model_dir.clone(), "--model-dir")?;
         let output = args::required(self.output.clone(), "--output")?;
-        let head = args::head_type(self.head.as_deref())?;
-        match args::required(self.format.clone(), "--format")?.as_str() {
-            ONE_FILE_EXTENSION => self.one_file(path.as_deref(), &output, head),
-            "hf" => self.directory(path.as_deref(), &output, head),
+        let format = args::required(self.format.clone(), "--format")?;
+        self.refuse_options_of_others(&format)?;
+        let head = || args::head_type(self.head.as_deref());
+        match format.as_str() {
+            ONE_FILE_EXTENSION => self.one_file(path.as_deref(), &output, head()?),
+            "hf" => self.directory(path.as_deref(), &output, head()?),
+            GGUF_EXTENSION => self.gguf(path.as_deref(), &output),
             other => Err(CliError::Usage(format!(
-                "--format: expected 1bit or hf, found {other:?}"
+                "--format: expected 1bit, hf or gguf, found {other:?}"
             ))),
         }
+    }
+
+    /// Options that would do nothing for this format.
+    fn refuse_options_of_others(&self, format: &str) -> Result<()> {
+        for (given, option, only) in [
+            (self.no_sketch, "--no-sketch", ONE_FILE_EXTENSION),
+            (self.columns, "--columns", ONE_FILE_EXTENSION),
+            (self.emit_c_header, "--emit-c-header", ONE_FILE_EXTENSION),
+            (self.graph.is_some(), "--graph", GGUF_EXTENSION),
+            (self.name.is_some(), "--name", GGUF_EXTENSION),
+        ] {
+            if given && only != format {
+                return Err(CliError::Usage(format!(
+                    "{option} is for --format {only}; leave it out"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn one_file(&self, path: Option<&Path>, output: &Path, storage: FloatStorage) -> Result<()> {
@@ -137,15 +168,6 @@ impl Export {
     }
 
     fn directory(&self, path: Option<&Path>, output: &Path, storage: FloatStorage) -> Result<()> {
-        for (given, option) in [
-            (self.no_sketch, "--no-sketch"),
-            (self.columns, "--columns"),
-            (self.emit_c_header, "--emit-c-header"),
-        ] {
-            if given {
-                return Err(CliError::Usage(format!("{option} is for --format 1bit; leave it out")));
-            }
-        }
         let pack = match self.layout.as_deref() {
             None | Some("packed") => true,
             Some("master") => false,

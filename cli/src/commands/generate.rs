@@ -1,15 +1,21 @@
-//! `onebit generate`: continues a text.
+//! `onebit generate`: continues a text, or several.
+
+mod answer;
+mod prompts;
 
 use std::path::PathBuf;
 
 use argh::FromArgs;
+use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, Request};
 use onebit_model::runtime::LONGEST_DRAFT;
-use onebit_model::sampling::{Sampler, StopStrings};
-use serde::Serialize;
+use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
-use crate::generation::{Finish, Generator, Given, MAX_TOKENS, Means};
+use crate::generation::{Given, MAX_TOKENS, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
+
+/// Most alternatives of `--logprobs`.
+const MOST_LOGPROBS: usize = 100;
 
 /// Continues a text, streaming it as it is made.
 #[derive(FromArgs, Debug)]
@@ -17,7 +23,8 @@ use crate::{CliError, Result, args, device, interrupt, output};
     subcommand,
     name = "generate",
     example = "{command_name} --model model --prompt 'Once upon a time' --temperature 0",
-    note = "Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the text goes on."
+    example = "{command_name} --model model --prompts prompts.jsonl --n 4 --json > answers.jsonl",
+    note = "Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the text goes on; a note and the fields dropped_tokens and shifted_tokens tell. With --prompts or --n there are several results: under --json one object a line, in order."
 )]
 pub struct Generate {
     /// the model directory or .1bit file
@@ -27,8 +34,24 @@ pub struct Generate {
     #[argh(option)]
     model_dir: Option<PathBuf>,
     /// the text to continue (default: empty)
-    #[argh(option, default = "String::new()")]
-    prompt: String,
+    #[argh(option)]
+    prompt: Option<String>,
+    /// a file that holds the text to continue, - for the standard input; a newline at its end does not count
+    #[argh(option)]
+    prompt_file: Option<PathBuf>,
+    /// a file with a prompt a line, or one JSON object a line with `prompt` if its name ends in .jsonl; empty lines are skipped
+    #[argh(option)]
+    prompts: Option<PathBuf>,
+    /// a file that keeps what was read of the prompt: made if it is not there, else used as far as the prompt is the same, and brought up to
+    /// date; changes the speed and nothing else (default: none)
+    #[argh(option)]
+    prompt_cache: Option<PathBuf>,
+    /// answers to each prompt; each has a seed of its own, and the first that of --seed (default: 1)
+    #[argh(option, default = "1")]
+    n: u32,
+    /// tell how likely each token was before sampling, with so many of the likeliest, 0 to 100 (default: not told)
+    #[argh(option)]
+    logprobs: Option<usize>,
     /// tokens to generate at most (default: 100)
     #[argh(option)]
     max_tokens: Option<usize>,
@@ -77,36 +100,36 @@ pub struct Generate {
     json: bool,
 }
 
-/// The result.
-#[derive(Serialize)]
-struct Answer<'a> {
-    prompt: &'a str,
-    text: &'a str,
-    ids: &'a [u32],
-    tokens: usize,
-    prompt_tokens: usize,
-    dropped_tokens: usize,
-    drafted_tokens: usize,
-    accepted_tokens: usize,
-    finish: Finish,
-    tok_s: f64,
-    ttft_ms: f64,
-    seed: u64,
+/// A prompt, its place among several, and its tokens.
+struct Prompt {
+    text: String,
+    index: Option<usize>,
+    ids: Vec<u32>,
+}
+
+/// What does not change from one answer to the next.
+struct Answers {
+    generator: Generator,
+    params: SamplingParams,
+    stops: StopStrings,
+    vocab_size: usize,
+    max_tokens: usize,
+    context: usize,
+    logprobs: Option<usize>,
+    /// Whether there is more than one result.
+    several: bool,
+    json: bool,
 }
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
+        self.check()?;
         let path = args::required(
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
-        let mut stops = StopStrings::new(self.stop)
+        let stops = StopStrings::new(self.stop)
             .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
-        if let Some(found) = self.lookahead.filter(|&n| n > LONGEST_DRAFT) {
-            return Err(CliError::Usage(format!(
-                "--lookahead: expected 0 to {LONGEST_DRAFT}, found {found}"
-            )));
-        }
         let kv = args::kv_type(self.kv_type.as_deref())?;
         let head = args::head_type(self.head.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
@@ -119,87 +142,184 @@ impl Generate {
             seed: self.seed,
         };
         let params = given.resolve(&directory.generation)?;
+        let several = self.prompts.is_some();
+        let texts = prompts::texts(self.prompt, self.prompt_file.as_deref(), self.prompts.as_deref())?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
-        let mut ids: Vec<u32> = directory.begin_token(&config, &tokenizer).into_iter().collect();
-        ids.extend(tokenizer.encode(&self.prompt)?);
-        if ids.is_empty() {
-            let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
-            ids.push(start.ok_or_else(|| {
-                CliError::Failed(
-                    "--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt".into(),
-                )
-            })?);
-        }
+        let begin = directory.begin_token(&config, &tokenizer);
+        let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
+        let prompts = texts.into_iter().enumerate().map(|(index, text)| {
+            let mut ids: Vec<u32> = begin.into_iter().collect();
+            ids.extend(tokenizer.encode(&text)?);
+            if ids.is_empty() {
+                ids.push(start.ok_or_else(|| {
+                    CliError::Failed(
+                        "--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt"
+                            .into(),
+                    )
+                })?);
+            }
+            let index = several.then_some(index);
+            Ok(Prompt { text, index, ids })
+        });
+        let prompts = prompts.collect::<Result<Vec<Prompt>>>()?;
         let max_tokens = self
             .max_tokens
             .or(directory.generation.max_new_tokens)
             .unwrap_or(MAX_TOKENS);
-        let context = ids
-            .len()
+        let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(1);
+        let context = longest
             .saturating_add(max_tokens)
             .clamp(1, config.max_position_embeddings);
         let ends = directory.end_tokens(&config, &tokenizer);
-        let mut sampler = Sampler::new(params, config.vocab_size)?;
-        let means = Means {
+        let sampler = Sampler::new(params, config.vocab_size)?;
+        let options = GeneratorOptions {
             isa: place.device.isa(),
             threads: place.threads,
+            context,
             lookahead: self.lookahead,
             exact_head: self.exact_head,
             kv,
         };
-        let mut generator = Generator::new(model, tokenizer, ends, context, &sampler, means)?;
-        if ids.len() > context {
-            output::note(&format!(
-                "note: the prompt has {} tokens and the model's context is {context}: only the most recent that fit are read",
-                ids.len()
-            ));
+        let mut answers = Answers {
+            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
+            params,
+            stops,
+            vocab_size: config.vocab_size,
+            max_tokens,
+            context,
+            logprobs: self.logprobs,
+            several: several || self.n > 1,
+            json: self.json,
+        };
+        if let (Some(cache), [prompt]) = (&self.prompt_cache, prompts.as_slice()) {
+            answers.use_cache(cache, &prompt.ids)?;
         }
-        if !self.json {
-            output::text(&self.prompt)?;
+        for prompt in &prompts {
+            for sample in 0..self.n {
+                answers.answer(prompt, sample)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what makes no sense together, before anything is read.
+    fn check(&self) -> Result<()> {
+        let usage = |message: String| Err(CliError::Usage(message));
+        let given = [
+            ("--prompt", self.prompt.is_some()),
+            ("--prompt-file", self.prompt_file.is_some()),
+            ("--prompts", self.prompts.is_some()),
+        ];
+        let given: Vec<&str> = given
+            .into_iter()
+            .filter(|(_, given)| *given)
+            .map(|(name, _)| name)
+            .collect();
+        if let [one, other, ..] = given[..] {
+            return usage(format!("{one} and {other} both say what to continue; give one of them"));
+        }
+        if self.prompts.is_some() && self.prompt_cache.is_some() {
+            return usage("--prompt-cache keeps one prompt and --prompts gives several; leave one of them out".into());
+        }
+        if self.n == 0 {
+            return usage("--n: expected at least 1, found 0".into());
+        }
+        if let Some(found) = self.logprobs.filter(|&n| n > MOST_LOGPROBS) {
+            return usage(format!("--logprobs: expected 0 to {MOST_LOGPROBS}, found {found}"));
+        }
+        if let Some(found) = self.lookahead.filter(|&n| n > LONGEST_DRAFT) {
+            return usage(format!("--lookahead: expected 0 to {LONGEST_DRAFT}, found {found}"));
+        }
+        if let Some(path) = self.prompt_cache.as_deref().filter(|path| path.is_dir()) {
+            return Err(CliError::Failed(format!(
+                "--prompt-cache: {} is a directory; give the path of a file",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Answers {
+    fn request<'a>(&self, ids: &'a [u32]) -> Request<'a> {
+        Request {
+            prompt: ids,
+            max_tokens: self.max_tokens,
+            logprobs: self.logprobs,
+        }
+    }
+
+    /// Takes up what a file holds of the prompt, reads the rest, and brings the file up to date.
+    fn use_cache(&mut self, path: &std::path::Path, ids: &[u32]) -> Result<()> {
+        let fitting = self.generator.fitting(ids, self.max_tokens).len();
+        let read = &ids[ids.len() - fitting..];
+        let taken = self.generator.load_prompt_cache(path, read)?;
+        if taken == fitting {
+            return Ok(());
+        }
+        if taken == 0 && !path.exists() {
+            args::new_file(path, "--prompt-cache", false)?;
+        }
+        self.generator.read(self.request(ids))?;
+        self.generator.save_prompt_cache(path)?;
+        Ok(())
+    }
+
+    fn answer(&mut self, prompt: &Prompt, sample: u32) -> Result<()> {
+        let params = self.params.for_sample(u64::from(sample));
+        let mut sampler = Sampler::new(params, self.vocab_size)?;
+        self.stops.reset();
+        let json = self.json;
+        if !json {
+            if self.several {
+                let index = prompt
+                    .index
+                    .map_or_else(String::new, |index| format!("prompt {}, ", index + 1));
+                output::line(&format!("--- {index}answer {}", sample + 1))?;
+            }
+            output::text(&prompt.text)?;
         }
         let stop = interrupt::poll();
-        let json = self.json;
-        let made = generator.generate(
-            &ids,
-            max_tokens,
-            &mut sampler,
-            &mut stops,
-            stop,
-            &mut |piece| match json {
-                true => Ok(()),
-                false => output::text(piece),
-            },
-        )?;
-        if json {
-            output::json(&Answer {
-                prompt: &self.prompt,
-                text: &made.text,
-                ids: &made.ids,
-                tokens: made.ids.len(),
-                prompt_tokens: ids.len(),
-                dropped_tokens: made.dropped,
-                drafted_tokens: made.drafted,
-                accepted_tokens: made.accepted,
-                finish: made.finish,
-                tok_s: made.tokens_per_second(),
-                ttft_ms: made.first_ms(),
-                seed: params.seed,
+        let request = self.request(&prompt.ids);
+        let made = self
+            .generator
+            .generate::<CliError>(request, &mut sampler, &mut self.stops, stop, &mut |piece| {
+                if json { Ok(()) } else { output::text(piece) }
             })?;
-        } else {
-            output::line("")?;
-            output::note(&format!(
-                "{} tokens, {:.1} tok/s, first after {:.0} ms",
-                made.ids.len(),
-                made.tokens_per_second(),
-                made.first_ms()
-            ));
+        let answer = answer::Answer {
+            index: prompt.index,
+            sample: self.several.then_some(sample),
+            prompt: &prompt.text,
+            prompt_tokens: prompt.ids.len(),
+            seed: params.seed,
+            made: &made,
+            tokenizer: self.generator.tokenizer(),
+            logprobs: self.logprobs.is_some(),
+        };
+        match json {
+            true => output::json(&answer.json())?,
+            false => self.tell(&made, &answer)?,
         }
+        note_dropped(&made, self.context);
         match made.finish {
             Finish::Interrupted => Err(CliError::Interrupted("interrupted".into())),
             _ => Ok(()),
         }
+    }
+
+    /// The end of an answer for people.
+    fn tell(&self, made: &Generated, answer: &answer::Answer<'_>) -> Result<()> {
+        output::line("")?;
+        answer.logprob_lines().iter().try_for_each(|line| output::line(line))?;
+        output::note(&format!(
+            "{} tokens, {:.1} tok/s, first after {:.0} ms",
+            made.ids.len(),
+            made.tokens_per_second(),
+            made.first_ms()
+        ));
+        Ok(())
     }
 }

@@ -15,11 +15,11 @@ use crate::{CliError, Result, args, output};
     subcommand,
     name = "import",
     example = "{command_name} bit_model.bin --output-dir model",
-    example = "{command_name} model.1bit --output-dir model",
+    example = "{command_name} model.gguf --output-dir model",
     note = "The kind is told by what is in the file. Packed weights stay packed, float weights stay as they are, and every tensor keeps its type. Tensors are converted one at a time: the memory it takes is that of a few of the largest."
 )]
 pub struct Import {
-    /// the model: a Hugging Face directory, a .1bit file or a bit_model.bin of bitllama2.c
+    /// the model: a Hugging Face directory, a .1bit file, a .gguf file or a bit_model.bin of bitllama2.c
     #[argh(positional)]
     path: Option<PathBuf>,
     /// tokenizer.json to put in (default: the model's, or the one beside it)

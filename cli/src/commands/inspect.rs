@@ -1,11 +1,12 @@
 //! `onebit inspect`: what a file or directory holds.
 
+mod gguf;
 mod model;
 
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use onebit_model::files::{self, Weights};
+use onebit_model::files::{self, ModelKind, Weights};
 use onebit_trainer::checkpoint;
 use onebit_trainer::data::TokenFile;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{CliError, Result, args, output};
 
-/// Shows what a model (directory or .1bit file), a token file, a checkpoint or a safetensors file holds.
+/// Shows what a model (directory, .1bit, .gguf or bit_model.bin), a token file, a checkpoint or a safetensors file holds.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -87,6 +88,10 @@ impl Inspect {
                 facts["verified"] = json!(true);
             }
             (facts, tensors)
+        } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Gguf)) {
+            gguf::read(path)?
+        } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Stories)) {
+            model::read(path)?
         } else if path.extension().is_some_and(|e| e == "safetensors") {
             let weights = Weights::open_file(path)?;
             let lines = weight_lines(&weights);
@@ -97,7 +102,7 @@ impl Inspect {
         } else if path.is_file() {
             (tokens(path)?, Vec::new())
         } else {
-            let why = "is no model directory (config.json), .1bit file, checkpoint (state.json), token file or safetensors file";
+            let why = "is no model directory (config.json), .1bit or .gguf file, checkpoint (state.json), token file or safetensors file";
             return Err(CliError::Failed(format!(
                 "inspect: {} {why}; give one of these",
                 path.display()

@@ -38,4 +38,12 @@ pub enum ChatError {
         /// What is wrong.
         message: String,
     },
+    /// The template would take more memory or time than a template may.
+    #[error("chat template of {origin}: {message}; it may be meant to do harm: use another template")]
+    Limit {
+        /// The file.
+        origin: String,
+        /// Which bound, and where.
+        message: String,
+    },
 }

@@ -1,23 +1,29 @@
 //! From a conversation to the text that a model was trained to continue.
 //!
 //! A chat template is a Jinja program that comes with the model: `chat_template.jinja`, or `chat_template` in
-//! `chat_template.json` or `tokenizer_config.json`, in that order, as `transformers` looks for it. It is rendered with
-//! `messages` (each with `role` and `content`), `add_generation_prompt`, `bos_token` and `eos_token`, and with the functions
-//! and the white-space rules that `transformers` has: `raise_exception`, `tojson`, the methods of Python's strings, lists and
-//! dictionaries, blocks trimmed.
+//! `chat_template.json` or `tokenizer_config.json`, in that order, as `transformers` looks for it, or a text from another file
+//! ([`ChatTemplate::from_text`]). It is rendered with `messages` (each with `role` and `content`), `add_generation_prompt`, `bos_token`, `eos_token`,
+//! `tools` and `documents` (both none), and to the same bytes as by `transformers` (`model/tests/chat_formats.rs` compares).
+//!
+//! A template is a stranger's program, so what it can reach, make and take is bounded for certain: see [`jinja`].
 //!
 //! A model without a template gets [`DEFAULT_TEMPLATE`]: the system's text, then `User: …` and `Assistant: …` by turns.
 //! With it an answer ends where the model writes the next `User:` ([`ChatTemplate::stop_strings`]).
 
 mod error;
+mod jinja;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
+use std::time::SystemTime;
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use chrono::{DateTime, Local};
 use serde::Serialize;
+
+use jinja::Given;
+use jinja::fault::Fault;
 
 pub use error::ChatError;
 
@@ -31,9 +37,6 @@ pub const DEFAULT_TEMPLATE: &str = "\
 {%- endfor -%}
 {%- if add_generation_prompt -%}Assistant:{%- endif -%}";
 
-/// Nested calls (macros, blocks) that a template may make.
-const RECURSION_LIMIT: usize = 100;
-
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +47,17 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+}
+
+impl Role {
+    /// What templates call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
 }
 
 /// One turn of a conversation.
@@ -184,56 +198,41 @@ impl ChatTemplate {
     /// The text of a conversation; with `add_generation_prompt` it ends where the model's answer begins.
     ///
     /// # Errors
-    /// [`ChatError::Template`] with what the template said, such as that roles must alternate.
+    /// [`ChatError::Template`] with what the template said, such as that roles must alternate; [`ChatError::Limit`] for one that
+    /// would take too much memory or time.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
-        let environment = environment();
-        let template = environment
-            .template_from_str(&self.text)
-            .map_err(|e| self.refused(&e))?;
-        let values = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos_token,
-            eos_token => self.eos_token,
+        self.render_at(messages, add_generation_prompt, SystemTime::now())
+    }
+
+    /// As [`render`](Self::render) at another time, for templates that write today's date. It is written in the local time zone.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_at(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        now: SystemTime,
+    ) -> Result<String, ChatError> {
+        let given = Given {
+            messages,
+            add_generation_prompt,
+            bos_token: &self.bos_token,
+            eos_token: &self.eos_token,
+            now: DateTime::<Local>::from(now).naive_local(),
         };
-        template.render(values).map_err(|e| self.refused(&e))
+        jinja::render(&self.text, &given).map_err(|fault| self.refused(fault))
     }
 
     fn check(&self) -> Result<(), ChatError> {
-        environment()
-            .template_from_str(&self.text)
-            .map(drop)
-            .map_err(|e| self.refused(&e))
+        jinja::check(&self.text).map_err(|fault| self.refused(fault))
     }
 
-    fn refused(&self, error: &minijinja::Error) -> ChatError {
-        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-        let line = error.line().map_or_else(String::new, |n| format!(" (line {n})"));
-        ChatError::Template {
-            origin: self.origin.clone(),
-            message: format!("{what}{line}").replace('\n', " "),
+    fn refused(&self, fault: Fault) -> ChatError {
+        let origin = self.origin.clone();
+        match fault {
+            Fault::Wrong(message) => ChatError::Template { origin, message },
+            Fault::Limit(message) => ChatError::Limit { origin, message },
         }
     }
-}
-
-/// Jinja as `transformers` sets it up.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_recursion_limit(RECURSION_LIMIT);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function(
-        "raise_exception",
-        |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        },
-    );
-    environment.add_filter("tojson", |value: Value| -> Result<Value, minijinja::Error> {
-        serde_json::to_string(&value)
-            .map(Value::from_safe_string)
-            .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
-    });
-    environment
 }

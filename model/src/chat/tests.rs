@@ -43,7 +43,7 @@ fn python_methods_and_functions_are_there() {
     let text = "{{ messages[0]['content'].strip().split(' ')[-1].upper() }} {{ messages[0]|tojson }}";
     let template = ChatTemplate::from_text(text, "test", "", "").unwrap();
     let text = template.render(&[Message::new(Role::User, " a <b ")], false).unwrap();
-    assert_eq!(text, "<B {\"role\":\"user\",\"content\":\" a <b \"}");
+    assert_eq!(text, "<B {\"role\": \"user\", \"content\": \" a <b \"}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::gguf::GgufError;
 use crate::config::ConfigError;
 
 /// ` (did you mean X?)`, or nothing.
@@ -57,6 +58,22 @@ pub enum FileError {
         path: PathBuf,
         /// What is wrong, with the tensor and the offsets.
         problem: String,
+    },
+    /// A GGUF file was refused, or a model has no form in one.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<GgufError>,
+    },
+    /// A tensor was read and holds no weights of this model.
+    #[error("{}: {source}", path.display())]
+    Weights {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why, with the tensor.
+        source: crate::runtime::RuntimeError,
     },
     /// A part of a one-file model is missing, damaged, or none.
     #[error("{}: {part}: {problem}; export the model again", path.display())]

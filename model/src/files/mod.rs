@@ -21,6 +21,7 @@ mod directory;
 mod directory_write;
 mod error;
 mod generation;
+pub mod gguf;
 mod load;
 mod mmap;
 mod one_file;

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::gguf::{self, GgufModel};
 use super::{CONFIG_FILE, FileError, HfDirectory, ModelSource, OneFile, StoriesModel, Weights, stories};
 
 /// The kinds of models that can be read.
@@ -12,6 +13,8 @@ pub enum ModelKind {
     Directory,
     /// A `.1bit` file: [`OneFile`].
     OneFile,
+    /// A GGUF file: [`GgufModel`].
+    Gguf,
     /// A file of bitllama2.c: [`StoriesModel`].
     Stories,
 }
@@ -30,7 +33,7 @@ impl ModelKind {
         let kind = |found: &str| FileError::Kind {
             path: path.to_path_buf(),
             found: found.to_string(),
-            expected: ".1bit or bit_model.bin of bitllama2.c",
+            expected: ".1bit, .gguf or bit_model.bin of bitllama2.c",
         };
         if std::fs::metadata(path).map_err(io)?.is_dir() {
             return match path.join(CONFIG_FILE).is_file() {
@@ -41,8 +44,8 @@ impl ModelKind {
         let mut first = Vec::new();
         let file = std::fs::File::open(path).map_err(io)?;
         file.take(16).read_to_end(&mut first).map_err(io)?;
-        if first.starts_with(b"GGUF") {
-            return Err(kind("a GGUF file, which this version does not read"));
+        if first.starts_with(gguf::MAGIC) {
+            return Ok(Self::Gguf);
         }
         if first.starts_with(&stories::MAGIC) {
             return Ok(Self::Stories);
@@ -70,6 +73,7 @@ pub fn open_source(path: &Path) -> Result<Box<dyn ModelSource>, FileError> {
             file.model()?;
             Box::new(file)
         }
+        ModelKind::Gguf => Box::new(GgufModel::open(path)?),
         ModelKind::Stories => Box::new(StoriesModel::open(path)?),
     })
 }

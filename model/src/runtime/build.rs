@@ -58,6 +58,24 @@ impl TensorSource {
             Self::Ready(_) => "a packed linear",
         }
     }
+
+    /// The weights of a ternary or binary linear `[rows, cols]`, row by row, each −1, 0 or 1, and γ: as they are, or quantised from float
+    /// values as [`PackedModel::from_parts`](super::PackedModel::from_parts) quantises them.
+    ///
+    /// # Errors
+    /// A [`RuntimeError`] with the name if the tensor is of another form or shape, or holds a weight or a scale that stands for nothing.
+    pub fn into_trits(
+        self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        mode: LinearMode,
+    ) -> Result<(Vec<i8>, f32), RuntimeError> {
+        let name = name.to_string();
+        let site = LinearSite { name, rows, cols, mode };
+        // Every path gives the same bits, so the fastest will do.
+        site.trits(Isa::best(), self)
+    }
 }
 
 /// γ of `w`, as training computes it.
@@ -159,23 +177,60 @@ impl LinearSite {
     fn ternary(self, isa: Isa, source: TensorSource) -> Result<Linear, RuntimeError> {
         let (rows, cols) = (self.rows, self.cols);
         check_cols(&self.name, cols, t2::MAX_COLS)?;
-        let (trits, scale) = match source {
+        let (packed, scale) = match source {
             TensorSource::Packed { bytes: packed, scale } => {
-                check_len(&self.name, t2::bytes(rows, cols), packed.len())?;
-                check_scale(&self.name, scale)?;
-                if !t2::is_valid(&packed) {
-                    return Err(value_error(&self.name, "codes of -1, 0 and 1 alone"));
-                }
-                return Ok(Linear::Ternary {
-                    rows,
-                    cols,
-                    layout: Layout::T2,
-                    packed: packed.into(),
-                    scale,
-                    columns: None,
-                });
+                self.check_packed(&packed, scale)?;
+                (packed, scale)
             }
+            other => {
+                let (trits, scale) = self.trits(isa, other)?;
+                let mut packed = vec![0; t2::bytes(rows, cols)];
+                t2::pack(&trits, rows, cols, &mut packed);
+                (packed, scale)
+            }
+        };
+        Ok(Linear::Ternary {
+            rows,
+            cols,
+            layout: Layout::T2,
+            packed: packed.into(),
+            scale,
+            columns: None,
+        })
+    }
+
+    fn check_packed(&self, packed: &[u8], scale: f32) -> Result<(), RuntimeError> {
+        check_len(&self.name, t2::bytes(self.rows, self.cols), packed.len())?;
+        check_scale(&self.name, scale)?;
+        match t2::is_valid(packed) {
+            true => Ok(()),
+            false => Err(value_error(&self.name, "codes of -1, 0 and 1 alone")),
+        }
+    }
+
+    /// The weights row by row, and γ.
+    fn trits(&self, isa: Isa, source: TensorSource) -> Result<(Vec<i8>, f32), RuntimeError> {
+        let (rows, cols) = (self.rows, self.cols);
+        let (trits, scale) = match source {
             TensorSource::Trits { values, scale } => (values, scale),
+            TensorSource::Packed { bytes: packed, scale } => {
+                self.check_packed(&packed, scale)?;
+                let mut trits = vec![0; rows * cols];
+                t2::unpack(&packed, rows, cols, &mut trits);
+                (trits, scale)
+            }
+            TensorSource::Ready(Linear::Ternary {
+                rows: r,
+                cols: c,
+                layout,
+                packed,
+                scale,
+                ..
+            }) if (r, c) == (rows, cols) && packed.len() == layout.bytes(rows, cols) => {
+                let mut trits = vec![0; rows * cols];
+                layout.unpack(&packed, rows, cols, &mut trits);
+                (trits, scale)
+            }
             TensorSource::Float(values) => {
                 let w = self.master(isa, values)?;
                 let scale = absmean(isa, &w);
@@ -193,16 +248,7 @@ impl LinearSite {
         if trits.iter().any(|trit| !(-1..=1).contains(trit)) {
             return Err(value_error(&self.name, "weights of -1, 0 and 1 alone"));
         }
-        let mut packed = vec![0; t2::bytes(rows, cols)];
-        t2::pack(&trits, rows, cols, &mut packed);
-        Ok(Linear::Ternary {
-            rows,
-            cols,
-            layout: Layout::T2,
-            packed: packed.into(),
-            scale,
-            columns: None,
-        })
+        Ok((trits, scale))
     }
 
     fn integers(self, isa: Isa, bits: u32, source: TensorSource) -> Result<Linear, RuntimeError> {

@@ -105,6 +105,11 @@ impl Head {
         self.0.view()
     }
 
+    /// Its parts as bytes with room for `positions` positions, of which there is enough.
+    pub fn parts_mut(&mut self, positions: usize, head_dim: usize) -> [&mut [u8]; 4] {
+        super::snapshot::parts_mut(self.view_mut(positions, head_dim))
+    }
+
     /// The same with room for `positions` positions, of which there is enough (nothing is allocated).
     fn view_mut(&mut self, positions: usize, head_dim: usize) -> KvMut<'_> {
         let (key_len, value_len, scale_len) = (

@@ -81,6 +81,13 @@ pub enum RuntimeError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A snapshot of keys and values of another length.
+    Snapshot {
+        /// Tokens or bytes that there should be.
+        expected: usize,
+        /// What there was.
+        found: usize,
+    },
     /// The threads cannot be started.
     Threads {
         /// How many were asked for.
@@ -132,6 +139,10 @@ impl fmt::Display for RuntimeError {
             Self::UnknownToken { id, index, vocab_size } => write!(
                 f,
                 "token {id} at place {index} is outside the vocabulary of {vocab_size}; use the tokenizer that belongs to the model"
+            ),
+            Self::Snapshot { expected, found } => write!(
+                f,
+                "a snapshot of the cache: expected {expected} tokens or bytes, found {found}; take one of the same model, type of cache and length"
             ),
             Self::Threads { threads, message } => {
                 write!(f, "cannot start {threads} threads: {message}; ask for fewer")

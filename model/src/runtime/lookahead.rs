@@ -108,6 +108,20 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
         Ok(row)
     }
 
+    /// Takes up the tokens `ids`, the first of a snapshot of `stored` tokens, as [`Session::restore`] does.
+    ///
+    /// # Errors
+    /// As [`Session::restore`]; nothing is held afterwards.
+    pub fn restore(&mut self, ids: &[u32], stored: usize, bytes: &[u8]) -> Result<(), RuntimeError> {
+        self.held.clear();
+        self.pass.clear();
+        self.used = 0;
+        self.session.reset();
+        self.session.restore(ids.len(), stored, bytes)?;
+        self.held.extend_from_slice(ids);
+        Ok(())
+    }
+
     /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Session::prefill_top`] would. The same number must be wanted
     /// from call to call, and a token that was excepted must stay so: logits are read ahead.
     ///

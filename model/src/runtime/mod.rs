@@ -31,6 +31,7 @@ mod pool;
 mod product;
 mod session;
 mod sketch;
+mod snapshot;
 mod storage;
 #[cfg(feature = "std")]
 #[allow(

@@ -8,6 +8,7 @@ use onebit_kernels_cpu::int4_gemv;
 
 use super::RuntimeError;
 use super::buffers::{Buffers, zeros};
+use super::cache::Head;
 use super::executor::{Executor, Serial};
 use super::forward::Pass;
 use super::sketch::{SearchBuffers, SketchCounts, Top};
@@ -122,6 +123,21 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// Tokens held.
     pub fn position(&self) -> usize {
         self.position
+    }
+
+    /// The cache, a head for each layer and key head.
+    pub(super) fn heads(&self) -> &[Head] {
+        &self.buffers.cache.heads
+    }
+
+    /// The same, to be changed.
+    pub(super) fn heads_mut(&mut self) -> &mut [Head] {
+        &mut self.buffers.cache.heads
+    }
+
+    /// Says that `positions` tokens are held now.
+    pub(super) fn held(&mut self, positions: usize) {
+        self.position = positions;
     }
 
     /// Forgets all but the first `position` tokens; no change if fewer are held.

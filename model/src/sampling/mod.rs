@@ -26,9 +26,14 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use onebit_kernels_cpu::rng::Key;
+
 pub use error::SamplingError;
 pub use sampler::Sampler;
 pub use stop::{StopStrings, Streamed};
+
+/// The purpose of the seeds of further samples ("nsmp").
+const SAMPLES: u32 = u32::from_be_bytes(*b"nsmp");
 
 /// How the next token is chosen. The defaults are those of chat: temperature 0.8, top-k 50, top-p 0.9, no min-p, repetition
 /// penalty 1.1, seed 0.
@@ -69,6 +74,19 @@ impl SamplingParams {
             repetition_penalty: 1.0,
             ..Self::default()
         }
+    }
+
+    /// The same for sample `index` of several: 0 has the seed itself, each further one a seed that follows from both and from nothing
+    /// else, so that more samples change none of those before.
+    pub fn for_sample(self, index: u64) -> Self {
+        let seed = match index {
+            0 => self.seed,
+            _ => {
+                let [low, high, ..] = Key::new(self.seed, SAMPLES, index).words();
+                u64::from(high) << 32 | u64::from(low)
+            }
+        };
+        Self { seed, ..self }
     }
 
     /// Checks that every parameter is in its range.

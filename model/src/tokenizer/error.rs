@@ -2,16 +2,26 @@
 
 use std::path::PathBuf;
 
+use super::{GgmlError, JsonError, SentencePieceError};
+
 /// An error of loading, training or using a [`super::Tokenizer`].
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The file could not be read.
-    #[error("cannot read the tokenizer {path}: {source}; give the path of a tokenizer.json")]
+    #[error("cannot read the tokenizer {path}: {source}; give the path of a tokenizer.json or tokenizer.model")]
     Read {
         /// The file asked for.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A folder without a tokenizer.
+    #[error(
+        "{folder} holds neither a tokenizer.json nor a tokenizer.model; give the folder of a model with its tokenizer"
+    )]
+    Missing {
+        /// The folder asked for.
+        folder: PathBuf,
     },
     /// The file could not be written.
     #[error("cannot write the tokenizer {path}: {source}; choose a folder that exists and can be written")]
@@ -22,15 +32,19 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The bytes are not a Hugging Face `tokenizer.json`.
-    #[error(
-        "{origin} is not a tokenizer.json that can be used: {reason}; export it again with Hugging Face tokenizers"
-    )]
+    #[error("{origin} is not a tokenizer.json that can be used: {reason}")]
     Invalid {
         /// The file, or "the tokenizer" for bytes in memory.
         origin: String,
-        /// The parser's words.
-        reason: String,
+        /// What is wrong with it.
+        reason: JsonError,
     },
+    /// A SentencePiece model that is damaged or not supported.
+    #[error("the SentencePiece model: {0}")]
+    SentencePiece(SentencePieceError),
+    /// A GGUF file's vocabulary that is damaged or not known, or a tokenizer that has none.
+    #[error("the GGUF vocabulary: {0}")]
+    Ggml(GgmlError),
     /// The library refused a text.
     #[error("the tokenizer cannot encode this text: {reason}; check that the tokenizer fits the text")]
     Encode {

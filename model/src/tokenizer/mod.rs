@@ -1,15 +1,35 @@
 //! Text to token ids and back.
 //!
-//! [`Tokenizer`] reads any Hugging Face `tokenizer.json` (through the `tokenizers` crate) and adds what training and
-//! generation need: a fingerprint that ties a corpus and a model to their tokenizer, exact decoding to bytes, streaming
-//! decoding ([`TextStream`]), borders at which a long text can be split without changing its ids ([`Tokenizer::border`]),
-//! and training of new vocabularies: lossless byte-level BPE ([`train_bpe`]), lossless whole words over bytes
-//! ([`train_whole_words`]), and closed-vocabulary words ([`train_word`]).
+//! [`Tokenizer`] encodes and decodes through the `tokenizers` crate and adds what training and generation need: a fingerprint that ties a
+//! corpus and a model to their tokenizer, decoding to exact bytes, streaming decoding ([`TextStream`]), and borders at which a long text can
+//! be split without changing its ids ([`Tokenizer::border`]).
+//!
+//! | made from | by | |
+//! |---|---|---|
+//! | Hugging Face `tokenizer.json` | [`Tokenizer::from_file`], [`Tokenizer::from_bytes`] | any scheme |
+//! | SentencePiece `tokenizer.model` | [`Tokenizer::from_file`], [`Tokenizer::from_sentencepiece`] | BPE and Unigram |
+//! | the vocabulary of a GGUF file | [`Tokenizer::from_ggml`] (and [`Tokenizer::to_ggml`]) | SentencePiece BPE, byte-level BPE |
+//! | the folder of a model | [`Tokenizer::from_dir`] | the first of the two files above |
+//! | tables in a mapped file | [`Tokenizer::from_packed`] (and [`Tokenizer::pack`]) | byte-level BPE |
+//! | text | [`train_bpe`], [`train_whole_words`], [`train_word`] | lossless BPE, lossless whole words over bytes, words of a closed vocabulary |
+//!
+//! Whatever it was made from, a tokenizer has a `tokenizer.json` ([`Tokenizer::json`]) and is saved as that. Files of others are looked over
+//! before they are used: each kind of damage is an error of its own ([`JsonError`], [`SentencePieceError`], [`GgmlError`]), none is a panic,
+//! and no length or id in a file asks for memory.
 
 mod bpe;
 mod byte_level;
+mod charsmap;
+mod decoding;
 mod error;
+mod fingerprint;
+mod ggml;
+mod json;
+mod kind;
 mod packed;
+mod pieces;
+mod sentencepiece;
+mod source;
 mod split;
 mod stream;
 #[cfg(test)]
@@ -18,18 +38,21 @@ mod vocabulary;
 mod word;
 
 use std::collections::HashSet;
-use std::io::Write as _;
-use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
 pub use error::TokenizerError;
+pub use ggml::{GgmlError, GgmlVocabulary};
+pub use json::JsonError;
+pub use kind::TokenKind;
+pub use sentencepiece::SentencePieceError;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
 
 use crate::runtime::Values;
+use decoding::Decoding;
 use vocabulary::Inner;
 
 /// Result of a tokenizer operation.
@@ -46,6 +69,7 @@ const EOS_NAMES: [&str; 7] = [
     "<|end|>",
 ];
 const BOS_NAMES: [&str; 4] = ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"];
+const PADDING_NAMES: [&str; 4] = ["<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"];
 
 /// A tokenizer with the ids of its special tokens.
 pub struct Tokenizer {
@@ -54,12 +78,12 @@ pub struct Tokenizer {
     json: Values<u8>,
     fingerprint: [u8; 32],
     vocab_size: usize,
-    /// Whether the decoder is byte-level, so that each token has bytes of its own.
-    byte_level: bool,
+    decoding: Decoding,
     special: HashSet<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     unknown: Option<u32>,
+    padding: Option<u32>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -73,19 +97,6 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Read`] and [`TokenizerError::Invalid`].
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
-        let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| TokenizerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(json, &path.display().to_string())
-    }
-
     /// Reads a `tokenizer.json` from memory.
     ///
     /// # Errors
@@ -95,27 +106,13 @@ impl Tokenizer {
     }
 
     fn parse(json: Vec<u8>, origin: &str) -> Result<Tokenizer> {
-        let invalid = |reason: String| TokenizerError::Invalid {
+        let invalid = |reason: JsonError| TokenizerError::Invalid {
             origin: origin.to_owned(),
             reason,
         };
-        let value: Value = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
-        let mut inner: Inner = serde_json::from_slice(&json).map_err(|e| invalid(e.to_string()))?;
-        // A file may carry the truncation and padding of its last use; a corpus must lose and gain nothing.
-        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
-        inner.with_padding(None);
-
-        let vocab = inner.get_vocab(true);
-        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
-        // An id far above the number of tokens is a broken file, and would size tables and embeddings.
-        if vocab.is_empty() || vocab_size > 4 * vocab.len() + 65_536 {
-            return Err(invalid(format!(
-                "{} tokens, and a highest id of {}",
-                vocab.len(),
-                vocab_size.saturating_sub(1)
-            )));
-        }
-        let fingerprint = fingerprint(&value);
+        let (inner, value) = json::read(&json).map_err(invalid)?;
+        let vocab_size = json::vocab_size(&inner).map_err(invalid)?;
+        let fingerprint = fingerprint::of(&value);
         Ok(Self::assemble(inner, &value, json.into(), vocab_size, fingerprint))
     }
 
@@ -127,7 +124,7 @@ impl Tokenizer {
     pub fn from_packed(packed: Values<u8>, json: Values<u8>) -> Result<Tokenizer> {
         let invalid = |reason: String| TokenizerError::Invalid {
             origin: "the packed tokenizer".to_owned(),
-            reason,
+            reason: JsonError::Library { reason },
         };
         let (tables, rest) = packed::Tables::open(packed).map_err(invalid)?;
         let (vocab_size, fingerprint) = (tables.vocab_size(), tables.fingerprint());
@@ -160,42 +157,27 @@ impl Tokenizer {
         let bos = template_start(value)
             .and_then(|name| inner.token_to_id(name))
             .or_else(|| named(&BOS_NAMES));
-        let unknown = value["model"]["unk_token"]
+        let model = &value["model"];
+        let unknown = match model["unk_id"].as_u64() {
+            Some(id) => u32::try_from(id).ok(),
+            None => model["unk_token"].as_str().and_then(|name| inner.token_to_id(name)),
+        };
+        let padding = value["padding"]["pad_token"]
             .as_str()
-            .and_then(|name| inner.token_to_id(name));
+            .and_then(|name| inner.token_to_id(name))
+            .or_else(|| named(&PADDING_NAMES));
         Tokenizer {
             inner,
             json,
             fingerprint,
             vocab_size,
-            byte_level: value["decoder"]["type"] == "ByteLevel",
+            decoding: Decoding::of(&value["decoder"]),
             special,
             bos,
             eos,
             unknown,
+            padding,
         }
-    }
-
-    /// Writes the `tokenizer.json`: a temporary file beside it, flushed to disk, then renamed.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Write`].
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let failed = |source| TokenizerError::Write {
-            path: path.to_owned(),
-            source,
-        };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = std::fs::File::create(&temporary)
-            .and_then(|mut file| file.write_all(&self.json).and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&temporary, path));
-        written.map_err(|source| {
-            let _ = std::fs::remove_file(&temporary);
-            failed(source)
-        })
     }
 
     /// The `tokenizer.json` itself.
@@ -244,6 +226,11 @@ impl Tokenizer {
         self.unknown
     }
 
+    /// The token that fills up a batch, if the tokenizer names one (its padding, or a usual name).
+    pub fn padding(&self) -> Option<u32> {
+        self.padding
+    }
+
     /// Whether `id` is a control token, which [`TextStream`] can leave out.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
@@ -257,7 +244,7 @@ impl Tokenizer {
                 .iter()
                 .all(|c| self.id_of(c.encode_utf8(&mut [0; 4])).is_some())
         };
-        self.byte_level && self.inner.get_normalizer().is_none() && all_bytes()
+        self.decoding == Decoding::ByteLevel && self.inner.get_normalizer().is_none() && all_bytes()
     }
 
     /// What the tokenizer's normaliser makes of `text` (the text itself if it has none).
@@ -322,25 +309,30 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::UnknownId`] and [`TokenizerError::Decode`].
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        if !self.byte_level {
+        if self.decoding == Decoding::Library {
             return Ok(self.decode_text(ids)?.into_bytes());
         }
         let mut out = Vec::with_capacity(4 * ids.len());
         for &id in ids {
             self.push_bytes(id, &mut out)?;
         }
+        decoding::strip_start(&mut out, &mut self.decoding.strip());
         Ok(out)
     }
 
-    /// Appends the bytes of one token of a byte-level tokenizer.
+    /// Appends the bytes of one token, where each has bytes of its own.
     fn push_bytes(&self, id: u32, out: &mut Vec<u8>) -> Result<()> {
         let spelling = self.inner.id_to_token(id).ok_or_else(|| self.unknown_id(id))?;
-        byte_level::push(&spelling, out);
+        self.decoding.push(&spelling, out);
         Ok(())
     }
 
     /// Through the library's decoder, for any scheme; special tokens included.
     fn decode_text(&self, ids: &[u32]) -> Result<String> {
+        // Some of its decoders count on a first token.
+        if ids.is_empty() {
+            return Ok(String::new());
+        }
         if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
             return Err(self.unknown_id(id));
         }
@@ -369,39 +361,4 @@ fn template_start(value: &Value) -> Option<&str> {
     std::iter::once(post)
         .chain(inside)
         .find_map(|p| p["single"][0]["SpecialToken"]["id"].as_str())
-}
-
-fn fingerprint(value: &Value) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hash_canonical(value, &mut hasher);
-    *hasher.finalize().as_bytes()
-}
-
-/// Feeds `value` to the hash as JSON without white space, the keys of each object sorted by their bytes.
-fn hash_canonical(value: &Value, hasher: &mut blake3::Hasher) {
-    match value {
-        Value::Array(items) => {
-            hasher.update(b"[");
-            for (i, item) in items.iter().enumerate() {
-                hasher.update(if i == 0 { b"" } else { b"," });
-                hash_canonical(item, hasher);
-            }
-            hasher.update(b"]");
-        }
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| key.as_str());
-            hasher.update(b"{");
-            for (i, (key, item)) in entries.into_iter().enumerate() {
-                hasher.update(if i == 0 { b"" } else { b"," });
-                hasher.update(Value::from(key.as_str()).to_string().as_bytes());
-                hasher.update(b":");
-                hash_canonical(item, hasher);
-            }
-            hasher.update(b"}");
-        }
-        scalar => {
-            hasher.update(scalar.to_string().as_bytes());
-        }
-    }
 }

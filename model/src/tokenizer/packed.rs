@@ -265,7 +265,7 @@ fn ends_in_bytes(pre: &Value) -> bool {
 }
 
 /// The two parts of an entry of `merges`, in either spelling.
-fn parts(merge: &Value) -> Option<(&str, &str)> {
+pub(super) fn parts(merge: &Value) -> Option<(&str, &str)> {
     match merge {
         Value::Array(pair) => match pair.as_slice() {
             [left, right] => Some((left.as_str()?, right.as_str()?)),

@@ -1,10 +1,11 @@
 //! Decoding of ids that arrive one by one.
 //!
-//! A character may be spread over several tokens, so a token's text is not always known when it arrives. Byte-level
-//! tokenizers are decoded exactly: bytes are held back until they complete a character. For any other decoder the ids
+//! A character may be spread over several tokens, so a token's text is not always known when it arrives. Where each token has bytes of its
+//! own (byte-level, SentencePiece with byte fallback), bytes are held back until they complete a character. For any other decoder the ids
 //! since the last output are decoded together with the ids before them (which settle spaces at the seam), and what the
 //! longer text adds is new; a text that ends in U+FFFD may still become a character and waits.
 
+use super::decoding::{Decoding, strip_start};
 use super::{Result, Tokenizer};
 
 /// More ids than any decoder needs for one character (byte fallback spends one id a byte): after so many, a U+FFFD
@@ -15,8 +16,10 @@ const MOST_PENDING: usize = 4;
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Byte-level: the bytes of a character that is not complete.
+    /// Tokens with bytes of their own: the bytes of a character that is not complete.
     bytes: Vec<u8>,
+    /// Spaces that the start of the text still loses.
+    strip: usize,
     /// Otherwise: ids already output that the next ones are decoded with, then ids that wait.
     ids: Vec<u32>,
     settled: usize,
@@ -28,6 +31,7 @@ impl<'a> TextStream<'a> {
             tokenizer,
             skip_special,
             bytes: Vec::new(),
+            strip: tokenizer.decoding.strip(),
             ids: Vec::new(),
             settled: 0,
         }
@@ -41,8 +45,11 @@ impl<'a> TextStream<'a> {
         if self.skip_special && self.tokenizer.is_special(id) {
             return Ok(String::new());
         }
-        if self.tokenizer.byte_level {
+        if self.tokenizer.decoding != Decoding::Library {
             self.tokenizer.push_bytes(id, &mut self.bytes)?;
+            if self.strip > 0 {
+                strip_start(&mut self.bytes, &mut self.strip);
+            }
             return Ok(take_complete(&mut self.bytes));
         }
         self.ids.push(id);
@@ -58,9 +65,9 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// [`super::TokenizerError::Decode`] from the library's decoder.
     pub fn finish(mut self) -> Result<String> {
-        match self.tokenizer.byte_level {
-            true => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
-            false => self.take_new(false),
+        match self.tokenizer.decoding {
+            Decoding::Library => self.take_new(false),
+            _ => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
         }
     }
 

@@ -14,7 +14,7 @@ use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
-use crate::{CliError, Result, args, device, generation, output, random};
+use crate::{CliError, Result, args, device, output, random};
 
 /// Measures tokens a second of decoding, prefill or training.
 #[derive(FromArgs, Debug)]
@@ -128,7 +128,11 @@ impl Bench {
                 What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
                 _ => {
                     if !self.exact_head {
-                        generation::sketch(&mut model, &Pool::new(place.threads)?, place.device.isa());
+                        onebit_model::generation::add_sketch(
+                            &mut model,
+                            &Pool::new(place.threads)?,
+                            place.device.isa(),
+                        );
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }

@@ -1,4 +1,5 @@
 mod packed;
+mod stream;
 
 use std::path::PathBuf;
 

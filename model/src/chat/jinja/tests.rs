@@ -1,0 +1,104 @@
+//! What the comparison with `transformers` does not reach: names of errors and details of scopes.
+
+use super::*;
+
+fn render(text: &str) -> Result<String> {
+    let messages = [Message::new(super::super::Role::User, "hi")];
+    let now = chrono::DateTime::UNIX_EPOCH.naive_utc();
+    let given = Given {
+        messages: &messages,
+        add_generation_prompt: false,
+        bos_token: "<s>",
+        eos_token: "",
+        now,
+    };
+    render_given(text, &given)
+}
+
+fn render_given(text: &str, given: &Given<'_>) -> Result<String> {
+    super::render(text, given)
+}
+
+fn ok(text: &str) -> String {
+    render(text).unwrap_or_else(|fault| panic!("{text}: {fault:?}"))
+}
+
+fn refused(text: &str) -> String {
+    match render(text) {
+        Err(Fault::Wrong(message)) => message,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn names_live_in_their_scopes() {
+    assert_eq!(
+        ok("{% set x = 1 %}{% for i in [1, 2] %}{{ x }}{% set x = 9 %}{{ x }}{% endfor %}{{ x }}"),
+        "19191"
+    );
+    assert_eq!(ok("{% if true %}{% set x = 2 %}{% endif %}{{ x }}"), "2");
+    assert_eq!(ok("{% with x = 3 %}{{ x }}{% endwith %}{{ x is defined }}"), "3False");
+    assert_eq!(
+        ok(
+            "{% macro f(a, b=a ~ '!') %}{{ a }}{{ b }}{{ c }}{% endmacro %}{% set c = 'C' %}{% for a in [7] %}{{ f(1) }}{{ f(b=2, a=3) }}{% endfor %}"
+        ),
+        "11!C32C"
+    );
+    assert_eq!(
+        ok("{% for i in [1, 2, 3] if i != 2 %}{{ i }}{{ loop.last }}{% endfor %}"),
+        "1False3True"
+    );
+}
+
+#[test]
+fn generation_marks_print_nothing_and_trim_as_blocks_do() {
+    assert_eq!(ok("a{% generation %}\nb{%- endgeneration %} c"), "ab c");
+    assert_eq!(ok("a {%- generation -%} b {%- endgeneration -%} c"), "abc");
+    assert_eq!(
+        ok(
+            "{% for i in [1, 2] %}{% generation %}{{ i }}{% if i == 1 %}{% continue %}{% endif %}{% endgeneration %};{% endfor %}"
+        ),
+        "12;"
+    );
+    assert_eq!(
+        ok("{{ '{% generation %}' }}{# {% generation %} #}{% raw %}{% generation %}{% endraw %}"),
+        "{% generation %}{% generation %}"
+    );
+    assert!(refused("{% generation %}").contains("unexpected end"));
+}
+
+#[test]
+fn faults_name_what_is_wrong() {
+    for (text, expected) in [
+        ("{{ 1 + 'a' }}", "`+` cannot be applied to an integer and a string"),
+        ("{{ x + 'a' }}", "`x` is not defined"),
+        ("{{ 'a'|nothing }}", "there is no filter `nothing`"),
+        ("{{ 'a' is nothing }}", "there is no test `nothing`"),
+        ("{{ nothing() }}", "there is no function `nothing`"),
+        ("{{ 'a'.nothing() }}", "a string has no method `nothing`"),
+        ("{{ 'a'|trim(1) }}", "`trim`: `chars` is an integer, expected a string"),
+        ("{{ 'a'|trim('a', 'b') }}", "`trim` takes 1 arguments at most"),
+        ("{{ 'a'|trim(what='a') }}", "`trim` has no argument `what`"),
+        ("{{ 'a'|replace('a') }}", "`replace` needs the argument `new`"),
+        (
+            "{% macro f(a) %}{% endmacro %}{{ f(1, 2) }}",
+            "the macro `f` takes 1 arguments",
+        ),
+        ("{% macro f(a) %}{% endmacro %}{{ f(1, a=2) }}", "no argument `a` left"),
+        ("{{ messages.append(1) }}", "a template may not change values"),
+        ("{% set a, b = [1] %}", "1 values cannot be given to 2 names"),
+        ("{{ [3, 'a']|sort }}", "can be sorted"),
+        ("{{ ['nan'|float, 1, 'x']|sort }}", "can be sorted"),
+        ("{{ 1 < 'a' }}", "have no order"),
+        ("\n\n{{ raise_exception('no\nway') }}", "no way (line 3)"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_have_an_order_too() {
+    assert_eq!(ok("{{ ['nan'|float, 2, 1.5]|sort }}"), "[1.5, 2, nan]");
+    assert_eq!(ok("{{ [2, 'inf'|float, -1]|sort(reverse=true) }}"), "[inf, 2, -1]");
+}

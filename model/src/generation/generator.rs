@@ -1,0 +1,332 @@
+//! The generator: a model, a tokenizer, and the tokens that were read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use onebit_kernels_cpu::Isa;
+use serde::Serialize;
+
+use super::GenerationError;
+use super::logprobs::{Logprobs, TokenLogprob, likeliest};
+use crate::runtime::{
+    Executor, KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Session, SessionOptions, Top,
+};
+use crate::sampling::{Sampler, StopStrings};
+use crate::tokenizer::Tokenizer;
+
+/// Bytes from which on a head is worth the seconds that its sketch takes to make.
+const SKETCHED_HEAD: usize = 16 << 20;
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Finish {
+    /// As many tokens as were asked for.
+    Length,
+    /// The model's end token.
+    EndToken,
+    /// A stop string.
+    StopString,
+    /// The caller's flag, as for Ctrl-C.
+    Interrupted,
+}
+
+/// What was generated.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// The text, without stop string and control tokens.
+    pub text: String,
+    /// The tokens, the end token included if there was one.
+    pub ids: Vec<u32>,
+    /// How likely each of them was, if that was asked for.
+    pub logprobs: Vec<Logprobs>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt that were left out because it was too long.
+    pub dropped: usize,
+    /// Tokens, of prompt and answer, that were let go on the way because the context was full.
+    pub shifted: usize,
+    /// Tokens of the prompt that had been read before.
+    pub reused: usize,
+    /// Tokens that were read ahead of their turn.
+    pub drafted: usize,
+    /// Those among them that came.
+    pub accepted: usize,
+    /// From the call to the first token.
+    pub first: Duration,
+    /// From the first token to the last.
+    pub rest: Duration,
+}
+
+impl Generated {
+    /// Tokens a second after the first; 0 if there was only one.
+    pub fn tokens_per_second(&self) -> f64 {
+        match self.ids.len().saturating_sub(1) {
+            0 => 0.0,
+            steps => steps as f64 / self.rest.as_secs_f64().max(1e-9),
+        }
+    }
+
+    /// Milliseconds from the call to the first token.
+    pub fn first_ms(&self) -> f64 {
+        1e3 * self.first.as_secs_f64()
+    }
+}
+
+/// How the answers are computed. Nothing but `kv` changes them.
+#[derive(Clone, Copy, Debug)]
+pub struct GeneratorOptions {
+    /// The CPU path.
+    pub isa: Isa,
+    /// Threads.
+    pub threads: usize,
+    /// Tokens of the window, prompt and answer; at most the model's `max_position_embeddings`.
+    pub context: usize,
+    /// Tokens read ahead at most; where not given, as many as pay.
+    pub lookahead: Option<usize>,
+    /// Computes every logit, also those that cannot be drawn.
+    pub exact_head: bool,
+    /// How keys and values are kept.
+    pub kv: KvType,
+}
+
+/// One text to be continued.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its tokens, at least one.
+    pub prompt: &'a [u32],
+    /// Tokens of the answer at most.
+    pub max_tokens: usize,
+    /// Tells how likely each token was, with so many alternatives. All logits are then computed.
+    pub logprobs: Option<usize>,
+}
+
+/// A model with the tokens that it has read.
+pub struct Generator {
+    pub(super) reader: Reader,
+    tokenizer: Tokenizer,
+    ends: Vec<u32>,
+    /// Ids of the model that stand for no token: many models pad their vocabulary.
+    unused: Vec<u32>,
+    exact_head: bool,
+}
+
+type Reader = Lookahead<Arc<PackedModel>, Pool>;
+
+impl Generator {
+    /// A generator for texts drawn by samplers like `sampler`; `ends` are the tokens that end a text.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] for options outside their range and where memory or threads are missing.
+    pub fn new(
+        mut model: PackedModel,
+        tokenizer: Tokenizer,
+        ends: Vec<u32>,
+        sampler: &Sampler,
+        options: GeneratorOptions,
+    ) -> Result<Self, RuntimeError> {
+        let ids = 0..model.config().vocab_size as u32;
+        let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
+        let pool = Pool::new(options.threads)?;
+        let sketched = sampler.needed().is_some() && !options.exact_head;
+        if sketched && model.head().values.bytes() > SKETCHED_HEAD {
+            add_sketch(&mut model, &pool, options.isa);
+        }
+        // Several tokens at once pay where weights come from memory; in the caches each costs as much as alone.
+        let usual = if model.comes_from_memory() { LONGEST_DRAFT } else { 0 };
+        let longest_draft = options.lookahead.unwrap_or(usual);
+        let mut session = SessionOptions::new(options.context);
+        session.logit_rows = (longest_draft + 1).min(session.chunk);
+        session.kv = options.kv;
+        let session = Session::new(Arc::new(model), pool, options.isa, session)?;
+        Ok(Self {
+            reader: Lookahead::new(session, longest_draft),
+            unused,
+            tokenizer,
+            ends,
+            exact_head: options.exact_head,
+        })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PackedModel {
+        self.reader.session().model()
+    }
+
+    /// Tokens of the window.
+    pub fn context(&self) -> usize {
+        self.reader.session().options().context
+    }
+
+    /// The part of a prompt that is read: all of it, or the most recent tokens of one that is longer than the context, with room for
+    /// `max_tokens` up to half of the context.
+    pub fn fitting<'a>(&self, prompt: &'a [u32], max_tokens: usize) -> &'a [u32] {
+        let context = self.context();
+        let dropped = match prompt.len() > context {
+            true => prompt.len() - (context - max_tokens.min(context / 2)),
+            false => 0,
+        };
+        &prompt[dropped..]
+    }
+
+    /// Reads a prompt ahead of [`generate`](Self::generate), which then begins at once.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn read(&mut self, request: Request<'_>) -> Result<(), GenerationError> {
+        let prompt = self.fitting(request.prompt, request.max_tokens);
+        // The least of the head that can be asked for: its logits are not used.
+        let top = Top { count: 1, except: &[] };
+        self.reader.read(prompt, Some(top))?;
+        Ok(())
+    }
+
+    /// Continues a prompt. `piece` gets the text as it becomes certain, and an error of it ends the text; `stop` ends it
+    /// after the current token. What the prompt has in common with what was read before is not read again.
+    ///
+    /// # Errors
+    /// [`GenerationError`]: an empty prompt, a token outside the vocabulary, logits that are no numbers; or what `piece` returned.
+    pub fn generate<E: From<GenerationError>>(
+        &mut self,
+        request: Request<'_>,
+        sampler: &mut Sampler,
+        stops: &mut StopStrings,
+        stop: &AtomicBool,
+        piece: &mut dyn FnMut(&str) -> Result<(), E>,
+    ) -> Result<Generated, E> {
+        let start = Instant::now();
+        let counted = self.reader.counts();
+        let prompt = self.fitting(request.prompt, request.max_tokens);
+        let mut history = prompt.to_vec();
+        let needed = sampler
+            .needed()
+            .filter(|_| !self.exact_head && request.logprobs.is_none());
+        // Tokens whose logits are lowered after they were found to be among the largest.
+        let mut except = self.unused.clone();
+        let penalised = sampler.params().repetition_penalty != 1.0;
+        if penalised {
+            except.extend_from_slice(prompt);
+        }
+        let known = self
+            .reader
+            .held()
+            .iter()
+            .zip(prompt)
+            .take_while(|(a, b)| a == b)
+            .count();
+        let mut out = Generated {
+            text: String::new(),
+            ids: Vec::new(),
+            logprobs: Vec::new(),
+            finish: Finish::Length,
+            dropped: request.prompt.len() - prompt.len(),
+            shifted: 0,
+            reused: known.min(prompt.len().saturating_sub(1)),
+            drafted: 0,
+            accepted: 0,
+            first: start.elapsed(),
+            rest: Duration::ZERO,
+        };
+        let mut decoder = self.tokenizer.stream(true);
+        let mut release = |text: &str, out: &mut String| -> Result<(), E> {
+            out.push_str(text);
+            if text.is_empty() { Ok(()) } else { piece(text) }
+        };
+        let wrong = |error| E::from(GenerationError::Runtime(error));
+        let mut first_at = None;
+        while out.ids.len() < request.max_tokens {
+            if stop.load(Ordering::Relaxed) {
+                out.finish = Finish::Interrupted;
+                break;
+            }
+            let top = needed.map(|count| Top { count, except: &except });
+            let logits = match out.ids.last() {
+                Some(&last) => {
+                    let (logits, shifted) = step(&mut self.reader, last, top).map_err(wrong)?;
+                    out.shifted += shifted;
+                    logits
+                }
+                None => self.reader.read(prompt, top).map_err(wrong)?,
+            };
+            for &id in &self.unused {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+            // What sampling changes is not what the model said.
+            let asked = request.logprobs.map(|count| {
+                let (top, total) = likeliest(logits, count);
+                (top, total, penalised.then(|| logits.to_vec()))
+            });
+            let id = sampler.sample(logits, &history).map_err(GenerationError::Sampling)?;
+            if let Some((top, total, before)) = asked {
+                let logit = before.as_deref().unwrap_or(logits).get(id as usize).copied();
+                let logprob = f64::from(logit.unwrap_or(f32::NEG_INFINITY)) - total;
+                out.logprobs.push(Logprobs {
+                    chosen: TokenLogprob { id, logprob },
+                    top,
+                });
+            }
+            let counts = self.reader.counts();
+            out.drafted = counts.drafted - counted.drafted;
+            out.accepted = counts.accepted - counted.accepted;
+            let now = Instant::now();
+            first_at.get_or_insert(now);
+            out.ids.push(id);
+            history.push(id);
+            if penalised {
+                except.push(id);
+            }
+            out.first = first_at.map_or(out.first, |at| at - start);
+            out.rest = first_at.map_or(out.rest, |at| now - at);
+            if self.ends.contains(&id) {
+                out.finish = Finish::EndToken;
+                break;
+            }
+            let text = decoder.push(id).map_err(GenerationError::Tokenizer)?;
+            let streamed = stops.push(&text);
+            release(streamed.text, &mut out.text)?;
+            if streamed.stopped {
+                out.finish = Finish::StopString;
+                return Ok(out);
+            }
+        }
+        let text = decoder.finish().map_err(GenerationError::Tokenizer)?;
+        let streamed = stops.push(&text);
+        release(streamed.text, &mut out.text)?;
+        if streamed.stopped {
+            out.finish = Finish::StopString;
+        } else {
+            release(stops.finish(), &mut out.text)?;
+        }
+        Ok(out)
+    }
+}
+
+/// Makes a [sketch](crate::runtime::HeadSketch) of the head where there is none, unless the head lies in a file, which is to start at once: what such a file holds
+/// is used.
+pub fn add_sketch<E: Executor>(model: &mut PackedModel, executor: &E, isa: Isa) {
+    if model.sketch().is_none() && !model.head().values.is_shared() {
+        model.sketch_head(executor, isa);
+    }
+}
+
+/// Reads one more token, after sliding the window if it is full; how many tokens were let go.
+fn step<'a>(reader: &'a mut Reader, id: u32, top: Option<Top<'_>>) -> Result<(&'a mut [f32], usize), RuntimeError> {
+    let context = reader.session().options().context;
+    if reader.held().len() < context {
+        return Ok((reader.next(id, top)?, 0));
+    }
+    let mut recent = reader.held().to_vec();
+    recent.push(id);
+    let shifted = recent.len() - (context / 2).max(1);
+    recent.drain(..shifted);
+    Ok((reader.read(&recent, top)?, shifted))
+}

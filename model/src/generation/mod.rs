@@ -1,0 +1,22 @@
+//! Text from a model, piece by piece.
+//!
+//! ```text
+//! prompt ─ tokens ─→ Generator ─┬─ logits → Sampler → token → text → StopStrings → pieces of the answer
+//!                               └─ window of the context, which slides when it is full
+//! ```
+//!
+//! A prompt longer than the context keeps its most recent tokens, with room for the answer (up to half of the context). An answer
+//! that goes past the context slides the window: the most recent half is read again from position 0, and the text goes on. Both are told in
+//! [`Generated::dropped`] and [`Generated::shifted`].
+//!
+//! What a prompt has in common with what was read before is not read again, within a [`Generator`] and, through a
+//! [prompt cache](Generator::load_prompt_cache), from one process to the next.
+
+mod error;
+mod generator;
+mod logprobs;
+mod prompt_cache;
+
+pub use error::{GenerationError, PromptCacheError};
+pub use generator::{Finish, Generated, Generator, GeneratorOptions, Request, add_sketch};
+pub use logprobs::{Logprobs, TokenLogprob};
