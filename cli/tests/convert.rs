@@ -81,13 +81,12 @@ fn what_makes_no_sense_is_refused() {
     export(&[&model, "--format", "hf", "--type", "t2", "--output", &other]).refused(2, &["--type", "packed or master"]);
     export(&[&model, "--format", "hf", "--head", "int8", "--output", &other]).refused(2, &["--head"]);
     export(&[&model, "--format", "hf", "--columns", "--output", &other]).refused(2, &["--columns", "1bit"]);
-    export(&[&model, "--format", "zip", "--output", &other]).refused(2, &["--format", "1bit or hf"]);
+    export(&[&model, "--format", "zip", "--output", &other]).refused(2, &["--format", "1bit, hf or gguf"]);
     onebit(&["import", "--output-dir", &other]).refused(2, &["path"]);
     onebit(&["import", &path("none"), "--output-dir", &other]).refused(1, &["does not exist"]);
     fs::write(&one, "some text that is no model").unwrap();
     onebit(&["import", &one, "--output-dir", &other]).refused(1, &["m.1bit", "unknown kind"]);
-    fs::write(&one, "GGUF").unwrap();
-    onebit(&["generate", "--model", &one, "--prompt", "x"]).refused(1, &["m.1bit", "GGUF"]);
+    onebit(&["generate", "--model", &one, "--prompt", "x"]).refused(1, &["m.1bit", "unknown kind"]);
 }
 
 #[test]
@@ -109,4 +108,50 @@ fn a_header_lies_beside_the_file() {
     export(&["--emit-c-header"]).refused(1, &["m.h", "exists already"]);
     export(&["--emit-c-header", "--force"]).ok();
     assert_eq!(fs::read_to_string(&header).unwrap(), text);
+}
+
+/// A real trained model out of another project's file: with the tokenizer beside it it tells the story that it learnt.
+#[test]
+fn a_trained_model_of_bitllama2_c_tells_its_story() {
+    let root = std::env::var_os("ONEBIT_TESTDATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        std::path::PathBuf::from,
+    );
+    let file = root.join("models/bitnet-stories-3m/bit_model.bin");
+    if !file.is_file() {
+        // Not `eprintln!`, which the test harness hides when a test passes.
+        let line = format!(
+            "SKIPPED (no test data): {} is absent; set ONEBIT_TESTDATA\n",
+            file.display()
+        );
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        return;
+    }
+    let file = file.to_str().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (imported, one) = (path(dir.path(), "imported"), path(dir.path(), "m.1bit"));
+    let made = onebit(&["import", file, "--output-dir", &imported, "--json"]).json();
+    assert_eq!(made["tokenizer"], true);
+    onebit(&["export", "--model", &imported, "--format", "1bit", "--output", &one]).ok();
+    let story = |model: &str| {
+        let args = [
+            "generate",
+            "--model",
+            model,
+            "--prompt",
+            "Once upon a time",
+            "--max-tokens",
+            "90",
+        ];
+        onebit(&[&args[..], &["--temperature", "0", "--repetition-penalty", "1"]].concat()).ok()
+    };
+    let told = story(&imported);
+    for part in [
+        ", there was a little girl named Lily. She loved to play outside and explore the world around her.",
+        "One day, she saw a big, red ball. She was so happy and wanted to play with it.",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert_eq!(story(file), told);
+    assert_eq!(story(&one), told);
 }

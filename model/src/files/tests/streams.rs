@@ -196,7 +196,7 @@ fn kinds_are_told_by_content() {
     refused(&dir.path().join("none"), "cannot open");
     let write = |bytes: &[u8]| fs::write(&path, bytes).unwrap();
     write(b"GGUF\x03\0\0\0");
-    refused(&path, "GGUF");
+    assert_eq!(ModelKind::of(&path).unwrap(), ModelKind::Gguf);
     write(b"some text that is long enough");
     refused(&path, "unknown kind");
     write(b"");
