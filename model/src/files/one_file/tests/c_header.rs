@@ -19,7 +19,7 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     }
     fclose(file);
-    printf("%u %u %u %u %u %u %u %g %g %s\n", ONEBIT_VOCAB_SIZE, ONEBIT_HIDDEN_SIZE, ONEBIT_INTERMEDIATE_SIZE, ONEBIT_LAYERS, ONEBIT_HEADS,
+    printf("%u %u %u %u %u %u %u %g %.0f %s\n", ONEBIT_VOCAB_SIZE, ONEBIT_HIDDEN_SIZE, ONEBIT_INTERMEDIATE_SIZE, ONEBIT_LAYERS, ONEBIT_HEADS,
            ONEBIT_KV_HEADS, ONEBIT_HEAD_DIM, (double)ONEBIT_RMS_NORM_EPS, (double)ONEBIT_ROPE_THETA, ONEBIT_CHECKSUM);
     printf("%s\n", onebit_tensors[ONEBIT_TENSOR_MODEL_NORM_WEIGHT].name);
     for (i = 0; i < ONEBIT_TENSORS; i++) {
