@@ -48,7 +48,7 @@ impl ModelDirectory {
         }
         if !path.exists() {
             return Err(CliError::Failed(format!(
-                "--model: {} does not exist; give a model directory or a .1bit file",
+                "--model: {} does not exist; check the path of the model",
                 path.display()
             )));
         }

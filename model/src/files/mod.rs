@@ -1,4 +1,4 @@
-//! Model directories, and [models in one file](OneFile).
+//! Models in files: directories, [models in one file](OneFile), and those of others, each a [`ModelSource`].
 //!
 //! A directory holds `config.json`, `model.safetensors`, `tokenizer.json`, `generation_config.json`.
 //!

@@ -6,11 +6,13 @@ use onebit_kernels_cpu::{Isa, int4_gemv, t2};
 use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
 use crate::config::LinearMode;
 use crate::files::FileError;
+use crate::files::stream::PIECE;
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
 use crate::tokenizer::Tokenizer;
 
 impl OneFile {
     /// Reads the whole file: its checksum, every code, every float, and that columns are those of the rows. What this accepts is what was exported.
+    /// Pages of the map are given back on the way, so that what is resident at once does not grow with the file.
     ///
     /// # Errors
     /// [`FileError::Part`] with what is not as it should be.
@@ -33,7 +35,10 @@ impl OneFile {
         hasher.update(&header[..place]);
         hasher.update(&[b'0'; CHECKSUM_LEN]);
         hasher.update(&header[place + CHECKSUM_LEN..]);
-        hasher.update(data);
+        for piece in data.chunks(PIECE) {
+            hasher.update(piece);
+            self.weights.give_pages_back();
+        }
         if hasher.finalize().to_hex().as_str() != recorded {
             return Err(refused("the bytes are not those that were written"));
         }
@@ -57,6 +62,7 @@ impl OneFile {
                     let name = format!("{}{COLUMNS}", shape.name);
                     return Err(self.refuse(&name, "is not what the rows say".to_string()));
                 }
+                self.weights.give_pages_back();
             }
         }
         if let Some(sketch) = model.sketch() {
@@ -66,6 +72,7 @@ impl OneFile {
                 return Err(self.refuse(SKETCH[0].0, "is not the sketch of this head".to_string()));
             }
         }
+        self.weights.give_pages_back();
         if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
             let tokenizer = Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, e.to_string()))?;
             if tokenizer.pack().is_none_or(|bytes| bytes != *packed) {

@@ -3,6 +3,8 @@ mod generation;
 mod golden;
 mod roundtrip;
 mod shards;
+mod streams;
+mod variants;
 mod whole;
 
 use std::collections::BTreeMap;

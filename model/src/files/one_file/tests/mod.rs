@@ -20,6 +20,7 @@ use onebit_kernels_cpu::ternary::Layout;
 
 mod attacks;
 mod bytes;
+mod c_header;
 mod columns;
 mod int4;
 mod sketch;

@@ -1,0 +1,206 @@
+//! What the writer of directories writes: bytes as the `safetensors` crate would, shards, and models that come back as they were.
+
+use std::collections::HashMap;
+use std::fs;
+
+use super::whole::read_whole;
+use super::*;
+use crate::config::{LinearMode, WeightStorage};
+use crate::runtime::{FloatStorage, PackedModel};
+
+const QUIET: &dyn Fn(u64, u64) = &|_, _| ();
+
+fn packed_small(dir: &Path, precision: HighPrecision) -> ModelConfig {
+    let config = ModelConfig {
+        tie_word_embeddings: false,
+        ..small()
+    };
+    let tensors = weights_of(&config);
+    save_packed(dir, &config, &NamedTensor::all(&tensors), Extras::default(), precision).unwrap();
+    config
+}
+
+#[test]
+fn the_container_is_the_one_of_the_safetensors_crate() {
+    for precision in [HighPrecision::F32, HighPrecision::BF16] {
+        let dir = tempfile::tempdir().unwrap();
+        packed_small(dir.path(), precision);
+        let ours = fs::read(dir.path().join(WEIGHTS_FILE)).unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&ours).unwrap();
+        let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+        let again = safetensors::serialize(theirs.iter(), Some(metadata)).unwrap();
+        assert!(ours == again);
+    }
+}
+
+#[test]
+fn shards_hold_what_one_file_holds() {
+    let (one, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    packed_small(one.path(), HighPrecision::F16);
+    let source = HfDirectory::open(one.path()).unwrap();
+    let options = DirectoryOptions {
+        shard_bytes: 3000,
+        ..Default::default()
+    };
+    // A model in one file is there before.
+    packed_small(out.path(), HighPrecision::F32);
+    save_directory(out.path(), &source, &options, Extras::default(), QUIET).unwrap();
+    assert!(!out.path().join(WEIGHTS_FILE).exists());
+    let index: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.path().join(WEIGHTS_INDEX_FILE)).unwrap()).unwrap();
+    let map = index["weight_map"].as_object().unwrap();
+    let mut total = 0;
+    let mut shards: Vec<&str> = map.values().map(|v| v.as_str().unwrap()).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    assert!(shards.len() > 3, "{shards:?}");
+    for (i, shard) in shards.iter().enumerate() {
+        assert_eq!(*shard, format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len()));
+        let weights = Weights::open_file(&out.path().join(shard)).unwrap();
+        let bytes: usize = weights.names().map(|name| weights.get(name).unwrap().bytes.len()).sum();
+        assert!(bytes <= 3000, "{shard}: {bytes}");
+        total += bytes;
+        // A linear and its scale are in the same file.
+        for name in weights.names().filter(|name| name.ends_with("_scale")) {
+            assert!(weights.get(name.trim_end_matches("_scale")).is_some(), "{name}");
+        }
+    }
+    assert_eq!(index["metadata"]["total_size"], total);
+    assert_eq!(load_model(out.path()).unwrap(), load_model(one.path()).unwrap());
+    // And back into one file: the index is gone.
+    let back = HfDirectory::open(out.path()).unwrap();
+    save_directory(
+        out.path(),
+        &back,
+        &DirectoryOptions::default(),
+        Extras::default(),
+        QUIET,
+    )
+    .unwrap();
+    assert!(!out.path().join(WEIGHTS_INDEX_FILE).exists());
+    assert_eq!(
+        fs::read(out.path().join(WEIGHTS_FILE)).unwrap(),
+        fs::read(one.path().join(WEIGHTS_FILE)).unwrap()
+    );
+}
+
+/// Directory, one file, directory: the same bytes, norms in the type of the embedding among them.
+#[test]
+fn through_a_one_file_model_and_back_is_the_identity() {
+    for precision in [HighPrecision::F16, HighPrecision::BF16, HighPrecision::F32] {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        packed_small(a.path(), precision);
+        let path = b.path().join("m.1bit");
+        let source = HfDirectory::open(a.path()).unwrap();
+        save_one_file(&path, &source, &OneFileOptions::default(), &Parts::default(), QUIET).unwrap();
+        let file = OneFile::open(&path).unwrap();
+        save_directory(b.path(), &file, &DirectoryOptions::default(), Extras::default(), QUIET).unwrap();
+        for name in [CONFIG_FILE, WEIGHTS_FILE] {
+            let read = |dir: &Path| fs::read(dir.join(name)).unwrap();
+            assert!(read(a.path()) == read(b.path()), "{precision:?} {name}");
+        }
+        assert_eq!(read_whole(&file).unwrap().linears, read_whole(&source).unwrap().linears);
+    }
+}
+
+/// Norms whose values need f32 keep it, whatever the embedding is.
+#[test]
+fn a_norm_is_not_rounded() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    save_small(a.path());
+    let source = HfDirectory::open(a.path()).unwrap();
+    let path = b.path().join("m.1bit");
+    let options = OneFileOptions {
+        storage: FloatStorage::F16,
+        ..Default::default()
+    };
+    save_one_file(&path, &source, &options, &Parts::default(), QUIET).unwrap();
+    let file = OneFile::open(&path).unwrap();
+    save_directory(b.path(), &file, &DirectoryOptions::default(), Extras::default(), QUIET).unwrap();
+    let (before, after) = (load_model(a.path()).unwrap(), load_model(b.path()).unwrap());
+    assert_eq!(after.tensors["model.embed_tokens.weight"].stored, Dtype::F16);
+    assert_eq!(after.tensors["model.norm.weight"], before.tensors["model.norm.weight"]);
+}
+
+/// Integers and binary weights have no place in the packed layout: they go out as the floats that they stand for, and are the same again.
+#[test]
+fn other_modes_come_back() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut config = small();
+    let modes = &mut config.layer_modes[0];
+    (modes.q, modes.k, modes.v) = (LinearMode::Int8, LinearMode::Int4, LinearMode::F16);
+    config.layer_modes[1].down = LinearMode::Binary;
+    let tensors = weights_of(&config);
+    save_master(a.path(), &config, &NamedTensor::all(&tensors), Extras::default()).unwrap();
+    let path = b.path().join("m.1bit");
+    let source = HfDirectory::open(a.path()).unwrap();
+    save_one_file(&path, &source, &OneFileOptions::default(), &Parts::default(), QUIET).unwrap();
+    let file = OneFile::open(&path).unwrap();
+    save_directory(b.path(), &file, &DirectoryOptions::default(), Extras::default(), QUIET).unwrap();
+    let read = HfDirectory::open(b.path()).unwrap();
+    assert_eq!(read.config().storage, WeightStorage::PackedMultiply);
+    assert_eq!(read.config().layer_modes, config.layer_modes);
+    let (one, two) = (
+        file.model().unwrap().with_layout(Default::default()),
+        PackedModel::from_source(&read, FloatStorage::Stored).unwrap(),
+    );
+    for (a, b) in one.blocks().iter().zip(two.blocks()) {
+        use crate::runtime::Linear::{Int8, Ternary};
+        for (a, b) in a.linears().zip(b.linears()) {
+            match (a, b) {
+                (
+                    Ternary {
+                        packed: a, scale: x, ..
+                    },
+                    Ternary {
+                        packed: b, scale: y, ..
+                    },
+                ) => {
+                    assert!(a == b && (x / y - 1.0).abs() < 1e-6, "{x} {y}");
+                }
+                (
+                    Int8 {
+                        values: a, steps: x, ..
+                    },
+                    Int8 {
+                        values: b, steps: y, ..
+                    },
+                ) => {
+                    assert_eq!(a, b);
+                    assert!(x.iter().zip(&**y).all(|(x, y)| (x / y - 1.0).abs() < 1e-6));
+                }
+                (a, b) => assert_eq!(a, b),
+            }
+        }
+    }
+    assert!(config.beyond_transformers().len() == 3 && small().beyond_transformers().is_empty());
+}
+
+/// A model that is told by what is in it, whatever it is called.
+#[test]
+fn kinds_are_told_by_content() {
+    let dir = tempfile::tempdir().unwrap();
+    save_small(dir.path());
+    assert_eq!(ModelKind::of(dir.path()).unwrap(), ModelKind::Directory);
+    assert_eq!(open_source(dir.path()).unwrap().config(), &small());
+    let path = dir.path().join("no-extension");
+    let source = HfDirectory::open(dir.path()).unwrap();
+    save_one_file(&path, &source, &OneFileOptions::default(), &Parts::default(), QUIET).unwrap();
+    assert_eq!(ModelKind::of(&path).unwrap(), ModelKind::OneFile);
+    assert_eq!(open_source(&path).unwrap().config(), &small());
+    let refused = |path: &Path, what: &str| {
+        let error = ModelKind::of(path).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    refused(&dir.path().join(WEIGHTS_FILE), "without the configuration");
+    refused(&dir.path().join("none"), "cannot open");
+    let write = |bytes: &[u8]| fs::write(&path, bytes).unwrap();
+    write(b"GGUF\x03\0\0\0");
+    refused(&path, "GGUF");
+    write(b"some text that is long enough");
+    refused(&path, "unknown kind");
+    write(b"");
+    refused(&path, "unknown kind");
+    fs::remove_file(dir.path().join(CONFIG_FILE)).unwrap();
+    refused(dir.path(), "without config.json");
+}
