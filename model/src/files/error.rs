@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::problem::{HeaderProblem, PartProblem};
 use crate::config::ConfigError;
 
 /// ` (did you mean X?)`, or nothing.
@@ -56,7 +57,7 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
         /// What is wrong, with the tensor and the offsets.
-        problem: String,
+        problem: HeaderProblem,
     },
     /// A part of a one-file model is missing, damaged, or none.
     #[error("{}: {part}: {problem}; export the model again", path.display())]
@@ -66,7 +67,7 @@ pub enum FileError {
         /// The tensor or the entry of `__metadata__`.
         part: String,
         /// What was expected and found.
-        problem: String,
+        problem: PartProblem,
     },
     /// A tensor that the configuration calls for is not there.
     #[error("{}: tensor {name} is missing{}; is this the config.json of these weights?", path.display(), hint(suggestion))]

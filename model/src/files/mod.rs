@@ -21,8 +21,11 @@ mod error;
 mod generation;
 mod load;
 mod mmap;
+mod object;
 mod one_file;
 mod pack;
+mod problem;
+mod regular;
 mod save;
 mod shards;
 mod source;
@@ -39,8 +42,12 @@ pub use load::{LoadedLinear, LoadedModel, MasterTensor, PackedTernary, load_mast
 pub use mmap::MappedFile;
 pub use one_file::{ONE_FILE_EXTENSION, OneFile, Parts, save_one_file};
 pub use pack::{pack_rows, unpack_rows};
+pub use problem::{HeaderProblem, PartProblem};
+pub use regular::open_regular;
+pub(crate) use regular::read_text;
 pub use safetensors::Dtype;
 pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};
+pub use shards::ShardIndex;
 pub use source::{ModelSource, StoredAs};
 
 use crate::config::json::{Parsed, read_file};

@@ -12,8 +12,8 @@ use safetensors::{Dtype, SafeTensorError, View};
 use super::atomic::{replace_file, replace_with};
 use super::load::scale_name;
 use super::{
-    CONFIG_FILE, FileError, GENERATION_FILE, GenerationConfig, MasterTensor, TOKENIZER_FILE, WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE, pack_rows,
+    CONFIG_FILE, FileError, GENERATION_FILE, GenerationConfig, HeaderProblem, MasterTensor, TOKENIZER_FILE,
+    WEIGHTS_FILE, WEIGHTS_INDEX_FILE, pack_rows,
 };
 use crate::config::json::nearest;
 use crate::config::{LinearMode, ModelConfig, TensorKind, TensorSpec, WeightStorage};
@@ -332,7 +332,9 @@ fn write_model<'a>(
             },
             other => FileError::Header {
                 path: path.clone(),
-                problem: other.to_string(),
+                problem: HeaderProblem::Unwritable {
+                    message: other.to_string(),
+                },
             },
         })
     })?;

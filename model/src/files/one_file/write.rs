@@ -14,7 +14,7 @@ use super::{
 };
 use crate::chat::ChatTemplate;
 use crate::files::atomic::replace_file;
-use crate::files::{FileError, GenerationConfig};
+use crate::files::{FileError, GenerationConfig, PartProblem};
 use crate::runtime::{FloatMatrix, FloatValues, Linear, PackedModel, RowFigures, Values};
 
 /// Bytes that are written between two reports of the progress.
@@ -247,7 +247,7 @@ pub fn save_one_file(
         return Err(FileError::Part {
             path: path.to_path_buf(),
             part: "every tensor".to_string(),
-            problem: "the format is little-endian and this machine is not".to_string(),
+            problem: PartProblem::NotInPlace,
         });
     }
     let scales = scales(model);
