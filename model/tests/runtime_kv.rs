@@ -66,6 +66,59 @@ fn chunks_threads_and_a_resumed_cache_change_no_bit() {
 }
 
 #[test]
+fn a_snapshot_goes_on_as_the_session_would_from_any_of_its_tokens() {
+    for (config, kv) in models().iter().flat_map(|config| KvType::ALL.map(|kv| (config, kv))) {
+        let model = random_model(config, 21, FloatStorage::Stored);
+        let ids = random_ids(config.vocab_size, LEN, 22);
+        let mut session = Session::new(&model, Serial, Isa::best(), options(kv, 100)).unwrap();
+        let expected = bits(session.prefill(&ids).unwrap());
+        for stored in [1, 64, 65, 200, LEN] {
+            let mut bytes = Vec::new();
+            session
+                .snapshot(stored, |piece| bytes.extend_from_slice(piece))
+                .unwrap();
+            assert_eq!(Some(bytes.len()), session.snapshot_bytes(stored), "{kv:?} {stored}");
+            for taken in [0, 1, 63, 64, 65, 199, LEN - 1]
+                .into_iter()
+                .filter(|taken| *taken <= stored)
+            {
+                let mut other = Session::new(&model, Serial, Isa::best(), options(kv, 100)).unwrap();
+                // What was held before is gone, wherever it lay.
+                other.prefill(&random_ids(config.vocab_size, 80, 5)).unwrap();
+                other.restore(taken, stored, &bytes).unwrap();
+                assert_eq!(other.position(), taken);
+                let last = bits(other.prefill(&ids[taken..]).unwrap());
+                assert!(last == expected, "{kv:?}, {taken} of {stored}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_length_is_refused() {
+    let config = models().remove(0);
+    let model = random_model(&config, 21, FloatStorage::Stored);
+    let mut session = Session::new(&model, Serial, Isa::best(), options(KvType::F32, 100)).unwrap();
+    session.prefill(&random_ids(config.vocab_size, 70, 3)).unwrap();
+    assert!(session.snapshot(71, |_| {}).is_err());
+    let mut bytes = Vec::new();
+    session.snapshot(70, |piece| bytes.extend_from_slice(piece)).unwrap();
+    for (taken, stored, bytes) in [
+        (70, 70, &bytes[1..]),
+        (10, 200, &bytes[..]),
+        (71, 70, &bytes[..]),
+        (1, usize::MAX, &bytes[..]),
+        (301, 301, &bytes[..]),
+        (0, 0, &bytes[..]),
+    ] {
+        assert!(session.restore(taken, stored, bytes).is_err(), "{taken} of {stored}");
+        assert_eq!(session.position(), 70, "unchanged");
+    }
+    session.restore(0, 0, &[]).unwrap();
+    assert_eq!(session.position(), 0);
+}
+
+#[test]
 fn every_instruction_set_gives_the_same_bits() {
     for (config, kv) in models().iter().flat_map(|config| KvType::ALL.map(|kv| (config, kv))) {
         let model = random_model(config, 23, FloatStorage::Stored);

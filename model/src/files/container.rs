@@ -10,13 +10,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::Dtype;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::value::{Error as NameError, StrDeserializer};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{FileError, MappedFile};
+use super::object::Object;
+use super::{FileError, HeaderProblem, MappedFile};
 use crate::runtime::SharedBytes;
 
 /// Largest header accepted, in bytes: the format's own limit.
 const MAX_HEADER_BYTES: usize = 100_000_000;
+/// The entry of the header that is no tensor.
+const METADATA: &str = "__metadata__";
+/// Most texts in `__metadata__`. Each costs many times its letters when it is short, and published files have a few.
+const MAX_TEXTS: usize = 1 << 16;
 /// Most dimensions of a tensor.
 const MAX_DIMS: usize = 8;
 
@@ -103,17 +109,16 @@ impl Weights {
         let (found, metadata) = read_header(bytes.bytes()).map_err(header)?;
         self.metadata.extend(metadata);
         let mut names = Vec::with_capacity(found.len());
-        for (name, info, start) in found {
-            let (file, end) = (self.files.len(), start + (info.data_offsets.1 - info.data_offsets.0));
+        for (name, tensor) in found {
             let entry = Entry {
-                file,
-                dtype: info.dtype,
-                shape: info.shape,
-                start,
-                end,
+                file: self.files.len(),
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                start: tensor.range.start,
+                end: tensor.range.end,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
-                return Err(header(format!("tensor {name} is also in another shard")));
+                return Err(header(HeaderProblem::DuplicateInShards { name }));
             }
             names.push(name);
         }
@@ -183,16 +188,100 @@ impl Weights {
     }
 }
 
+/// A tensor's entry as it stands in the header.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Info {
-    dtype: Dtype,
-    shape: Vec<usize>,
+    dtype: String,
+    shape: Shape,
     data_offsets: (usize, usize),
 }
 
-/// The header's entries in file order, a map type would lose a name that stands twice, and `__metadata__`.
-struct Header(Vec<(String, Info)>, BTreeMap<String, String>);
+/// A shape, of which no more is kept than a tensor may have: a header full of sizes costs no memory.
+struct Shape {
+    sizes: Vec<usize>,
+    /// Sizes in the header.
+    dimensions: usize,
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Sizes;
+        impl<'de> Visitor<'de> for Sizes {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of sizes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+                let (mut sizes, mut dimensions) = (Vec::new(), 0);
+                while let Some(size) = list.next_element::<usize>()? {
+                    dimensions += 1;
+                    if dimensions <= MAX_DIMS {
+                        sizes.push(size);
+                    }
+                }
+                Ok(Shape { sizes, dimensions })
+            }
+        }
+        deserializer.deserialize_seq(Sizes)
+    }
+}
+
+/// The texts of `__metadata__`, of which no more are kept than a file may have.
+#[derive(Default)]
+struct Texts {
+    map: BTreeMap<String, String>,
+    /// Texts in the header.
+    found: usize,
+    /// A name that stands twice.
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                let mut texts = Texts::default();
+                while let Some((name, text)) = map.next_entry::<String, String>()? {
+                    texts.found += 1;
+                    if texts.map.contains_key(&name) {
+                        texts.twice = Some(name);
+                    } else if texts.found <= MAX_TEXTS {
+                        texts.map.insert(name, text);
+                    }
+                }
+                Ok(texts)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl Texts {
+    fn check(self) -> Result<BTreeMap<String, String>, HeaderProblem> {
+        if let Some(name) = self.twice {
+            let name = format!("{name} in {METADATA}");
+            return Err(HeaderProblem::Duplicate { name });
+        }
+        if self.found > MAX_TEXTS {
+            let (found, limit) = (self.found, MAX_TEXTS);
+            return Err(HeaderProblem::Texts { found, limit });
+        }
+        Ok(self.map)
+    }
+}
+
+/// The header's entries in file order, a map type would lose a name that stands twice, and each `__metadata__`.
+struct Header(Vec<(String, Info)>, Vec<Texts>);
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -205,94 +294,111 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut entries = Vec::new();
-                let mut metadata = None;
+                let (mut entries, mut metadata) = (Vec::new(), Vec::new());
                 while let Some(name) = map.next_key::<String>()? {
-                    if name != "__metadata__" {
-                        entries.push((name, map.next_value::<Info>()?));
-                    } else if metadata.is_some() {
-                        return Err(A::Error::custom("__metadata__ stands twice"));
+                    if name != METADATA {
+                        entries.push((name, map.next_value::<Object<Info>>()?.0));
                     } else {
-                        metadata = Some(map.next_value()?);
+                        metadata.push(map.next_value()?);
                     }
                 }
-                Ok(Header(entries, metadata.unwrap_or_default()))
+                Ok(Header(entries, metadata))
             }
         }
         deserializer.deserialize_map(Entries)
     }
 }
 
-/// A tensor's name, its entry, and the position of its first byte in the file.
-type Placed = (String, Info, usize);
+/// A tensor whose entry was checked, and where it lies in the file.
+struct Placed {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
 
-/// The tensors of a file, and its metadata. The data must be covered without holes and without overlap, which bounds what a
+/// The named tensors of a file, and its metadata. The data must be covered without holes and without overlap, which bounds what a
 /// small file can make a reader allocate.
-fn read_header(bytes: &[u8]) -> Result<(Vec<Placed>, BTreeMap<String, String>), String> {
-    let total = bytes.len();
+fn read_header(bytes: &[u8]) -> Result<(Vec<(String, Placed)>, BTreeMap<String, String>), HeaderProblem> {
+    let found = bytes.len();
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(format!("{total} bytes, too short for the header's length"));
+        return Err(HeaderProblem::TooShort { found });
     };
     let length = u64::from_le_bytes(*length);
-    let header = match usize::try_from(length) {
-        Ok(n) if n <= MAX_HEADER_BYTES => rest.get(..n),
+    let (header, data) = match usize::try_from(length) {
+        Ok(n) if n <= MAX_HEADER_BYTES => {
+            let split = rest.split_at_checked(n);
+            split.ok_or(HeaderProblem::Truncated { length, found })?
+        }
         _ => {
-            return Err(format!(
-                "header of {length} bytes, more than the limit of {MAX_HEADER_BYTES}"
-            ));
+            let limit = MAX_HEADER_BYTES;
+            return Err(HeaderProblem::TooLarge { length, limit });
         }
     };
-    let Some(header) = header else {
-        return Err(format!("header of {length} bytes in a file of {total}"));
-    };
     if header.first() != Some(&b'{') {
-        return Err("the header does not begin with {".to_string());
+        return Err(HeaderProblem::Start);
     }
-    let Header(mut entries, metadata) = serde_json::from_slice(header).map_err(|e| format!("header: {e}"))?;
-    let (base, data) = (8 + header.len(), total - 8 - header.len());
+    let text = str::from_utf8(header).map_err(|e| HeaderProblem::NotUtf8 { at: e.valid_up_to() })?;
+    let Header(entries, metadata) =
+        serde_json::from_str(text).map_err(|e| HeaderProblem::Json { message: e.to_string() })?;
+    if metadata.len() > 1 {
+        return Err(HeaderProblem::Duplicate { name: METADATA.into() });
+    }
+    let tensors = place(entries, 8 + header.len(), data.len())?;
+    Ok((tensors, metadata.into_iter().next().unwrap_or_default().check()?))
+}
 
+/// Checks the entries of a header against each other and against `data` bytes that begin at byte `base` of the file.
+fn place(mut entries: Vec<(String, Info)>, base: usize, data: usize) -> Result<Vec<(String, Placed)>, HeaderProblem> {
     let mut names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("tensor {} stands twice", pair[0]));
+        return Err(HeaderProblem::Duplicate {
+            name: format!("tensor {}", pair[0]),
+        });
     }
+    drop(names);
     entries.sort_by_key(|(_, info)| info.data_offsets);
-    let mut expected = 0;
-    for (name, info) in &entries {
-        let (start, end) = info.data_offsets;
-        if info.shape.len() > MAX_DIMS {
-            return Err(format!(
-                "tensor {name} has {} dimensions, more than {MAX_DIMS}",
-                info.shape.len()
-            ));
+    let mut previous = 0;
+    let mut placed = Vec::with_capacity(entries.len());
+    for (name, info) in entries {
+        let ((start, end), shape) = (info.data_offsets, info.shape.sizes);
+        if info.shape.dimensions > MAX_DIMS {
+            let (found, limit) = (info.shape.dimensions, MAX_DIMS);
+            return Err(HeaderProblem::Dimensions { name, found, limit });
         }
-        if start != expected {
-            return Err(format!(
-                "tensor {name} begins at {start}, the one before it ends at {expected}"
-            ));
+        let type_name = StrDeserializer::<NameError>::new(&info.dtype);
+        let Ok(dtype) = Dtype::deserialize(type_name) else {
+            let found = format!("{:.40?}", info.dtype);
+            return Err(HeaderProblem::UnknownType { name, found });
+        };
+        if start < previous {
+            return Err(HeaderProblem::Overlap { name, start, previous });
         }
-        if end < start || end > data {
-            return Err(format!("tensor {name} lies at {start}..{end} of {data} bytes"));
+        if start > previous {
+            return Err(HeaderProblem::Hole { name, start, previous });
         }
-        let bits = info
-            .shape
-            .iter()
-            .try_fold(info.dtype.bitsize(), |bits, &n| bits.checked_mul(n));
-        if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != end - start) {
-            let size = end - start;
-            return Err(format!(
-                "tensor {name} has {size} bytes, which is not {:?} of {:?}",
-                info.shape, info.dtype
-            ));
+        let size = end.checked_sub(start).filter(|_| end <= data);
+        let Some(found) = size else {
+            return Err(HeaderProblem::OutOfFile { name, start, end, data });
+        };
+        let bits = { shape.iter() }.try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        let Some(bits) = bits else {
+            return Err(HeaderProblem::Overflow { name, shape, dtype });
+        };
+        if bits % 8 != 0 || bits / 8 != found {
+            return Err(HeaderProblem::Size {
+                name,
+                found,
+                shape,
+                dtype,
+            });
         }
-        expected = end;
+        previous = end;
+        let range = base + start..base + end;
+        placed.push((name, Placed { dtype, shape, range }));
     }
-    if expected != data {
-        return Err(format!("the tensors end at {expected} of {data} bytes"));
+    if previous != data {
+        return Err(HeaderProblem::Trailing { end: previous, data });
     }
-    let place = |(name, info): (String, Info)| {
-        let start = base + info.data_offsets.0;
-        (name, info, start)
-    };
-    Ok((entries.into_iter().map(place).collect(), metadata))
+    Ok(placed)
 }

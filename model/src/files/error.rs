@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::gguf::GgufError;
+use super::problem::{HeaderProblem, PartProblem};
 use crate::config::ConfigError;
 
 /// ` (did you mean X?)`, or nothing.
@@ -57,7 +58,7 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
         /// What is wrong, with the tensor and the offsets.
-        problem: String,
+        problem: HeaderProblem,
     },
     /// A GGUF file was refused, or a model has no form in one.
     #[error("{}: {source}", path.display())]
@@ -83,7 +84,7 @@ pub enum FileError {
         /// The tensor or the entry of `__metadata__`.
         part: String,
         /// What was expected and found.
-        problem: String,
+        problem: PartProblem,
     },
     /// A tensor that the configuration calls for is not there.
     #[error("{}: tensor {name} is missing{}; is this the config.json of these weights?", path.display(), hint(suggestion))]

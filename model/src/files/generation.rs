@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{FileError, GENERATION_FILE};
-use crate::config::json::nearest;
+use super::object::Unique;
+use super::{FileError, GENERATION_FILE, read_text};
+use crate::config::json::{nearest, shown};
 
 /// Largest file accepted, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -63,19 +64,15 @@ impl GenerationConfig {
     /// # Errors
     /// [`FileError::Io`], or [`FileError::Json`] for an unknown key or a value out of range.
     pub fn read(dir: &Path) -> Result<Option<Self>, FileError> {
-        use std::io::Read;
         let path = dir.join(GENERATION_FILE);
-        let io = |source| FileError::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        };
-        let file = match std::fs::File::open(&path) {
+        let text = match read_text(&path, MAX_BYTES) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(io)?,
+            Err(source) => {
+                let action = "read";
+                return Err(FileError::Io { action, path, source });
+            }
+            Ok(text) => text,
         };
-        let mut text = String::new();
-        file.take(MAX_BYTES).read_to_string(&mut text).map_err(io)?;
         parse(&text)
             .map(Some)
             .map_err(|message| FileError::Json { path, message })
@@ -130,7 +127,8 @@ fn number(map: &Map<String, Value>, key: &str, low: f64, high: f64) -> Result<Op
         Some(value) => match value.as_f64() {
             Some(x) if (low..=high).contains(&x) => Ok(Some(x as f32)),
             _ => Err(format!(
-                "`{key}`: expected a number from {low} to {high}, found {value}; correct the value"
+                "`{key}`: expected a number from {low} to {high}, found {}; correct the value",
+                shown(value)
             )),
         },
     }
@@ -138,14 +136,16 @@ fn number(map: &Map<String, Value>, key: &str, low: f64, high: f64) -> Result<Op
 
 fn whole(key: &str, value: &Value) -> Result<u32, String> {
     let n = value.as_u64().and_then(|n| u32::try_from(n).ok());
-    n.ok_or_else(|| format!("`{key}`: expected a whole number, not negative, found {value}; correct the value"))
+    n.ok_or_else(|| {
+        let found = shown(value);
+        format!("`{key}`: expected a whole number, not negative, found {found}; correct the value")
+    })
 }
 
 fn parse(text: &str) -> Result<GenerationConfig, String> {
-    let value: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}; correct the file"))?;
-    let Value::Object(map) = &value else {
-        return Err("expected an object; correct the file".to_string());
-    };
+    let Unique(map) =
+        serde_json::from_str(text).map_err(|e| format!("not valid JSON, or no object: {e}; correct the file"))?;
+    let map = &map;
     if let Some(key) = map
         .keys()
         .find(|key| !READ.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()))
@@ -163,7 +163,8 @@ fn parse(text: &str) -> Result<GenerationConfig, String> {
         Some(Value::Bool(sample)) => !sample,
         Some(other) => {
             return Err(format!(
-                "`do_sample`: expected true or false, found {other}; correct the value"
+                "`do_sample`: expected true or false, found {}; correct the value",
+                shown(other)
             ));
         }
     };

@@ -1,11 +1,12 @@
 //! A file mapped for reading. The crate's only unsafe code.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use memmap2::Mmap;
+
+use super::open_regular;
 
 /// A file mapped for reading; it is unmapped on drop.
 ///
@@ -23,12 +24,8 @@ impl MappedFile {
     /// # Errors
     /// The system's, or `InvalidInput` when the path names something else than a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        if metadata.len() == 0 {
+        let file = open_regular(path)?;
+        if file.metadata()?.len() == 0 {
             return Ok(Self { map: None });
         }
         // SAFETY: the map is private to this struct and only ever read as bytes, for which every bit pattern is valid, and

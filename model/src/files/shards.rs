@@ -1,15 +1,14 @@
 //! A directory's weights: one file, or the shards of `model.safetensors.index.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use super::object::{Object, Unique};
+use super::{FileError, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, Weights, read_text};
+use crate::config::json::shown;
 
-use super::{FileError, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, Weights};
-
-/// Largest index accepted, in bytes.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// Largest index accepted, in bytes: that of 4096 blocks has about 8 MiB.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 impl Weights {
     /// Maps the weights of a model directory: `model.safetensors` if it is there, otherwise the shards that
@@ -26,7 +25,12 @@ impl Weights {
             path: index.clone(),
             message,
         };
-        let by_shard = read_index(&index)?;
+        let text = read_text(&index, MAX_INDEX_BYTES).map_err(|source| FileError::Io {
+            action: "read",
+            path: index.clone(),
+            source,
+        })?;
+        let by_shard = ShardIndex::from_json(&text).map_err(refuse)?.0;
         let mut weights = Self::default();
         for (shard, listed) in by_shard {
             let found: BTreeSet<String> = weights.add_file(&dir.join(&shard))?.into_iter().collect();
@@ -45,44 +49,44 @@ impl Weights {
     }
 }
 
-/// The names in each shard, from `weight_map`.
-fn read_index(path: &Path) -> Result<BTreeMap<String, BTreeSet<String>>, FileError> {
-    let io = |source| FileError::Io {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
-    };
-    let refuse = |message: String| FileError::Json {
-        path: path.to_path_buf(),
-        message,
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(io)?;
-    file.take(MAX_INDEX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
-    if text.len() as u64 > MAX_INDEX_BYTES {
-        return Err(refuse(format!(
-            "longer than {MAX_INDEX_BYTES} bytes; this is no index of a model"
-        )));
+/// Which shard holds which tensor: `weight_map` of `model.safetensors.index.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardIndex(BTreeMap<String, BTreeSet<String>>);
+
+impl ShardIndex {
+    /// Reads the text of an index. Keys beside `weight_map` say nothing that the shards do not say.
+    ///
+    /// # Errors
+    /// What is wrong and what to do: no JSON, no or an empty `weight_map`, a tensor named twice, a shard whose name could lead out of the
+    /// directory.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: Unique,
+        }
+        let Object(Index {
+            weight_map: Unique(map),
+        }) = serde_json::from_str(text).map_err(|e| format!("no index of a model: {e}; fetch it again"))?;
+        let mut shards: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, shard) in map {
+            let Some(file) = shard.as_str().filter(|file| is_plain_name(file)) else {
+                let why = "is not the name of a file beside the index; do not use this model unless you know why";
+                return Err(format!("the shard {} of tensor {name} {why}", shown(&shard)));
+            };
+            shards.entry(file.to_string()).or_default().insert(name);
+        }
+        if shards.is_empty() {
+            return Err("`weight_map` is empty; fetch it again".to_string());
+        }
+        Ok(Self(shards))
     }
-    let value: Value =
-        serde_json::from_str(&text).map_err(|e| refuse(format!("not valid JSON: {e}; fetch it again")))?;
-    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
-        return Err(refuse(
-            "`weight_map` is missing or no object; fetch it again".to_string(),
-        ));
-    };
-    let mut shards: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, shard) in map {
-        let Some(shard) = shard.as_str().filter(|shard| is_plain_name(shard)) else {
-            let why = "is not the name of a file beside the index; do not use this model unless you know why";
-            return Err(refuse(format!("the shard {shard} of tensor {name} {why}")));
-        };
-        shards.entry(shard.to_string()).or_default().insert(name.clone());
+
+    /// The shards' file names, sorted, and the names of the tensors in each, sorted.
+    pub fn shards(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
+        self.0
+            .iter()
+            .map(|(shard, names)| (shard.as_str(), names.iter().map(String::as_str)))
     }
-    if shards.is_empty() {
-        return Err(refuse("`weight_map` is empty; fetch it again".to_string()));
-    }
-    Ok(shards)
 }
 
 /// Whether the text is one component of a path, under the rules of every system: no separator, no drive, not `..`.

@@ -22,7 +22,8 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub const MIN_BPE_VOCAB: usize = 257;
 
 /// GPT-2's division into words, with tags such as `<unk>` kept whole, so that a frequent one becomes one token.
-const WORDS: &str = r"'(?:[sdmt]|ll|ve|re)| ?<\|?[\p{L}_]+\|?>| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const WORDS: &str =
+    r"'(?:[sdmt]|ll|ve|re)| ?<\|?[\p{L}_]+\|?>| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Bytes of a pre-token that training looks at: longer ones are data, not words, and would cost time without end.
 const LONGEST_WORD: usize = 128;
 

@@ -39,9 +39,9 @@ if (request.ids !== undefined) {
 
 const greedy = [];
 if (request.prompt_ids !== undefined) {
-    let input = request.prompt_ids;
+    let input = Array.from(request.prompt_ids);
     while (greedy.length < (request.new ?? 32)) {
-        const asked = input.map((id, i) => (i + 1 < input.length ? id : [id, { generateNext: { logits: { filter: { tokens: [], includeMax: true } } } }]));
+        const asked = input.map((id, i) => (i + 1 < input.length ? id : [id, { generateNext: { logits: { filter: { tokens: [], includeTop: 1 } } } }]));
         const results = await sequence.controlledEvaluate(asked);
         const [best] = results[input.length - 1].next.logits.entries();
         greedy.push(best[0]);

@@ -78,7 +78,7 @@ pub(super) fn render(text: &str, given: &Given<'_>) -> Result<String> {
 }
 
 fn parse(text: &str) -> Result<Stmt<'_>> {
-    let parsed = minijinja::machinery::parse(text, "template", SyntaxConfig::default(), source::WHITESPACE);
+    let parsed = minijinja::machinery::parse(text, "template", SyntaxConfig, source::WHITESPACE);
     parsed.map_err(|e| source::syntax(&e))
 }
 

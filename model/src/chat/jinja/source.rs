@@ -31,7 +31,7 @@ pub(super) fn prepare(text: &str) -> Result<String> {
     let mut prepared = String::with_capacity(text.len() + 64);
     let mut copied = 0;
     let (mut in_tag, mut elifs, mut begins_block) = (0, 0, false);
-    for token in tokenize(text, false, SyntaxConfig::default(), WHITESPACE) {
+    for token in tokenize(text, false, SyntaxConfig, WHITESPACE) {
         let (token, span) = token.map_err(|e| syntax(&e))?;
         match token {
             Token::VariableStart | Token::BlockStart => in_tag = 0,

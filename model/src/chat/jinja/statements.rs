@@ -110,7 +110,7 @@ impl<'t> Machine<'t> {
             }
         }
         self.meter.work(seen)?;
-        Ok(found.unwrap_or_else(|| Value::Undefined(Some(Rc::from(&name[..name.len().min(64)])))))
+        Ok(found.unwrap_or_else(|| Value::Undefined(Some(Rc::from(name.get(..64).unwrap_or(name))))))
     }
 
     fn store(&mut self, name: &'t str, value: Value) -> Result<()> {

@@ -15,7 +15,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// The value as JSON, cut after 60 characters.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 {
         return text;

@@ -21,7 +21,7 @@ mod modes;
 mod read;
 mod write;
 
-pub(crate) use fields::nearest;
+pub(crate) use fields::{nearest, shown};
 
 use std::path::Path;
 use std::string::String;
@@ -30,8 +30,8 @@ use std::vec::Vec;
 use super::{ConfigError, FeedForward, LinearMode, ModelConfig};
 
 /// Largest `config.json` accepted, in bytes. The longest that we write has 4096 blocks with seven modes each, about
-/// 1 MiB.
-pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// 1 MiB; a parsed value takes up to fifty times the memory of its text.
+pub const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// A configuration with what the reader wants said about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,19 +57,10 @@ pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
 /// [`ConfigError::Io`] when the file cannot be read, is longer than [`MAX_CONFIG_BYTES`] or is no UTF-8; otherwise as
 /// [`parse`].
 pub fn read_file(path: &Path) -> Result<Parsed, ConfigError> {
-    use std::io::Read;
-    let io = |message: String| ConfigError::Io {
+    let text = crate::files::read_text(path, MAX_CONFIG_BYTES).map_err(|error| ConfigError::Io {
         path: path.display().to_string(),
-        message,
-    };
-    let file = std::fs::File::open(path).map_err(|e| io(e.to_string()))?;
-    let mut text = String::new();
-    file.take(MAX_CONFIG_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|e| io(e.to_string()))?;
-    if text.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(io(std::format!("longer than {MAX_CONFIG_BYTES} bytes")));
-    }
+        message: error.to_string(),
+    })?;
     parse(&text)
 }
 

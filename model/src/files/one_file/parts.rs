@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use super::{ALIGNMENT, COLUMNS, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
 use crate::config::json::nearest;
 use crate::config::{FeedForward, LinearKind, LinearShape};
-use crate::files::FileError;
+use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
 
 /// Why a tensor could not be given to the model.
@@ -54,26 +54,25 @@ impl<'f> PartsOf<'f> {
         let weights = &self.file.weights;
         let (Some(view), Some((bytes, range))) = (weights.get(name), weights.place(name)) else {
             let spare = self.unused.borrow();
-            let hint = nearest(name, spare.iter().copied());
-            let hint = hint.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
-            return refuse(format!("is missing{hint}"));
+            let suggestion = nearest(name, spare.iter().copied());
+            return refuse(PartProblem::Missing { suggestion });
         };
         self.unused.borrow_mut().remove(name);
         if view.dtype != dtype {
-            return refuse(format!("expected {dtype:?}, found {:?}", view.dtype));
+            let (expected, found) = (dtype, view.dtype);
+            return refuse(PartProblem::Type { expected, found });
         }
         if view.shape != shape {
-            return refuse(format!("expected shape {shape:?}, found {:?}", view.shape));
+            let (expected, found) = (shape.to_vec(), view.shape.to_vec());
+            return refuse(PartProblem::Shape { expected, found });
         }
         if range.start % ALIGNMENT != 0 {
-            return refuse(format!(
-                "begins at byte {}, which is no multiple of {ALIGNMENT}",
-                range.start
-            ));
+            let (start, alignment) = (range.start, ALIGNMENT);
+            return refuse(PartProblem::Misaligned { start, alignment });
         }
         match bytes.view(range) {
             Some(values) => Ok(values),
-            None => refuse("does not lie in memory as this machine reads it".to_string()),
+            None => refuse(PartProblem::NotInPlace),
         }
     }
 
@@ -116,8 +115,8 @@ impl<'f> PartsOf<'f> {
             &[layout.bytes(rows, cols) / group.max(1), group],
         )?;
         if !(scale.is_finite() && scale > 0.0) {
-            let problem = format!("expected a positive finite scale for {}, found {scale}", shape.name);
-            return Err(self.file.refuse(SCALES, problem));
+            let (linear, value) = (shape.name.clone(), scale);
+            return Err(self.file.refuse(SCALES, PartProblem::Scale { linear, value }));
         }
         Ok(Linear::Ternary {
             rows,
@@ -176,10 +175,7 @@ impl<'f> PartsOf<'f> {
         let [one, two] = SKETCH;
         match HeadSketch::from_parts(rows, cols, [plane(one)?, plane(two)?]) {
             Some(sketch) => Ok(Some(sketch)),
-            None => Err(self.file.refuse(
-                first,
-                "is no sketch: its figures must be finite and not below zero, and the width of the head one that can be rotated".to_string(),
-            )),
+            None => Err(self.file.refuse(first, PartProblem::Sketch)),
         }
     }
 
@@ -192,13 +188,11 @@ impl<'f> PartsOf<'f> {
             let padding = |bytes: &[u8]| bytes.len() < ALIGNMENT && bytes.iter().all(|byte| *byte == 0);
             let view = self.file.weights.get(name);
             if !name.starts_with(PADDING) {
-                return Err(self
-                    .file
-                    .refuse(name, format!("is no part of such a model in version {VERSION}")));
+                return Err(self.file.refuse(name, PartProblem::Unknown { version: VERSION }));
             }
             if !view.is_some_and(|view| view.dtype == Dtype::U8 && padding(view.bytes)) {
-                let problem = format!("expected less than {ALIGNMENT} zero bytes of padding");
-                return Err(self.file.refuse(name, problem));
+                let alignment = ALIGNMENT;
+                return Err(self.file.refuse(name, PartProblem::Padding { alignment }));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::{COLUMNS, ENTRIES, FORMAT, PARTS, SCALES, SKETCH, TOKENIZER_JSON, TOK
 use crate::chat::ChatTemplate;
 use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
-use crate::files::{FileError, GenerationConfig, Weights};
+use crate::files::{FileError, GenerationConfig, PartProblem, Weights};
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, SharedBytes, TensorSource, Values};
 use crate::tokenizer::Tokenizer;
 
@@ -45,7 +45,7 @@ impl OneFile {
     fn from_weights(weights: Weights, label: &Path) -> Result<Self, FileError> {
         let path = label.to_path_buf();
         let bytes = weights.first_file().cloned().unwrap_or(SharedBytes::from_static(&[]));
-        let refuse = |part: &str, problem: String| FileError::Part {
+        let refuse = |part: &str, problem: PartProblem| FileError::Part {
             path: path.clone(),
             part: part.to_string(),
             problem,
@@ -54,16 +54,13 @@ impl OneFile {
         for (name, expected) in [("format", FORMAT), ("version", VERSION)] {
             if entry(name) != Some(expected) {
                 let found = entry(name).map_or("nothing".to_string(), |text| format!("{text:.40?}"));
-                return Err(refuse(name, format!("expected \"{expected}\", found {found}")));
+                return Err(refuse(name, PartProblem::Format { expected, found }));
             }
         }
         if let Some(unknown) = weights.metadata().keys().find(|key| !ENTRIES.contains(&key.as_str())) {
-            return Err(refuse(
-                unknown,
-                format!("no entry of a one-file model of version {VERSION}"),
-            ));
+            return Err(refuse(unknown, PartProblem::Unknown { version: VERSION }));
         }
-        let config = entry("config").ok_or_else(|| refuse("config", "is missing".to_string()))?;
+        let config = entry("config").ok_or_else(|| refuse("config", PartProblem::Missing { suggestion: None }))?;
         let parsed = json::parse(config).map_err(|source| FileError::Config {
             path: path.clone(),
             source,
@@ -71,7 +68,7 @@ impl OneFile {
         let generation = entry("generation_config")
             .map(GenerationConfig::from_json)
             .transpose()
-            .map_err(|error| refuse("generation_config", error.to_string()))?;
+            .map_err(|error| refuse("generation_config", PartProblem::content(error)))?;
         Ok(Self {
             path,
             bytes,
@@ -121,7 +118,7 @@ impl OneFile {
         }
         let origin = self.path.display().to_string();
         ChatTemplate::from_text(entry("chat_template"), &origin, entry("bos_token"), entry("eos_token"))
-            .map_err(|error| self.refuse("chat_template", error.to_string()))
+            .map_err(|error| self.refuse("chat_template", PartProblem::content(error)))
     }
 
     /// The bytes of the model's `tokenizer.json`, if it has one.
@@ -134,9 +131,9 @@ impl OneFile {
     /// # Errors
     /// [`FileError::Part`] if there is none or it cannot be used.
     pub fn tokenizer(&self) -> Result<Tokenizer, FileError> {
-        let refuse = |part, error: crate::tokenizer::TokenizerError| self.refuse(part, error.to_string());
+        let refuse = |part, error: crate::tokenizer::TokenizerError| self.refuse(part, PartProblem::content(error));
         let Some(json) = self.bytes_of(TOKENIZER_JSON)? else {
-            return Err(self.refuse(TOKENIZER_JSON, "the file has no tokenizer".to_string()));
+            return Err(self.refuse(TOKENIZER_JSON, PartProblem::Missing { suggestion: None }));
         };
         match self.bytes_of(TOKENIZER_PACKED)? {
             Some(packed) => Tokenizer::from_packed(packed, json).map_err(|error| refuse(TOKENIZER_PACKED, error)),
@@ -195,7 +192,7 @@ impl OneFile {
         })
         .map_err(|refused| match refused {
             Refused::File(error) => error,
-            Refused::Runtime(error) => self.refuse("the model", error.to_string()),
+            Refused::Runtime(error) => self.refuse("the model", PartProblem::model(error)),
         })?;
         let sketch = parts.sketch(config.vocab_size, config.hidden_size)?;
         model.take_sketch(sketch.filter(|_| model.head().values.is_shared()));
@@ -212,7 +209,7 @@ impl OneFile {
         Ok(Some(PartsOf::new(self).values(part, Dtype::U8, &shape)?))
     }
 
-    pub(super) fn refuse(&self, part: &str, problem: String) -> FileError {
+    pub(super) fn refuse(&self, part: &str, problem: PartProblem) -> FileError {
         FileError::Part {
             path: self.path.clone(),
             part: part.to_string(),

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::{OneFile, SCALES};
 use crate::config::json::nearest;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec};
-use crate::files::{FileError, ModelSource, StoredAs};
+use crate::files::{FileError, ModelSource, PartProblem, StoredAs};
 use crate::runtime::{FloatValues, TensorSource};
 
 impl ModelSource for OneFile {
@@ -48,7 +48,7 @@ impl ModelSource for OneFile {
                 let shape = [layout.bytes(rows, cols) / group.max(1), group];
                 let packed = parts.values::<u8>(&stored, Dtype::U8, &shape)?;
                 if layout == Layout::T2 && !t2::is_valid(&packed) {
-                    return Err(self.refuse(&stored, "holds a code that stands for no weight".to_string()));
+                    return Err(self.refuse(&stored, PartProblem::Code));
                 }
                 let mut values = vec![0; rows * cols];
                 layout.unpack(&packed, rows, cols, &mut values);
@@ -140,8 +140,10 @@ impl OneFile {
         match at.and_then(|at| scales.get(at).copied()) {
             Some(scale) if scale.is_finite() && scale > 0.0 => Ok(scale),
             found => {
-                let found = found.map_or("nothing".to_string(), |scale| scale.to_string());
-                let problem = format!("expected a positive finite scale for {name}, found {found}");
+                let problem = PartProblem::Scale {
+                    linear: name.to_string(),
+                    value: found.unwrap_or(f32::NAN),
+                };
                 Err(self.refuse(SCALES, problem))
             }
         }

@@ -5,8 +5,8 @@ use onebit_kernels_cpu::{Isa, int4_gemv, t2};
 
 use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
 use crate::config::LinearMode;
-use crate::files::FileError;
 use crate::files::stream::PIECE;
+use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
 use crate::tokenizer::Tokenizer;
 
@@ -18,18 +18,18 @@ impl OneFile {
     /// [`FileError::Part`] with what is not as it should be.
     pub fn verify(&self) -> Result<(), FileError> {
         let recorded = self.weights.metadata().get("checksum").map_or("", String::as_str);
-        let refused = |problem: &str| self.refuse("checksum", problem.to_string());
+        let refused = |problem| self.refuse("checksum", problem);
         let bytes = self.bytes.bytes();
         let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
         let (header, data) = bytes
             .split_at_checked(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8))
-            .ok_or_else(|| refused("the file is shorter than its header"))?;
+            .ok_or_else(|| refused(PartProblem::Checksum))?;
         let hex = recorded.len() == CHECKSUM_LEN && recorded.bytes().all(|b| b.is_ascii_hexdigit());
         let place = header
             .windows(CHECKSUM_LEN)
             .position(|window| window == recorded.as_bytes());
         let Some(place) = place.filter(|_| hex) else {
-            return Err(refused("is missing or no checksum"));
+            return Err(refused(PartProblem::NoChecksum));
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&header[..place]);
@@ -40,19 +40,16 @@ impl OneFile {
             self.weights.give_pages_back();
         }
         if hasher.finalize().to_hex().as_str() != recorded {
-            return Err(refused("the bytes are not those that were written"));
+            return Err(refused(PartProblem::Checksum));
         }
         let model = self.model()?;
         if let Some(name) = not_finite(&model) {
-            return Err(self.refuse(
-                name,
-                "holds a value that is not finite, or an integer that its type does not have there".to_string(),
-            ));
+            return Err(self.refuse(name, PartProblem::NotFinite));
         }
         for (layer, block) in model.blocks().iter().enumerate() {
             for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
                 if let Some(problem) = flaw(shape.mode, linear) {
-                    return Err(self.refuse(&shape.name, problem.to_string()));
+                    return Err(self.refuse(&shape.name, problem));
                 }
                 if let Linear::Ternary {
                     columns: Some(columns), ..
@@ -60,23 +57,24 @@ impl OneFile {
                     && linear.make_columns().is_none_or(|made| made != **columns)
                 {
                     let name = format!("{}{COLUMNS}", shape.name);
-                    return Err(self.refuse(&name, "is not what the rows say".to_string()));
+                    return Err(self.refuse(&name, PartProblem::Derived { of: "the rows" }));
                 }
                 self.weights.give_pages_back();
             }
         }
         if let Some(sketch) = model.sketch() {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let pool = Pool::new(threads).map_err(|e| self.refuse("the model", e.to_string()))?;
+            let pool = Pool::new(threads).map_err(|e| self.refuse("the model", PartProblem::model(e)))?;
             if HeadSketch::build(&pool, Isa::best(), model.head()).as_ref() != Some(sketch) {
-                return Err(self.refuse(SKETCH[0].0, "is not the sketch of this head".to_string()));
+                return Err(self.refuse(SKETCH[0].0, PartProblem::Derived { of: "the head" }));
             }
         }
         self.weights.give_pages_back();
         if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
-            let tokenizer = Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, e.to_string()))?;
+            let tokenizer =
+                Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, PartProblem::content(e)))?;
             if tokenizer.pack().is_none_or(|bytes| bytes != *packed) {
-                return Err(self.refuse(TOKENIZER_PACKED, format!("is not what {TOKENIZER_JSON} says")));
+                return Err(self.refuse(TOKENIZER_PACKED, PartProblem::Derived { of: TOKENIZER_JSON }));
             }
         }
         Ok(())
@@ -84,19 +82,19 @@ impl OneFile {
 }
 
 /// What a linear holds that its mode does not allow.
-fn flaw(mode: LinearMode, linear: &Linear) -> Option<&'static str> {
+fn flaw(mode: LinearMode, linear: &Linear) -> Option<PartProblem> {
     match linear {
         Linear::Ternary {
             layout: Layout::T2,
             packed,
             ..
-        } if !t2::is_valid(packed) => Some("holds a code that stands for no weight"),
+        } if !t2::is_valid(packed) => Some(PartProblem::Code),
         Linear::Int8 { values, .. } => {
             let most = if mode == LinearMode::Int4 { 7 } else { 127 };
             let outside = values.iter().any(|value| value.unsigned_abs() > most);
-            outside.then_some("holds an integer outside the range of its mode")
+            outside.then_some(PartProblem::Range)
         }
-        Linear::Float(matrix) if !all_finite(&matrix.values) => Some("holds a value that is not finite"),
+        Linear::Float(matrix) if !all_finite(&matrix.values) => Some(PartProblem::NotFinite),
         _ => None,
     }
 }

@@ -18,7 +18,7 @@ use crate::chat::ChatTemplate;
 use crate::config::{FeedForward, LinearKind, LinearMode, LinearShape, ModelConfig};
 use crate::files::atomic::replace_file;
 use crate::files::stream::{TensorFile, refused};
-use crate::files::{FileError, GenerationConfig, ModelSource};
+use crate::files::{FileError, GenerationConfig, ModelSource, PartProblem};
 use crate::runtime::{
     FloatMatrix, FloatStorage, FloatValues, HeadSketch, Linear, LinearSite, LoadError, Pool, RuntimeError, norm,
     smallest, table,
@@ -214,11 +214,10 @@ pub fn save_one_file(
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), LoadError> {
     if cfg!(target_endian = "big") {
-        let problem = "the format is little-endian and this machine is not".to_string();
         return Err(LoadError::Files(FileError::Part {
             path: path.to_path_buf(),
             part: "every tensor".to_string(),
-            problem,
+            problem: PartProblem::NotInPlace,
         }));
     }
     let config = source.config();

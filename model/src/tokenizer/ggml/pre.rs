@@ -6,6 +6,9 @@
 
 use serde_json::{Value, json};
 
+use crate::tokenizer::bpe::WORDS;
+use crate::tokenizer::byte_level;
+
 /// GPT-2's words. llama.cpp leaves the last alternative out; white space that no other alternative takes is then what stands between two
 /// matches, which is the same.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -130,6 +133,22 @@ pub(super) fn matching(pre_tokenizer: &Value) -> Option<Vec<&'static Pre>> {
     let steps = steps(pre_tokenizer)?;
     let found: Vec<_> = KNOWN.iter().filter(|pre| pre.steps == steps).collect();
     (!found.is_empty()).then_some(found)
+}
+
+/// Those that divide a text as our own trainer does, but for tags such as `<unk>`, which it keeps whole.
+pub(super) fn matching_but_for_tags(pre_tokenizer: &Value) -> Option<Vec<&'static Pre>> {
+    let found = || KNOWN.iter().filter(|pre| pre.steps == [GPT2]).collect();
+    (steps(pre_tokenizer)? == [WORDS]).then(found)
+}
+
+/// Whether a token of this spelling may join what GPT-2's division keeps apart inside of a tag: letters, and the signs around them. Where none
+/// does, no merge crosses those places, and a tag has the same ids whole and divided.
+pub(super) fn joins_in_tags(spelling: &str) -> bool {
+    let mut bytes = Vec::new();
+    byte_level::push(spelling, &mut bytes);
+    // Of a part of a character it is not known here whether it is a letter.
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || !byte.is_ascii();
+    bytes.iter().any(letter) && bytes.iter().any(|byte| b"<|>_".contains(byte))
 }
 
 /// All names, for messages.

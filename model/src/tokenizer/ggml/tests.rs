@@ -400,3 +400,24 @@ fn padding_fills_up_and_never_cuts() {
     assert_eq!((vocabulary.token_types[0], vocabulary.token_types[tokens]), (1, 5));
     assert!(vocabulary.scores.is_empty());
 }
+
+#[test]
+fn a_tokenizer_of_our_trainer_goes_as_gpt_2_unless_it_keeps_tags() {
+    let plain = "the cat sat on the mat, and the other_cat sat 'there'. ".repeat(20);
+    let trained = crate::tokenizer::train_bpe([&plain], 300).unwrap();
+    let vocabulary = trained.to_ggml().unwrap();
+    assert_eq!(vocabulary.pre.as_deref(), Some("gpt-2"));
+    let back = Tokenizer::from_ggml(&vocabulary).unwrap();
+    for text in [
+        "the cat <unk> sat<unk>",
+        "<|the|> <the_cat> a_b |the> <<the>> é<é>",
+        "it'll sat  \n\n <the>the",
+        "<|endoftext|>the <|endoftext|>",
+    ] {
+        assert_eq!(back.encode(text).unwrap(), trained.encode(text).unwrap(), "{text}");
+    }
+    let tags = "the <unk> sat on the <unk> ".repeat(20);
+    let trained = crate::tokenizer::train_bpe([&tags], 300).unwrap();
+    let reason = trained.to_ggml().unwrap_err().to_string();
+    assert!(reason.contains("part of a tag"), "{reason}");
+}

@@ -26,6 +26,20 @@ pub(super) fn vocabulary(tokenizer: &Tokenizer) -> Checked<GgmlVocabulary> {
         Err(error) => return no_form(format!("its tokenizer.json is not there whole ({error})")),
     };
     check_model(&json["model"])?;
+    if let Some(found) = pre::matching_but_for_tags(&json["pre_tokenizer"]) {
+        let made = byte_level_vocabulary(tokenizer, &json, &found)?;
+        let normal = made
+            .tokens
+            .iter()
+            .zip(&made.token_types)
+            .filter(|(_, kind)| **kind == TokenKind::Normal.code());
+        return match normal.map(|(token, _)| token).find(|token| pre::joins_in_tags(token)) {
+            None => Ok(made),
+            Some(token) => no_form(format!(
+                "its token {token:?} is part of a tag such as <unk>, which no tokenizer.ggml.pre keeps whole"
+            )),
+        };
+    }
     match pre::matching(&json["pre_tokenizer"]) {
         Some(found) => byte_level_vocabulary(tokenizer, &json, &found),
         None if json["pre_tokenizer"].is_null() => sentencepiece_vocabulary(tokenizer, &json),

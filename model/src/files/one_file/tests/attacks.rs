@@ -69,8 +69,8 @@ fn every_refusal_names_the_file_and_the_part() {
             wide("\"version\":\"1\"", "\"version\":\"2\""),
             "version: expected \"1\", found \"2\"",
         ),
-        (wide("\"checksum\"", "\"checksun\""), "checksun: no entry"),
-        (wide("\"config\"", "\"confih\""), "confih: no entry"),
+        (wide("\"checksum\"", "\"checksun\""), "checksun: is no part"),
+        (wide("\"config\"", "\"confih\""), "confih: is no part"),
         (
             wide("onebit.scales", "onebit.skales"),
             "onebit.scales: is missing (did you mean onebit.skales?)",

@@ -110,6 +110,9 @@ fn other_columns_are_harmless_and_found_by_verifying() {
             decoded(&model, isa);
         }
         let error = file.verify().unwrap_err().to_string();
-        assert!(error.contains(&format!("{NAME}: is not what the rows say")), "{error}");
+        assert!(
+            error.contains(&format!("{NAME}: does not follow from the rows")),
+            "{error}"
+        );
     }
 }

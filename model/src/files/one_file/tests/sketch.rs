@@ -79,7 +79,7 @@ fn another_sketch_is_harmless_and_found_by_verifying() {
             let file = OneFile::from_shared(aligned(&with_checksum(bytes)), path).unwrap();
             let error = file.verify().unwrap_err().to_string();
             assert!(
-                error.contains("onebit.sketch.plane1: is not the sketch of this head"),
+                error.contains("onebit.sketch.plane1: does not follow from the head"),
                 "{error}"
             );
         }

@@ -1,0 +1,16 @@
+//! Damaged and hostile files, by format: each class of damage is an error of its own, and no file makes a reader panic or take more memory than its
+//! size allows.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod harness;
+
+mod config_json;
+mod container;
+mod directory;
+mod generation_config;
+mod one_file;
+mod seeds;
+mod shard_index;
+mod small;
+mod weights;
