@@ -1,7 +1,7 @@
 //! A directory's weights: one file, or the shards of `model.safetensors.index.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::object::{Object, Unique};
 use super::{FileError, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, Weights, read_text};
@@ -30,7 +30,7 @@ impl Weights {
             path: index.clone(),
             source,
         })?;
-        let by_shard = ShardIndex::from_json(&text).map_err(refuse)?.0;
+        let by_shard = ShardIndex::parse(&text).map_err(refuse)?.0;
         let mut weights = Self::default();
         for (shard, listed) in by_shard {
             let found: BTreeSet<String> = weights.add_file(&dir.join(&shard))?.into_iter().collect();
@@ -57,9 +57,16 @@ impl ShardIndex {
     /// Reads the text of an index. Keys beside `weight_map` say nothing that the shards do not say.
     ///
     /// # Errors
-    /// What is wrong and what to do: no JSON, no or an empty `weight_map`, a tensor named twice, a shard whose name could lead out of the
-    /// directory.
-    pub fn from_json(text: &str) -> Result<Self, String> {
+    /// [`FileError::Json`] with what is wrong and what to do: no JSON, no or an empty `weight_map`, a tensor named twice, a shard whose name
+    /// could lead out of the directory.
+    pub fn from_json(text: &str) -> Result<Self, FileError> {
+        Self::parse(text).map_err(|message| FileError::Json {
+            path: PathBuf::from(WEIGHTS_INDEX_FILE),
+            message,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Index {
             weight_map: Unique,

@@ -55,7 +55,7 @@ fn each_class_has_its_own_message() {
             "recursion limit",
         ),
     ] {
-        let message = ShardIndex::from_json(&text).unwrap_err();
+        let message = ShardIndex::from_json(&text).unwrap_err().to_string();
         assert!(message.contains(expected), "{text:.80}: {message}");
         seen.push(message);
     }

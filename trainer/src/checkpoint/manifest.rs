@@ -29,15 +29,21 @@ pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
     write_synced(&directory.join(NAME), &json)
 }
 
-/// Checks every file that the manifest of `directory` names.
-pub(super) fn check(directory: &Path) -> Result<()> {
+/// Checks every file that the manifest of `directory` names, which must be `files`: a manifest that leaves one out vouches for nothing.
+pub(super) fn check(directory: &Path, files: &[&str]) -> Result<()> {
     let path = directory.join(NAME);
     let bytes = fs::read(&path).map_err(|e| damaged(directory, format!("{NAME}: {e}")))?;
     let entries: BTreeMap<String, Entry> =
         serde_json::from_slice(&bytes).map_err(|e| damaged(directory, format!("{NAME}: {e}")))?;
+    if let Some(absent) = files.iter().find(|file| !entries.contains_key(**file)) {
+        return Err(damaged(directory, format!("{NAME} does not name {absent}")));
+    }
     for (name, expected) in entries {
-        if name.contains(['/', '\\']) {
-            return Err(damaged(directory, format!("{NAME} names a file outside: {name}")));
+        if !files.contains(&name.as_str()) {
+            return Err(damaged(
+                directory,
+                format!("{NAME} names {name}, which is no file of a checkpoint"),
+            ));
         }
         let found = entry(&directory.join(&name)).map_err(|e| damaged(directory, e.to_string()))?;
         if found != expected {

@@ -29,6 +29,9 @@ use crate::optimizer::Optimizer;
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
 
+/// The files that the manifest names.
+const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
+
 const FULL_DISK: &str = "check the space and the permissions there";
 
 /// What a checkpoint says beside its tensors.
@@ -82,10 +85,7 @@ pub fn save(
     write_tensors(&temporary.join("optimizer.safetensors"), optimizer.state(specs))?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(&temporary, e.to_string()))?;
     manifest::write_synced(&temporary.join("state.json"), &json)?;
-    manifest::write(
-        &temporary,
-        &["model.safetensors", "optimizer.safetensors", "state.json"],
-    )?;
+    manifest::write(&temporary, &FILES)?;
     manifest::sync_directory(&temporary)?;
 
     remove_if_there(&target)?;
@@ -128,7 +128,7 @@ pub fn latest(root: &Path) -> Result<Option<Found>> {
 /// # Errors
 /// [`TrainError::Checkpoint`] with what does not hold.
 pub fn read_state(path: &Path) -> Result<State> {
-    manifest::check(path)?;
+    manifest::check(path, &FILES)?;
     let file = path.join("state.json");
     let bytes = fs::read(&file).map_err(io_error(&file, "resume from another checkpoint"))?;
     serde_json::from_slice(&bytes).map_err(|e| damaged(path, format!("state.json: {e}")))

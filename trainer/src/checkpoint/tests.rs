@@ -92,10 +92,54 @@ fn any_damage_is_seen() {
 }
 
 #[test]
-fn a_manifest_cannot_point_outside() {
+fn a_manifest_names_the_files_of_a_checkpoint_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let (specs, tensors, optimizer) = model();
-    let path = save(dir.path(), &state(5), &specs, &tensors, &optimizer, 9).unwrap();
-    fs::write(path.join("manifest.json"), r#"{"../x": {"bytes": 0, "blake3": ""}}"#).unwrap();
-    assert!(latest(dir.path()).unwrap_err().to_string().contains("outside"));
+    let path = save(dir.path(), &state(5), &specs, &tensors, &optimizer, 9)
+        .unwrap()
+        .join("manifest.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let entry = r#"{"bytes": 0, "blake3": ""}"#;
+    for (text, expected) in [
+        ("{}".to_string(), "does not name model.safetensors"),
+        (
+            good.replace("optimizer.safetensors", "optimiser.safetensors"),
+            "does not name optimizer.safetensors",
+        ),
+        (good.replacen('{', &format!("{{\"../x\": {entry},"), 1), "names ../x"),
+        (
+            good.replacen('{', &format!("{{\"/etc/passwd\": {entry},"), 1),
+            "names /etc/passwd",
+        ),
+        (
+            good.replacen('{', &format!("{{\"..\": {entry},"), 1),
+            "names .., which is no file",
+        ),
+        (good.replace("\"bytes\": ", "\"bytes\": -"), "invalid value"),
+        (
+            format!("{{\"model.safetensors\": {}", "[".repeat(100_000)),
+            "invalid type: sequence",
+        ),
+        ("[]".to_string(), "invalid type"),
+    ] {
+        fs::write(&path, &text).unwrap();
+        let error = latest(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text:.80}: {error}");
+    }
+    fs::write(&path, good).unwrap();
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5);
+}
+
+/// A checkpoint may be a link to another disk. It is read through the link; when it is old, the link goes and not what it leads to.
+#[cfg(unix)]
+#[test]
+fn linked_checkpoints_are_read_and_never_deleted_through_the_link() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (specs, tensors, optimizer) = model();
+    let kept = save(elsewhere.path(), &state(5), &specs, &tensors, &optimizer, 9).unwrap();
+    std::os::unix::fs::symlink(&kept, dir.path().join("step-5")).unwrap();
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5);
+    save(dir.path(), &state(6), &specs, &tensors, &optimizer, 1).unwrap();
+    assert!(fs::symlink_metadata(dir.path().join("step-5")).is_err());
+    read_state(&kept).unwrap();
 }

@@ -20,9 +20,10 @@ mod header;
 mod tests;
 mod writer;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use onebit_model::files::open_regular;
 
 use super::error::hex;
 use super::mmap::Map;
@@ -60,7 +61,7 @@ impl TokenFile {
             action: "read",
             source,
         };
-        let map = Map::new(&File::open(&path).map_err(failed)?).map_err(failed)?;
+        let map = Map::new(&open_regular(&path).map_err(failed)?).map_err(failed)?;
         let bytes = map.bytes();
         if bytes.starts_with(MAGIC) {
             let header = Header::parse(&path, bytes)?;
