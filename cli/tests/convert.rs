@@ -156,3 +156,60 @@ fn a_trained_model_of_bitllama2_c_tells_its_story() {
     assert_eq!(story(file), told);
     assert_eq!(story(&one), told);
 }
+
+#[test]
+fn a_gguf_file_is_a_model_like_any_other() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| path(dir.path(), name);
+    let (model, file, back) = (f.path("model"), path("m.gguf"), path("back"));
+    let export = ["export", "--model", &model, "--format", "gguf", "--output", &file];
+    let made = onebit(&[&export[..], &["--type", "f16", "--name", "Little", "--json"]].concat()).json();
+    assert_eq!(made["graph"], "bitnet-b1.58");
+    assert_eq!(made["tokenizer"], true);
+    assert_eq!(made["bytes"], fs::metadata(&file).unwrap().len());
+    assert_eq!(logits(&file), logits(&model));
+    onebit(&["import", &file, "--output-dir", &back]).ok();
+    assert_eq!(logits(&back), logits(&model));
+    let text = |model: &str| {
+        let args = [
+            "generate",
+            "--model",
+            model,
+            "--prompt",
+            "Once",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "8",
+            "--json",
+        ];
+        onebit(&args).json()["text"].clone()
+    };
+    assert_eq!(text(&file), text(&model));
+    assert_eq!(text(&back), text(&model));
+
+    let shown = onebit(&["inspect", &file, "--tensors", "--json"]).json();
+    assert_eq!(shown["kind"], "gguf");
+    assert_eq!(shown["general.name"], "Little");
+    assert_eq!(shown["runs_here"], "yes, as bitnet-b1.58");
+    let first = &shown["tensor_list"].as_array().unwrap()[0];
+    assert_eq!(first["name"], "token_embd.weight");
+
+    // A network that would be another one is refused, with the reason; nothing is written.
+    fs::remove_file(&file).unwrap();
+    let other = [&export[..], &["--type", "f16", "--graph", "bitnet"]].concat();
+    onebit(&other).refused(1, &["relu2_gated", "bitnet-b1.58 computes this model"]);
+    assert!(!fs::exists(&file).unwrap());
+    for (option, value, wanted) in [
+        ("--graph", "mamba", "bitnet, bitnet-b1.58, bitnet-25, llama"),
+        ("--type", "t5", "tq1_0, tq2_0, i2_s, f16"),
+        ("--head", "int4", "q8_0, q6_k, q4_0"),
+    ] {
+        onebit(&[&export[..], &[option, value]].concat()).refused(2, &[option, wanted]);
+    }
+    let hf = [
+        "export", "--model", &model, "--format", "hf", "--output", &back, "--name", "x",
+    ];
+    onebit(&hf).refused(2, &["--name is for --format gguf"]);
+}

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use common::model_dir;
 use onebit_kernels_cpu::Isa;
+use onebit_model::files::gguf::{GgufModel, GgufOptions, Graph, LINEAR_TYPES, save_gguf};
 use onebit_model::files::{
     DirectoryOptions, Extras, HfDirectory, OneFile, OneFileOptions, Parts, StoriesModel, save_directory, save_one_file,
 };
 use onebit_model::runtime::{FloatStorage, KvType, PackedModel, Pool, Serial, Session, SessionOptions, Top};
+use onebit_model::tokenizer::Tokenizer;
 
 /// Bytes taken from the front.
 struct Reader<'a>(&'a [u8]);
@@ -207,6 +209,41 @@ fn a_trained_model_in_other_files_is_the_same_model() {
     for name in ["config.json", "model.safetensors"] {
         let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).unwrap();
         assert!(read(&directory) == read(&again), "{name}");
+    }
+}
+
+/// Through a GGUF file of each type, the rounded scales of one told apart: the same logits to the last bit.
+#[test]
+fn a_trained_model_in_gguf_files_is_the_same_model() {
+    let Some(dir) = model_dir("bitnet-stories-3m") else {
+        return;
+    };
+    let (model, vocabulary) = load().unwrap();
+    let ids = text(&vocabulary);
+    let (expected, _) = score(&model, &ids, KvType::F32);
+    let source = StoriesModel::open(&dir.join("bit_model.bin")).unwrap();
+    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    for linears in LINEAR_TYPES {
+        let path = out.path().join(linears.name());
+        let options = GgufOptions {
+            linears: Some(linears),
+            tokenizer: Some(&tokenizer),
+            ..GgufOptions::default()
+        };
+        save_gguf(&path, &source, &options, &|_, _| ()).unwrap();
+        let file = GgufModel::open(&path).unwrap();
+        assert_eq!(file.graph(), Graph::Bitnet);
+        let again = PackedModel::from_source(&file, FloatStorage::Stored).unwrap();
+        assert!(
+            again.blocks() == model.blocks(),
+            "{}: other integers or scales",
+            linears.name()
+        );
+        assert!(score(&again, &ids, KvType::F32).0 == expected, "{}", linears.name());
+        let story = "Once upon a time, there was a little girl. <unk> é 雪";
+        let tokens = file.tokenizer().unwrap().unwrap();
+        assert_eq!(tokens.encode(story).unwrap(), tokenizer.encode(story).unwrap());
     }
 }
 

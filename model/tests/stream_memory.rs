@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, TensorKind, WeightStorage};
+use onebit_model::files::gguf::{GgufModel, GgufOptions, TensorType, save_gguf};
 use onebit_model::files::{
     DirectoryOptions, Extras, FileError, HfDirectory, ModelSource, OneFile, OneFileOptions, Parts, StoredAs,
     save_directory, save_one_file,
@@ -151,6 +152,21 @@ fn a_conversion_holds_a_few_tensors_and_never_the_model() {
         let file = OneFile::open(&one).unwrap();
         save_directory(&back, &file, &directory, Extras::default(), &quiet).unwrap();
     });
+    let gguf = out.path().join("m.gguf");
+    let to_gguf = most(|| {
+        let source = HfDirectory::open(&hf).unwrap();
+        let options = GgufOptions {
+            linears: Some(TensorType::F16),
+            head: Some(TensorType::Q8_0),
+            ..GgufOptions::default()
+        };
+        save_gguf(&gguf, &source, &options, &quiet).unwrap();
+    });
+    let from_gguf = most(|| {
+        let file = GgufModel::open(&gguf).unwrap();
+        save_directory(&back, &file, &directory, Extras::default(), &quiet).unwrap();
+    });
+    println!("to GGUF {to_gguf}, from GGUF {from_gguf}");
     let whole = most(|| {
         PackedModel::open(&hf, FloatStorage::Stored).unwrap();
     });
@@ -158,6 +174,9 @@ fn a_conversion_holds_a_few_tensors_and_never_the_model() {
     // Three of the largest, and what headers and tables of names take.
     let bound = 3 * largest + (1 << 20);
     assert!(to_one <= bound && to_hf <= bound, "{to_one} and {to_hf} of {bound}");
+    // The embedding is two bytes a value in the directory and four while it is rounded to blocks.
+    assert!(to_gguf <= bound + largest, "{to_gguf} of {bound}");
+    assert!(from_gguf <= bound, "{from_gguf} of {bound}");
     // The bound says something: the model is larger, and what makes it in memory does not keep it.
     assert!(whole > bound, "{whole} of {bound}");
 }
