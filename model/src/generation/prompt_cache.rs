@@ -15,6 +15,8 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
+use onebit_kernels_cpu::t2::GROUP_ROWS;
+
 use super::{Generator, PromptCacheError};
 use crate::files::{FileError, replace_file};
 use crate::runtime::{FloatValues, KvType, Linear, PackedModel};
@@ -27,7 +29,7 @@ const HEADER: usize = 8 + 32 + 8;
 const ROWS: usize = 64;
 
 /// What tells one model from another where keys and values are concerned: the configuration, every norm and scale, and rows of the
-/// embedding. Two trainings agree in none of them. It costs a few microseconds, where reading all weights would cost what the cache saves.
+/// embedding and of each linear. Two trainings agree in none of them. It costs a few milliseconds, where reading all weights would cost what the cache saves.
 fn fingerprint(model: &PackedModel, kv: KvType) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     let floats = |hash: &mut blake3::Hasher, values: &[f32]| {
@@ -49,8 +51,29 @@ fn fingerprint(model: &PackedModel, kv: KvType) -> [u8; 32] {
         block.norms().for_each(|norm| floats(&mut hash, norm));
         for linear in block.linears() {
             match linear {
-                Linear::Ternary { scale, .. } => floats(&mut hash, &[*scale]),
-                Linear::Int8 { steps, .. } => floats(&mut hash, steps),
+                Linear::Ternary {
+                    rows,
+                    cols,
+                    layout,
+                    packed,
+                    scale,
+                    ..
+                } => {
+                    floats(&mut hash, &[*scale]);
+                    // Unpacked, because the layout is a matter of the machine and of the file.
+                    let (rows, group) = (GROUP_ROWS.min(*rows), layout.group_bytes(*cols));
+                    let middle = packed.len() / group.max(1) / 2 * group;
+                    let mut trits = vec![0i8; rows * cols];
+                    layout.unpack(&packed[middle..middle + group], rows, *cols, &mut trits);
+                    hash.update(bytemuck::cast_slice(&trits));
+                }
+                Linear::Int8 {
+                    cols, values, steps, ..
+                } => {
+                    floats(&mut hash, steps);
+                    let middle = values.len() / cols.max(&1) / 2 * cols;
+                    hash.update(bytemuck::cast_slice(&values[middle..middle + cols]));
+                }
                 Linear::Float(matrix) => {
                     hash.update(matrix.values.type_name().as_bytes());
                     if let FloatValues::Int8 { steps, .. } = &matrix.values {
