@@ -9,6 +9,7 @@ mod config_json;
 mod container;
 mod directory;
 mod generation_config;
+mod gguf;
 mod one_file;
 mod seeds;
 mod shard_index;

@@ -9,7 +9,7 @@ use onebit_model::files::{CONFIG_FILE, GenerationConfig, ShardIndex, WEIGHTS_FIL
 use onebit_model::tokenizer::{Tokenizer, train_bpe, train_word};
 
 use crate::harness::seed;
-use crate::{generation_config, one_file, shard_index, small};
+use crate::{generation_config, gguf, one_file, shard_index, small};
 
 #[test]
 fn seeds_of_containers() {
@@ -34,6 +34,9 @@ fn seeds_of_containers() {
         one_file::use_all(&bytes).unwrap();
         seed("one_file", name, &bytes);
     }
+    let bytes = gguf::whole();
+    assert!(gguf::use_all(&bytes));
+    seed("gguf", "model", &bytes);
 }
 
 #[test]
@@ -82,6 +85,12 @@ fn seeds_of_tokenizers_and_templates() {
         let again = Tokenizer::from_bytes(json).unwrap();
         assert_eq!(again.encode("one two").unwrap(), tokenizer.encode("one two").unwrap());
         seed("tokenizer_json", name, json);
+    }
+    for name in ["bpe.model", "unigram.model"] {
+        let path = format!("{}/tests/sentencepiece/{name}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = fs::read(path).unwrap();
+        Tokenizer::from_sentencepiece(&bytes).unwrap();
+        seed("sentencepiece", name, &bytes);
     }
     let conversation = [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hi")];
     for (name, text) in [
