@@ -320,7 +320,9 @@ fn keys_of_the_model() {
     );
     refused!(number("bitnet.attention.head_count", 3), GgufError::Value { .. });
     refused!(number("bitnet.attention.head_count_kv", 3), GgufError::Config(_));
-    refused!(number("bitnet.embedding_length", 512), GgufError::Shape { .. });
+    // Heads would be twice as wide as what the rotary embedding is said to turn.
+    refused!(number("bitnet.embedding_length", 512), GgufError::Value { key, .. } if key == "bitnet.rope.dimension_count");
+    refused!(number("bitnet.feed_forward_length", 768), GgufError::Shape { name, .. } if name == "blk.0.ffn_gate.weight");
     refused!(number("bitnet.rope.dimension_count", 32), GgufError::Value { .. });
     refused!(
         number("bitnet.attention.key_length", 32),
