@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use half::{bf16, f16};
+use half::f16;
 
-use super::blocks::{i2_s, q4_0, q6_k, q8_0, tq1_0, tq2_0};
+use super::blocks::{i2_s, tq1_0, tq2_0};
+use super::encode::{floats, in_file_order};
 use super::error::GgufError;
 use super::graph::Graph;
 use super::keys;
@@ -15,7 +16,7 @@ use super::write::{Metadata, Planned, head};
 use super::{GENERAL_ARCHITECTURE, names, vocabulary};
 use crate::config::{LinearKind, LinearMode, ModelConfig, TensorKind, TensorSpec};
 use crate::files::{FileError, GenerationConfig, ModelSource, StoredAs, replace_file};
-use crate::runtime::{FloatValues, TensorSource};
+use crate::runtime::TensorSource;
 use crate::tokenizer::Tokenizer;
 
 /// What a GGUF file is to hold besides the weights, and in which types it holds them.
@@ -312,11 +313,13 @@ impl Export<'_> {
             if values.len() != item.spec.len() {
                 return Err(self.form(name));
             }
-            return Ok(vec![floats(item, values, cols).map_err(|at| FileError::Value {
-                name: name.clone(),
-                index: at.0,
-                value: at.1,
-                dtype: item.kind.name(),
+            return Ok(vec![floats(item.kind, item.reorder, values, cols).map_err(|at| {
+                FileError::Value {
+                    name: name.clone(),
+                    index: at.0,
+                    value: at.1,
+                    dtype: item.kind.name(),
+                }
             })?]);
         };
         let (mut trits, scale) = source
@@ -401,54 +404,4 @@ const fn file_type(linears: TensorType) -> u32 {
         TensorType::I2S => 40,
         _ => 1,
     }
-}
-
-/// The rows of a matrix in the order of the file.
-fn in_file_order<T: Copy + Default>(values: &[T], cols: usize, head_dim: usize) -> Vec<T> {
-    let mut out = vec![T::default(); values.len()];
-    for (row, values) in values.chunks_exact(cols.max(1)).enumerate() {
-        let at = Graph::row_in_file(head_dim, row) * cols;
-        out[at..at + cols].copy_from_slice(values);
-    }
-    out
-}
-
-/// The values of a float tensor in the item's type, or the first that does not fit and its position.
-fn floats(item: &Item, values: FloatValues, cols: usize) -> Result<Vec<u8>, (usize, f32)> {
-    let mut out = Vec::with_capacity(item.kind.bytes(values.len()).unwrap_or_default());
-    // What has the type already keeps its bits.
-    match (item.kind, &values, item.reorder) {
-        (TensorType::F16, FloatValues::F16(v), None) => {
-            out.extend(v.iter().flat_map(|v| v.to_le_bytes()));
-            return Ok(out);
-        }
-        (TensorType::Bf16, FloatValues::Bf16(v), None) => {
-            out.extend(v.iter().flat_map(|v| v.to_le_bytes()));
-            return Ok(out);
-        }
-        _ => {}
-    }
-    let mut values = values.into_f32();
-    if let Some(head_dim) = item.reorder {
-        values = in_file_order(&values, cols, head_dim);
-    }
-    let fits = |v: f32| match item.kind {
-        TensorType::F16 => f16::from_f32(v).is_finite(),
-        TensorType::Bf16 => bf16::from_f32(v).is_finite(),
-        // The step is an f16, and the largest value is seven steps or more.
-        TensorType::Q4_0 | TensorType::Q8_0 | TensorType::Q6K => v.abs() < 7.0 * 65504.0,
-        _ => v.is_finite(),
-    };
-    if let Some(at) = values.iter().position(|&v| !fits(v)) {
-        return Err((at, values[at]));
-    }
-    match item.kind {
-        TensorType::F16 => out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
-        TensorType::Bf16 => out.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
-        TensorType::Q4_0 => q4_0::encode(&values, &mut out),
-        TensorType::Q8_0 => q8_0::encode(&values, &mut out),
-        TensorType::Q6K => q6_k::encode(&values, &mut out),
-        _ => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-    }
-    Ok(out)
 }

@@ -25,12 +25,14 @@ pub mod blocks;
 mod config;
 mod container;
 mod cursor;
+mod encode;
 mod error;
 mod export;
 pub mod graph;
 mod keys;
 mod model;
 mod names;
+mod plan;
 mod ternary;
 #[cfg(test)]
 mod tests;
