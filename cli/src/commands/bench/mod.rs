@@ -32,7 +32,7 @@ pub struct Bench {
     /// 25m, 125m, 350m, 0.7b, 1b3 or 2b4t (default: 25m)
     #[argh(option)]
     shape: Option<String>,
-    /// a model directory or .1bit file instead of a shape
+    /// a model (directory, .1bit or .gguf file) instead of a shape
     #[argh(option)]
     model: Option<PathBuf>,
     /// tokens to decode (default: 128), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
