@@ -1,14 +1,14 @@
 //! Random models over every option, and where the test data lies.
 #![allow(dead_code, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, WeightStorage};
-use onebit_model::files::{FileError, ModelSource, StoredAs};
 use onebit_model::runtime::{
-    Executor, FloatStorage, FloatValues, KvType, PackedModel, Session, SessionOptions, Shares, TensorSource,
+    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, Shares,
+    TensorSource,
 };
 
 /// A small valid model: 2 layers, 4 heads over 2 key heads, sub-norms, tied head.
@@ -149,48 +149,19 @@ pub fn values(seed: u64, name: &str, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Random master weights, as the tensors of a model.
-pub struct RandomSource {
-    pub config: ModelConfig,
-    pub seed: u64,
-}
-
-impl ModelSource for RandomSource {
-    fn path(&self) -> &Path {
-        Path::new("random")
-    }
-
-    fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    fn notes(&self) -> &[String] {
-        &[]
-    }
-
-    fn stored(&self, _: &str) -> Result<StoredAs, FileError> {
-        Ok(StoredAs::F32)
-    }
-
-    fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
-        let specs = self.config.tensors();
+/// A model of random master weights.
+pub fn random_model(config: &ModelConfig, seed: u64, storage: FloatStorage) -> PackedModel {
+    let specs = config.tensors();
+    PackedModel::from_parts(config.clone(), storage, |name| {
         let spec = specs
             .iter()
             .find(|spec| spec.name == name)
             .expect("a tensor of the config");
-        Ok(TensorSource::Float(FloatValues::F32(
-            values(self.seed, name, spec.len()).into(),
+        Ok::<_, RuntimeError>(TensorSource::Float(FloatValues::F32(
+            values(seed, name, spec.len()).into(),
         )))
-    }
-}
-
-/// A model of random master weights.
-pub fn random_model(config: &ModelConfig, seed: u64, storage: FloatStorage) -> PackedModel {
-    let source = RandomSource {
-        config: config.clone(),
-        seed,
-    };
-    PackedModel::from_source(&source, storage).expect("a valid model")
+    })
+    .expect("a valid model")
 }
 
 /// `n` random token ids.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use onebit_kernels_cpu::Isa;
 use onebit_model::config::{LinearMode, ModelConfig};
-use onebit_model::files::{FileError, HeaderProblem, OneFile, OneFileOptions, PartProblem, Parts, save_one_file};
-use onebit_model::runtime::{FloatStorage, Serial, Session, SessionOptions, SharedBytes};
+use onebit_model::files::{
+    FileError, HeaderProblem, ModelSource, OneFile, OneFileOptions, PartProblem, Parts, StoredAs, save_one_file,
+};
+use onebit_model::runtime::{FloatStorage, FloatValues, Serial, Session, SessionOptions, SharedBytes, TensorSource};
 use onebit_model::tokenizer::train_bpe;
 
 use crate::common;
@@ -62,6 +64,41 @@ pub fn use_all(bytes: &[u8]) -> Result<(), FileError> {
     verified
 }
 
+/// Random master weights, as the tensors of a model.
+struct RandomSource {
+    config: ModelConfig,
+    seed: u64,
+}
+
+impl ModelSource for RandomSource {
+    fn path(&self) -> &Path {
+        Path::new("random")
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    fn stored(&self, _: &str) -> Result<StoredAs, FileError> {
+        Ok(StoredAs::F32)
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
+        let specs = self.config.tensors();
+        let spec = specs
+            .iter()
+            .find(|spec| spec.name == name)
+            .expect("a tensor of the config");
+        Ok(TensorSource::Float(FloatValues::F32(
+            common::values(self.seed, name, spec.len()).into(),
+        )))
+    }
+}
+
 /// Linears of four modes, untied head; with or without a tokenizer.
 pub fn whole(tokenizer: bool) -> Vec<u8> {
     let mut config = ModelConfig {
@@ -70,7 +107,7 @@ pub fn whole(tokenizer: bool) -> Vec<u8> {
     };
     let modes = &mut config.layer_modes[0];
     (modes.q, modes.k, modes.v) = (LinearMode::Int8, LinearMode::Int4, LinearMode::F16);
-    let source = common::RandomSource { config, seed: 3 };
+    let source = RandomSource { config, seed: 3 };
     let options = OneFileOptions {
         storage: FloatStorage::F16,
         ..OneFileOptions::default()
