@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use onebit_model::chat::ChatTemplate;
-use onebit_model::files::gguf::{GgufOptions, save_gguf};
+use onebit_model::files::gguf::{GgufOptions, Graph, save_gguf};
 use onebit_model::files::{
     DirectoryOptions, Extras, GenerationConfig, ModelSource, OneFile, OneFileOptions, Parts, replace_file,
     save_directory, save_one_file,
@@ -130,8 +130,8 @@ impl Subject {
         Ok(file)
     }
 
-    /// Writes a GGUF file, its notes told, and gives its bytes.
-    pub(crate) fn write_gguf(&self, path: &Path, options: &GgufOptions<'_>) -> Result<u64> {
+    /// Writes a GGUF file, its notes told, and gives its graph.
+    pub(crate) fn write_gguf(&self, path: &Path, options: &GgufOptions<'_>) -> Result<Graph> {
         let template = self.chat_template.as_ref().filter(|template| !template.is_default());
         let options = GgufOptions {
             generation: self.generation(),
@@ -140,12 +140,13 @@ impl Subject {
             ..*options
         };
         let source = self.source();
-        let notes = {
+        let written = {
             let progress = Progress::new("exporting", 1000);
             save_gguf(path, source, &options, &thousandths(&progress))?
         };
-        notes.iter().for_each(|note| output::note(&format!("note: {note}")));
-        Ok(fs::metadata(path).map_or(0, |metadata| metadata.len()))
+        let tell = |note: &String| output::note(&format!("note: {note}"));
+        written.notes.iter().for_each(tell);
+        Ok(written.graph)
     }
 
     /// Writes a model directory, and gives the bytes of its weights.

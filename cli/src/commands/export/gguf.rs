@@ -48,12 +48,9 @@ impl Export {
         };
         args::new_file(output, "--output", self.force)?;
         let subject = self.subject(path)?;
-        let bytes = subject.write_gguf(output, &options)?;
+        let graph = subject.write_gguf(output, &options)?;
+        let bytes = std::fs::metadata(output).map_or(0, |metadata| metadata.len());
         if self.json {
-            let graph = match options.graph {
-                Some(graph) => graph,
-                None => Graph::of(subject.source().config()).map_err(|e| CliError::Failed(e.to_string()))?,
-            };
             return output::json(&json!({
                 "output": output,
                 "bytes": bytes,

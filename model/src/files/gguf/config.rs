@@ -29,14 +29,13 @@ pub(super) fn read(gguf: &Gguf) -> Result<(Graph, ModelConfig), GgufError> {
         });
     };
     let vocab_size = embedding.rows;
-    if keys
-        .unsigned(&key(keys::VOCAB_SIZE))?
-        .is_some_and(|n| n != vocab_size as u64)
+    if let Some(found) = keys.unsigned(&key(keys::VOCAB_SIZE))?
+        && found != vocab_size as u64
     {
         return Err(GgufError::Value {
             key: key(keys::VOCAB_SIZE),
             expected: format!("{vocab_size}, the rows of token_embd.weight"),
-            found: format!("{:?}", keys.unsigned(&key(keys::VOCAB_SIZE))?.unwrap_or_default()),
+            found: found.to_string(),
         });
     }
     let num_hidden_layers = size(keys::BLOCK_COUNT)?;

@@ -3,19 +3,9 @@
 use half::{bf16, f16};
 
 use super::blocks::{q4_0, q6_k, q8_0};
-use super::graph::Graph;
+use super::rows::in_file_order;
 use super::types::TensorType;
 use crate::runtime::FloatValues;
-
-/// The rows of a matrix in the order of the file.
-pub(super) fn in_file_order<T: Copy + Default>(values: &[T], cols: usize, head_dim: usize) -> Vec<T> {
-    let mut out = vec![T::default(); values.len()];
-    for (row, values) in values.chunks_exact(cols.max(1)).enumerate() {
-        let at = Graph::row_in_file(head_dim, row) * cols;
-        out[at..at + cols].copy_from_slice(values);
-    }
-    out
-}
 
 /// The values of a float tensor `[rows, cols]` in a type, or the first that does not fit and its position.
 pub(super) fn floats(

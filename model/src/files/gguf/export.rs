@@ -7,10 +7,11 @@ use std::path::Path;
 use half::f16;
 
 use super::blocks::{i2_s, tq1_0, tq2_0};
-use super::encode::{floats, in_file_order};
+use super::encode::floats;
 use super::error::GgufError;
 use super::graph::Graph;
 use super::keys;
+use super::rows::in_file_order;
 use super::types::TensorType;
 use super::write::{Metadata, Planned, head};
 use super::{GENERAL_ARCHITECTURE, names, vocabulary};
@@ -24,9 +25,9 @@ use crate::tokenizer::Tokenizer;
 pub struct GgufOptions<'a> {
     /// The graph; `None` for the one that computes the model.
     pub graph: Option<Graph>,
-    /// The type of ternary linears: `TQ1_0`, `TQ2_0`, `I2_S`, or `F16`.
+    /// The type of ternary linears, one of [`LINEAR_TYPES`]; `None` for `TQ2_0`.
     pub linears: Option<TensorType>,
-    /// The type of embedding and head; `None` for the one they have.
+    /// The type of embedding and head; `None` for the one they have, and `F16` where they are integers.
     pub head: Option<TensorType>,
     /// `general.name`.
     pub name: Option<&'a str>,
@@ -41,6 +42,15 @@ pub struct GgufOptions<'a> {
 /// The types that ternary linears may be written in.
 pub const LINEAR_TYPES: [TensorType; 4] = [TensorType::Tq1_0, TensorType::Tq2_0, TensorType::I2S, TensorType::F16];
 
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GgufWritten {
+    /// The graph that the file names.
+    pub graph: Graph,
+    /// What the user should know: which programs run the file, and what it does not say.
+    pub notes: Vec<String>,
+}
+
 /// A tensor of the model and what becomes of it.
 struct Item {
     spec: TensorSpec,
@@ -54,7 +64,7 @@ struct Item {
 }
 
 /// Writes a model as GGUF, under a temporary name that is renamed once it is on disk. The same model and options give the same bytes. No more
-/// than one tensor is in memory. Returns what the user should know: what will run the file, and what it does not say.
+/// than one tensor is in memory.
 ///
 /// `progress(done, total)` is told in bytes.
 ///
@@ -66,7 +76,7 @@ pub fn save_gguf(
     source: &dyn ModelSource,
     options: &GgufOptions<'_>,
     progress: &dyn Fn(u64, u64),
-) -> Result<Vec<String>, FileError> {
+) -> Result<GgufWritten, FileError> {
     let refused = |source| FileError::Gguf {
         path: path.to_path_buf(),
         source: Box::new(source),
@@ -77,16 +87,14 @@ pub fn save_gguf(
         None => Graph::of(config),
     };
     let export = Export {
+        path,
         source,
         config,
         graph: graph.map_err(refused)?,
         linears: options.linears.unwrap_or(TensorType::Tq2_0),
         options,
     };
-    let items = export.items().map_err(|e| match e {
-        Refused::Source(e) => e,
-        Refused::Form(e) => refused(e),
-    })?;
+    let items = export.items()?;
     let mut metadata = export.metadata();
     let mut notes = export.notes();
     let texts = vocabulary::Texts {
@@ -138,22 +146,14 @@ pub fn save_gguf(
         }
         out.flush().map_err(io)
     })?;
-    Ok(notes)
-}
-
-/// Why there is no plan.
-enum Refused {
-    Source(FileError),
-    Form(GgufError),
-}
-
-impl From<FileError> for Refused {
-    fn from(e: FileError) -> Self {
-        Self::Source(e)
-    }
+    Ok(GgufWritten {
+        graph: export.graph,
+        notes,
+    })
 }
 
 struct Export<'a> {
+    path: &'a Path,
     source: &'a dyn ModelSource,
     config: &'a ModelConfig,
     graph: Graph,
@@ -162,15 +162,18 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    fn refuse(&self, reason: String) -> Refused {
-        Refused::Form(GgufError::Inexpressible {
-            graph: self.graph.name().to_string(),
-            reason,
-        })
+    fn refuse(&self, reason: String) -> FileError {
+        FileError::Gguf {
+            path: self.path.to_path_buf(),
+            source: Box::new(GgufError::Inexpressible {
+                graph: self.graph.name().to_string(),
+                reason,
+            }),
+        }
     }
 
     /// The model's tensors in the order of a forward pass, each with its type.
-    fn items(&self) -> Result<Vec<Item>, Refused> {
+    fn items(&self) -> Result<Vec<Item>, FileError> {
         if !LINEAR_TYPES.contains(&self.linears) {
             let types = LINEAR_TYPES.map(TensorType::name).join(", ");
             return Err(self.refuse(format!(
@@ -219,9 +222,8 @@ impl Export<'_> {
         })
     }
 
-    fn linear(&self, item: &mut Item, mode: LinearMode, index: usize) -> Result<(), Refused> {
-        let is = |kind: LinearKind| item.spec.name.ends_with(&format!("{}.weight", kind.module()));
-        let is_key = is(LinearKind::Q) || is(LinearKind::K);
+    fn linear(&self, item: &mut Item, mode: LinearMode, index: usize) -> Result<(), FileError> {
+        let is_key = matches!(names::linear_kind(&item.spec.name), Some(LinearKind::Q | LinearKind::K));
         item.reorder = (self.graph.interleaves() && is_key).then_some(self.config.head_dim);
         match mode {
             LinearMode::Ternary | LinearMode::Binary => {
@@ -388,6 +390,15 @@ impl Export<'_> {
                 "rope_theta {} is {} in the file, which has it as f32",
                 self.config.rope_theta, self.config.rope_theta as f32
             ));
+        }
+        let mut tables = self
+            .config
+            .tensors()
+            .into_iter()
+            .filter(|spec| matches!(spec.kind, TensorKind::Embedding | TensorKind::Head));
+        let integers = |spec: TensorSpec| matches!(self.source.stored(&spec.name), Ok(StoredAs::Int8 | StoredAs::Int4));
+        if self.options.head.is_none() && tables.any(integers) {
+            notes.push("integers of embedding or head are f16 in the file, rounded".to_string());
         }
         if self.config.uses_mode(LinearMode::Binary) {
             notes.push("linears in mode binary are ternary in the file: the same weights".to_string());

@@ -151,12 +151,4 @@ impl Graph {
         }
         Ok(())
     }
-
-    /// The row of the file that is row `row` of ours, in a q or k projection with heads of `head_dim`: ours has the first values of all pairs
-    /// of a head and then the second ones, the file pair by pair.
-    pub(super) const fn row_in_file(head_dim: usize, row: usize) -> usize {
-        let (head, within) = (row / head_dim, row % head_dim);
-        let (second, pair) = (within / (head_dim / 2), within % (head_dim / 2));
-        head * head_dim + 2 * pair + second
-    }
 }

@@ -33,6 +33,7 @@ mod keys;
 mod model;
 mod names;
 mod plan;
+mod rows;
 mod ternary;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ mod write;
 
 pub use container::{Gguf, TensorInfo};
 pub use error::GgufError;
-pub use export::{GgufOptions, LINEAR_TYPES, save_gguf};
+pub use export::{GgufOptions, GgufWritten, LINEAR_TYPES, save_gguf};
 pub use graph::Graph;
 pub use model::GgufModel;
 pub use types::TensorType;

@@ -1,9 +1,11 @@
 //! A GGUF file as a [source](ModelSource) of tensors.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::f16;
+use bytemuck::Pod;
+use half::{bf16, f16};
 
 use super::blocks::{q4_0, q6_k, q8_0};
 use super::container::{Gguf, TensorInfo};
@@ -11,12 +13,13 @@ use super::error::GgufError;
 use super::graph::Graph;
 use super::keys::{self, Keys};
 use super::plan::{Plan, Site};
+use super::rows::in_our_order;
 use super::ternary;
 use super::types::TensorType;
 use super::{config, vocabulary};
 use crate::config::ModelConfig;
 use crate::files::{FileError, GenerationConfig, ModelSource, StoredAs};
-use crate::runtime::{FloatValues, TensorSource};
+use crate::runtime::{FloatValues, SharedBytes, TensorSource, Values};
 use crate::tokenizer::Tokenizer;
 
 /// A model in a GGUF file, its structure and all of its keys checked. See the [front page](super) for what is read.
@@ -55,13 +58,8 @@ impl GgufModel {
     fn new(path: &Path, gguf: Gguf) -> Result<Self, GgufError> {
         let (graph, mut config) = config::read(&gguf)?;
         let mut notes = Vec::new();
-        let sites = Plan {
-            gguf: &gguf,
-            graph,
-            unused: gguf.tensors().iter().map(|info| info.name.as_str()).collect(),
-            notes: &mut notes,
-        }
-        .sites(&mut config)?;
+        let sites = Plan::new(&gguf, graph, &mut notes).sites(&mut config)?;
+        vocabulary::check(Keys { gguf: &gguf }, config.vocab_size)?;
         let generation = match (Keys { gguf: &gguf }).text(keys::GENERATION)? {
             Some(text) => {
                 let refused = |e: FileError| GgufError::Generation(e.to_string());
@@ -149,15 +147,15 @@ impl ModelSource for GgufModel {
         let (site, info) = self.site(name)?;
         // Those of the tensor before this one.
         self.gguf.give_pages_back();
-        let (rows, cols) = (info.rows, info.cols);
+        let cols = info.cols;
         let refused = |source| FileError::Gguf {
             path: self.path.clone(),
             source: Box::new(source),
         };
         if site.stored == StoredAs::Trits {
-            let (trits, scale) = ternary::read(&self.gguf, info, site.declared).map_err(refused)?;
+            let (trits, scale) = ternary::read(&self.gguf, info, site.magnitude, site.declared).map_err(refused)?;
             let values = match site.reorder {
-                Some(head_dim) => in_order(&trits, rows, cols, head_dim),
+                Some(head_dim) => in_our_order(&trits, cols, head_dim),
                 None => trits,
             };
             return Ok(TensorSource::Trits { values, scale });
@@ -165,45 +163,22 @@ impl ModelSource for GgufModel {
         let values = floats(&self.gguf, info).map_err(refused)?;
         Ok(TensorSource::Float(match (site.reorder, values) {
             (None, values) => values,
-            (Some(head_dim), FloatValues::F32(v)) => FloatValues::F32(in_order(&v, rows, cols, head_dim).into()),
-            (Some(head_dim), FloatValues::F16(v)) => FloatValues::F16(in_order(&v, rows, cols, head_dim).into()),
-            (Some(head_dim), FloatValues::Bf16(v)) => FloatValues::Bf16(in_order(&v, rows, cols, head_dim).into()),
+            (Some(head_dim), FloatValues::F32(v)) => FloatValues::F32(in_our_order(&v, cols, head_dim).into()),
+            (Some(head_dim), FloatValues::F16(v)) => FloatValues::F16(in_our_order(&v, cols, head_dim).into()),
+            (Some(head_dim), FloatValues::Bf16(v)) => FloatValues::Bf16(in_our_order(&v, cols, head_dim).into()),
             (Some(_), values) => values,
         }))
     }
-}
-
-/// The rows of a matrix in our order.
-fn in_order<T: Copy>(values: &[T], rows: usize, cols: usize, head_dim: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(values.len());
-    for row in 0..rows {
-        let at = Graph::row_in_file(head_dim, row) * cols;
-        out.extend_from_slice(&values[at..at + cols]);
-    }
-    out
 }
 
 /// The values of a tensor that is not ternary: in place where they lie as this machine reads them, blocks as f16.
 fn floats(gguf: &Gguf, info: &TensorInfo) -> Result<FloatValues, GgufError> {
     let shared = gguf.shared();
     let place = info.place.clone();
-    let data = gguf.data(info);
-    let halves = || data.as_chunks::<2>().0.iter();
     Ok(match info.kind {
-        TensorType::F32 => FloatValues::F32(shared.view(place).unwrap_or_else(|| {
-            let words = data.as_chunks::<4>().0.iter();
-            words.map(|b| f32::from_le_bytes(*b)).collect()
-        })),
-        TensorType::F16 => FloatValues::F16(
-            shared
-                .view(place)
-                .unwrap_or_else(|| halves().map(|b| f16::from_le_bytes(*b)).collect()),
-        ),
-        TensorType::Bf16 => FloatValues::Bf16(
-            shared
-                .view(place)
-                .unwrap_or_else(|| halves().map(|b| half::bf16::from_le_bytes(*b)).collect()),
-        ),
+        TensorType::F32 => FloatValues::F32(in_place(shared, place, f32::from_le_bytes)),
+        TensorType::F16 => FloatValues::F16(in_place(shared, place, f16::from_le_bytes)),
+        TensorType::Bf16 => FloatValues::Bf16(in_place(shared, place, bf16::from_le_bytes)),
         kind => {
             let (decode, bytes): (fn(&[u8], &mut Vec<f32>), usize) = match kind {
                 TensorType::Q4_0 => (q4_0::decode, q4_0::BYTES),
@@ -219,7 +194,7 @@ fn floats(gguf: &Gguf, info: &TensorInfo) -> Result<FloatValues, GgufError> {
             };
             let (mut out, mut block) = (Vec::with_capacity(info.len()), Vec::new());
             // A piece at a time, so that the f32 are never there all at once.
-            for piece in data.chunks(bytes << 8) {
+            for piece in gguf.data(info).chunks(bytes << 8) {
                 block.clear();
                 decode(piece, &mut block);
                 out.extend(block.iter().map(|&v| f16::from_f32(v)));
@@ -234,4 +209,13 @@ fn floats(gguf: &Gguf, info: &TensorInfo) -> Result<FloatValues, GgufError> {
             FloatValues::F16(out.into())
         }
     })
+}
+
+/// The values in `place`: a view, or a copy where this machine has the other byte order or they do not lie as it needs them.
+fn in_place<T: Pod, const N: usize>(bytes: &SharedBytes, place: Range<usize>, read: fn([u8; N]) -> T) -> Values<T> {
+    let copy = || {
+        let values = bytes.bytes().get(place.clone()).unwrap_or(&[]).as_chunks::<N>().0;
+        values.iter().map(|b| read(*b)).collect()
+    };
+    bytes.view(place.clone()).unwrap_or_else(copy)
 }

@@ -30,14 +30,30 @@ const NORMS: [(&str, &str); 4] = [
     ("mlp.ffn_sub_norm", "ffn_sub_norm"),
 ];
 
+/// Which linear of its block the tensor is that Hugging Face calls `name`.
+pub(super) fn linear_kind(name: &str) -> Option<LinearKind> {
+    let (_, module) = in_block(name)?;
+    LinearKind::ALL.into_iter().find(|kind| kind.module() == module)
+}
+
+/// The block and the module of a weight.
+fn in_block(name: &str) -> Option<(&str, &str)> {
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    Some((layer, rest.strip_suffix(".weight")?))
+}
+
 /// ggml's name of the tensor that Hugging Face calls `name`; `None` for one that ggml has no name for.
 pub(super) fn to_ggml(name: &str) -> Option<String> {
     if let Some((_, theirs)) = WHOLE.iter().find(|(ours, _)| *ours == name) {
         return Some((*theirs).to_string());
     }
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let module = rest.strip_suffix(".weight")?;
-    let linears = LinearKind::ALL.map(|kind| (kind.module(), linear(kind)));
-    let (_, theirs) = NORMS.iter().chain(&linears).find(|(ours, _)| *ours == module)?;
+    let (layer, module) = in_block(name)?;
+    let norm = || {
+        NORMS
+            .iter()
+            .find(|(ours, _)| *ours == module)
+            .map(|(_, theirs)| *theirs)
+    };
+    let theirs = linear_kind(name).map(linear).or_else(norm)?;
     Some(format!("blk.{layer}.{theirs}.weight"))
 }

@@ -15,26 +15,39 @@ use crate::files::StoredAs;
 /// How a tensor of the model lies in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
-    pub spec: TensorSpec,
     /// ggml's name.
     pub theirs: String,
     /// Where it is a query or key projection whose rows are to be put in order: the values of a head.
     pub reorder: Option<usize>,
     /// A scale beside the blocks.
     pub declared: Option<Declared>,
+    /// What the weights other than 0 of a float tensor with trits are, up to the sign.
+    pub magnitude: f32,
     pub stored: StoredAs,
 }
 
 /// Finds every tensor of a configuration in the file.
 pub(super) struct Plan<'g, 'n> {
-    pub gguf: &'g Gguf,
-    pub graph: Graph,
+    gguf: &'g Gguf,
+    graph: Graph,
     /// Tensors that were not asked for yet.
-    pub unused: BTreeSet<&'g str>,
-    pub notes: &'n mut Vec<String>,
+    unused: BTreeSet<&'g str>,
+    /// How many tensors there are of each type that is kept as f16.
+    rounded: BTreeMap<&'static str, usize>,
+    notes: &'n mut Vec<String>,
 }
 
-impl<'g> Plan<'g, '_> {
+impl<'g, 'n> Plan<'g, 'n> {
+    pub fn new(gguf: &'g Gguf, graph: Graph, notes: &'n mut Vec<String>) -> Self {
+        Self {
+            gguf,
+            graph,
+            unused: gguf.tensors().iter().map(|info| info.name.as_str()).collect(),
+            rounded: BTreeMap::new(),
+            notes,
+        }
+    }
+
     /// Where each tensor lies. The modes of the linears in `config` become those that the tensors have.
     pub fn sites(mut self, config: &mut ModelConfig) -> Result<BTreeMap<String, Site>, GgufError> {
         let gguf = self.gguf;
@@ -54,18 +67,18 @@ impl<'g> Plan<'g, '_> {
         for layer in 0..config.num_hidden_layers {
             let linears: Vec<_> = config.linears(layer).collect();
             for linear in linears {
-                let spec = TensorSpec {
+                let mut site = self.site(&TensorSpec {
                     shape: vec![linear.rows, linear.cols],
                     kind: TensorKind::Linear(linear.mode),
-                    name: linear.name,
-                };
-                let mut site = self.site(spec)?;
+                    name: linear.name.clone(),
+                })?;
                 let is_key = matches!(linear.kind, LinearKind::Q | LinearKind::K);
                 site.reorder = (self.graph.interleaves() && is_key).then_some(config.head_dim);
-                site.declared = self.declared(layer, linear.kind, exact.next())?;
-                let mode = self.mode(&mut site)?;
+                let exact = exact.next();
+                site.declared = self.declared(layer, linear.kind, exact)?;
+                let mode = self.mode(&mut site, exact == Some(0.0))?;
                 config.layer_modes[layer].set(linear.kind, mode);
-                sites.insert(site.spec.name.clone(), site);
+                sites.insert(linear.name, site);
             }
         }
         if config.uses_mode(LinearMode::Ternary) {
@@ -73,11 +86,17 @@ impl<'g> Plan<'g, '_> {
         }
         for spec in config.tensors() {
             if !sites.contains_key(&spec.name) {
-                let site = self.site(spec)?;
-                sites.insert(site.spec.name.clone(), site);
+                sites.insert(spec.name.clone(), self.site(&spec)?);
             }
         }
         self.leave_aside(config)?;
+        for (kind, tensors) in &self.rounded {
+            let note = match tensors {
+                1 => format!("a tensor is {kind} in the file and f16 here"),
+                n => format!("{n} tensors are {kind} in the file and f16 here"),
+            };
+            self.notes.push(note);
+        }
         Ok(sites)
     }
 
@@ -87,7 +106,7 @@ impl<'g> Plan<'g, '_> {
     }
 
     /// The tensor of a specification, its shape checked.
-    fn site(&mut self, spec: TensorSpec) -> Result<Site, GgufError> {
+    fn site(&mut self, spec: &TensorSpec) -> Result<Site, GgufError> {
         let graph = self.graph.name();
         let missing = |name: String| GgufError::MissingTensor { name, graph };
         let theirs = names::to_ggml(&spec.name).ok_or_else(|| missing(spec.name.clone()))?;
@@ -125,16 +144,15 @@ impl<'g> Plan<'g, '_> {
             kind if kind.is_ternary() => StoredAs::Trits,
             TensorType::F16 => StoredAs::F16,
             kind => {
-                let note = format!("{theirs} is {} in the file and f16 here", kind.name());
-                self.notes.push(note);
+                *self.rounded.entry(kind.name()).or_default() += 1;
                 StoredAs::F16
             }
         };
         Ok(Site {
-            spec,
             theirs,
             reorder: None,
             declared: None,
+            magnitude: 0.0,
             stored,
         })
     }
@@ -157,7 +175,9 @@ impl<'g> Plan<'g, '_> {
                 });
             }
         };
-        if let Some(found) = factor.or(exact).filter(|x| !(x.is_finite() && *x >= 0.0)) {
+        // An exact scale of 0 says that the linear is not ternary.
+        let wrong = |x: &f32| !(x.is_finite() && (*x > 0.0 || factor.is_none() && *x == 0.0));
+        if let Some(found) = factor.or(exact).filter(wrong) {
             return Err(GgufError::Scale {
                 name,
                 found,
@@ -170,32 +190,28 @@ impl<'g> Plan<'g, '_> {
         })
     }
 
-    /// The mode of a linear. Float weights of one magnitude and 0 are ternary: so llama.cpp's converter writes BitNet models.
-    fn mode(&mut self, site: &mut Site) -> Result<LinearMode, GgufError> {
-        let Some(info) = self.gguf.tensor(&site.theirs) else {
+    /// The mode of a linear. Float weights of one magnitude and 0 are ternary, unless the file says otherwise: so llama.cpp's converter writes
+    /// BitNet models.
+    fn mode(&mut self, site: &mut Site, is_float: bool) -> Result<LinearMode, GgufError> {
+        if site.stored == StoredAs::Trits {
+            return Ok(LinearMode::Ternary);
+        }
+        let Some(info) = self.gguf.tensor(&site.theirs).filter(|_| !is_float) else {
             return Ok(LinearMode::F16);
         };
-        let ternary = match (site.stored, site.declared) {
-            (StoredAs::Trits, _) => true,
-            (_, declared) => match ternary::magnitude(self.gguf, info) {
-                Some(magnitude) => magnitude > 0.0 || declared.is_some(),
-                None if declared.is_some() => {
-                    return Err(GgufError::TensorUse {
-                        name: site.theirs.clone(),
-                        found: info.kind.name(),
-                        expected: "weights of one magnitude and 0, because the file gives them a scale,".to_string(),
-                    });
-                }
-                None => false,
-            },
-        };
+        let found = ternary::magnitude(self.gguf, info);
         self.gguf.give_pages_back();
-        if ternary {
-            site.stored = StoredAs::Trits;
-            Ok(LinearMode::Ternary)
-        } else {
-            site.spec.kind = TensorKind::Linear(LinearMode::F16);
-            Ok(LinearMode::F16)
+        match found {
+            Some(magnitude) if magnitude > 0.0 || site.declared.is_some() => {
+                (site.stored, site.magnitude) = (StoredAs::Trits, magnitude);
+                Ok(LinearMode::Ternary)
+            }
+            None if site.declared.is_some() => Err(GgufError::TensorUse {
+                name: site.theirs.clone(),
+                found: info.kind.name(),
+                expected: "weights of one magnitude and 0, because the file gives them a scale,".to_string(),
+            }),
+            _ => Ok(LinearMode::F16),
         }
     }
 

@@ -18,8 +18,13 @@ pub(super) enum Declared {
     Exact(f32),
 }
 
-/// The trits of a tensor, row by row, and γ.
-pub(super) fn read(gguf: &Gguf, info: &TensorInfo, declared: Option<Declared>) -> Result<(Vec<i8>, f32), GgufError> {
+/// The trits of a tensor, row by row, and γ. `magnitude` is what [`magnitude`] found in a float tensor.
+pub(super) fn read(
+    gguf: &Gguf,
+    info: &TensorInfo,
+    magnitude: f32,
+    declared: Option<Declared>,
+) -> Result<(Vec<i8>, f32), GgufError> {
     let mut trits = vec![0i8; info.len()];
     let mut scales = BlockScales::new(info);
     let data = gguf.data(info);
@@ -28,11 +33,6 @@ pub(super) fn read(gguf: &Gguf, info: &TensorInfo, declared: Option<Declared>) -
         TensorType::Tq2_0 => tq2_0::decode(data, &mut trits, |d| scales.add(d)),
         TensorType::I2S => i2_s::decode(data, &mut trits).map(|d| scales.add(d)),
         _ => {
-            let magnitude = magnitude(gguf, info).ok_or_else(|| GgufError::TensorUse {
-                name: info.name.clone(),
-                found: info.kind.name(),
-                expected: "weights of one magnitude and 0".to_string(),
-            })?;
             let mut trits = trits.iter_mut();
             floats(data, info.kind, &mut |v| {
                 if let Some(trit) = trits.next() {
@@ -48,6 +48,11 @@ pub(super) fn read(gguf: &Gguf, info: &TensorInfo, declared: Option<Declared>) -
         name: info.name.clone(),
         at,
     })?;
+    // Whatever its codes are, the weights of a block with the scale 0 are 0.
+    let block = info.len() / scales.blocks.max(1);
+    for &zero in &scales.zeros {
+        trits[zero * block..(zero + 1) * block].fill(0);
+    }
     Ok((trits, scales.gamma(declared)?))
 }
 
@@ -82,10 +87,12 @@ fn floats(data: &[u8], kind: TensorType, each: &mut dyn FnMut(f32) -> bool) -> b
     }
 }
 
-/// The scales of a tensor's blocks, which must be one: a block without weights other than 0 has none.
+/// The scales of a tensor's blocks, which must be one; 0 is the scale of a block without weights other than 0.
 struct BlockScales<'i> {
     info: &'i TensorInfo,
     blocks: usize,
+    /// Those whose scale is 0.
+    zeros: Vec<usize>,
     scale: f32,
     problem: Option<GgufError>,
 }
@@ -95,6 +102,7 @@ impl<'i> BlockScales<'i> {
         Self {
             info,
             blocks: 0,
+            zeros: Vec::new(),
             scale: 0.0,
             problem: None,
         }
@@ -102,7 +110,9 @@ impl<'i> BlockScales<'i> {
 
     fn add(&mut self, d: f32) {
         let name = || self.info.name.clone();
-        if self.problem.is_some() || d == 0.0 {
+        if self.problem.is_some() {
+        } else if d == 0.0 {
+            self.zeros.push(self.blocks);
         } else if !(d > 0.0 && d.is_finite()) {
             self.problem = Some(GgufError::Scale {
                 name: name(),

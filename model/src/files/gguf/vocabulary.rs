@@ -2,6 +2,7 @@
 
 use super::error::GgufError;
 use super::keys::{self, Keys};
+use super::value::Value;
 use super::write::Metadata;
 use crate::config::ModelConfig;
 use crate::files::GenerationConfig;
@@ -128,6 +129,20 @@ pub(super) fn read(keys: Keys<'_>) -> Result<Option<Tokenizer>, GgufError> {
         add_space_prefix: keys.bool(ADD_SPACE)?,
     };
     Tokenizer::from_ggml(&vocabulary).map(Some).map_err(refused)
+}
+
+/// Checks what is not read on opening: that there is a token for each row of the embedding, as ggml's programs take it, and that the template is a
+/// text.
+pub(super) fn check(keys: Keys<'_>, rows: usize) -> Result<(), GgufError> {
+    keys.text(CHAT_TEMPLATE)?;
+    match keys.gguf.metadata().get(TOKENS) {
+        Some(Value::Array(tokens)) if tokens.count != rows => Err(GgufError::Value {
+            key: TOKENS.to_string(),
+            expected: format!("{rows} tokens, one for each row of token_embd.weight"),
+            found: tokens.count.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a file has a tokenizer.

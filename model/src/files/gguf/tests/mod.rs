@@ -36,6 +36,7 @@ impl ModelSource for Made {
 
     fn stored(&self, name: &str) -> Result<StoredAs, FileError> {
         Ok(match &self.tensors[name] {
+            TensorSource::Float(FloatValues::Int8 { .. }) => StoredAs::Int8,
             TensorSource::Float(FloatValues::F16(_)) => StoredAs::F16,
             TensorSource::Float(FloatValues::Bf16(_)) => StoredAs::Bf16,
             TensorSource::Float(_) => StoredAs::F32,

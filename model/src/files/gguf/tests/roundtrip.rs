@@ -169,6 +169,52 @@ fn a_smaller_head_is_near() {
 }
 
 #[test]
+fn a_head_of_integers_is_rounded_and_said_to_be() {
+    let mut made = made(bitnet());
+    let name = "model.embed_tokens.weight";
+    let (values, steps) = (vec![3i8; 40 * 256], vec![0.1f32; 40]);
+    let integers = FloatValues::Int8 {
+        values: values.into(),
+        steps: steps.into(),
+    };
+    made.tensors.insert(name.to_string(), TensorSource::Float(integers));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let written = save_gguf(&path, &made, &GgufOptions::default(), &|_, _| {}).unwrap();
+    assert_eq!(written.graph, Graph::Bitnet);
+    assert!(written.notes.iter().any(|note| note.contains("rounded")), "{written:?}");
+    let TensorSource::Float(found) = GgufModel::open(&path).unwrap().tensor(name).unwrap() else {
+        panic!("not float")
+    };
+    assert!(found.into_f32().iter().all(|&v| v == f16::from_f32(3.0 * 0.1).to_f32()));
+}
+
+#[test]
+fn float_weights_of_one_magnitude_stay_float_where_the_file_says_so() {
+    let mut made = made(llama());
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let one = FloatValues::F16(vec![f16::ONE; 256 * 512].into());
+    made.tensors.insert(name.to_string(), TensorSource::Float(one));
+    let bytes = written(&made, &options(TensorType::Tq2_0)).unwrap();
+    assert_same(&made, &read(&bytes), "as it was written");
+    // Without our key they are what llama.cpp's converter writes for a ternary matrix.
+    let key = b"onebit.linear_scales";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap();
+    let mut other = bytes.clone();
+    other[at..at + key.len()].copy_from_slice(b"general.linearscales");
+    assert_eq!(read(&other).config().layer_modes[1].down, LinearMode::Ternary);
+}
+
+#[test]
+fn version_2_is_read_as_version_3() {
+    let made = made(bitnet());
+    let mut bytes = written(&made, &options(TensorType::Tq1_0)).unwrap();
+    assert_eq!(bytes[4], 3);
+    bytes[4] = 2;
+    assert_same(&made, &read(&bytes), "version 2");
+}
+
+#[test]
 fn sampling_settings_and_the_name_travel() {
     let generation = crate::files::GenerationConfig::from_json(r#"{"temperature": 0.6, "top_k": 40}"#).unwrap();
     let options = GgufOptions {

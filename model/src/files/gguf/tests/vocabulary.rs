@@ -88,7 +88,7 @@ fn a_tokenizer_that_ggml_has_no_form_for_stays_as_it_is() {
         tokenizer: Some(&words),
         ..GgufOptions::default()
     };
-    let notes = save_gguf(&path, &made(config), &options, &|_, _| {}).unwrap();
+    let notes = save_gguf(&path, &made(config), &options, &|_, _| {}).unwrap().notes;
     assert!(
         notes.iter().any(|note| note.contains("for this program alone")),
         "{notes:?}"
