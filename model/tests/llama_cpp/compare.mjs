@@ -3,7 +3,7 @@
 //     node compare.mjs ONEBIT MODEL GGUF TEXT PROMPT NEW
 //
 // ONEBIT is the binary, MODEL what the file GGUF was made from, TEXT a file to score. Three things must agree:
-//   the ids of the prompt and of the text, each as its own side divides them;
+//   into how many tokens PROMPT and the beginning of TEXT are divided, each side with its own tokenizer;
 //   the perplexity of the text, within 0.5 %: llama.cpp quantises activations by blocks of 256, `onebit` by token;
 //   what is said after PROMPT at temperature 0, NEW tokens of it, as text.
 //
@@ -70,7 +70,14 @@ check("perplexity", Math.abs(ratio - 1) <= TOLERANCE, `llama.cpp has ${ratio.toF
 
 const answer = run("generate", "--model", ours, "--prompt", prompt, "--max-tokens", howMany, "--temperature", "0", "--repetition-penalty", "1");
 const promptIds = tokenize(prompt);
-check("ids of the prompt", promptIds.length === answer.prompt_tokens, `${promptIds.length} and ours ${answer.prompt_tokens}`);
+const beginning = text.slice(0, 300);
+const divided = run("generate", "--model", ours, "--prompt", beginning, "--max-tokens", "1");
+for (const [what, theirs, counted] of [
+    ["prompt", promptIds.length, answer.prompt_tokens],
+    ["text", tokenize(beginning).length, divided.prompt_tokens],
+]) {
+    check(`tokens of the ${what}`, theirs === counted, `${theirs} and ours ${counted}`);
+}
 const said = await greedy(promptIds, answer.ids.length);
 check("greedy text", said.join() === answer.ids.join(), `llama.cpp says ${JSON.stringify(model.detokenize(said))}, ours ${JSON.stringify(answer.text)}`);
 
