@@ -1,0 +1,32 @@
+use super::*;
+
+#[test]
+fn arrays_hold_what_was_written() {
+    let Some(gpu) = Gpu::for_test("arrays") else { return };
+    let values: Vec<u32> = (0..1000).collect();
+    let array = gpu.upload(&values).unwrap();
+    assert_eq!(gpu.download(&array).unwrap(), values);
+    assert_eq!(gpu.download(&array.slice(10..20)).unwrap(), values[10..20]);
+    let other = gpu.zeros::<u32>(1000).unwrap();
+    assert!(gpu.download(&other).unwrap().iter().all(|&v| v == 0));
+    gpu.copy(&array, &other).unwrap();
+    assert_eq!(gpu.download(&other).unwrap(), values);
+    assert!(gpu.write(&array, &values[1..]).is_err());
+}
+
+#[test]
+fn a_recording_runs_again_and_keeps_its_memory() {
+    let Some(gpu) = Gpu::for_test("recordings") else { return };
+    let from = gpu.upload(&[7u32; 64]).unwrap();
+    let to = gpu.zeros::<u32>(64).unwrap();
+    let graph = gpu.record(|| gpu.copy(&from, &to)).unwrap();
+    drop(from);
+    assert_eq!(gpu.download(&to).unwrap(), [0; 64]);
+    graph.launch().unwrap();
+    assert_eq!(gpu.download(&to).unwrap(), [7; 64]);
+    let (mut there, back) = (gpu.pinned::<u32>(64).unwrap(), gpu.pinned::<u32>(64).unwrap());
+    gpu.write_pinned(&to, &back).unwrap();
+    gpu.read_pinned(&to, &mut there).unwrap();
+    gpu.mark().unwrap().wait().unwrap();
+    assert_eq!(there.as_slice(), [0; 64]);
+}
