@@ -17,5 +17,5 @@
 pub mod device;
 mod driver;
 
-pub use device::{CudaError, DeviceArray, Event, Gpu, Graph, Result};
+pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Result};
 pub use driver::{Driver, driver};

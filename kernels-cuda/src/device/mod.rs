@@ -16,6 +16,6 @@ pub use event::Event;
 pub use gpu::{Gpu, Properties};
 pub use graph::Graph;
 pub(crate) use launch::Launch;
-pub use memory::{DeviceArray, Element, Pinned};
+pub use memory::{Arena, DeviceArray, Element, Pinned};
 pub(crate) use module::{Kernel, Module, ptx};
 pub(crate) use tensor_map::{Swizzle, TensorMap};
