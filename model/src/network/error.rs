@@ -2,6 +2,7 @@
 
 use onebit_autograd::AutogradError;
 use onebit_engine::EngineError;
+use onebit_kernels_cuda::CudaError;
 
 use crate::config::ConfigError;
 
@@ -17,6 +18,19 @@ pub enum NetworkError {
     /// A differentiable operation refused its operands.
     #[error(transparent)]
     Autograd(#[from] AutogradError),
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// A size that the CUDA kernels have no form for.
+    #[error("{what} = {found} cannot be trained on CUDA, which takes {expected}; use --device cpu")]
+    NotOnCuda {
+        /// The size.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
     /// Weights lack a tensor that the configuration asks for.
     #[error("tensor {name} is missing")]
     MissingTensor {

@@ -116,7 +116,7 @@ impl Bench {
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
-        let machine = Machine::new(place)?;
+        let machine = Machine::new(place.clone())?;
         let timed = if what == What::Train {
             train::measure(&config, tokens, training, place, self.seed)?
         } else {

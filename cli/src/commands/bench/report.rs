@@ -14,10 +14,8 @@ pub(super) struct Machine {
 
 impl Machine {
     pub fn new(place: Placement) -> Result<Self> {
-        Ok(Self {
-            place,
-            memory: limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?,
-        })
+        let memory = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?;
+        Ok(Self { place, memory })
     }
 
     /// Bytes a second that all threads read from memory.
@@ -90,7 +88,7 @@ pub(super) struct Report {
 
 impl Report {
     pub fn new(bench: String, model: String, parameters: u64, timed: Timed, machine: &Machine) -> Self {
-        let place = machine.place;
+        let place = &machine.place;
         let isa = place.device.isa();
         let bandwidth = timed.bandwidth.unwrap_or_else(|| machine.memory.measure(isa));
         let peak_ops = timed.peak_ops.unwrap_or_else(|| match timed.training {
@@ -118,7 +116,7 @@ impl Report {
             training: timed.training,
             isa: isa.name(),
             threads: place.threads,
-            device: place.device.describe(),
+            device: place.describe(),
         }
     }
 
