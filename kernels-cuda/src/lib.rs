@@ -15,6 +15,8 @@
 
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
+pub mod embedding;
+pub mod cross_entropy;
 mod driver;
 
 pub use device::{CudaError, DeviceArray, Event, Gpu, Graph, Result};
