@@ -80,7 +80,11 @@ pub fn embedding_backward(
     const OP: &str = "embedding_backward";
     let PlanShape { tokens, vocab } = shape;
     if tokens == 0 || vocab == 0 || tokens > i32::MAX as usize || vocab > i32::MAX as usize {
-        return Err(CudaError::shape(OP, "at least one token and one id", format!("{shape:?}")));
+        return Err(CudaError::shape(
+            OP,
+            "at least one token and one id",
+            format!("{shape:?}"),
+        ));
     }
     let dim = dx.len() / tokens;
     rows(OP, dx, dim)?;
@@ -108,7 +112,9 @@ pub fn embedding_backward(
     // Enough blocks for 16 a multiprocessor, whatever the batch; each takes every so many segments.
     let threads = columns.next_multiple_of(32).clamp(32, 128);
     let tiles = columns.div_ceil(threads);
-    let wide = (16 * gpu.properties().multiprocessors as usize).div_ceil(tiles).min(tokens);
+    let wide = (16 * gpu.properties().multiprocessors as usize)
+        .div_ceil(tiles)
+        .min(tokens);
     let launch = Launch::new(gpu, SEGMENTS, [wide as u32, tiles as u32, 1], threads as u32)
         .array(dx)
         .array(&counts)
@@ -125,7 +131,9 @@ pub fn embedding_backward(
     // are compared with the lengths given here before they are used.
     unsafe { launch.run()? };
     let tiles = columns.div_ceil(32);
-    let wide = (4 * gpu.properties().multiprocessors as usize).div_ceil(tiles).min(shape.frequent());
+    let wide = (4 * gpu.properties().multiprocessors as usize)
+        .div_ceil(tiles)
+        .min(shape.frequent());
     let launch = Launch::new(gpu, FREQUENT, [wide as u32, tiles as u32, 1], 512)
         .array(partials)
         .array(&counts)
@@ -143,7 +151,11 @@ pub fn embedding_backward(
 /// Rows of `dim` elements that `array` has.
 fn rows(op: &'static str, array: &DeviceArray<f32>, dim: usize) -> Result<usize> {
     if dim == 0 || !dim.is_multiple_of(4) || !array.len().is_multiple_of(dim) || array.len() / dim > i32::MAX as usize {
-        return Err(CudaError::shape(op, format!("rows of {dim} elements, a multiple of 4"), array.len()));
+        return Err(CudaError::shape(
+            op,
+            format!("rows of {dim} elements, a multiple of 4"),
+            array.len(),
+        ));
     }
     aligned(op, array)?;
     Ok(array.len() / dim)
@@ -154,6 +166,10 @@ fn aligned<T>(op: &'static str, array: &DeviceArray<T>) -> Result<()> {
     if array.address().is_multiple_of(16) {
         Ok(())
     } else {
-        Err(CudaError::shape(op, "an array at a multiple of 16 bytes", format!("{array:?}")))
+        Err(CudaError::shape(
+            op,
+            "an array at a multiple of 16 bytes",
+            format!("{array:?}"),
+        ))
     }
 }

@@ -77,7 +77,11 @@ impl Planner {
     /// [`CudaError::Shape`] for more than 2³¹ − 1 tokens or ids.
     pub fn new(shape: PlanShape) -> Result<Self> {
         if shape.tokens > i32::MAX as usize || shape.vocab > i32::MAX as usize {
-            return Err(CudaError::shape(OP, "less than 2^31 tokens and ids", format!("{shape:?}")));
+            return Err(CudaError::shape(
+                OP,
+                "less than 2^31 tokens and ids",
+                format!("{shape:?}"),
+            ));
         }
         Ok(Planner {
             shape,
@@ -123,7 +127,11 @@ impl Planner {
             let pieces = n.div_ceil(SEGMENT as u32);
             for piece in 0..pieces {
                 segments[2 * segment] = start + piece * SEGMENT as u32;
-                segments[2 * segment + 1] = if pieces == 1 { id as u32 } else { PARTIAL | (row + piece) };
+                segments[2 * segment + 1] = if pieces == 1 {
+                    id as u32
+                } else {
+                    PARTIAL | (row + piece)
+                };
                 segment += 1;
             }
             if pieces > 1 {
