@@ -11,6 +11,7 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::need;
 pub use error::{CudaError, Result};
 pub use event::Event;
 pub use gpu::{Gpu, Properties};
