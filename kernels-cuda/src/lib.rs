@@ -17,5 +17,10 @@
 pub mod device;
 mod driver;
 
+pub mod activation;
+pub mod quantize;
+pub mod rms_norm;
+pub mod weights;
+
 pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Result};
 pub use driver::{Driver, driver};
