@@ -20,5 +20,10 @@ mod driver;
 pub mod embedding;
 pub mod optimizer;
 
+pub mod activation;
+pub mod quantize;
+pub mod rms_norm;
+pub mod weights;
+
 pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Result};
 pub use driver::{Driver, driver};
