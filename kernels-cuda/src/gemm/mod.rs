@@ -22,21 +22,16 @@
 //! **Cost**: 2·m·n·k operations; at best A, B and the output once through memory.
 
 mod dispatch;
+mod mma;
+mod problem;
+mod reduce;
 
 use half::bf16;
 
-use crate::device::{DeviceArray, Gpu, Result};
+pub use problem::Layout;
+use problem::{Operands, Problem};
 
-/// How the operands lie; the first letter is A's, the second B's, T standing for transposed in the terms of BLAS on row-major matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// A `[m, k]`, B `[n, k]`.
-    NT,
-    /// A `[m, k]`, B `[k, n]`.
-    NN,
-    /// A `[k, m]`, B `[k, n]`.
-    TN,
-}
+use crate::device::{DeviceArray, Gpu, Result};
 
 /// A row-major matrix in device memory: element (row, col) is `array[row · stride + col]`. Its first element is at a multiple of 16 bytes, and so is every row's.
 #[derive(Debug)]
@@ -89,7 +84,7 @@ impl Scales<'_> {
     };
 }
 
-/// `out` = A·B in bf16 with f32 sums, `(m, n, k)` being its rows, its columns and the length of its sums. An empty workspace means that sums are not cut;
+/// `out` = A·B in bf16 with f32 sums, `sizes` (m, n, k) being its rows, its columns and the length of its sums. An empty workspace means that sums are not cut;
 /// [`workspace_len`] says how much of it is of use.
 ///
 /// # Errors
@@ -97,14 +92,16 @@ impl Scales<'_> {
 pub fn gemm_bf16(
     gpu: &Gpu,
     layout: Layout,
-    (m, n, k): (usize, usize, usize),
+    sizes: (usize, usize, usize),
     a: Matrix<bf16>,
     b: Matrix<bf16>,
     out: Output,
     scales: Scales,
     workspace: &DeviceArray<f32>,
 ) -> Result<()> {
-    dispatch::gemm_bf16(gpu, layout, (m, n, k), a, b, out, scales, workspace)
+    let operands = Operands::Bf16 { a: a.array, b: b.array };
+    let strides = (a.stride, b.stride);
+    dispatch::run(gpu, &problem(layout, sizes, operands, strides, out, scales), workspace)
 }
 
 /// `out` = A·Bᵀ in int8 with i32 sums, A `[m, k]` and B `[n, k]`; else as [`gemm_bf16`]. Sums are exact below 2³¹, and are converted to f32 once.
@@ -113,17 +110,58 @@ pub fn gemm_bf16(
 /// As [`gemm_bf16`].
 pub fn gemm_s8(
     gpu: &Gpu,
-    (m, n, k): (usize, usize, usize),
+    sizes: (usize, usize, usize),
     a: Matrix<i8>,
     b: Matrix<i8>,
     out: Output,
     scales: Scales,
     workspace: &DeviceArray<f32>,
 ) -> Result<()> {
-    dispatch::gemm_s8(gpu, (m, n, k), a, b, out, scales, workspace)
+    let operands = Operands::Int8 { a: a.array, b: b.array };
+    let strides = (a.stride, b.stride);
+    dispatch::run(
+        gpu,
+        &problem(Layout::NT, sizes, operands, strides, out, scales),
+        workspace,
+    )
 }
 
-/// Elements of workspace with which the bf16 product (`int8`: the int8 product) of these sizes runs as fast as it can; 0 where cutting its sums does not pay.
-pub fn workspace_len(gpu: &Gpu, layout: Layout, (m, n, k): (usize, usize, usize), int8: bool) -> usize {
-    dispatch::workspace_len(gpu, layout, (m, n, k), int8)
+/// Elements of workspace with which the bf16 product (`int8`: the int8 product) of `sizes` (m, n, k) runs as fast as it can; 0 where cutting its sums does not pay.
+pub fn workspace_len(gpu: &Gpu, layout: Layout, sizes: (usize, usize, usize), int8: bool) -> usize {
+    dispatch::workspace_len(gpu, layout, sizes, int8)
+}
+
+fn problem<'a>(
+    layout: Layout,
+    (m, n, k): (usize, usize, usize),
+    operands: Operands<'a>,
+    (a_stride, b_stride): (usize, usize),
+    out: Output<'a>,
+    scales: Scales<'a>,
+) -> Problem<'a> {
+    let (output, c_stride) = match out {
+        Output::Bf16(c) => (problem::Output::Bf16(c.array), c.stride),
+        Output::F32 {
+            matrix: c,
+            accumulate: false,
+        } => (problem::Output::F32(c.array), c.stride),
+        Output::F32 {
+            matrix: c,
+            accumulate: true,
+        } => (problem::Output::Accumulate(c.array), c.stride),
+    };
+    Problem {
+        layout,
+        m,
+        n,
+        k,
+        operands,
+        a_stride,
+        b_stride,
+        output,
+        c_stride,
+        row_scale: scales.rows,
+        col_scale: scales.cols,
+        alpha: scales.alpha,
+    }
 }
