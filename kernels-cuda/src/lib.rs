@@ -19,6 +19,7 @@ pub mod device;
 mod driver;
 pub mod embedding;
 pub mod optimizer;
+pub mod gemm;
 
 pub mod activation;
 pub mod quantize;
