@@ -28,7 +28,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int first = tile * QUERIES, warp_first = first + 32 * warp;
 
-    size_t stride = (size_t)(heads + 2 * kv_heads) * head_dim;
+    int stride = (heads + 2 * kv_heads) * head_dim;
     const bf16* q = qkv + (size_t)sequence * seq * stride + head * head_dim;
     const bf16* k = qkv + (size_t)sequence * seq * stride + (heads + kv_head) * head_dim;
     const bf16* v = k + kv_heads * head_dim;
@@ -66,15 +66,14 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         }
         int key = step * KEYS;
         if (key > warp_first + 31 || warp_first >= seq) continue; // nothing that these queries see, or no queries
-        const bf16* these_keys = keys + step % 2 * KEYS * D;
-        const bf16* these_values = values + step % 2 * KEYS * D;
+        int stage = step % 2 * KEYS; // where the step's rows begin
 
         float scores[2][KEYS / 8][4];
         clear(scores);
         if constexpr (KEEP) {
-            multiply_kept<D>(scores, kept, these_keys, 0);
+            multiply_kept<D>(scores, kept, keys, stage);
         } else {
-            multiply_rows<D>(scores, queries, 32 * warp, these_keys, 0);
+            multiply_rows<D>(scores, queries, 32 * warp, keys, stage);
         }
         if (key + KEYS - 1 > warp_first) {
 #pragma unroll
@@ -127,7 +126,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         }
         unsigned probabilities[KEYS / 16][2][4];
         pack_fragments(probabilities, scores);
-        multiply_columns<D>(sums, probabilities, these_values, 0);
+        multiply_columns<D>(sums, probabilities, values, stage);
     }
 
     if (warp_first >= seq) return;
@@ -140,7 +139,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         int row = warp_first + 8 * i + lane / 4;
         if (lane % 4 == 0 && row < seq) lse[(size_t)which * seq + row] = most[i] * scale + logf(x);
     }
-    size_t o_stride = (size_t)heads * head_dim;
+    int o_stride = heads * head_dim;
     store_rows<D>(queries, 32 * warp, sums, inverse, o + (size_t)sequence * seq * o_stride + head * head_dim, o_stride, warp_first, seq, head_dim);
 }
 

@@ -77,16 +77,15 @@ impl AttentionShape {
             && self.head_dim > 0
             && self.head_dim.is_multiple_of(8)
             && self.head_dim <= 128
-            // Kernels count rows and columns in 31 bits, and elements in 64.
-            && self.tokens() < 1 << 31
+            // Kernels count rows of scores, and elements of a sequence, in 31 bits.
             && self.rows() < 1 << 31
-            && self.qkv_row() < 1 << 24;
+            && (self.seq + 128).saturating_mul(self.qkv_row()) < 1 << 31;
         if fits {
             Ok(())
         } else {
             Err(CudaError::shape(
                 op,
-                "kv_heads that divide heads, head_dim a multiple of 8 up to 128, below 2^31 rows of scores",
+                "kv_heads that divide heads, head_dim a multiple of 8 up to 128, below 2^31 rows of scores and elements of a sequence",
                 format!("{self:?}"),
             ))
         }

@@ -31,31 +31,31 @@ __device__ __forceinline__ int tile_at(int row, int chunk) {
 }
 
 // Starts copying rows `first..first + ROWS` of a matrix with `rows` rows of `columns` (a multiple of 8) elements; the rest of the tile becomes zero.
+// A matrix is one sequence: elements are counted in 32 bits, which saves registers.
 template <int D, int ROWS, int THREADS>
-__device__ __forceinline__ void load_tile(bf16* tile, const bf16* matrix, size_t stride, int first, int rows, int columns) {
+__device__ __forceinline__ void load_tile(bf16* tile, const bf16* matrix, int stride, int first, int rows, int columns) {
     constexpr int chunks = D / 8, step = THREADS / chunks;
     int row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
-    const bf16* source = matrix + (size_t)(first + row) * stride + chunk * 8;
 #pragma unroll
-    for (int i = 0; i < ROWS / step; i++, row += step, source += step * stride) {
+    for (int i = 0; i < ROWS / step; i++, row += step) {
         bool valid = first + row < rows && chunk * 8 < columns;
-        copy_async16(tile + tile_at<D>(row, chunk), valid ? source : matrix, valid);
+        copy_async16(tile + tile_at<D>(row, chunk), matrix + (valid ? (first + row) * stride + chunk * 8 : 0), valid);
     }
 }
 
 // Fragment A of rows `row..row + 16` and columns `16 k..`; also two fragments B, of columns `16 k..` and the next 8 of a product that sums over rows,
-// if it is loaded transposed.
+// if it is loaded transposed. Rows begin at a multiple of 8, so which chunk is where depends on the lane; `k` then changes bits that nothing else does.
 template <int D>
 __device__ __forceinline__ const bf16* rows_at(const bf16* tile, int row, int k) {
     int lane = threadIdx.x % 32;
-    return tile + tile_at<D>(row + lane % 16, 2 * k + lane / 16);
+    return tile + ((row * D + tile_at<D>(lane % 16, lane / 16)) ^ k << 4);
 }
 
 // Two fragments B, of rows `row..row + 8` and the next 8, of a product that sums over columns `16 k..`.
 template <int D>
 __device__ __forceinline__ const bf16* columns_at(const bf16* tile, int row, int k) {
     int lane = threadIdx.x % 32;
-    return tile + tile_at<D>(row + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2);
+    return tile + ((row * D + tile_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2)) ^ k << 4);
 }
 
 // c[m][n], c[m][n + 1] += a[m] · b, b as two fragments.
@@ -161,7 +161,7 @@ __device__ __forceinline__ void turn_back(float (&x)[2][D / 8][4], const float* 
 // Writes 32 rows of a warp, each element times `factor[...]` of its row, as bf16, to rows `first..` of a matrix with `rows` rows of `columns` elements.
 // On the way they pass through rows `row..row + 32` of `tile`, which no other warp may be using.
 template <int D>
-__device__ __forceinline__ void store_rows(bf16* tile, int row, const float (&x)[2][D / 8][4], const float (&factor)[4], bf16* matrix, size_t stride,
+__device__ __forceinline__ void store_rows(bf16* tile, int row, const float (&x)[2][D / 8][4], const float (&factor)[4], bf16* matrix, int stride,
                                            int first, int rows, int columns) {
     int lane = threadIdx.x % 32;
     __syncwarp();
@@ -179,7 +179,7 @@ __device__ __forceinline__ void store_rows(bf16* tile, int row, const float (&x)
     for (int i = 0; i < D / 8; i++) {
         int r = (32 * i + lane) / (D / 8), chunk = (32 * i + lane) % (D / 8);
         if (first + r < rows && chunk * 8 < columns)
-            *reinterpret_cast<uint4*>(matrix + (size_t)(first + r) * stride + chunk * 8) = *reinterpret_cast<const uint4*>(tile + tile_at<D>(row + r, chunk));
+            *reinterpret_cast<uint4*>(matrix + (first + r) * stride + chunk * 8) = *reinterpret_cast<const uint4*>(tile + tile_at<D>(row + r, chunk));
     }
 }
 
