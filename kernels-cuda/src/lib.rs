@@ -13,17 +13,21 @@
 //! **Determinism.** No kernel adds floats in an order that depends on timing: there are no float atomics, and reductions over blocks go through a buffer
 //! and a second kernel. Equal inputs give equal bytes.
 
+<<<<<<< HEAD
+pub mod cross_entropy;
+pub mod activation;
+pub mod attention;
 pub mod cross_entropy;
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;
+pub mod elementwise;
 pub mod embedding;
-pub mod optimizer;
 pub mod gemm;
-
-pub mod activation;
+pub mod optimizer;
 pub mod quantize;
 pub mod rms_norm;
+pub mod rope;
 pub mod weights;
 
 pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Result};
