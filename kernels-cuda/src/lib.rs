@@ -13,8 +13,6 @@
 //! **Determinism.** No kernel adds floats in an order that depends on timing: there are no float atomics, and reductions over blocks go through a buffer
 //! and a second kernel. Equal inputs give equal bytes.
 
-<<<<<<< HEAD
-pub mod cross_entropy;
 pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
@@ -30,5 +28,5 @@ pub mod rms_norm;
 pub mod rope;
 pub mod weights;
 
-pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Result};
+pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Pinned, Result};
 pub use driver::{Driver, driver};

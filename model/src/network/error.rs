@@ -31,6 +31,14 @@ pub enum NetworkError {
         /// What it is.
         found: usize,
     },
+    /// A batch that is not one.
+    #[error("expected a target below {vocab} for each input, found {found}")]
+    Batch {
+        /// The size of the vocabulary.
+        vocab: usize,
+        /// What is wrong.
+        found: String,
+    },
     /// Weights lack a tensor that the configuration asks for.
     #[error("tensor {name} is missing")]
     MissingTensor {
