@@ -240,7 +240,11 @@ impl TrainOptions {
             "precision",
             "products on a GPU are bf16; use --device cpu, or leave it out",
         )?;
-        ensure(gpu || !self.recompute, "recompute", "is for training on a GPU (--device cuda)")
+        ensure(
+            gpu || !self.recompute,
+            "recompute",
+            "is for training on a GPU (--device cuda)",
+        )
     }
 
     /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves, how many

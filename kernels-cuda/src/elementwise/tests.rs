@@ -15,7 +15,11 @@ fn sums_are_rounded_once() {
         let (a, b) = (narrow(random(len)), narrow(random(len + 1)[1..].to_vec()));
         let (out, x) = (gpu.upload(&a).unwrap(), gpu.upload(&b).unwrap());
         add(&gpu, &out, &x).unwrap();
-        let expected: Vec<_> = a.iter().zip(&b).map(|(a, b)| bf16::from_f32(a.to_f32() + b.to_f32())).collect();
+        let expected: Vec<_> = a
+            .iter()
+            .zip(&b)
+            .map(|(a, b)| bf16::from_f32(a.to_f32() + b.to_f32()))
+            .collect();
         assert_eq!(gpu.download(&out).unwrap(), expected);
     }
     assert!(add(&gpu, &gpu.zeros(8).unwrap(), &gpu.zeros(4).unwrap()).is_err());

@@ -89,7 +89,10 @@ pub(crate) fn need<T: Element>(op: &'static str, what: &str, array: &DeviceArray
     if array.len() != len {
         return Err(CudaError::shape(op, format!("{what} of {len} elements"), array.len()));
     }
-    if !array.address().is_multiple_of(16.min(size_of::<T>() * len.max(1)) as u64) {
+    if !array
+        .address()
+        .is_multiple_of(16.min(size_of::<T>() * len.max(1)) as u64)
+    {
         return Err(CudaError::shape(
             op,
             format!("{what} at a multiple of 16 bytes"),
@@ -200,7 +203,11 @@ pub(crate) fn need_strided(
     }
     let len = rows.saturating_sub(1) * stride + if rows > 0 { cols } else { 0 };
     if array.len() < len {
-        return Err(CudaError::shape(op, format!("{what} of {len} elements or more"), array.len()));
+        return Err(CudaError::shape(
+            op,
+            format!("{what} of {len} elements or more"),
+            array.len(),
+        ));
     }
     need(op, what, &array.slice(..len), len)
 }

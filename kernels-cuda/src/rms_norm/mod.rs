@@ -98,7 +98,11 @@ const MULTIPROCESSORS: usize = 132;
 /// Blocks of `form` that run at once on a multiprocessor: the kernels take at most 80 registers (16 elements a thread) or 128.
 fn resident(form: &RowForm) -> usize {
     let threads = if form.kernel == 3 { 512 } else { 768 };
-    if form.rows > 1 { 2 } else { (threads / form.threads as usize).clamp(1, 4) }
+    if form.rows > 1 {
+        2
+    } else {
+        (threads / form.threads as usize).clamp(1, 4)
+    }
 }
 
 /// Blocks that share the rows of a backward.
@@ -235,16 +239,21 @@ pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()>
     check_weight_gradient(OP, &a.dw, cols)?;
     form.grid(OP, rows)?;
     let workers = workers(&form, rows);
-    let launch = Launch::new(gpu, RESIDUAL_NORM_BACKWARD[form.kernel], [workers as u32, 1, 1], form.threads)
-        .array(a.dy)
-        .optional(a.dy2)
-        .array(a.x)
-        .array(a.rstd)
-        .array(a.weight)
-        .array(a.dres)
-        .u32(usize::from(a.fresh))
-        .optional(a.branch.map(|b| b.values))
-        .f32(a.branch.map_or(0.0, |b| b.factor));
+    let launch = Launch::new(
+        gpu,
+        RESIDUAL_NORM_BACKWARD[form.kernel],
+        [workers as u32, 1, 1],
+        form.threads,
+    )
+    .array(a.dy)
+    .optional(a.dy2)
+    .array(a.x)
+    .array(a.rstd)
+    .array(a.weight)
+    .array(a.dres)
+    .u32(usize::from(a.fresh))
+    .optional(a.branch.map(|b| b.values))
+    .f32(a.branch.map_or(0.0, |b| b.factor));
     let launch = Dropout::push(a.branch.as_ref().and_then(|b| b.dropout.as_ref()), OP, launch)?;
     // SAFETY: every array holds `rows` rows, threads leave alone what is at or behind column `cols`, and there is a row of partial sums for each of `workers` blocks.
     unsafe { launch.array(a.dw.partials).u32(rows).u32(cols).run()? };

@@ -118,7 +118,10 @@ impl CudaOptimizer {
         let mut plan = Arena::plan();
         Arrays::take(&mut plan, layout, &groups);
         let arrays = Arrays::take(&mut Arena::new(gpu, plan.used())?, layout, &groups);
-        gpu.write(&arrays.decay, &layout.decayed(specs, |kind| matches!(kind, TensorKind::Linear(_))))?;
+        gpu.write(
+            &arrays.decay,
+            &layout.decayed(specs, |kind| matches!(kind, TensorKind::Linear(_))),
+        )?;
         gpu.write(&arrays.guard, &Guard::RESET)?;
         let this = CudaOptimizer {
             constants: AdamW {
@@ -216,21 +219,52 @@ impl CudaOptimizer {
         let none = DeviceArray::clone(&a.first).slice(..0);
         muon::momentum(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials)?;
         muon::normalize(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials, &x)?;
-        let product = |layout, size, a: (&DeviceArray<bf16>, usize), b: (&DeviceArray<bf16>, usize), out: (&DeviceArray<bf16>, usize)| {
+        let product = |layout,
+                       size,
+                       a: (&DeviceArray<bf16>, usize),
+                       b: (&DeviceArray<bf16>, usize),
+                       out: (&DeviceArray<bf16>, usize)| {
             let matrix = |(array, stride)| Matrix { array, stride };
-            gemm_bf16(gpu, layout, size, matrix(a), matrix(b), Output::Bf16(matrix(out)), Scales::NONE, &none)
+            gemm_bf16(
+                gpu,
+                layout,
+                size,
+                matrix(a),
+                matrix(b),
+                Output::Bf16(matrix(out)),
+                Scales::NONE,
+                &none,
+            )
         };
         let (c1, c2, c3) = QUINTIC;
         let wide = rows <= cols;
         for _ in 0..ITERATIONS {
             let (layout, long) = if wide { (Product::NT, cols) } else { (Product::TN, rows) };
             product(layout, (side, side, long), (&x, cols), (&x, cols), (&gram, side))?;
-            product(Product::NN, (side, side, side), (&gram, side), (&gram, side), (&square, side))?;
+            product(
+                Product::NN,
+                (side, side, side),
+                (&gram, side),
+                (&gram, side),
+                (&square, side),
+            )?;
             muon::combine(gpu, (c2, &gram), (c3, &square), &square)?;
             if wide {
-                product(Product::NN, (rows, cols, side), (&square, side), (&x, cols), (&next, cols))?;
+                product(
+                    Product::NN,
+                    (rows, cols, side),
+                    (&square, side),
+                    (&x, cols),
+                    (&next, cols),
+                )?;
             } else {
-                product(Product::NN, (rows, cols, side), (&x, cols), (&square, side), (&next, cols))?;
+                product(
+                    Product::NN,
+                    (rows, cols, side),
+                    (&x, cols),
+                    (&square, side),
+                    (&next, cols),
+                )?;
             }
             muon::combine(gpu, (c1, &x), (1.0, &next), &next)?;
             std::mem::swap(&mut x, &mut next);

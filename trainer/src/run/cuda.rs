@@ -8,6 +8,7 @@ use onebit_model::config::{ModelConfig, TensorSpec};
 use onebit_model::network::cuda::{BatchShape, CountsOnHost, CudaDropout, CudaNetwork, HostBatch, Layout, Stage};
 use onebit_model::network::{Network, NetworkError};
 
+use super::memory::MemoryEstimate;
 use super::metrics::LayerMetrics;
 use crate::optimizer::Optimizer;
 use crate::optimizer::cuda::CudaOptimizer;
@@ -27,37 +28,15 @@ pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
     }
 }
 
-/// Bytes on the GPU, by use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct CudaEstimate {
-    /// f32 master weights.
-    pub weights: u64,
-    /// f32 gradients.
-    pub gradients: u64,
-    /// Moments.
-    pub optimizer: u64,
-    /// What products read of the weights.
-    pub products: u64,
-    /// What a micro-batch keeps, and scratch.
-    pub activations: u64,
-}
-
-impl CudaEstimate {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.products + self.activations
-    }
-}
-
 /// Memory of training `config` with `options` on a GPU: what will be allocated, to the byte.
 ///
 /// # Errors
 /// A model that the kernels have no form for.
-pub fn cuda_estimate(config: &ModelConfig, options: &TrainOptions) -> Result<CudaEstimate> {
+pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Result<MemoryEstimate> {
     let memory = CudaNetwork::plan(config, &batch_shape(options), options.accumulation_steps)?;
     let specs = config.tensors();
     let layout = Layout::new(config, &specs)?;
-    Ok(CudaEstimate {
+    Ok(MemoryEstimate {
         weights: memory.weights,
         gradients: memory.gradients,
         optimizer: CudaOptimizer::plan(options.optimizer, &specs, &layout),
@@ -84,7 +63,8 @@ struct Launched {
 }
 
 /// What a step told.
-pub(super) struct StepResult {
+#[derive(Clone, Debug)]
+pub struct StepResult {
     /// The step, counted from 0.
     pub step: u64,
     /// Mean loss in nats.
@@ -106,7 +86,7 @@ struct Part {
 }
 
 /// A run's side on the GPU.
-pub(super) struct CudaRun {
+pub struct CudaRun {
     network: CudaNetwork,
     optimizer: CudaOptimizer,
     specs: Vec<TensorSpec>,
@@ -118,12 +98,17 @@ pub(super) struct CudaRun {
 
 impl std::fmt::Debug for CudaRun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CudaRun").field("network", &self.network).finish_non_exhaustive()
+        f.debug_struct("CudaRun")
+            .field("network", &self.network)
+            .finish_non_exhaustive()
     }
 }
 
 impl CudaRun {
     /// The run of `network` and the moments of `optimizer` on `gpu`.
+    ///
+    /// # Errors
+    /// A model that the kernels have no form for, no memory.
     pub fn new(gpu: &Gpu, network: &Network, optimizer: &Optimizer, options: &TrainOptions) -> Result<Self> {
         let dropout = (options.dropout > 0.0).then_some(CudaDropout {
             p: options.dropout,
@@ -134,7 +119,9 @@ impl CudaRun {
         let cuda = CudaNetwork::new(gpu, network, batch_shape(options), accumulation, extras)?;
         let slot = || -> Result<Slot> {
             Ok(Slot {
-                batches: (0..accumulation).map(|_| cuda.host_batch()).collect::<std::result::Result<_, _>>()?,
+                batches: (0..accumulation)
+                    .map(|_| cuda.host_batch())
+                    .collect::<std::result::Result<_, _>>()?,
                 scalars: gpu.pinned(STEP_WORDS)?,
                 guard: gpu.pinned(GUARD_WORDS)?,
                 losses: gpu.pinned(2 * accumulation)?,
@@ -152,7 +139,11 @@ impl CudaRun {
         })
     }
 
-    /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be waited for.
+    /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be
+    /// waited for. `logged` steps tell of the matrices.
+    ///
+    /// # Errors
+    /// What a kernel ran into; [`TrainError::StoppedOnGpu`] of an earlier step.
     pub fn launch(
         &mut self,
         options: &TrainOptions,
@@ -166,7 +157,9 @@ impl CudaRun {
         };
         let gpu = self.network.gpu().clone();
         let stage = Stage::of(anneal);
-        slot.scalars.as_mut_slice().copy_from_slice(&CudaOptimizer::scalars(options, step, lr));
+        slot.scalars
+            .as_mut_slice()
+            .copy_from_slice(&CudaOptimizer::scalars(options, step, lr));
         self.optimizer.send(&gpu, &slot.scalars)?;
         let last = slot.batches.len() - 1;
         for (i, batch) in batches.enumerate() {
@@ -231,7 +224,7 @@ impl CudaRun {
     /// Waits for the oldest step under way, if there is one.
     ///
     /// # Errors
-    /// [`NotFinite`] in disguise: a step whose numbers were not finite is reported by `step` and what was not.
+    /// [`TrainError::StoppedOnGpu`] if a number was not finite.
     pub fn collect(&mut self) -> Result<Option<StepResult>> {
         let Some(Launched {
             slot,
@@ -290,13 +283,24 @@ impl CudaRun {
             .collect()
     }
 
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        self.network.gpu()
+    }
+
     /// Copies weights and moments to the host; nothing may be under way that is still to be collected.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
     pub fn download(&self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
         self.network.download(network)?;
         self.optimizer.download(&self.network, optimizer)
     }
 
     /// Losses of the tokens of one batch at `anneal`, without dropout.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, a step that is still to be collected.
     pub fn token_losses(&mut self, ids: &[u32], targets: &[u32], anneal: f32) -> Result<Vec<f32>> {
         let host = match self.free.last_mut().and_then(|slot| slot.batches.first_mut()) {
             Some(host) => host,
@@ -309,6 +313,9 @@ impl CudaRun {
     }
 
     /// The first part of the network whose output is not finite on this batch, or the first parameter whose gradient is not.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
     pub fn not_finite_in(&mut self, batch: (u64, &[u32], &[u32]), anneal: f32) -> Result<Option<String>> {
         let Some(host) = self.free.last_mut().and_then(|slot| slot.batches.first_mut()) else {
             return Ok(None);

@@ -34,7 +34,9 @@ pub struct LayerMetrics {
 impl LayerMetrics {
     /// The name of a matrix as metrics have it.
     pub(super) fn short_name(name: &str) -> String {
-        name.trim_start_matches("model.layers.").trim_end_matches(".weight").to_string()
+        name.trim_start_matches("model.layers.")
+            .trim_end_matches(".weight")
+            .to_string()
     }
 }
 

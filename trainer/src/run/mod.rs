@@ -27,8 +27,7 @@ use onebit_kernels_cuda::Gpu;
 use onebit_model::files::{Extras, GenerationConfig, save_master};
 use onebit_model::network::Network;
 
-use cuda::CudaRun;
-pub use cuda::{CudaEstimate, cuda_estimate};
+pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
 pub use memory::{MemoryEstimate, memory_estimate};
 use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, StepMetrics, ValidationMetrics};

@@ -74,7 +74,9 @@ impl Trainer {
     /// Launches a step on the GPU.
     fn launch(&mut self) -> Result<Option<StepMetrics>> {
         let step = self.step;
-        let Some(mut cuda) = self.cuda.take() else { return Ok(None) };
+        let Some(mut cuda) = self.cuda.take() else {
+            return Ok(None);
+        };
         let micro_batches = self.options.accumulation_steps as u64;
         let batches = (step * micro_batches..(step + 1) * micro_batches).map(|index| {
             let (ids, targets) = self.batch_ids(index)?;

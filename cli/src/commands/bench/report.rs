@@ -60,6 +60,14 @@ pub(super) struct Training {
     pub gemm_ops: f64,
     /// Operations of the steps to those.
     pub fraction_of_gemm: f64,
+    /// Bytes that training takes.
+    pub memory_bytes: u64,
+    /// From opening the GPU to the end of the first step, which loads the kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_seconds: Option<f64>,
+    /// Of the last step that was timed, on a GPU: nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
 }
 
 /// The result.

@@ -40,7 +40,15 @@ impl CudaNetwork {
         let accumulate = accumulate || self.config.tie_word_embeddings;
         let gradient = self.gradient(self.layout.embedding);
         let shape = plan_shape(&self.config, &self.shape);
-        Ok(embedding_backward(gpu, &b.d_stream, &a.plan, shape, &a.embedding_partials, &gradient, accumulate)?)
+        Ok(embedding_backward(
+            gpu,
+            &b.d_stream,
+            &a.plan,
+            shape,
+            &a.embedding_partials,
+            &gradient,
+            accumulate,
+        )?)
     }
 
     /// Launches the backward of a norm of the stream: adds to the stream's gradient, and leaves that of the branch that was added at `site` in `d_branch`.
@@ -91,7 +99,14 @@ impl CudaNetwork {
 
         let width = config.intermediate_size;
         let d_hidden = shared.d_in.slice(..tokens * width);
-        self.product_backward((stage, accumulate), dense, block, Group::Down, &shared.d_branch, &d_hidden)?;
+        self.product_backward(
+            (stage, accumulate),
+            dense,
+            block,
+            Group::Down,
+            &shared.d_branch,
+            &d_hidden,
+        )?;
         let d_gate_up = shared.d_out.slice(..b.gate_up.len());
         let sub = layout.ffn_sub_norm.map(|i| (self.parameter(i), self.gradient(i)));
         let sub = sub.as_ref().map(|(weight, total)| SubNormBackward {
@@ -158,7 +173,12 @@ impl CudaNetwork {
         let d_normed = shared.d_in.slice(..tokens * hidden);
         self.product_backward((stage, accumulate), dense, block, Group::Qkv, &d_qkv, &d_normed)?;
         let norm = (&b.x_in, &b.rstd_in, layout.input_norm);
-        self.norm_backward(norm, &d_normed, block.checked_sub(1).map(feed_forward_site), (false, accumulate))
+        self.norm_backward(
+            norm,
+            &d_normed,
+            block.checked_sub(1).map(feed_forward_site),
+            (false, accumulate),
+        )
     }
 
     /// Launches the gradients of a group's weights and of its input, `d_in`, from that of its output.
@@ -210,7 +230,16 @@ impl CudaNetwork {
                 accumulate,
             };
             let (dy, size) = (matrix(&dy, width), (rows.len(), cols, tokens));
-            gemm_bf16(gpu, Product::TN, size, dy, matrix(&x, cols), out, Scales::NONE, &shared.workspace)?;
+            gemm_bf16(
+                gpu,
+                Product::TN,
+                size,
+                dy,
+                matrix(&x, cols),
+                out,
+                Scales::NONE,
+                &shared.workspace,
+            )?;
 
             let w = a.dense.slice(dense + at + weights.start..dense + at + weights.end);
             let more = shared.d_in_more.slice(..if i > 0 { tokens * cols } else { 0 });

@@ -108,7 +108,11 @@ impl BlockBuffers {
             x_in,
             rstd_in: arena.take(tokens),
             attn_in: input(arena, Group::Qkv),
-            rotated: if config.qk_norm { arena.take(qkv.len()) } else { qkv.clone() },
+            rotated: if config.qk_norm {
+                arena.take(qkv.len())
+            } else {
+                qkv.clone()
+            },
             qkv,
             attn_out: arena.take(tokens * config.query_size()),
             lse: arena.take(tokens * config.num_attention_heads),
@@ -185,10 +189,7 @@ impl Buffers {
                     })
             });
             blocks.push(match lender {
-                Some((_, lender)) => BlockBuffers {
-                    x_in,
-                    ..lender.clone()
-                },
+                Some((_, lender)) => BlockBuffers { x_in, ..lender.clone() },
                 None => BlockBuffers::take(arena, config, layout, shape, block, x_in),
             });
         }

@@ -1,6 +1,7 @@
 //! The forward pass up to the head.
 
 use half::bf16;
+use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::activation::{SubNorm, activation};
 use onebit_kernels_cuda::attention::attention;
 use onebit_kernels_cuda::elementwise::dropout;
@@ -9,7 +10,6 @@ use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_
 use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
 use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, norm, residual_norm};
 use onebit_kernels_cuda::rope::{QkNorm, rope};
-use onebit_kernels_cuda::DeviceArray;
 
 use super::buffers::GroupInput;
 use super::layout::{Group, GroupLayout, Segment};
@@ -80,10 +80,13 @@ impl CudaNetwork {
             self.table.measure(gpu, 0..matrices, &a.parameters, &a.scales)?;
         }
         if codes.is_some() || dense.is_some() {
-            self.table.write(gpu, 0..matrices, &a.parameters, &a.scales, codes, dense, &a.anneal)?;
+            self.table
+                .write(gpu, 0..matrices, &a.parameters, &a.scales, codes, dense, &a.anneal)?;
         }
         let head = matrices..matrices + 1;
-        Ok(self.table.write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?)
+        Ok(self
+            .table
+            .write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?)
     }
 
     /// Where the bf16 weights of `block` begin, after they were written if they are not kept.
@@ -94,7 +97,15 @@ impl CudaNetwork {
         }
         let first: usize = self.layout.blocks[..block].iter().map(|b| b.matrices.len()).sum();
         let which = first..first + self.layout.blocks[block].matrices.len();
-        self.table.write(&self.gpu, which, &a.parameters, &a.scales, None, Some(&a.dense), &a.anneal)?;
+        self.table.write(
+            &self.gpu,
+            which,
+            &a.parameters,
+            &a.scales,
+            None,
+            Some(&a.dense),
+            &a.anneal,
+        )?;
         Ok(0)
     }
 
@@ -114,12 +125,21 @@ impl CudaNetwork {
         let number = a.numbers.slice(..1);
         let at = |site| training.then(|| self.dropout_at(site, &number)).flatten();
         let stream = &b.blocks[0].x_in;
-        embedding(gpu, &self.parameter(self.layout.embedding), &a.ids, self.config.hidden_size, stream, None)?;
+        embedding(
+            gpu,
+            &self.parameter(self.layout.embedding),
+            &a.ids,
+            self.config.hidden_size,
+            stream,
+            None,
+        )?;
         if let Some(drop) = at(EMBEDDING_SITE) {
             dropout(gpu, stream, &drop)?;
         }
         for block in 0..b.blocks.len() {
-            let before = block.checked_sub(1).map(|i| (&b.blocks[i].x_mid, at(feed_forward_site(i))));
+            let before = block
+                .checked_sub(1)
+                .map(|i| (&b.blocks[i].x_mid, at(feed_forward_site(i))));
             self.block(stage, block, before, at(attention_site(block)))?;
         }
         let last = b.blocks.len() - 1;
@@ -135,7 +155,14 @@ impl CudaNetwork {
         };
         let weight = self.parameter(self.layout.final_norm);
         let norm = self.norm(&weight);
-        Ok(residual_norm(gpu, &b.blocks[last].x_mid, Some(&branch), &norm, &b.rstd_last, &outputs)?)
+        Ok(residual_norm(
+            gpu,
+            &b.blocks[last].x_mid,
+            Some(&branch),
+            &norm,
+            &b.rstd_last,
+            &outputs,
+        )?)
     }
 
     /// Launches a block. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
@@ -207,7 +234,15 @@ impl CudaNetwork {
             norm: self.norm(weight),
             rstd: &b.rstd_ffn,
         });
-        activation(gpu, self.activation(), &b.gate_up, tokens, width, sub_norm.as_ref(), &outputs)?;
+        activation(
+            gpu,
+            self.activation(),
+            &b.gate_up,
+            tokens,
+            width,
+            sub_norm.as_ref(),
+            &outputs,
+        )?;
         self.product(stage, dense, layout.group(Group::Down), input, &shared.branch)
     }
 
@@ -250,9 +285,19 @@ impl CudaNetwork {
                     cols: Some(&cols),
                     alpha: 1.0,
                 };
-                gemm_s8(&self.gpu, size, matrix(&x, group.cols), matrix(&w, group.cols), out, scales, &workspace)?;
+                gemm_s8(
+                    &self.gpu,
+                    size,
+                    matrix(&x, group.cols),
+                    matrix(&w, group.cols),
+                    out,
+                    scales,
+                    &workspace,
+                )?;
             } else {
-                let Some(x) = input.float(stage, *quantized) else { continue };
+                let Some(x) = input.float(stage, *quantized) else {
+                    continue;
+                };
                 let at = dense + group.dense;
                 let w = a.dense.slice(at + weights.start..at + weights.end);
                 let (x, w) = (matrix(&x, group.cols), matrix(&w, group.cols));

@@ -1,10 +1,8 @@
 //! The head, part by part: logits of some tokens, their losses and gradients, and what follows from these, in memory for those tokens alone.
 
-use onebit_kernels_cuda::cross_entropy::{
-    RowLosses, Vocabulary, cross_entropy, cross_entropy_evaluate, loss_sums,
-};
-use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::DeviceArray;
+use onebit_kernels_cuda::cross_entropy::{RowLosses, Vocabulary, cross_entropy, cross_entropy_evaluate, loss_sums};
+use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 
 use super::CudaNetwork;
 use super::forward::matrix;
@@ -28,13 +26,31 @@ impl CudaNetwork {
             let d_logits = matrix(&logits, b.vocab_stride);
             let out = Output::Bf16(matrix(&dx, hidden));
             let (size, none) = ((rows.len(), hidden, vocab), b.workspace.slice(..0));
-            gemm_bf16(gpu, Product::NN, size, d_logits, matrix(&a.head, hidden), out, Scales::NONE, &none)?;
+            gemm_bf16(
+                gpu,
+                Product::NN,
+                size,
+                d_logits,
+                matrix(&a.head, hidden),
+                out,
+                Scales::NONE,
+                &none,
+            )?;
             let out = Output::F32 {
                 matrix: matrix(&gradient, hidden),
                 accumulate: accumulate || first > 0,
             };
             let size = (vocab, hidden, rows.len());
-            gemm_bf16(gpu, Product::TN, size, d_logits, matrix(&x, hidden), out, Scales::NONE, &b.workspace)?;
+            gemm_bf16(
+                gpu,
+                Product::TN,
+                size,
+                d_logits,
+                matrix(&x, hidden),
+                out,
+                Scales::NONE,
+                &b.workspace,
+            )?;
         }
         Ok(loss_sums(gpu, &b.nll, &b.smoothed, &a.numbers.slice(1..), &a.losses)?)
     }

@@ -274,7 +274,12 @@ mod tests {
             let mut end = 0;
             for (index, spec) in specs.iter().enumerate() {
                 let range = layout.range(index);
-                assert!(range.start >= end && range.len() == spec.len(), "{}: {}", preset.name, spec.name);
+                assert!(
+                    range.start >= end && range.len() == spec.len(),
+                    "{}: {}",
+                    preset.name,
+                    spec.name
+                );
                 end = range.end;
             }
             assert!(layout.len >= end);
@@ -284,10 +289,22 @@ mod tests {
                     assert_eq!(group.segments.iter().map(|s| s.rows.len()).sum::<usize>(), group.rows);
                 }
                 // A group's matrices are one in the arena of parameters too.
-                let first = block.matrices.iter().find(|m| m.codes == block.group(Group::Qkv).codes).unwrap();
+                let first = block
+                    .matrices
+                    .iter()
+                    .find(|m| m.codes == block.group(Group::Qkv).codes)
+                    .unwrap();
                 assert_eq!(layout.offsets[first.index], block.group(Group::Qkv).parameters);
             }
-            assert_eq!(layout.codes, layout.blocks.iter().flat_map(|b| &b.matrices).map(|m| m.rows * m.cols).sum::<usize>());
+            assert_eq!(
+                layout.codes,
+                layout
+                    .blocks
+                    .iter()
+                    .flat_map(|b| &b.matrices)
+                    .map(|m| m.rows * m.cols)
+                    .sum::<usize>()
+            );
         }
     }
 

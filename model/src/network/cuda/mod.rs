@@ -39,8 +39,8 @@ use onebit_kernels_cuda::rope::{RopeTable, rope_norm_partials};
 use onebit_kernels_cuda::weights::{COUNTS, WeightMode, WeightTable, WeightTensor};
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned};
 
-use self::buffers::Buffers;
 pub use self::buffers::BatchShape;
+use self::buffers::Buffers;
 pub use self::layout::{ALIGNMENT, Layout};
 use super::{Network, NetworkError, Result};
 use crate::config::{FeedForward, LinearMode, ModelConfig, TensorSpec};
@@ -167,7 +167,9 @@ impl HostBatch {
         }
         self.ids.as_mut_slice().copy_from_slice(ids);
         self.targets.as_mut_slice().copy_from_slice(targets);
-        self.numbers.as_mut_slice().copy_from_slice(&[number as u32, slot as u32]);
+        self.numbers
+            .as_mut_slice()
+            .copy_from_slice(&[number as u32, slot as u32]);
         self.anneal.as_mut_slice().copy_from_slice(&[anneal]);
         Ok(())
     }
@@ -195,7 +197,10 @@ impl Arrays {
     ) -> Self {
         let tokens = shape.tokens();
         let head = config.vocab_size * config.hidden_size;
-        let widest = config.hidden_size.max(config.query_size()).max(config.intermediate_size);
+        let widest = config
+            .hidden_size
+            .max(config.query_size())
+            .max(config.intermediate_size);
         let plan = plan_shape(config, shape);
         let before = arena.used();
         let parameters = arena.take(layout.len);
@@ -203,7 +208,11 @@ impl Arrays {
         let gradients = arena.take(layout.len);
         memory.gradients = memory.weights;
         let before = arena.used();
-        let dense = if keeps_dense(layout) { layout.codes } else { layout.dense };
+        let dense = if keeps_dense(layout) {
+            layout.codes
+        } else {
+            layout.dense
+        };
         let arrays = Arrays {
             parameters,
             gradients,
@@ -428,8 +437,11 @@ impl CudaNetwork {
     /// The driver's.
     pub fn count(&self) -> Result<()> {
         let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
-        self.table.measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
-        Ok(self.table.statistics(&self.gpu, blocks, &a.parameters, Some(&a.codes), &a.counts)?)
+        self.table
+            .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
+        Ok(self
+            .table
+            .statistics(&self.gpu, blocks, &a.parameters, Some(&a.codes), &a.counts)?)
     }
 
     /// Launches the quantisation of the master weights for [`CudaNetwork::count`] to compare with, in stages whose forward does not do it.
@@ -438,8 +450,17 @@ impl CudaNetwork {
     /// The driver's.
     pub fn quantize_codes(&self) -> Result<()> {
         let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
-        self.table.measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
-        Ok(self.table.write(&self.gpu, blocks, &a.parameters, &a.scales, Some(&a.codes), None, &a.anneal)?)
+        self.table
+            .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
+        Ok(self.table.write(
+            &self.gpu,
+            blocks,
+            &a.parameters,
+            &a.scales,
+            Some(&a.codes),
+            None,
+            &a.anneal,
+        )?)
     }
 
     /// Room on the host for what [`CudaNetwork::count`] finds.
@@ -463,7 +484,10 @@ impl CudaNetwork {
     }
 
     /// Of each ternary matrix the index of its parameter, γ, and how many weights are zero, clipped and flipped.
-    pub fn ternary_counts<'a>(&'a self, from: &'a CountsOnHost) -> impl Iterator<Item = (usize, f32, [u32; COUNTS])> + 'a {
+    pub fn ternary_counts<'a>(
+        &'a self,
+        from: &'a CountsOnHost,
+    ) -> impl Iterator<Item = (usize, f32, [u32; COUNTS])> + 'a {
         let matrices = self.layout.blocks.iter().flat_map(|b| &b.matrices);
         let counts = from.counts.as_slice().chunks_exact(COUNTS);
         matrices
@@ -477,7 +501,8 @@ impl CudaNetwork {
     /// # Errors
     /// What a kernel ran into.
     pub fn first_not_finite(&self, specs: &[TensorSpec]) -> Result<Option<String>> {
-        let finite = |array: &DeviceArray<f32>| Ok::<_, NetworkError>(self.gpu.download(array)?.iter().all(|x| x.is_finite()));
+        let finite =
+            |array: &DeviceArray<f32>| Ok::<_, NetworkError>(self.gpu.download(array)?.iter().all(|x| x.is_finite()));
         let b = &self.buffers;
         for (i, block) in b.blocks.iter().enumerate() {
             let before = match i.checked_sub(1) {

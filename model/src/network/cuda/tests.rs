@@ -69,7 +69,12 @@ fn variants() -> Vec<(&'static str, ModelConfig)> {
     mixed.layer_modes[1].o = LinearMode::Binary;
     mixed.layer_modes[1].up = LinearMode::Int4;
     mixed.layer_modes[1].gate = LinearMode::F16;
-    vec![("bitnet", small()), ("primer", primer), ("llama", llama), ("mixed", mixed)]
+    vec![
+        ("bitnet", small()),
+        ("primer", primer),
+        ("llama", llama),
+        ("mixed", mixed),
+    ]
 }
 
 fn network(config: &ModelConfig) -> Network {
@@ -98,7 +103,13 @@ fn batch(config: &ModelConfig, number: u64) -> (Vec<u32>, Vec<u32>) {
 }
 
 /// Loss and gradients on the CPU.
-fn on_the_cpu(network: &Network, number: u64, anneal: f32, dropout: Option<CudaDropout>, smoothing: f32) -> (f64, Vec<Vec<f32>>) {
+fn on_the_cpu(
+    network: &Network,
+    number: u64,
+    anneal: f32,
+    dropout: Option<CudaDropout>,
+    smoothing: f32,
+) -> (f64, Vec<Vec<f32>>) {
     let (ids, targets) = batch(network.config(), number);
     let tensor = |ids: Vec<u32>| Tensor::from_u32(network.device(), [TOKENS], ids).unwrap();
     let mode = ForwardMode {
@@ -114,7 +125,9 @@ fn on_the_cpu(network: &Network, number: u64, anneal: f32, dropout: Option<CudaD
     let batch = (&tensor(ids), &tensor(targets));
     let (objective, losses) = network.loss(&leaves, batch, SEQ, mode, smoothing).unwrap();
     let mut gradients = tape.backward(&objective).unwrap();
-    let gradients = leaves.iter().map(|leaf| gradients.take(leaf).unwrap().f32().unwrap().to_vec());
+    let gradients = leaves
+        .iter()
+        .map(|leaf| gradients.take(leaf).unwrap().f32().unwrap().to_vec());
     (losses.nll, gradients.collect())
 }
 
@@ -143,7 +156,9 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn losses_and_gradients_are_those_of_the_cpu() {
-    let Some(gpu) = gpu("gradients of the network") else { return };
+    let Some(gpu) = gpu("gradients of the network") else {
+        return;
+    };
     for (name, config) in variants() {
         let network = network(&config);
         for (anneal, dropout, smoothing) in [
@@ -155,7 +170,10 @@ fn losses_and_gradients_are_those_of_the_cpu() {
             let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (dropout, smoothing)).unwrap();
             let (expected, gradients) = on_the_cpu(&network, 4, anneal, dropout, smoothing);
             let (loss, found) = on_the_gpu(&cuda, 4, anneal, false);
-            assert!((loss - expected).abs() < 0.01 * expected, "{name} at {anneal}: loss {loss}, on the CPU {expected}");
+            assert!(
+                (loss - expected).abs() < 0.01 * expected,
+                "{name} at {anneal}: loss {loss}, on the CPU {expected}"
+            );
             let mut worst = (0.0, "");
             for ((spec, found), expected) in network.specs().iter().zip(&found).zip(&gradients) {
                 let distance = distance(found, expected);
@@ -163,7 +181,11 @@ fn losses_and_gradients_are_those_of_the_cpu() {
                     worst = (distance, &spec.name);
                 }
                 // Rounding an input to the other neighbour among 255 is a change of 0.4 % of the largest, which bf16 causes now and then.
-                assert!(distance < 0.08, "{name} at {anneal}: {} differs by {distance:.4}", spec.name);
+                assert!(
+                    distance < 0.08,
+                    "{name} at {anneal}: {} differs by {distance:.4}",
+                    spec.name
+                );
             }
             println!("{name} at {anneal}: loss {loss:.5} ({expected:.5}), worst gradient {worst:.4?}");
         }
@@ -188,7 +210,11 @@ fn equal_runs_give_equal_bytes_however_they_are_launched() {
         cuda.send(&host).unwrap();
         graph.launch().unwrap();
         assert_eq!(first, results(&cuda), "a recording at {anneal}");
-        assert_eq!(first, on_the_gpu(&make(true), 2, anneal, false), "with recomputation at {anneal}");
+        assert_eq!(
+            first,
+            on_the_gpu(&make(true), 2, anneal, false),
+            "with recomputation at {anneal}"
+        );
     }
 }
 
@@ -225,7 +251,15 @@ fn a_plan_needs_no_gpu_and_refuses_what_has_no_kernel() {
         };
         let plan = CudaNetwork::plan(&preset.config, &shape, 1).unwrap();
         assert!(plan.weights >= 4 * preset.config.parameter_count(), "{}", preset.name);
-        let less = CudaNetwork::plan(&preset.config, &BatchShape { recompute: true, ..shape }, 1).unwrap();
+        let less = CudaNetwork::plan(
+            &preset.config,
+            &BatchShape {
+                recompute: true,
+                ..shape
+            },
+            1,
+        )
+        .unwrap();
         assert!(less.activations <= plan.activations, "{}", preset.name);
     }
     let odd = ModelConfig {
