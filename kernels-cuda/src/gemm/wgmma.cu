@@ -16,7 +16,7 @@
 // C leaves by way of shared memory: a warp puts 16 rows of 128 bytes there and asks for a bulk copy, which cuts off what lies outside of C and which also
 // does the addition where C is added to. (An element gets one addition a launch, so there is no order that could change the result.)
 //
-// Split-K: tiles are counted once for each split, and a split's sums go to its own rows of a workspace.
+// Split-K: tiles are counted once for each split, and a split's sums go to its own rows of a workspace, f32 for bf16 and i32 for int8.
 #include "mbarrier.cuh"
 #include "tma.cuh"
 #include "wgmma.cuh"
@@ -30,7 +30,7 @@ constexpr unsigned consumer_warps = 8;
 // Bytes of a warp's part of C on its way out, of which there are two.
 constexpr unsigned box_bytes = 16 * 128;
 
-enum Output { BF16, F32, ADD_F32 };
+enum Output { BF16, F32, ADD_F32, PARTIAL };
 
 struct Arguments {
     const float* row_scale;
@@ -223,59 +223,85 @@ struct Gemm {
         }
     }
 
-    // 16 rows of this warp, `row` factors of its row lane / 4 and the eighth after that; `out` and `col`: where their first element goes.
-    __device__ __forceinline__ void store_bf16(const Sum (&d)[tile_n / 2], float2 row, unsigned boxes, unsigned out, unsigned col) const {
-        const unsigned lane = threadIdx.x % 32, quad = lane % 4;
-        // Of the four matrices of a store, the second and fourth are rows 8 to 15, the third and fourth columns 8 to 15.
-        const unsigned line = lane % 16 * 128, half = lane / 16;
+    // 16 rows of this warp: `row` has the factors of its row lane / 4 and the eighth after that, `first` those of the first 64 columns (8 times 2 of a lane's);
+    // `out` and `col`: where the first element goes.
+    template <bool to_bf16>
+    __device__ __forceinline__ void store(const Sum (&d)[tile_n / 2], float2 row, const float2 (&first)[8], unsigned boxes, unsigned out, unsigned col) const {
+        constexpr unsigned chunks = tile_n / 64;
+        float2 factors[8], next[8];
+        copy_factors(factors, first);
 #pragma unroll
-        for (unsigned chunk = 0; chunk < tile_n / 64; chunk++) {
-            float2 factors[8];
-#pragma unroll
-            for (unsigned j = 0; j < 8; j++) factors[j] = col_factors(col + chunk * 64 + j * 8 + quad * 2);
-            const unsigned box = boxes + chunk % 2 * box_bytes;
-            open_box();
-#pragma unroll
-            for (unsigned j = 0; j < 8; j += 2) {
-                unsigned packed[4];
-#pragma unroll
-                for (unsigned i = 0; i < 2; i++) {
-                    const unsigned at = (chunk * 8 + j + i) * 4;
-                    packed[2 * i] = pack_bf16((float)d[at] * row.x * factors[j + i].x, (float)d[at + 1] * row.x * factors[j + i].y);
-                    packed[2 * i + 1] = pack_bf16((float)d[at + 2] * row.y * factors[j + i].x, (float)d[at + 3] * row.y * factors[j + i].y);
-                }
-                store_matrices(box + line + ((j + half) ^ lane % 8) * 16, packed[0], packed[1], packed[2], packed[3]);
+        for (unsigned chunk = 0; chunk < chunks; chunk++) {
+            // On their way while this chunk is stored.
+            if (chunk + 1 < chunks) load_factors(next, col + (chunk + 1) * 64);
+            if (to_bf16) {
+                store_bf16(d, chunk * 32, row, factors, boxes + chunk % 2 * box_bytes, out, col + chunk * 64);
+            } else {
+                store_f32(d, chunk * 32, row, factors, boxes, out, col + chunk * 64);
+                store_f32(d, chunk * 32 + 16, row, factors + 4, boxes + box_bytes, out, col + chunk * 64 + 32);
             }
-            send_box(box, out, col + chunk * 64);
+            if (chunk + 1 < chunks) copy_factors(factors, next);
         }
     }
+    __device__ __forceinline__ void load_factors(float2 (&factors)[8], unsigned col) const {
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) factors[j] = col_factors(col + j * 8 + threadIdx.x % 4 * 2);
+    }
+    static __device__ __forceinline__ void copy_factors(float2 (&to)[8], const float2 (&from)[8]) {
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) to[j] = from[j];
+    }
 
-    __device__ __forceinline__ void store_f32(const Sum (&d)[tile_n / 2], float2 row, unsigned boxes, unsigned out, unsigned col) const {
+    // 64 columns, whose sums begin at d[begin].
+    __device__ __forceinline__ void store_bf16(const Sum (&d)[tile_n / 2], unsigned begin, float2 row, const float2 (&factors)[8], unsigned box, unsigned out,
+                                               unsigned col) const {
+        const unsigned lane = threadIdx.x % 32;
+        // Of the four matrices of a store, the second and fourth are rows 8 to 15, the third and fourth columns 8 to 15.
+        const unsigned line = lane % 16 * 128, half = lane / 16;
+        open_box();
+#pragma unroll
+        for (unsigned j = 0; j < 8; j += 2) {
+            unsigned packed[4];
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++) {
+                const unsigned at = begin + (j + i) * 4;
+                const float2 factor = factors[j + i];
+                packed[2 * i] = pack_bf16((float)d[at] * row.x * factor.x, (float)d[at + 1] * row.x * factor.y);
+                packed[2 * i + 1] = pack_bf16((float)d[at + 2] * row.y * factor.x, (float)d[at + 3] * row.y * factor.y);
+            }
+            store_matrices(box + line + ((j + half) ^ lane % 8) * 16, packed[0], packed[1], packed[2], packed[3]);
+        }
+        send_box(box, out, col);
+    }
+
+    // 32 columns.
+    __device__ __forceinline__ void store_f32(const Sum (&d)[tile_n / 2], unsigned begin, float2 row, const float2* factors, unsigned box, unsigned out,
+                                              unsigned col) const {
         const unsigned lane = threadIdx.x % 32, line = lane / 4, quad = lane % 4;
         const bool odd = line % 2;
+        float v[4][4];
 #pragma unroll
-        for (unsigned chunk = 0; chunk < tile_n / 32; chunk++) {
-            float v[4][4];
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++) {
-                const float2 factors = col_factors(col + chunk * 32 + j * 8 + quad * 2);
-                const unsigned at = (chunk * 4 + j) * 4;
-                v[j][0] = (float)d[at] * row.x * factors.x;
-                v[j][1] = (float)d[at + 1] * row.x * factors.y;
-                v[j][2] = (float)d[at + 2] * row.y * factors.x;
-                v[j][3] = (float)d[at + 3] * row.y * factors.y;
-            }
-            const unsigned box = boxes + chunk % 2 * box_bytes;
-            open_box();
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++) {
-                // Odd rows begin with the other half, so that 16 lanes write to 32 different banks.
-                const unsigned at = box + line * 128 + (((2 * (j ^ (odd ? 2 : 0)) + quad / 2) ^ line) * 16) + quad % 2 * 8;
-                shared_store(at, odd ? v[j ^ 2][0] : v[j][0], odd ? v[j ^ 2][1] : v[j][1]);
-                shared_store(at + 1024, odd ? v[j ^ 2][2] : v[j][2], odd ? v[j ^ 2][3] : v[j][3]);
-            }
-            send_box(box, out, col + chunk * 32);
+        for (unsigned j = 0; j < 4; j++) {
+            const unsigned at = begin + j * 4;
+            v[j][0] = finish(d[at], row.x, factors[j].x);
+            v[j][1] = finish(d[at + 1], row.x, factors[j].y);
+            v[j][2] = finish(d[at + 2], row.y, factors[j].x);
+            v[j][3] = finish(d[at + 3], row.y, factors[j].y);
         }
+        open_box();
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++) {
+            // Odd rows begin with the other half, so that 16 lanes write to 32 different banks.
+            const unsigned at = box + line * 128 + (((2 * (j ^ (odd ? 2 : 0)) + quad / 2) ^ line) * 16) + quad % 2 * 8;
+            shared_store(at, odd ? v[j ^ 2][0] : v[j][0], odd ? v[j ^ 2][1] : v[j][1]);
+            shared_store(at + 1024, odd ? v[j ^ 2][2] : v[j][2], odd ? v[j ^ 2][3] : v[j][3]);
+        }
+        send_box(box, out, col);
+    }
+    // Partial sums stay what they are: integers as their bits.
+    __device__ __forceinline__ float finish(float sum, float row, float col) const { return sum * row * col; }
+    __device__ __forceinline__ float finish(int sum, float row, float col) const {
+        return args.output == PARTIAL ? __int_as_float(sum) : (float)sum * row * col;
     }
 
     // Warpgroup `group` (0 or 1) of those that multiply.
@@ -299,6 +325,8 @@ struct Gemm {
                 const unsigned r = t.row + row + part * 64 + warp * 16 + lane / 4;
                 factors[part] = make_float2(row_factor(r), row_factor(r + 8));
             }
+            float2 first[8];
+            load_factors(first, t.col);
             Sum d[parts][tile_n / 2];
             if (pingpong) named_sync(1 + group, 256);
             multiply(d, row, t, ring, pingpong && index + clusters < tiles ? 2 - group : 0);
@@ -308,9 +336,9 @@ struct Gemm {
                 // A pair's second tile, or rows of a tile, can lie below C; in a workspace, other sums are there.
                 if (t.row + r < args.m) {
                     if (args.output == BF16) {
-                        store_bf16(d[part], factors[part], boxes, t.out_row + r, t.col);
+                        store<true>(d[part], factors[part], first, boxes, t.out_row + r, t.col);
                     } else {
-                        store_f32(d[part], factors[part], boxes, t.out_row + r, t.col);
+                        store<false>(d[part], factors[part], first, boxes, t.out_row + r, t.col);
                     }
                 }
             }
