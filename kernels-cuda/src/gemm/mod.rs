@@ -25,6 +25,7 @@ mod dispatch;
 mod mma;
 mod problem;
 mod reduce;
+mod wgmma;
 
 use half::bf16;
 
