@@ -4,6 +4,8 @@
 mod bench;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod protocol;
 
 use super::problem::{Layout, Operands, Output, Problem};
 use super::reduce::{self, Mode, Pieces};
