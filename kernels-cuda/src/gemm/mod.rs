@@ -29,6 +29,7 @@ mod problem;
 mod reduce;
 #[cfg(test)]
 mod tests;
+mod wgmma;
 
 use half::bf16;
 
