@@ -40,8 +40,11 @@ fn the_mask_is_that_of_the_cpu() {
         };
         dropout(&gpu, &x, &drop).unwrap();
         let mut expected = vec![0.0; len];
-        let key = Key::new(drop.seed, drop.purpose, 9);
-        onebit_kernels_cpu::dropout::dropout(onebit_kernels_cpu::Isa::Scalar, &values, 0.3, key, 0, &mut expected);
+        let (key, isa) = (
+            Key::new(drop.seed, drop.purpose, 9),
+            onebit_kernels_cpu::Isa::available().next().unwrap(),
+        );
+        onebit_kernels_cpu::dropout::dropout(isa, &values, 0.3, key, 0, &mut expected);
         assert_eq!(gpu.download(&x).unwrap(), expected);
     }
 }
