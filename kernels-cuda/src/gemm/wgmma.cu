@@ -126,7 +126,7 @@ struct Gemm {
             const Tile t = tile(index);
             for (unsigned block = t.first; block < t.end; block++, ring.next()) {
                 // The phase before the first counts as over.
-                mbarrier_wait_cluster(empty_at + 8 * ring.stage, ring.parity ^ 1);
+                mbarrier_wait(empty_at + 8 * ring.stage, ring.parity ^ 1);
                 const unsigned full = full_at + 8 * ring.stage, a_at = stage_at + ring.stage * stage_bytes, b_at = a_at + a_bytes;
                 mbarrier_arrive_expect(full, stage_bytes);
                 if (a_mn) {

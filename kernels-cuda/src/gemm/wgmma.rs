@@ -63,9 +63,14 @@ pub(super) struct Plan {
     pub splits: usize,
 }
 
-/// Whether `gpu` and `problem` are for this path: Hopper, and sums of something.
+/// Whether `gpu` and `problem` are for this path: Hopper, sums of something, and rows of C that are whole chunks of 16 bytes, because a bulk copy writes its last
+/// chunk whole, with what lies behind the row.
 pub(super) fn supports(gpu: &Gpu, problem: &Problem) -> bool {
-    gpu.properties().is_hopper() && problem.k > 0
+    let chunk = match problem.output {
+        Output::Bf16(_) => 8,
+        Output::F32(_) | Output::Accumulate(_) => 4,
+    };
+    gpu.properties().is_hopper() && problem.k > 0 && problem.n.is_multiple_of(chunk)
 }
 
 /// Stages that sums of `k` take.

@@ -137,6 +137,11 @@ impl BlockBuffers {
     }
 }
 
+/// Elements from one row of logits to the next.
+pub(super) fn vocab_stride(config: &ModelConfig) -> usize {
+    config.vocab_size.next_multiple_of(8)
+}
+
 /// Everything of a micro-batch.
 #[derive(Clone, Debug)]
 pub(super) struct Buffers {
@@ -199,7 +204,7 @@ impl Buffers {
         };
         let (inputs, outputs) = (widest(&|g| g.cols), widest(&|g| g.rows));
         let segments = widest(&|g| g.segments.len());
-        let vocab_stride = config.vocab_size.next_multiple_of(8);
+        let vocab_stride = vocab_stride(config);
         let head_rows = (LOGITS / 2 / vocab_stride).max(256).next_multiple_of(128).min(tokens);
         Buffers {
             blocks,

@@ -78,7 +78,7 @@ impl CudaNetwork {
             array: &logits,
             stride: b.vocab_stride,
         });
-        let (size, none) = ((rows.len(), self.config.vocab_size, hidden), b.workspace.slice(..0));
+        let (size, none) = ((rows.len(), b.vocab_stride, hidden), b.workspace.slice(..0));
         let (x, w) = (matrix(&x, hidden), matrix(&a.head, hidden));
         gemm_bf16(&self.gpu, Product::NT, size, x, w, out, Scales::NONE, &none)?;
         Ok(logits)

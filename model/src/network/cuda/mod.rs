@@ -196,7 +196,8 @@ impl Arrays {
         accumulation: usize,
     ) -> Self {
         let tokens = shape.tokens();
-        let head = config.vocab_size * config.hidden_size;
+        // Whole chunks of logits are written, so there are weights (of zeros) for their last columns.
+        let head = buffers::vocab_stride(config) * config.hidden_size;
         let widest = config
             .hidden_size
             .max(config.query_size())
