@@ -96,8 +96,8 @@ struct Gemm {
         Tile t;
         t.row = ((first_pair + inner % group) * 2 + rank) * tile_m;
         t.col = inner / group * tile_n;
-        t.first = (unsigned)((unsigned long long)blocks_k * split / args.splits);
-        t.end = (unsigned)((unsigned long long)blocks_k * (split + 1) / args.splits);
+        t.first = blocks_k * split / args.splits;
+        t.end = blocks_k * (split + 1) / args.splits;
         t.out_row = split * args.partial_rows + t.row;
         return t;
     }

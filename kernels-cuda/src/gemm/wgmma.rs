@@ -192,7 +192,11 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
     let (m_pairs, columns) = (m.div_ceil(2 * TILE_M), n.div_ceil(schedule.tile_n()));
     let tiles = (m_pairs * columns).saturating_mul(splits);
     let small = |value: usize| value < 1 << 30;
-    if ![tiles, m, n, k, splits * problem.partial_rows()].into_iter().all(small) {
+    let rows = splits * problem.partial_rows();
+    if ![tiles, m, n, k, rows, blocks(k, int8) * (splits + 1)]
+        .into_iter()
+        .all(small)
+    {
         return Err(CudaError::shape(OP, "sizes below 2^30", format!("{m}x{n}x{k}")));
     }
 
@@ -210,7 +214,6 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
         ),
     };
     let (c, mode) = if splits > 1 {
-        let rows = splits * problem.partial_rows();
         (output(workspace, (rows, n), problem.partial_stride())?, Mode::Partial)
     } else {
         match problem.output {
