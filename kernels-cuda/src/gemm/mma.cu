@@ -211,7 +211,7 @@ __device__ __forceinline__ void product(const void* a, size_t a_stride, const vo
 #pragma unroll
             for (int pass = 0; pass < 16 / PASS; pass++) {
                 unsigned r = pass * PASS + lane / LANES;
-                Sum four[4];
+                __align__(16) Sum four[4];
                 *reinterpret_cast<uint4*>(four) = *reinterpret_cast<const uint4*>(rows + r * WIDTH + lane % LANES * 4);
                 if (top_row + r < to.m && col < n) write_four(to, top_row + r, col, four, factors, old[pass]);
             }

@@ -21,10 +21,14 @@
 //!
 //! **Cost**: 2·m·n·k operations; at best A, B and the output once through memory.
 
+#[cfg(test)]
+mod benches;
 mod dispatch;
 mod mma;
 mod problem;
 mod reduce;
+#[cfg(test)]
+mod tests;
 mod wgmma;
 
 use half::bf16;

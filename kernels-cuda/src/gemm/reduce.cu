@@ -18,7 +18,7 @@ __device__ __forceinline__ void reduce(const Sum* pieces, unsigned splits, size_
 #pragma unroll 4
     for (unsigned split = 0; split < splits; split++) {
         uint4 bits = __ldcs(reinterpret_cast<const uint4*>(at + split * piece));
-        Sum four[4];
+        __align__(16) Sum four[4];
         *reinterpret_cast<uint4*>(four) = bits;
 #pragma unroll
         for (int j = 0; j < 4; j++) sums[j] += four[j];

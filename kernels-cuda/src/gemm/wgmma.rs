@@ -119,12 +119,6 @@ pub(super) fn plan(multiprocessors: u32, (m, n, k): (usize, usize, usize), int8:
     best.1
 }
 
-/// Pieces into which the sums of `problem` are cut where the workspace has room for them.
-pub(super) fn splits(gpu: &Gpu, problem: &Problem) -> usize {
-    let sizes = (problem.m, problem.n, problem.k);
-    plan(gpu.properties().multiprocessors, sizes, is_int8(problem), usize::MAX).splits
-}
-
 fn is_int8(problem: &Problem) -> bool {
     matches!(problem.operands, Operands::Int8 { .. })
 }
