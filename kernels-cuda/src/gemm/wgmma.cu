@@ -22,8 +22,6 @@
 #include "wgmma.cuh"
 #include "bf16.cuh"
 
-namespace {
-
 constexpr unsigned group_pairs = 8;
 constexpr unsigned tile_m = 128;
 constexpr unsigned consumer_warps = 8;
@@ -363,8 +361,6 @@ struct Gemm {
         cluster_sync();
     }
 };
-
-}  // namespace
 
 #define GEMM(name, pingpong, Sum, a_mn, b_mn)                                                                                                         \
     extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                                                                    \
