@@ -181,10 +181,10 @@ __device__ __forceinline__ void product(const void* a, size_t a_stride, const vo
     copy_async_wait<0>();
     __syncthreads();
 
-    // Sums to memory, 16 rows of a warp at a time through shared memory, so that rows are written whole; 8 more columns keep banks apart.
-    constexpr int WIDTH = WARP + 8, LANES = WARP / 4, PASS = 32 / LANES;
-    static_assert(4 * 16 * WIDTH * 4 <= STAGES * STAGE, "16 rows of four warps fit");
-    Sum* rows = reinterpret_cast<Sum*>(stages) + warp * 16 * WIDTH;
+    // Sums to memory, 32 rows of a warp at a time through shared memory, so that rows are written whole; 8 more columns keep banks apart.
+    constexpr int ROWS = 32, WIDTH = WARP + 8, LANES = WARP / 4, PASS = 32 / LANES;
+    static_assert(4 * ROWS * WIDTH * 4 <= STAGES * STAGE, "rows of four warps fit");
+    Sum* rows = reinterpret_cast<Sum*>(stages) + warp * ROWS * WIDTH;
     unsigned left_col = first_col + warp_col, col = left_col + lane % LANES * 4;
     float4 factors = column_factors(to, col);
     // Rows of partial sums are filled up to whole fours: what lies beyond n is 0 there.
@@ -192,32 +192,39 @@ __device__ __forceinline__ void product(const void* a, size_t a_stride, const vo
     bool whole = left_col + WARP <= n || to.mode == OUTPUT_PARTIAL;
     if (to.mode == OUTPUT_PARTIAL) to.out = static_cast<float*>(to.out) + blockIdx.y * piece;
 #pragma unroll
-    for (int i = 0; i < PARTS; i++) {
+    for (int i = 0; i < PARTS; i += ROWS / 16) {
         unsigned top_row = first_row + warp_row + i * 16;
 #pragma unroll
-        for (int j = 0; j < 2 * PARTS; j++) {
-            Sum* at = rows + lane / 4 * WIDTH + j * 8 + lane % 4 * 2;
-            *reinterpret_cast<uint2*>(at) = make_uint2(sum_bits(sums[i][j][0]), sum_bits(sums[i][j][1]));
-            *reinterpret_cast<uint2*>(at + 8 * WIDTH) = make_uint2(sum_bits(sums[i][j][2]), sum_bits(sums[i][j][3]));
-        }
+        for (int part = 0; part < ROWS / 16; part++)
+#pragma unroll
+            for (int j = 0; j < 2 * PARTS; j++) {
+                Sum* at = rows + (part * 16 + lane / 4) * WIDTH + j * 8 + lane % 4 * 2;
+                const Sum(&c)[4] = sums[i + part][j];
+                *reinterpret_cast<uint2*>(at) = make_uint2(sum_bits(c[0]), sum_bits(c[1]));
+                *reinterpret_cast<uint2*>(at + 8 * WIDTH) = make_uint2(sum_bits(c[2]), sum_bits(c[3]));
+            }
         __syncwarp();
         if (whole) {
-            float4 old[16 / PASS];
+            constexpr int AT_A_TIME = 4; // so many reads of what sums are added to are under way
+#pragma unroll 1
+            for (unsigned r = lane / LANES; r < ROWS; r += AT_A_TIME * PASS) {
+                float4 old[AT_A_TIME];
 #pragma unroll
-            for (int pass = 0; pass < 16 / PASS; pass++) {
-                unsigned row = top_row + pass * PASS + lane / LANES;
-                if (row < to.m && col < n) old[pass] = old_values(to, row, col);
-            }
+                for (int pass = 0; pass < AT_A_TIME; pass++) {
+                    unsigned row = top_row + r + pass * PASS;
+                    if (row < to.m && col < n) old[pass] = old_values(to, row, col);
+                }
 #pragma unroll
-            for (int pass = 0; pass < 16 / PASS; pass++) {
-                unsigned r = pass * PASS + lane / LANES;
-                __align__(16) Sum four[4];
-                *reinterpret_cast<uint4*>(four) = *reinterpret_cast<const uint4*>(rows + r * WIDTH + lane % LANES * 4);
-                if (top_row + r < to.m && col < n) write_four(to, top_row + r, col, four, factors, old[pass]);
+                for (int pass = 0; pass < AT_A_TIME; pass++) {
+                    unsigned row = top_row + r + pass * PASS;
+                    __align__(16) Sum four[4];
+                    *reinterpret_cast<uint4*>(four) = *reinterpret_cast<const uint4*>(rows + (r + pass * PASS) * WIDTH + lane % LANES * 4);
+                    if (row < to.m && col < n) write_four(to, row, col, four, factors, old[pass]);
+                }
             }
         } else {
 #pragma unroll 1
-            for (int at = lane; at < 16 * WARP; at += 32) {
+            for (int at = lane; at < ROWS * WARP; at += 32) {
                 unsigned r = at / WARP, c = at % WARP;
                 if (top_row + r < to.m && left_col + c < n) write_one(to, top_row + r, left_col + c, rows[r * WIDTH + c]);
             }

@@ -16,7 +16,7 @@
 //! products of a warp). Which one runs is decided here; `ONEBIT_CUDA_PATH=mma|wgmma` in the environment forces one, for tests and reports of faults.
 //!
 //! **Long sums, small results** (`k` large, `m·n` small: gradients of weights) would leave most of the GPU idle. They are cut along `k` into as many pieces as pay and
-//! as fit the caller's workspace, whose partial sums `[split, m, n]` a second kernel adds in the order of the pieces. How many there are depends on sizes and the GPU
+//! as fit the caller's workspace, whose partial sums `[splits, m, n]` (m filled up to whole 128s, n to whole fours) a second kernel adds in the order of the pieces. How many there are depends on sizes and the GPU
 //! alone, never on timing: equal inputs give equal bytes. Pieces of int8 products are i32 in the workspace, so their sums are exact too.
 //!
 //! **Cost**: 2·m·n·k operations; at best A, B and the output once through memory.

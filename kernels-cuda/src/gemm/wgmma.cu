@@ -22,8 +22,6 @@
 #include "wgmma.cuh"
 #include "bf16.cuh"
 
-namespace {
-
 constexpr unsigned group_pairs = 8;
 constexpr unsigned tile_m = 128;
 constexpr unsigned consumer_warps = 8;
@@ -96,8 +94,8 @@ struct Gemm {
         Tile t;
         t.row = ((first_pair + inner % group) * 2 + rank) * tile_m;
         t.col = inner / group * tile_n;
-        t.first = (unsigned)((unsigned long long)blocks_k * split / args.splits);
-        t.end = (unsigned)((unsigned long long)blocks_k * (split + 1) / args.splits);
+        t.first = blocks_k * split / args.splits;
+        t.end = blocks_k * (split + 1) / args.splits;
         t.out_row = split * args.partial_rows + t.row;
         return t;
     }
@@ -363,8 +361,6 @@ struct Gemm {
         cluster_sync();
     }
 };
-
-}  // namespace
 
 #define GEMM(name, pingpong, Sum, a_mn, b_mn)                                                                                                         \
     extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)                                                                    \

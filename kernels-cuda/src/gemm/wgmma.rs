@@ -124,12 +124,6 @@ pub(super) fn plan(multiprocessors: u32, (m, n, k): (usize, usize, usize), int8:
     best.1
 }
 
-/// Pieces into which the sums of `problem` are cut where the workspace has room for them.
-pub(super) fn splits(gpu: &Gpu, problem: &Problem) -> usize {
-    let sizes = (problem.m, problem.n, problem.k);
-    plan(gpu.properties().multiprocessors, sizes, is_int8(problem), usize::MAX).splits
-}
-
 fn is_int8(problem: &Problem) -> bool {
     matches!(problem.operands, Operands::Int8 { .. })
 }
@@ -197,7 +191,11 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
     let (m_pairs, columns) = (m.div_ceil(2 * TILE_M), n.div_ceil(schedule.tile_n()));
     let tiles = (m_pairs * columns).saturating_mul(splits);
     let small = |value: usize| value < 1 << 30;
-    if ![tiles, m, n, k, splits * problem.partial_rows()].into_iter().all(small) {
+    let rows = splits * problem.partial_rows();
+    if ![tiles, m, n, k, rows, blocks(k, int8) * (splits + 1)]
+        .into_iter()
+        .all(small)
+    {
         return Err(CudaError::shape(OP, "sizes below 2^30", format!("{m}x{n}x{k}")));
     }
 
@@ -215,7 +213,6 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
         ),
     };
     let (c, mode) = if splits > 1 {
-        let rows = splits * problem.partial_rows();
         (output(workspace, (rows, n), problem.partial_stride())?, Mode::Partial)
     } else {
         match problem.output {

@@ -66,7 +66,7 @@ impl Ring {
 
     fn skip(&mut self, count: usize, stages: usize) {
         self.stage += count;
-        self.parity ^= self.stage / stages & 1;
+        self.parity ^= (self.stage / stages) & 1;
         self.stage %= stages;
     }
 }
