@@ -5,8 +5,9 @@
 //   norm_backward            dy 2, x 2, dx 2
 //   column_sums              the partial sums of a weight's gradient, 4 bytes each, once
 //
-// About 20 operations an element; memory is the limit. Rows lie over threads as in kernel.cu, but a group (warp or block) has rows `group, group + groups, …` and keeps
-// its sum of the weight's gradient in registers. In the end a block writes a row of partial sums: that of its eight warps in order, or its own.
+// About 20 operations an element; memory is the limit. A warp has a row of up to 512 elements, a block a longer one (the registers of a warp would not hold it
+// beside the sums), 16 elements a thread up to 6144 and 32 from there on. A group (warp or block) has rows `group, group + groups, …` and keeps its sum of the weight's
+// gradient in registers. In the end a block writes a row of partial sums: that of its eight warps in order, or its own.
 #include "memory.cuh"
 #include "philox.cuh"
 #include "row.cuh"
@@ -90,31 +91,36 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
             for (int k = 0; k < 4; k++) products = fmaf(g[k] * w[k], v[4 * i + k], products);
         }
         const float mean = at.sum(products, scratch[turn]) * r / (float)cols;
+        // Sixteen elements at a time, whose loads all come before the first store: the compiler could not move them there.
 #pragma unroll
-        for (int i = 0; i < N / 4; i++) {
-            unsigned j = (at.rank() + i * at.size()) * 4;
-            if (j >= cols) break;
-            float w[4], g[4], d[4] = {};
-            load_f32<4>(weight + j, w);
-            sum_of(words + 2 * i, dy2, base + j, g);
-            if (!fresh) load_f32<4>(dres + base + j, d);
+        for (int batch = 0; batch < N / 4; batch += 4) {
+            float d[16] = {};
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                float normed = v[4 * i + k] * r;
-                dw[4 * i + k] = fmaf(g[k], normed, dw[4 * i + k]);
-                d[k] += r * (g[k] * w[k] - normed * mean);
+            for (int i = 0; i < 4; i++) {
+                unsigned j = (at.rank() + (batch + i) * at.size()) * 4;
+                if (j < cols && !fresh) load_f32<4>(dres + base + j, d + 4 * i);
             }
-            *reinterpret_cast<float4*>(dres + base + j) = make_float4(d[0], d[1], d[2], d[3]);
-            if (branch != nullptr) {
 #pragma unroll
-                for (int k = 0; k < 4; k++) d[k] *= factor;
-                if (step != nullptr) {
-                    float kept[4];
-                    mask.factors(base + j, kept);
+            for (int i = 0; i < 4; i++) {
+                unsigned j = (at.rank() + (batch + i) * at.size()) * 4;
+                if (j >= cols) break;
+                float w[4], g[4];
+                load_f32<4>(weight + j, w);
+                sum_of(words + 2 * (batch + i), dy2, base + j, g);
 #pragma unroll
-                    for (int k = 0; k < 4; k++) d[k] *= kept[k];
+                for (int k = 0; k < 4; k++) {
+                    int at_k = 4 * (batch + i) + k;
+                    float normed = v[at_k] * r;
+                    dw[at_k] = fmaf(g[k], normed, dw[at_k]);
+                    d[4 * i + k] += r * (g[k] * w[k] - normed * mean);
                 }
-                store_bf16<4>(branch + base + j, d);
+                *reinterpret_cast<float4*>(dres + base + j) = make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]);
+                if (branch == nullptr) continue;
+                float kept[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+                if (step != nullptr) mask.factors(base + j, kept);
+#pragma unroll
+                for (int k = 0; k < 4; k++) d[4 * i + k] = d[4 * i + k] * factor * kept[k];
+                store_bf16<4>(branch + base + j, d + 4 * i);
             }
         }
     }
@@ -131,7 +137,6 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
     }
 
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 2)
-RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp32, WarpRow, 32, 256, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block16, BlockRow, 16, 384, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block32, BlockRow, 32, 512, 1)
 
@@ -194,7 +199,6 @@ __device__ __forceinline__ void norm_backward_rows(const bf16* __restrict__ dy, 
     }
 
 NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 2)
-NORM_BACKWARD(norm_backward_warp32, WarpRow, 32, 256, 2)
 NORM_BACKWARD(norm_backward_block16, BlockRow, 16, 384, 2)
 NORM_BACKWARD(norm_backward_block32, BlockRow, 32, 512, 1)
 

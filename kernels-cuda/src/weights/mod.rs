@@ -26,7 +26,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
-use crate::quantize::need;
+use crate::quantize::{need, need_aligned};
 
 static MODULE: Module = ptx!("kernel.ptx");
 const MEASURE: Kernel = MODULE.kernel("measure");
@@ -126,7 +126,16 @@ impl WeightTable {
             }
             let first = owners.len();
             owners.resize(first + t.chunks(), i as u32);
-            let words = [t.master, t.codes, t.dense, t.scales, t.rows, t.cols, t.mode as usize, first];
+            let words = [
+                t.master,
+                t.codes,
+                t.dense,
+                t.scales,
+                t.rows,
+                t.cols,
+                t.mode as usize,
+                first,
+            ];
             entries.extend(words.map(|w| w as u64));
             first_chunks.push(owners.len());
         }
@@ -276,12 +285,16 @@ impl WeightTable {
         };
         let quantised = |t: &WeightTensor, end: usize| if t.mode == WeightMode::Full { 0 } else { end };
         held("master weights", Some(master.len()), &|t| t.master + t.len())?;
-        held("scales", scales.map(DeviceArray::len), &|t| quantised(t, t.scales + t.rows))?;
-        held("codes", codes.map(DeviceArray::len), &|t| quantised(t, t.codes + t.len()))?;
+        held("scales", scales.map(DeviceArray::len), &|t| {
+            quantised(t, t.scales + t.rows)
+        })?;
+        held("codes", codes.map(DeviceArray::len), &|t| {
+            quantised(t, t.codes + t.len())
+        })?;
         held("dense weights", dense.map(DeviceArray::len), &|t| t.dense + t.len())?;
-        need(op, "master weights", master, master.len())?;
-        codes.map_or(Ok(()), |c| need(op, "codes", c, c.len()))?;
-        dense.map_or(Ok(()), |d| need(op, "dense weights", d, d.len()))?;
+        need_aligned(op, "master weights", master, master.len())?;
+        codes.map_or(Ok(()), |c| need_aligned(op, "codes", c, c.len()))?;
+        dense.map_or(Ok(()), |d| need_aligned(op, "dense weights", d, d.len()))?;
         Ok(self.first_chunks[which.start]..self.first_chunks[which.end])
     }
 }
