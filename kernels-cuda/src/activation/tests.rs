@@ -135,7 +135,7 @@ fn gradients_of_gate_up_and_weight() {
                             f64::from(w[j]),
                         )
                     };
-                    let mean = (0..width).map(|j| at(j)).map(|(g, h, w)| g * h * w).sum::<f64>() / width as f64;
+                    let mean = (0..width).map(&at).map(|(g, h, w)| g * h * w).sum::<f64>() / width as f64;
                     for j in 0..width {
                         let (g, h, w) = at(j);
                         dw[j] += g * h;
@@ -151,7 +151,7 @@ fn gradients_of_gate_up_and_weight() {
                 }
                 let found = widen(&gpu.download(&dx).unwrap());
                 assert!(
-                    distance(found, &expected) < 3e-3,
+                    distance(found, &expected) < 1.1 * BF16,
                     "{kind:?}, {rows} by {width}, normed {normed}"
                 );
                 if normed {

@@ -115,6 +115,15 @@ impl Workers {
             blocks: rows.div_ceil(form.rows).min(MULTIPROCESSORS * resident(&form)),
         }
     }
+
+    /// Bytes of shared memory for sums that the registers do not hold: 32 elements a thread.
+    fn shared(&self) -> usize {
+        if self.kernel == 2 {
+            32 * 4 * self.threads as usize
+        } else {
+            0
+        }
+    }
 }
 
 /// Blocks of `form` that run at once on a multiprocessor: the kernels take at most 80 registers (16 elements a thread) or 128 (32).
@@ -257,6 +266,7 @@ pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()>
         [workers.blocks as u32, 1, 1],
         workers.threads,
     )
+    .shared(workers.shared())
     .array(a.dy)
     .optional(a.dy2)
     .array(a.x)

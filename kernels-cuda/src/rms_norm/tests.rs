@@ -60,7 +60,7 @@ fn backward(dy: &[f32], x: &[f32], w: &[f32]) -> (Vec<f64>, Vec<f64>) {
                 f64::from(w[j]),
             )
         };
-        let mean = (0..n).map(|j| at(j)).map(|(g, x, w)| g * x * w).sum::<f64>() / n as f64;
+        let mean = (0..n).map(&at).map(|(g, x, w)| g * x * w).sum::<f64>() / n as f64;
         for j in 0..n {
             let (g, x, w) = at(j);
             dx[row * n + j] = r[row] * (g * w - x * mean);
@@ -186,7 +186,7 @@ fn bf16_rows_are_normalised() {
         let (expected, expected_dw) = backward(&widen(&dy), &x, &w);
         let found = gpu.download(&dx).unwrap();
         let inside: Vec<f32> = found.chunks(stride).flat_map(|row| widen(&row[..cols])).collect();
-        assert!(distance(inside, &expected) < 3e-3, "{rows} by {cols}");
+        assert!(distance(inside, &expected) < 1.1 * BF16, "{rows} by {cols}");
         assert!(
             found
                 .chunks(stride)
