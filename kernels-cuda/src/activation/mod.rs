@@ -16,8 +16,8 @@ mod tests;
 use half::bf16;
 
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
-use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need};
-use crate::rms_norm::{Norm, WeightGradient, check_weight_gradient, column_sums, workers};
+use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need, need_aligned};
+use crate::rms_norm::{Norm, WeightGradient, Workers, check_weight_gradient, column_sums};
 
 static MODULE: Module = ptx!("kernel.ptx");
 const FORWARD: [Kernel; 2] = [MODULE.kernel("activation_16"), MODULE.kernel("activation_32")];
@@ -90,9 +90,9 @@ pub fn activation(
 ) -> Result<()> {
     const OP: &str = "activation";
     let form = form(OP, width)?;
-    need(OP, "gate_up", gate_up, rows * kind.inputs(width))?;
+    need_aligned(OP, "gate_up", gate_up, rows * kind.inputs(width))?;
     if let Some(sub) = sub_norm {
-        need(OP, "weight", sub.norm.weight, width)?;
+        need_aligned(OP, "weight", sub.norm.weight, width)?;
         need(OP, "rstd", sub.rstd, rows)?;
     }
     out.check(OP, rows, width)?;
@@ -121,33 +121,37 @@ pub fn activation_backward(
     dgate_up: &DeviceArray<bf16>,
 ) -> Result<()> {
     const OP: &str = "activation_backward";
-    let form = form(OP, width)?;
-    need(OP, "dy", dy, rows * width)?;
-    need(OP, "gate_up", gate_up, rows * kind.inputs(width))?;
-    need(OP, "dgate_up", dgate_up, rows * kind.inputs(width))?;
+    form(OP, width)?.grid(OP, rows)?;
+    need_aligned(OP, "dy", dy, rows * width)?;
+    need_aligned(OP, "gate_up", gate_up, rows * kind.inputs(width))?;
+    need_aligned(OP, "dgate_up", dgate_up, rows * kind.inputs(width))?;
     if let Some(sub) = sub_norm {
-        need(OP, "weight", sub.weight, width)?;
+        need_aligned(OP, "weight", sub.weight, width)?;
         need(OP, "rstd", sub.rstd, rows)?;
         check_weight_gradient(OP, &sub.dw, width)?;
     }
-    form.grid(OP, rows)?;
-    let workers = workers(&form, rows);
-    // SAFETY: every array holds `rows` rows, threads leave alone what is at or behind column `width`, and there is a row of partial sums for each of `workers` blocks.
+    let workers = Workers::new(rows, width, false);
+    // SAFETY: every array holds `rows` rows, threads leave alone what is at or behind column `width`, and there is a row of partial sums for each block.
     unsafe {
-        Launch::new(gpu, BACKWARD[form.kernel - 2], [workers as u32, 1, 1], form.threads)
-            .array(dy)
-            .array(gate_up)
-            .u32(kind.number())
-            .optional(sub_norm.map(|s| s.weight))
-            .optional(sub_norm.map(|s| s.rstd))
-            .array(dgate_up)
-            .optional(sub_norm.map(|s| s.dw.partials))
-            .u32(rows)
-            .u32(width)
-            .run()?;
+        Launch::new(
+            gpu,
+            BACKWARD[workers.kernel - 1],
+            [workers.blocks as u32, 1, 1],
+            workers.threads,
+        )
+        .array(dy)
+        .array(gate_up)
+        .u32(kind.number())
+        .optional(sub_norm.map(|s| s.weight))
+        .optional(sub_norm.map(|s| s.rstd))
+        .array(dgate_up)
+        .optional(sub_norm.map(|s| s.dw.partials))
+        .u32(rows)
+        .u32(width)
+        .run()?;
     }
     match sub_norm {
-        Some(sub) => column_sums(gpu, &sub.dw, workers, width),
+        Some(sub) => column_sums(gpu, &sub.dw, workers.blocks, width),
         None => Ok(()),
     }
 }

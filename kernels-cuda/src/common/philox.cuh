@@ -16,22 +16,15 @@ __device__ __forceinline__ Words philox(Words c, unsigned key0, unsigned key1) {
     return c;
 }
 
-// The dropout of an array: `step` is null where there is none.
-struct DropoutMask {
-    Words key;  // key0, key1, high0, high1
-    unsigned threshold;
-    float keep;  // what kept elements are multiplied by
+// The key of a dropout's numbers: key0, key1, high0, high1.
+__device__ __forceinline__ Words dropout_key(unsigned step, unsigned long long seed, unsigned purpose) {
+    return philox(Words{{purpose, 0, step, 0}}, (unsigned)seed, (unsigned)(seed >> 32));
+}
 
-    __device__ __forceinline__ DropoutMask(const unsigned* step, unsigned long long seed, unsigned purpose, unsigned threshold_, float keep_)
-        : key{{0, 0, 0, 0}}, threshold(threshold_), keep(keep_) {
-        if (step != nullptr) key = philox(Words{{purpose, 0, *step, 0}}, (unsigned)seed, (unsigned)(seed >> 32));
-    }
-
-    // What elements `index .. index + 4` of the array are multiplied by; `index` is a multiple of 4.
-    __device__ __forceinline__ void factors(unsigned long long index, float (&factor)[4]) const {
-        unsigned long long block = index / 4;
-        Words random = philox(Words{{(unsigned)block, (unsigned)(block >> 32), key.w[2], key.w[3]}}, key.w[0], key.w[1]);
+// Drops of elements `index .. index + 4` of an array, which are `v`; `index` is a multiple of 4. What is kept is multiplied by `keep`.
+__device__ __forceinline__ void drop(const Words& key, unsigned long long index, unsigned threshold, float keep, float* v) {
+    unsigned long long block = index / 4;
+    Words random = philox(Words{{(unsigned)block, (unsigned)(block >> 32), key.w[2], key.w[3]}}, key.w[0], key.w[1]);
 #pragma unroll
-        for (int i = 0; i < 4; i++) factor[i] = random.w[i] >> 8 >= threshold ? keep : 0.0f;
-    }
-};
+    for (int i = 0; i < 4; i++) v[i] = random.w[i] >> 8 >= threshold ? v[i] * keep : 0.0f;
+}

@@ -7,7 +7,6 @@
 #include "bf16.cuh"
 #include "reduce.cuh"
 
-#ifdef __CUDACC__
 // A warp that has a row.
 struct WarpRow {
     static const bool IS_WARP = true;
@@ -142,4 +141,3 @@ __device__ __forceinline__ void write_row(const Row& at, const RowOutputs& out, 
         }
     }
 }
-#endif

@@ -12,11 +12,13 @@
 //! **Cost**: `quantize` reads 2 bytes an element once and writes what is asked for; `dequantize` reads 1 byte and writes 2.
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use half::bf16;
 
-use crate::device::{CudaError, DeviceArray, Element, Gpu, Kernel, Launch, Module, Result, ptx};
+use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
 static MODULE: Module = ptx!("kernel.ptx");
 const QUANTIZE: [Kernel; 4] = [
@@ -60,14 +62,14 @@ impl RowOutputs<'_> {
     /// Compares the lengths with `[rows, cols]`.
     pub(crate) fn check(&self, op: &'static str, rows: usize, cols: usize) -> Result<()> {
         if let Some(codes) = &self.codes {
-            need(op, "codes", codes.values, rows * cols)?;
+            need_aligned(op, "codes", codes.values, rows * cols)?;
             need(op, "steps", codes.steps, rows)?;
         }
         if let Some(plain) = self.plain {
-            need(op, "plain rows", plain, rows * cols)?;
+            need_aligned(op, "plain rows", plain, rows * cols)?;
         }
         if let Some(blend) = &self.blend {
-            need(op, "blended rows", blend.values, rows * cols)?;
+            need_aligned(op, "blended rows", blend.values, rows * cols)?;
             need(op, "annealing value", blend.anneal, 1)?;
         }
         Ok(())
@@ -84,22 +86,24 @@ impl RowOutputs<'_> {
     }
 }
 
-/// `op` needs `len` elements of `what`, at an address that 16-byte accesses may use.
-pub(crate) fn need<T: Element>(op: &'static str, what: &str, array: &DeviceArray<T>, len: usize) -> Result<()> {
-    if array.len() != len {
-        return Err(CudaError::shape(op, format!("{what} of {len} elements"), array.len()));
+/// `op` needs `len` elements of `what`.
+pub(crate) fn need<T>(op: &'static str, what: &str, array: &DeviceArray<T>, len: usize) -> Result<()> {
+    if array.len() == len {
+        Ok(())
+    } else {
+        let expected = format!("{what} of {len} elements");
+        Err(CudaError::shape(op, expected, array.len()))
     }
-    if !array
-        .address()
-        .is_multiple_of(16.min(size_of::<T>() * len.max(1)) as u64)
-    {
-        return Err(CudaError::shape(
-            op,
-            format!("{what} at a multiple of 16 bytes"),
-            format!("{array:?}"),
-        ));
+}
+
+/// As [`need`], at an address that 16-byte accesses may use.
+pub(crate) fn need_aligned<T>(op: &'static str, what: &str, array: &DeviceArray<T>, len: usize) -> Result<()> {
+    need(op, what, array, len)?;
+    if len == 0 || array.address().is_multiple_of(16) {
+        return Ok(());
     }
-    Ok(())
+    let expected = format!("{what} at a multiple of 16 bytes");
+    Err(CudaError::shape(op, expected, format!("{array:?}")))
 }
 
 /// How the threads of a kernel lie over rows: a warp a row or a block a row, 16 or 32 elements a thread.
@@ -129,19 +133,21 @@ impl RowForm {
             ));
         }
         Ok(match cols {
-            ..=512 => RowForm::warps(0),
-            513..=1024 => RowForm::warps(1),
+            ..=512 => RowForm::WARP16,
+            513..=1024 => RowForm {
+                kernel: 1,
+                ..RowForm::WARP16
+            },
             _ => RowForm::block(cols),
         })
     }
 
-    fn warps(kernel: usize) -> Self {
-        RowForm {
-            kernel,
-            threads: 32 * WARPS as u32,
-            rows: WARPS,
-        }
-    }
+    /// A warp a row of at most 512 elements.
+    pub const WARP16: RowForm = RowForm {
+        kernel: 0,
+        threads: 32 * WARPS as u32,
+        rows: WARPS,
+    };
 
     /// A block a row, however short it is.
     pub fn block(cols: usize) -> Self {
@@ -209,7 +215,7 @@ pub(crate) fn need_strided(
             array.len(),
         ));
     }
-    need(op, what, &array.slice(..len), len)
+    need_aligned(op, what, &array.slice(..len), len)
 }
 
 /// `out = codes · step` for each row: `out` `[rows, cols]`, `rows` as many as there are steps.
@@ -221,8 +227,8 @@ pub fn dequantize(gpu: &Gpu, codes: &Codes<'_>, out: &DeviceArray<bf16>) -> Resu
     /// Vectors of 16 elements that a block opens.
     const BLOCK: usize = 256;
     let (rows, len) = (codes.steps.len(), out.len());
-    need(OP, "codes", codes.values, len)?;
-    need(OP, "out", out, len)?;
+    need_aligned(OP, "codes", codes.values, len)?;
+    need_aligned(OP, "out", out, len)?;
     let vectors = len / 16;
     if len == 0 {
         return Ok(());

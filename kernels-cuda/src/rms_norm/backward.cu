@@ -5,8 +5,10 @@
 //   norm_backward            dy 2, x 2, dx 2
 //   column_sums              the partial sums of a weight's gradient, 4 bytes each, once
 //
-// About 20 operations an element; memory is the limit. Rows lie over threads as in kernel.cu, but a group (warp or block) has rows `group, group + groups, …` and keeps
-// its sum of the weight's gradient in registers. In the end a block writes a row of partial sums: that of its eight warps in order, or its own.
+// About 20 operations an element; memory is the limit. A warp has a row of up to 512 elements, a block a longer one (the registers of a warp would not hold it
+// beside the sums), 16 elements a thread up to 6144 and 32 from there on. A group (warp or block) has rows `group, group + groups, …` and keeps its sum of the weight's
+// gradient in registers (in shared memory where 32 f32 elements a thread leave no room). In the end a block writes a row of partial sums: that of its eight warps in
+// order, or its own.
 #include "memory.cuh"
 #include "philox.cuh"
 #include "row.cuh"
@@ -63,8 +65,16 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
                                                             unsigned cols) {
     __shared__ float scratch[2][ROW_SCRATCH];
     const Row at;
-    const DropoutMask mask(step, seed, purpose, threshold, keep);
+    __shared__ Words key;
+    if (step != nullptr && threadIdx.x == 0) key = dropout_key(*step, seed, purpose);
+    __syncthreads();
+    // Beside 32 elements of a row, the registers would not hold their sums; these lie in shared memory then, where only the thread itself reads them.
+    constexpr bool SHARED = N == 32;
     float dw[N] = {};
+    DYNAMIC_SHARED(float4, sums);
+    if constexpr (SHARED) {
+        for (int i = 0; i < N / 4; i++) sums[i * blockDim.x + threadIdx.x] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
     unsigned turn = 0;
     for (unsigned row = at.group(); row < rows; row += at.groups(), turn ^= 1) {
         const unsigned long long base = (unsigned long long)row * cols;
@@ -90,32 +100,47 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
             for (int k = 0; k < 4; k++) products = fmaf(g[k] * w[k], v[4 * i + k], products);
         }
         const float mean = at.sum(products, scratch[turn]) * r / (float)cols;
+        // Several vectors at a time, whose loads all come before the first store: the compiler could not move them there.
+        const int BATCH = 4;
+#pragma unroll
+        for (int batch = 0; batch < N / 4; batch += BATCH) {
+            float d[4 * BATCH] = {};
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) {
+                unsigned j = (at.rank() + (batch + i) * at.size()) * 4;
+                if (j < cols && !fresh) load_f32<4>(dres + base + j, d + 4 * i);
+            }
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) {
+                unsigned j = (at.rank() + (batch + i) * at.size()) * 4;
+                if (j >= cols) break;
+                float w[4], g[4];
+                load_f32<4>(weight + j, w);
+                sum_of(words + 2 * (batch + i), dy2, base + j, g);
+                float4* shared = &sums[(batch + i) * blockDim.x + threadIdx.x];
+                float* sum = dw + 4 * (batch + i);
+                if constexpr (SHARED) sum[0] = shared->x, sum[1] = shared->y, sum[2] = shared->z, sum[3] = shared->w;
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    float normed = v[4 * (batch + i) + k] * r;
+                    sum[k] = fmaf(g[k], normed, sum[k]);
+                    d[4 * i + k] += r * (g[k] * w[k] - normed * mean);
+                }
+                if constexpr (SHARED) *shared = make_float4(sum[0], sum[1], sum[2], sum[3]);
+                *reinterpret_cast<float4*>(dres + base + j) = make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]);
+                if (branch == nullptr) continue;
+#pragma unroll
+                for (int k = 0; k < 4; k++) d[4 * i + k] *= factor;
+                if (step != nullptr) drop(key, base + j, threshold, keep, d + 4 * i);
+                store_bf16<4>(branch + base + j, d + 4 * i);
+            }
+        }
+    }
+    if constexpr (SHARED) {
 #pragma unroll
         for (int i = 0; i < N / 4; i++) {
-            unsigned j = (at.rank() + i * at.size()) * 4;
-            if (j >= cols) break;
-            float w[4], g[4], d[4] = {};
-            load_f32<4>(weight + j, w);
-            sum_of(words + 2 * i, dy2, base + j, g);
-            if (!fresh) load_f32<4>(dres + base + j, d);
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                float normed = v[4 * i + k] * r;
-                dw[4 * i + k] = fmaf(g[k], normed, dw[4 * i + k]);
-                d[k] += r * (g[k] * w[k] - normed * mean);
-            }
-            *reinterpret_cast<float4*>(dres + base + j) = make_float4(d[0], d[1], d[2], d[3]);
-            if (branch != nullptr) {
-#pragma unroll
-                for (int k = 0; k < 4; k++) d[k] *= factor;
-                if (step != nullptr) {
-                    float kept[4];
-                    mask.factors(base + j, kept);
-#pragma unroll
-                    for (int k = 0; k < 4; k++) d[k] *= kept[k];
-                }
-                store_bf16<4>(branch + base + j, d);
-            }
+            float4 sum = sums[i * blockDim.x + threadIdx.x];
+            dw[4 * i] = sum.x, dw[4 * i + 1] = sum.y, dw[4 * i + 2] = sum.z, dw[4 * i + 3] = sum.w;
         }
     }
     write_partials<Row, 4, N>(at, dw, partials, cols);
@@ -131,7 +156,6 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
     }
 
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 2)
-RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp32, WarpRow, 32, 256, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block16, BlockRow, 16, 384, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block32, BlockRow, 32, 512, 1)
 
@@ -194,7 +218,6 @@ __device__ __forceinline__ void norm_backward_rows(const bf16* __restrict__ dy, 
     }
 
 NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 2)
-NORM_BACKWARD(norm_backward_warp32, WarpRow, 32, 256, 2)
 NORM_BACKWARD(norm_backward_block16, BlockRow, 16, 384, 2)
 NORM_BACKWARD(norm_backward_block32, BlockRow, 32, 512, 1)
 

@@ -36,6 +36,11 @@ __device__ __forceinline__ void residual_norm_rows(const float* x, const bf16* _
                                                    unsigned long long seed, unsigned purpose, unsigned threshold, float keep, const float* __restrict__ weight, float eps,
                                                    float* __restrict__ rstd, const RowOutputs& out, unsigned rows, unsigned cols) {
     __shared__ float scratch[2][ROW_SCRATCH];
+    __shared__ Words key;
+    if (step != nullptr) {
+        if (threadIdx.x == 0) key = dropout_key(*step, seed, purpose);
+        __syncthreads();
+    }
     const Row at;
     const unsigned long long row = at.group(), base = row * cols;
     if (row >= rows) return;
@@ -46,7 +51,6 @@ __device__ __forceinline__ void residual_norm_rows(const float* x, const bf16* _
         if (j < cols) load_f32<4>(x + base + j, v + 4 * i);
     }
     if (branch != nullptr) {
-        const DropoutMask mask(step, seed, purpose, threshold, keep);
         unsigned words[N / 2];
 #pragma unroll
         for (int i = 0; i < N / 4; i++) {
@@ -60,12 +64,7 @@ __device__ __forceinline__ void residual_norm_rows(const float* x, const bf16* _
             float b[4];
             unpack(words[2 * i], b);
             unpack(words[2 * i + 1], b + 2);
-            if (step != nullptr) {
-                float kept[4];
-                mask.factors(base + j, kept);
-#pragma unroll
-                for (int k = 0; k < 4; k++) b[k] *= kept[k];
-            }
+            if (step != nullptr) drop(key, base + j, threshold, keep, b);
 #pragma unroll
             for (int k = 0; k < 4; k++) v[4 * i + k] = fmaf(factor, b[k], v[4 * i + k]);
             *reinterpret_cast<float4*>(sum + base + j) = make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);

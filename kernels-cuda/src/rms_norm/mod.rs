@@ -14,7 +14,8 @@
 //! | [`residual_norm_backward`] | | 2 (dy) + 4 (x) + 8 (dres; 4 if fresh) + 2 with a branch |
 //! | [`norm_backward`] | | 2 + 2 + 2 |
 //!
-//! Every byte is read once: a row stays in registers between its reductions. A warp has a row up to 1024 columns, a block from there on to 16384.
+//! Every byte is read once: a row stays in registers between its reductions. A warp has a row up to 1024 columns (512 in
+//! the backward), a block from there on to 16384.
 //!
 //! **Order of sums**: a thread adds its elements in index order, a warp folds by halves, a block adds its warps in order. The CPU adds in another order, so `r` agrees
 //! to f32 rounding, and codes by one in rare cases; from the same `r`, `y` and the codes are the CPU's bits. The gradient of the weight is summed by a fixed number of
@@ -29,7 +30,7 @@ use half::bf16;
 pub use dropout::Dropout;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
-use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need, need_strided};
+use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need, need_aligned, need_strided};
 
 static MODULE: Module = ptx!("kernel.ptx");
 const RESIDUAL_NORM: [Kernel; 4] = [
@@ -45,15 +46,13 @@ const NORM: [Kernel; 4] = [
     MODULE.kernel("norm_block32"),
 ];
 static BACKWARD: Module = ptx!("backward.ptx");
-const RESIDUAL_NORM_BACKWARD: [Kernel; 4] = [
+const RESIDUAL_NORM_BACKWARD: [Kernel; 3] = [
     BACKWARD.kernel("residual_norm_backward_warp16"),
-    BACKWARD.kernel("residual_norm_backward_warp32"),
     BACKWARD.kernel("residual_norm_backward_block16"),
     BACKWARD.kernel("residual_norm_backward_block32"),
 ];
-const NORM_BACKWARD: [Kernel; 4] = [
+const NORM_BACKWARD: [Kernel; 3] = [
     BACKWARD.kernel("norm_backward_warp16"),
-    BACKWARD.kernel("norm_backward_warp32"),
     BACKWARD.kernel("norm_backward_block16"),
     BACKWARD.kernel("norm_backward_block32"),
 ];
@@ -95,24 +94,47 @@ pub struct WeightGradient<'a> {
 /// Streaming multiprocessors that the number of workers is chosen for: a constant, because the order of sums depends on it.
 const MULTIPROCESSORS: usize = 132;
 
-/// Blocks of `form` that run at once on a multiprocessor: the kernels take at most 80 registers (16 elements a thread) or 128.
-fn resident(form: &RowForm) -> usize {
-    let threads = if form.kernel == 3 { 512 } else { 768 };
-    if form.rows > 1 {
-        2
-    } else {
-        (threads / form.threads as usize).clamp(1, 4)
+/// How the threads of a backward lie over rows: the kernel among `[warp16, block16, block32]`, threads, rows in hand at once, blocks.
+pub(crate) struct Workers {
+    pub kernel: usize,
+    pub threads: u32,
+    pub blocks: usize,
+}
+
+impl Workers {
+    /// For `rows` rows of `cols` elements, warps having the short ones if there is a kernel `warps`.
+    pub fn new(rows: usize, cols: usize, warps: bool) -> Self {
+        let form = if warps && cols <= 512 {
+            RowForm::WARP16
+        } else {
+            RowForm::block(cols)
+        };
+        Workers {
+            kernel: form.kernel.saturating_sub(1),
+            threads: form.threads,
+            blocks: rows.div_ceil(form.rows).min(MULTIPROCESSORS * resident(&form)),
+        }
+    }
+
+    /// Bytes of shared memory for sums that the registers do not hold: 32 elements a thread.
+    fn shared(&self) -> usize {
+        if self.kernel == 2 {
+            32 * 4 * self.threads as usize
+        } else {
+            0
+        }
     }
 }
 
-/// Blocks that share the rows of a backward.
-pub(crate) fn workers(form: &RowForm, rows: usize) -> usize {
-    rows.div_ceil(form.rows).min(MULTIPROCESSORS * resident(form))
+/// Blocks of `form` that run at once on a multiprocessor: the kernels take at most 80 registers (16 elements a thread) or 128 (32).
+fn resident(form: &RowForm) -> usize {
+    let threads = if form.kernel == 3 { 512 } else { 768 };
+    (threads / form.threads as usize).clamp(1, 8)
 }
 
 /// Elements of scratch that the gradient of a weight `[cols]` takes at most, whatever the number of rows.
 pub fn partial_len(cols: usize) -> usize {
-    MULTIPROCESSORS * resident(&RowForm::block(cols)).max(2) * cols
+    MULTIPROCESSORS * resident(&RowForm::block(cols)).max(resident(&RowForm::WARP16)) * cols
 }
 
 /// Normalises the residual stream `x` `[rows, cols]`, after adding `branch` to it; `rows` is the length of `rstd`, `cols` that of the weight.
@@ -132,12 +154,12 @@ pub fn residual_norm(
     const OP: &str = "residual_norm";
     let (rows, cols) = (rstd.len(), norm.weight.len());
     let form = RowForm::new(OP, cols, 4)?;
-    need(OP, "x", x, rows * cols)?;
-    need(OP, "weight", norm.weight, cols)?;
+    need_aligned(OP, "x", x, rows * cols)?;
+    need_aligned(OP, "weight", norm.weight, cols)?;
     need(OP, "rstd", rstd, rows)?;
     if let Some(branch) = branch {
-        need(OP, "branch", branch.values, rows * cols)?;
-        need(OP, "sum", branch.sum, rows * cols)?;
+        need_aligned(OP, "branch", branch.values, rows * cols)?;
+        need_aligned(OP, "sum", branch.sum, rows * cols)?;
     }
     out.check(OP, rows, cols)?;
     let launch = Launch::new(gpu, RESIDUAL_NORM[form.kernel], form.grid(OP, rows)?, form.threads)
@@ -170,7 +192,7 @@ pub fn norm(
     let (rows, cols) = (rstd.len(), norm.weight.len());
     let form = RowForm::new(OP, cols, 8)?;
     need_strided(OP, "x", x, rows, cols, stride)?;
-    need(OP, "weight", norm.weight, cols)?;
+    need_aligned(OP, "weight", norm.weight, cols)?;
     need(OP, "rstd", rstd, rows)?;
     out.check(OP, rows, cols)?;
     let launch = Launch::new(gpu, NORM[form.kernel], form.grid(OP, rows)?, form.threads)
@@ -224,27 +246,27 @@ pub struct ResidualBackward<'a> {
 pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()> {
     const OP: &str = "residual_norm_backward";
     let (rows, cols) = (a.rstd.len(), a.weight.len());
-    let form = RowForm::new(OP, cols, 4)?;
-    need(OP, "dy", a.dy, rows * cols)?;
+    RowForm::new(OP, cols, 4)?.grid(OP, rows)?;
+    need_aligned(OP, "dy", a.dy, rows * cols)?;
     if let Some(dy2) = a.dy2 {
-        need(OP, "second dy", dy2, rows * cols)?;
+        need_aligned(OP, "second dy", dy2, rows * cols)?;
     }
-    need(OP, "x", a.x, rows * cols)?;
+    need_aligned(OP, "x", a.x, rows * cols)?;
     need(OP, "rstd", a.rstd, rows)?;
-    need(OP, "weight", a.weight, cols)?;
-    need(OP, "dres", a.dres, rows * cols)?;
+    need_aligned(OP, "weight", a.weight, cols)?;
+    need_aligned(OP, "dres", a.dres, rows * cols)?;
     if let Some(branch) = &a.branch {
-        need(OP, "gradient of the branch", branch.values, rows * cols)?;
+        need_aligned(OP, "gradient of the branch", branch.values, rows * cols)?;
     }
     check_weight_gradient(OP, &a.dw, cols)?;
-    form.grid(OP, rows)?;
-    let workers = workers(&form, rows);
+    let workers = Workers::new(rows, cols, true);
     let launch = Launch::new(
         gpu,
-        RESIDUAL_NORM_BACKWARD[form.kernel],
-        [workers as u32, 1, 1],
-        form.threads,
+        RESIDUAL_NORM_BACKWARD[workers.kernel],
+        [workers.blocks as u32, 1, 1],
+        workers.threads,
     )
+    .shared(workers.shared())
     .array(a.dy)
     .optional(a.dy2)
     .array(a.x)
@@ -255,9 +277,9 @@ pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()>
     .optional(a.branch.map(|b| b.values))
     .f32(a.branch.map_or(0.0, |b| b.factor));
     let launch = Dropout::push(a.branch.as_ref().and_then(|b| b.dropout.as_ref()), OP, launch)?;
-    // SAFETY: every array holds `rows` rows, threads leave alone what is at or behind column `cols`, and there is a row of partial sums for each of `workers` blocks.
+    // SAFETY: every array holds `rows` rows, threads leave alone what is at or behind column `cols`, and there is a row of partial sums for each block.
     unsafe { launch.array(a.dw.partials).u32(rows).u32(cols).run()? };
-    column_sums(gpu, &a.dw, workers, cols)
+    column_sums(gpu, &a.dw, workers.blocks, cols)
 }
 
 /// The backward of [`norm`]: writes `dx`, laid out as `x`, from `dy` `[rows, cols]`.
@@ -276,30 +298,34 @@ pub fn norm_backward(
 ) -> Result<()> {
     const OP: &str = "norm_backward";
     let (rows, cols) = (rstd.len(), weight.len());
-    let form = RowForm::new(OP, cols, 8)?;
-    need(OP, "dy", dy, rows * cols)?;
+    RowForm::new(OP, cols, 8)?.grid(OP, rows)?;
+    need_aligned(OP, "dy", dy, rows * cols)?;
     need_strided(OP, "x", x, rows, cols, stride)?;
     need_strided(OP, "dx", dx, rows, cols, stride)?;
-    need(OP, "weight", weight, cols)?;
+    need_aligned(OP, "weight", weight, cols)?;
     need(OP, "rstd", rstd, rows)?;
     check_weight_gradient(OP, dw, cols)?;
-    form.grid(OP, rows)?;
-    let workers = workers(&form, rows);
+    let workers = Workers::new(rows, cols, true);
     // SAFETY: as in `residual_norm_backward`.
     unsafe {
-        Launch::new(gpu, NORM_BACKWARD[form.kernel], [workers as u32, 1, 1], form.threads)
-            .array(dy)
-            .array(x)
-            .u64(stride as u64)
-            .array(weight)
-            .array(rstd)
-            .array(dx)
-            .array(dw.partials)
-            .u32(rows)
-            .u32(cols)
-            .run()?;
+        Launch::new(
+            gpu,
+            NORM_BACKWARD[workers.kernel],
+            [workers.blocks as u32, 1, 1],
+            workers.threads,
+        )
+        .array(dy)
+        .array(x)
+        .u64(stride as u64)
+        .array(weight)
+        .array(rstd)
+        .array(dx)
+        .array(dw.partials)
+        .u32(rows)
+        .u32(cols)
+        .run()?;
     }
-    column_sums(gpu, dw, workers, cols)
+    column_sums(gpu, dw, workers.blocks, cols)
 }
 
 /// Compares the lengths of `dw` with `cols` columns.
@@ -310,7 +336,7 @@ pub(crate) fn check_weight_gradient(op: &'static str, dw: &WeightGradient<'_>, c
         let expected = format!("scratch of {len} elements or more");
         return Err(CudaError::shape(op, expected, dw.partials.len()));
     }
-    need(op, "scratch", &dw.partials.slice(..len), len)
+    need_aligned(op, "scratch", &dw.partials.slice(..len), len)
 }
 
 /// `total[j] (+)= Σ_i partials[i, j]` over `rows` rows, in an order that depends on `rows` alone. The lengths were compared by [`check_weight_gradient`].

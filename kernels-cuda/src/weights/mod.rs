@@ -26,7 +26,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
-use crate::quantize::need;
+use crate::quantize::{need, need_aligned};
 
 static MODULE: Module = ptx!("kernel.ptx");
 const MEASURE: Kernel = MODULE.kernel("measure");
@@ -292,9 +292,9 @@ impl WeightTable {
             quantised(t, t.codes + t.len())
         })?;
         held("dense weights", dense.map(DeviceArray::len), &|t| t.dense + t.len())?;
-        need(op, "master weights", master, master.len())?;
-        codes.map_or(Ok(()), |c| need(op, "codes", c, c.len()))?;
-        dense.map_or(Ok(()), |d| need(op, "dense weights", d, d.len()))?;
+        need_aligned(op, "master weights", master, master.len())?;
+        codes.map_or(Ok(()), |c| need_aligned(op, "codes", c, c.len()))?;
+        dense.map_or(Ok(()), |d| need_aligned(op, "dense weights", d, d.len()))?;
         Ok(self.first_chunks[which.start]..self.first_chunks[which.end])
     }
 }
