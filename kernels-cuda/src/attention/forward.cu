@@ -82,8 +82,8 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
                 for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
-                        int row = warp_first + 16 * m + lane / 4 + e / 2 * 8, column = key + 8 * n + lane % 4 * 2 + e % 2;
-                        if (column > row) scores[m][n][e] = -INFINITE;
+                        int ahead = key - warp_first + lane % 4 * 2 - lane / 4; // of the key before the query, in the first element
+                        if (ahead > 16 * m + e / 2 * 8 - 8 * n - e % 2) scores[m][n][e] = -INFINITE;
                     }
         }
 
