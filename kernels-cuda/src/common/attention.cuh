@@ -27,7 +27,7 @@ inline float exp2_fast(float x) { return exp2f(x); }
 // The element at which chunk `chunk` (8 elements) of row `row` begins.
 template <int D>
 __device__ __forceinline__ int tile_at(int row, int chunk) {
-    return row * D + ((chunk ^ (D == 32 ? row / 2 % 4 : row % 8)) << 3);
+    return row * D + ((chunk ^ (D == 32 ? (unsigned)row / 2 % 4 : (unsigned)row % 8)) << 3);
 }
 
 // Starts copying rows `first..first + ROWS` of a matrix with `rows` rows of `columns` (a multiple of 8) elements; the rest of the tile becomes zero.
