@@ -59,7 +59,8 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
         }
     }
     // Rows behind the end have some number, and are not stored.
-    row_lse[threadIdx.x] = first + threadIdx.x < seq ? lse[(size_t)which * seq + first + threadIdx.x] * LOG2_E : 0.0f;
+    int own = first + threadIdx.x;
+    row_lse[threadIdx.x] = own < seq ? lse[(size_t)which * seq + own] * LOG2_E : 0.0f;
 
     const float to_log2 = scale * LOG2_E;
     unsigned kept_queries[D / 16][2][4], kept_gradients[D / 16][2][4];

@@ -20,11 +20,13 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     DYNAMIC_SHARED(bf16, queries);
     bf16* keys = queries + QUERIES * D;
     bf16* values = keys + 2 * KEYS * D;
+    __shared__ int head_of_block; // for the end: kept in a register it, or what follows from it, would be spilled
 
     int tiles = (seq + QUERIES - 1) / QUERIES, tile, which;
     pick_tile(tiles, batch * heads, section, tile, which);
     tile = tiles - 1 - tile; // the last queries see the most keys
     int sequence = which / heads, head = which % heads, kv_head = head / (heads / kv_heads);
+    if (threadIdx.x == 0) head_of_block = which;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int first = tile * QUERIES, warp_first = first + 32 * warp;
 
@@ -47,26 +49,26 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     for (int i = 0; i < 4; i++) most[i] = -1e30f, total[i] = 0.0f;
     const float to_log2 = scale * LOG2_E;
 
-    int steps = (min(first + QUERIES, seq) + KEYS - 1) / KEYS;
-    for (int step = 0; step < steps; step++) {
+    const int end = min(first + QUERIES, seq);
+#pragma unroll 1
+    for (int key = 0; key < end; key += KEYS) {
         copy_async_wait<0>();
         __syncthreads();
-        if (step + 1 < steps) {
-            int other = (step + 1) % 2 * KEYS * D;
-            load_tile<D, KEYS, THREADS>(keys + other, k, stride, (step + 1) * KEYS, seq, head_dim);
-            load_tile<D, KEYS, THREADS>(values + other, v, stride, (step + 1) * KEYS, seq, head_dim);
+        int stage = key % (2 * KEYS); // where the step's rows begin
+        if (key + KEYS < end) {
+            int other = (KEYS - stage) * D;
+            load_tile<D, KEYS, THREADS>(keys + other, k, stride, key + KEYS, seq, head_dim);
+            load_tile<D, KEYS, THREADS>(values + other, v, stride, key + KEYS, seq, head_dim);
             copy_async_commit();
         }
-        if (KEEP && step == 0) {
+        if (KEEP && key == 0) {
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
                 load_matrices(kept[i][0], rows_at<D>(queries, 32 * warp, i));
                 load_matrices(kept[i][1], rows_at<D>(queries, 32 * warp + 16, i));
             }
         }
-        int key = step * KEYS;
         if (key > warp_first + 31 || warp_first >= seq) continue; // nothing that these queries see, or no queries
-        int stage = step % 2 * KEYS; // where the step's rows begin
 
         float scores[2][KEYS / 8][4];
         clear(scores);
@@ -82,8 +84,8 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
                 for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
-                        int row = warp_first + 16 * m + lane / 4 + e / 2 * 8, column = key + 8 * n + lane % 4 * 2 + e % 2;
-                        if (column > row) scores[m][n][e] = -INFINITE;
+                        int ahead = key - warp_first + lane % 4 * 2 - lane / 4; // of the key before the query, in the first element
+                        if (ahead > 16 * m + e / 2 * 8 - 8 * n - e % 2) scores[m][n][e] = -INFINITE;
                     }
         }
 
@@ -130,6 +132,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     }
 
     if (warp_first >= seq) return;
+    which = head_of_block, sequence = which / heads, head = which % heads;
     float inverse[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {

@@ -22,7 +22,7 @@
 mod backward;
 mod forward;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use backward::attention_backward;
 pub use forward::attention;

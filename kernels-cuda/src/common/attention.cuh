@@ -27,7 +27,7 @@ inline float exp2_fast(float x) { return exp2f(x); }
 // The element at which chunk `chunk` (8 elements) of row `row` begins.
 template <int D>
 __device__ __forceinline__ int tile_at(int row, int chunk) {
-    return row * D + ((chunk ^ (D == 32 ? row / 2 & 3 : row & 7)) << 3);
+    return row * D + ((chunk ^ (D == 32 ? (unsigned)row / 2 % 4 : (unsigned)row % 8)) << 3);
 }
 
 // Starts copying rows `first..first + ROWS` of a matrix with `rows` rows of `columns` (a multiple of 8) elements; the rest of the tile becomes zero.
@@ -48,14 +48,14 @@ __device__ __forceinline__ void load_tile(bf16* tile, const bf16* matrix, int st
 template <int D>
 __device__ __forceinline__ const bf16* rows_at(const bf16* tile, int row, int k) {
     int lane = threadIdx.x % 32;
-    return tile + ((row * D + tile_at<D>(lane % 16, lane / 16)) ^ k << 4);
+    return tile + ((row * D + tile_at<D>(lane % 16, lane / 16)) ^ (k << 4));
 }
 
 // Two fragments B, of rows `row..row + 8` and the next 8, of a product that sums over columns `16 k..`.
 template <int D>
 __device__ __forceinline__ const bf16* columns_at(const bf16* tile, int row, int k) {
     int lane = threadIdx.x % 32;
-    return tile + ((row * D + tile_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2)) ^ k << 4);
+    return tile + ((row * D + tile_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2)) ^ (k << 4));
 }
 
 // c[m][n], c[m][n + 1] += a[m] · b, b as two fragments.
