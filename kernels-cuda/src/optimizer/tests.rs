@@ -269,7 +269,7 @@ fn muon_is_its_formulas() {
             |x: &DeviceArray<bf16>| -> Vec<f32> { gpu.download(x).unwrap().iter().map(|x| x.to_f32()).collect() };
         let direction: Vec<f64> = ahead.iter().map(|x| x / norm).collect();
         let got = wide(&x);
-        close("direction", &got, &direction, 0.002);
+        close("direction", &got, &direction, 0.003);
 
         let y = gpu.upload(&narrow(&g)).unwrap();
         let combined: Vec<f64> = wide(&y)
@@ -278,7 +278,7 @@ fn muon_is_its_formulas() {
             .map(|(&y, &x)| 3.4445 * f64::from(x) - 4.775 * f64::from(y))
             .collect();
         muon::combine(&gpu, (3.4445, &x), (-4.775, &y), &y).unwrap();
-        close("combination", &wide(&y), &combined, 0.002);
+        close("combination", &wide(&y), &combined, 0.003);
 
         muon::update(&gpu, &dp, &x, 3.0, &step.scalars, &step.guard).unwrap();
         let updated: Vec<f64> = (0..n)
@@ -388,6 +388,10 @@ fn bench_optimizer() {
         .filter(fits)
     {
         let [p, g, m, v] = [0; 4].map(|_| gpu.zeros::<f32>(n).unwrap());
+        // Zeros would take the slow way through divisions.
+        for array in [&p, &g, &m, &v] {
+            gpu.fill_bytes(array, 0x3c).unwrap();
+        }
         let half = g.slice(..n / 2).cast::<bf16>();
         let decay = gpu.zeros::<u8>(n / BLOCK).unwrap();
         let (s, guard) = (&step.scalars, &step.guard);
