@@ -23,11 +23,13 @@ template <typename T>
 __device__ __forceinline__ void adamw_step(float4* p, const T* g, float4* m, float4* v, const unsigned char* decay, const StepScalars* scalars,
                                            const Guard* guard, size_t chunks, Betas b) {
     const size_t chunk = (size_t)blockIdx.x * 256 + threadIdx.x;
-    if (chunk >= chunks || !guard->finite) return;
+    if (chunk >= chunks) return;
     float4 pi = p[chunk], mi = __ldcs(&m[chunk]), vi = __ldcs(&v[chunk]);
     const float4 gi = load_gradients(g, chunk);
     const float scale = guard->scale, step_size = scalars->step_size, root_scale = scalars->root_scale;
-    const float keep = decay[chunk / 64] ? scalars->keep : 1.0f;
+    const float decayed = scalars->keep, keep = decay[chunk / 64] ? decayed : 1.0f;
+    // Only now, so that no load waits for it.
+    if (!guard->finite) return;
     update(pi.x, gi.x, mi.x, vi.x, b, scale, keep, step_size, root_scale);
     update(pi.y, gi.y, mi.y, vi.y, b, scale, keep, step_size, root_scale);
     update(pi.z, gi.z, mi.z, vi.z, b, scale, keep, step_size, root_scale);

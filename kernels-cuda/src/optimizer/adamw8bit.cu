@@ -2,7 +2,7 @@
 // AdamW with both moments in 8 bits and one f32 scale for each 256 elements (adamw8bit.rs has the codes and why). A warp has such a block: lane l elements
 // 4l.. and 128 + 4l... Moments are opened, updated as in adamw.cu, used in f32 for the parameters, and closed again: the largest of the block is the new
 // scale, and between two codes one is drawn by a hash of element and step, so that the mean is exact. Equal inputs give equal bytes.
-// Cost: 10 bytes read and 6 written an element (2 less read with bf16 gradients), about 90 instructions: bound by memory.
+// Cost: 10 bytes read and 6 written an element (2 less read with bf16 gradients), about 120 instructions: bound by memory.
 #include "optimizer.cuh"
 #include "reduce.cuh"
 
@@ -36,19 +36,21 @@ __device__ __forceinline__ float open_square(unsigned byte, float scale) {
 __device__ __forceinline__ unsigned close_mean(float m, float inverse, float uniform) {
     float y = fminf(fabsf(m) * inverse, 1.0f) * 16129.0f;
     float q = floorf(sqrtf(y));
-    // From q^2 to (q + 1)^2 there are 2q + 1.
-    float above = fmaf(-q, q, y) / fmaf(2.0f, q, 1.0f);
-    int code = min((int)q + (uniform < above ? 1 : 0), 127);
+    // From q^2 to (q + 1)^2 there are 2q + 1, and the upper is drawn for the share of it that y has behind it.
+    bool up = uniform * fmaf(2.0f, q, 1.0f) < fmaf(-q, q, y);
+    int code = min((int)q + (up ? 1 : 0), 127);
     return (unsigned)(m < 0.0f ? -code : code) & 0xffu;
 }
 
-__device__ __forceinline__ unsigned close_square(float v, float inverse, float uniform) {
+// `root` is the root of v, `root_inverse` that of `inverse`.
+__device__ __forceinline__ unsigned close_square(float v, float root, float inverse, float root_inverse, float uniform) {
     float w = fminf(v * inverse, 1.0f);
-    float k = fmaxf(floorf(256.0f * sqrtf(sqrtf(w))), 1.0f);
+    float k = fminf(fmaxf(floorf(256.0f * sqrtf(root * root_inverse)), 1.0f), 256.0f);
     float square = k * k;
     // From k^4 to (k + 1)^4 there are 4k^3 + 6k^2 + 4k + 1; 2^32 is the largest.
-    float above = fmaf(-square, square, w * 4294967296.0f) / fmaf(4.0f * k, square, fmaf(6.0f, square, fmaf(4.0f, k, 1.0f)));
-    return (unsigned)min((int)k - 1 + (uniform < above ? 1 : 0), 255);
+    float distance = fmaf(4.0f * k, square, fmaf(6.0f, square, fmaf(4.0f, k, 1.0f)));
+    bool up = uniform * distance < fmaf(-square, square, w * 4294967296.0f);
+    return (unsigned)min((int)k - 1 + (up ? 1 : 0), 255);
 }
 
 __device__ __forceinline__ float& part(float4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
@@ -58,7 +60,7 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
                                                const StepScalars* scalars, const Guard* guard, size_t blocks, Betas b) {
     const unsigned lane = threadIdx.x % 32;
     const size_t block = (size_t)blockIdx.x * 8 + threadIdx.x / 32;
-    if (block >= blocks || !guard->finite) return;
+    if (block >= blocks) return;
     float4 pi[2], gi[2];
     unsigned codes_m[2], codes_v[2];
 #pragma unroll
@@ -71,10 +73,12 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
     }
     const float old_m = m_scale[block], old_v = v_scale[block];
     const float scale = guard->scale, step_size = scalars->step_size, root_scale = scalars->root_scale;
-    const float keep = decay[block] ? scalars->keep : 1.0f;
+    const float decayed = scalars->keep, keep = decay[block] ? decayed : 1.0f;
     const unsigned step = scalars->step;
+    // Only now, so that no load waits for it; the same for all lanes.
+    if (!guard->finite) return;
 
-    float mean[8], square[8], most_m = 0.0f, most_v = 0.0f;
+    float mean[8], square[8], root[8], most_m = 0.0f, most_v = 0.0f;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const int half = i / 4, at = i % 4;
@@ -82,7 +86,8 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
         float& parameter = part(pi[half], at);
         mean[i] = fmaf(b.beta1, open_mean(codes_m[half] >> (8 * at) & 0xffu, old_m), b.rest1 * gradient);
         square[i] = fmaf(b.beta2, open_square(codes_v[half] >> (8 * at) & 0xffu, old_v), b.rest2 * (gradient * gradient));
-        float denominator = fmaf(sqrtf(square[i]), root_scale, b.eps);
+        root[i] = sqrtf(square[i]);
+        float denominator = fmaf(root[i], root_scale, b.eps);
         parameter = fmaf(-step_size, mean[i] / denominator, parameter * keep);
         most_m = fmaxf(most_m, fabsf(mean[i]));
         most_v = fmaxf(most_v, square[i]);
@@ -94,6 +99,7 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
     most_v = most_v > 1e-37f ? most_v : 0.0f;
     const float inverse_m = most_m > 0.0f ? 1.0f / most_m : 0.0f;
     const float inverse_v = most_v > 0.0f ? 1.0f / most_v : 0.0f;
+    const float root_inverse_v = sqrtf(inverse_v);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const size_t chunk = block * 64 + half * 32 + lane;
@@ -104,7 +110,7 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
             float low = ((float)(random & 0xffffu) + 0.5f) * (1.0f / 65536.0f);
             float high = ((float)(random >> 16) + 0.5f) * (1.0f / 65536.0f);
             new_m |= close_mean(mean[4 * half + at], inverse_m, low) << (8 * at);
-            new_v |= close_square(square[4 * half + at], inverse_v, high) << (8 * at);
+            new_v |= close_square(square[4 * half + at], root[4 * half + at], inverse_v, root_inverse_v, high) << (8 * at);
         }
         p[chunk] = pi[half];
         __stcs(&m[chunk], new_m);

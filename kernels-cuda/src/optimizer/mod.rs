@@ -6,6 +6,8 @@
 //! is finite are the [`Guard`], which stays on the GPU. Once a norm or a loss is not finite, no weight and no moment changes until the host
 //! resets the guard: it may look as late as it likes, and finds the weights of before that step and its number.
 //!
+//! An update may be given a part of the arenas: with Muon, AdamW has the part in which Muon's matrices are not.
+//!
 //! Bytes a parameter: norm 4; AdamW 28; AdamW with 8-bit moments 16. With bf16 gradients 2 less each.
 
 mod adamw;

@@ -63,10 +63,12 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     muon_update(float4* p, const uint2* x, size_t chunks, float size, const StepScalars* scalars, const Guard* guard) {
     const size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
-    if (i >= chunks || !guard->finite) return;
-    const float rate = scalars->lr * size, keep = scalars->keep;
+    if (i >= chunks) return;
     float4 pi = p[i];
     uint2 u = __ldcs(&x[i]);
+    const float rate = scalars->lr * size, keep = scalars->keep;
+    // Only now, so that no load waits for it.
+    if (!guard->finite) return;
     pi.x = fmaf(-rate, low_f32(u.x), pi.x * keep);
     pi.y = fmaf(-rate, high_f32(u.x), pi.y * keep);
     pi.z = fmaf(-rate, low_f32(u.y), pi.z * keep);

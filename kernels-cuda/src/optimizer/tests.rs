@@ -7,6 +7,7 @@ use onebit_kernels_cpu::rng::Key;
 
 use super::*;
 
+mod bench;
 mod eight_bit;
 
 fn seed(test: &str) -> u64 {
@@ -68,9 +69,10 @@ fn the_norm_is_that_of_all_gradients() {
     };
     let key = Key::new(seed("norm"), 0, 0);
     let step = Step::new(&gpu);
-    // 1024 blocks of 256 threads with chunks of 4: the second round of chunks begins at 2^20.
-    for n in [0, 256, 256 * 37, (1 << 20) + 256] {
-        let g = normals(&key, 1, n, 0.01);
+    let some = normals(&key, 1, 256 * 37, 0.01);
+    // 1024 blocks of 256 threads with 8 chunks of 4 at a time: the second time begins at 2^23.
+    for n in [0, 256, 256 * 37, (1 << 23) + 512] {
+        let g: Vec<f32> = some.iter().copied().cycle().take(n).collect();
         let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         let rounded: Vec<f32> = narrow(&g).iter().map(|x| x.to_f32()).collect();
         let (f, b) = (gpu.upload(&g).unwrap(), gpu.upload(&narrow(&g)).unwrap());
@@ -82,6 +84,9 @@ fn the_norm_is_that_of_all_gradients() {
                 free.norm
             );
             assert_eq!((free.scale, free.failed_step), (1.0, None));
+            if n > 1 << 20 && gpu.properties().name.contains("emulated") {
+                continue;
+            }
             let clipped = step.norm(&gpu, gradients, 0.1);
             let expected = if want > 0.1 { 0.1f32 / free.norm } else { 1.0 };
             assert!(
@@ -121,6 +126,15 @@ fn the_guard_stays_shut_until_it_is_reset() {
         at(8);
         let late = step.norm(&gpu, Gradients::F32(&fine), 1.0);
         assert_eq!(late.failed_step, Some(7));
+        at(9);
+        g[300] = f32::NAN;
+        gpu.write(&bad, &g).unwrap();
+        assert_eq!(
+            step.norm(&gpu, Gradients::F32(&bad), 1.0).failed_step,
+            Some(7),
+            "the first step is kept"
+        );
+        g[300] = 0.5;
 
         // A shut guard stops every form of the update.
         let (p, m, v) = (
@@ -269,7 +283,7 @@ fn muon_is_its_formulas() {
             |x: &DeviceArray<bf16>| -> Vec<f32> { gpu.download(x).unwrap().iter().map(|x| x.to_f32()).collect() };
         let direction: Vec<f64> = ahead.iter().map(|x| x / norm).collect();
         let got = wide(&x);
-        close("direction", &got, &direction, 0.002);
+        close("direction", &got, &direction, 0.003);
 
         let y = gpu.upload(&narrow(&g)).unwrap();
         let combined: Vec<f64> = wide(&y)
@@ -278,7 +292,7 @@ fn muon_is_its_formulas() {
             .map(|(&y, &x)| 3.4445 * f64::from(x) - 4.775 * f64::from(y))
             .collect();
         muon::combine(&gpu, (3.4445, &x), (-4.775, &y), &y).unwrap();
-        close("combination", &wide(&y), &combined, 0.002);
+        close("combination", &wide(&y), &combined, 0.003);
 
         muon::update(&gpu, &dp, &x, 3.0, &step.scalars, &step.guard).unwrap();
         let updated: Vec<f64> = (0..n)
@@ -350,82 +364,4 @@ fn shapes_that_do_not_fit_are_refused() {
     let x = gpu.zeros::<bf16>(1024).unwrap();
     assert!(muon::combine(&gpu, (1.0, &x), (1.0, &x.slice(8..)), &x).is_err());
     assert!(muon::update(&gpu, &p, &x.slice(8..), 1.0, &step.scalars, &step.guard).is_err());
-}
-
-#[test]
-#[ignore = "a bench"]
-fn bench_optimizer() {
-    let Some(gpu) = Gpu::for_test("bench of the optimiser") else {
-        return;
-    };
-    let step = Step::new(&gpu);
-    gpu.write(&step.scalars, &StepScalars::new(9, 1e-3, 0.1, 0.9, 0.95).words())
-        .unwrap();
-    let time = |name: &str, n: usize, bytes: usize, run: &dyn Fn() -> Result<()>| {
-        let mut times: Vec<f64> = (0..11)
-            .map(|_| {
-                let start = gpu.mark().unwrap();
-                run().unwrap();
-                gpu.mark().unwrap().seconds_since(&start).unwrap()
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        println!(
-            "{name} n = {n}: {:.3} ms, {:.0} GB/s",
-            times[5] * 1e3,
-            (bytes * n) as f64 / times[5] / 1e9
-        );
-    };
-    let constants = AdamW {
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-    };
-    let fits = |n: &usize| *n as u64 * 18 < gpu.free_memory().unwrap();
-    for n in [28_000_000, 134_000_000, 1_400_000_000]
-        .map(|n: usize| n.next_multiple_of(BLOCK))
-        .into_iter()
-        .filter(fits)
-    {
-        let [p, g, m, v] = [0; 4].map(|_| gpu.zeros::<f32>(n).unwrap());
-        let half = g.slice(..n / 2).cast::<bf16>();
-        let decay = gpu.zeros::<u8>(n / BLOCK).unwrap();
-        let (s, guard) = (&step.scalars, &step.guard);
-        let norm = |g| global_norm(&gpu, g, &step.losses, 1.0, s, &step.partials, guard);
-        time("global_norm", n, 4, &|| norm(Gradients::F32(&g)));
-        time("global_norm bf16", n, 2, &|| norm(Gradients::Bf16(&half)));
-        time("adamw", n, 28, &|| {
-            adamw(&gpu, constants, &p, Gradients::F32(&g), (&m, &v), &decay, s, guard)
-        });
-        time("adamw bf16 gradients", n, 26, &|| {
-            adamw(&gpu, constants, &p, Gradients::Bf16(&half), (&m, &v), &decay, s, guard)
-        });
-        let scales = n / BLOCK;
-        let moments = EightBitMoments {
-            first: &m.cast::<i8>().slice(..n),
-            second: &v.cast::<u8>().slice(..n),
-            first_scale: &m.slice(n - scales..),
-            second_scale: &v.slice(n - scales..),
-        };
-        time("adamw8bit", n, 12 + 4, &|| {
-            adamw8bit(&gpu, constants, &p, Gradients::F32(&g), moments, &decay, s, guard)
-        });
-        time("adamw8bit bf16 gradients", n, 10 + 4, &|| {
-            adamw8bit(&gpu, constants, &p, Gradients::Bf16(&half), moments, &decay, s, guard)
-        });
-        time("zero", n, 4, &|| zero(&gpu, &v));
-    }
-    let n = 4096 * 14_336;
-    let [p, g, m] = [0; 3].map(|_| gpu.zeros::<f32>(n).unwrap());
-    let [x, y] = [0; 2].map(|_| gpu.zeros::<bf16>(n).unwrap());
-    time("muon momentum", n, 12, &|| {
-        muon::momentum(&gpu, &g, &m, 0.95, &step.guard, &step.partials)
-    });
-    time("muon normalize", n, 10, &|| {
-        muon::normalize(&gpu, &g, &m, 0.95, &step.guard, &step.partials, &x)
-    });
-    time("muon combine", n, 6, &|| muon::combine(&gpu, (1.0, &x), (2.0, &y), &y));
-    time("muon update", n, 10, &|| {
-        muon::update(&gpu, &p, &x, 1.0, &step.scalars, &step.guard)
-    });
 }

@@ -28,18 +28,18 @@ fn open_square(code: u8, scale: f32) -> f32 {
 fn close_mean(m: f32, inverse: f32, uniform: f32) -> i8 {
     let y = (m.abs() * inverse).min(1.0) * 16129.0;
     let q = y.sqrt().floor();
-    let above = (-q).mul_add(q, y) / (2.0 * q + 1.0);
-    let code = (q as i8 + i8::from(uniform < above && q < 127.0)).min(127);
+    let up = uniform * (2.0 * q + 1.0) < (-q).mul_add(q, y);
+    let code = q as i8 + i8::from(up && q < 127.0);
     if m < 0.0 { -code } else { code }
 }
 
 fn close_square(v: f32, inverse: f32, uniform: f32) -> u8 {
     let w = (v * inverse).min(1.0);
-    let k = (256.0 * w.sqrt().sqrt()).floor().max(1.0);
+    let k = (256.0 * (v.sqrt() * inverse.sqrt()).sqrt()).floor().clamp(1.0, 256.0);
     let square = k * k;
     let distance = (4.0 * k).mul_add(square, 6.0f32.mul_add(square, 4.0f32.mul_add(k, 1.0)));
-    let above = (-square).mul_add(square, w * 4_294_967_296.0) / distance;
-    (k as i32 - 1 + i32::from(uniform < above)).min(255) as u8
+    let up = uniform * distance < (-square).mul_add(square, w * 4_294_967_296.0);
+    (k as i32 - 1 + i32::from(up)).min(255) as u8
 }
 
 /// Parameters and moments on the host.
