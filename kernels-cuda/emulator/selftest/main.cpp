@@ -204,11 +204,11 @@ static void tensor_cores() {
     for (int i = 0; i < 5; i++) expect(got[i] == by_hand[i], "dot4_s8s8, dot4_u8s8, __byte_perm, __float2int_rn, pack_bf16: " + std::to_string(i));
 
     timespec begin, end;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
     Array<float> many(32);
     launch(tensor, "many", 1, 32, 0, many.address, 100000u);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("       one mma_bf16: %.2f us\n", ((double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec)) / 1e8);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    printf("       one mma_bf16: %.2f us of the CPU\n", ((double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec)) / 1e8);
 }
 
 static void recordings() {

@@ -74,7 +74,7 @@ extern "C" __global__ void dots(int* out) {
 // Many products, for the time they take.
 extern "C" __global__ void many(float* out, unsigned rounds) {
     float sums[4] = {};
-    const unsigned a[4] = {threadIdx.x, 0x3f803f80u, 0, 0}, b[2] = {0x3f803f80u, 0x3f80u};
+    const unsigned a[4] = {0x3f003f00u + threadIdx.x, 0x3f803f80u, 0, 0}, b[2] = {0x3f803f80u, 0x3f803f80u};
     for (unsigned i = 0; i < rounds; i++) mma_bf16(sums, a, b);
     out[threadIdx.x] = sums[0] + sums[1] + sums[2] + sums[3];
 }
