@@ -21,9 +21,8 @@ extern "C" __global__ void __launch_bounds__(256)
                 unsigned long long chunks) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= chunks) return;
-    DropoutMask mask(step, seed, purpose, threshold, keep);
-    float factor[4];
-    mask.factors(4 * i, factor);
     float4 v = x[i];
-    x[i] = make_float4(v.x * factor[0], v.y * factor[1], v.z * factor[2], v.w * factor[3]);
+    float values[4] = {v.x, v.y, v.z, v.w};
+    drop(dropout_key(*step, seed, purpose), 4 * i, threshold, keep, values);
+    x[i] = make_float4(values[0], values[1], values[2], values[3]);
 }
