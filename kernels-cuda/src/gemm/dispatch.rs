@@ -45,8 +45,8 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, workspace: &DeviceArray<f32>) ->
 
 /// The product on `path`.
 pub(super) fn run_on(gpu: &Gpu, path: Path, problem: &Problem, workspace: &DeviceArray<f32>) -> Result<()> {
-    let sizes = (problem.m, problem.n, problem.k);
-    let int8 = mma::is_int8(problem);
+    let sizes = problem.sizes();
+    let int8 = problem.is_int8();
     let multiprocessors = gpu.properties().multiprocessors;
     match path {
         Path::Mma => {

@@ -179,7 +179,7 @@ __device__ __forceinline__ void product(const void* a, size_t a_stride, const vo
         multiply_all(1);
     }
     copy_async_wait<0>();
-    __syncthreads();
+    __syncthreads(); // what other warps load after the last step is not used, but neither is it written meanwhile
 
     // Sums to memory, 32 rows of a warp at a time through shared memory, so that rows are written whole; 8 more columns keep banks apart.
     constexpr int ROWS = 32, WIDTH = WARP + 8, LANES = WARP / 4, PASS = 32 / LANES;

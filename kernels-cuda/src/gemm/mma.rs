@@ -20,10 +20,6 @@ pub(super) struct Plan {
     pub splits: usize,
 }
 
-pub(super) fn is_int8(problem: &Problem) -> bool {
-    matches!(problem.operands, Operands::Int8 { .. })
-}
-
 /// Values of k in a step.
 fn step(int8: bool) -> usize {
     if int8 { STEP_BYTES } else { STEP_BYTES / 2 }
@@ -84,7 +80,7 @@ fn kernel(problem: &Problem, tile: usize) -> Kernel {
 /// The product, cut as `plan` says.
 pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceArray<f32>) -> Result<()> {
     problem.check()?;
-    let step = step(is_int8(problem));
+    let step = step(problem.is_int8());
     let k_piece = problem.k.div_ceil(step).div_ceil(plan.splits).max(1) * step;
     // Fewer than were asked for where they do not come out even.
     let splits = problem.k.div_ceil(k_piece).max(1);
@@ -125,10 +121,7 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceAr
     // columns of A and B, writes none outside those of the output, and of the workspace nothing but rows below m of each piece.
     unsafe { launch.run()? };
     if splits > 1 {
-        let pieces = match problem.operands {
-            Operands::Bf16 { .. } => Pieces::F32,
-            Operands::Int8 { .. } => Pieces::I32,
-        };
+        let pieces = if problem.is_int8() { Pieces::I32 } else { Pieces::F32 };
         reduce::run(gpu, problem, splits, pieces, workspace)?;
     }
     Ok(())

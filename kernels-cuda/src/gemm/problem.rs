@@ -77,6 +77,16 @@ pub struct Problem<'a> {
 const OP: &str = "gemm";
 
 impl Problem<'_> {
+    /// Rows and columns of C, and the length of a sum.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.m, self.n, self.k)
+    }
+
+    /// Whether A and B are bytes.
+    pub fn is_int8(&self) -> bool {
+        matches!(self.operands, Operands::Int8 { .. })
+    }
+
     /// Rows and columns of A as it lies in memory.
     pub fn a_shape(&self) -> (usize, usize) {
         match self.layout {

@@ -124,10 +124,6 @@ pub(super) fn plan(multiprocessors: u32, (m, n, k): (usize, usize, usize), int8:
     best.1
 }
 
-fn is_int8(problem: &Problem) -> bool {
-    matches!(problem.operands, Operands::Int8 { .. })
-}
-
 fn kernel(problem: &Problem, schedule: Schedule) -> Kernel {
     use Schedule::{Cooperative, PingPong};
     let name = match (schedule, problem.operands, problem.layout) {
@@ -178,7 +174,7 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
         return Ok(());
     }
     let Plan { schedule, splits } = plan;
-    let int8 = is_int8(problem);
+    let int8 = problem.is_int8();
     if !supports(gpu, problem) || splits == 0 || splits > blocks(k, int8) {
         let found = format!("{splits} pieces of sums of {k} on {}", gpu.properties().name);
         return Err(CudaError::shape(OP, "Hopper, and pieces of at least one stage", found));
@@ -253,7 +249,7 @@ pub(super) fn launch(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &Devic
 pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceArray<f32>) -> Result<()> {
     launch(gpu, problem, plan, workspace)?;
     if plan.splits > 1 && problem.m > 0 && problem.n > 0 {
-        let pieces = if is_int8(problem) { Pieces::I32 } else { Pieces::F32 };
+        let pieces = if problem.is_int8() { Pieces::I32 } else { Pieces::F32 };
         reduce::run(gpu, problem, plan.splits, pieces, workspace)?;
     }
     Ok(())
