@@ -155,7 +155,7 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
         residual_norm_backward_rows<ROW, N>(dy, dy2, x, rstd, weight, dres, fresh, branch, factor, step, seed, purpose, threshold, keep, partials, rows, cols);   \
     }
 
-RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 2)
+RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 3)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block16, BlockRow, 16, 384, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block32, BlockRow, 32, 512, 1)
 
@@ -217,7 +217,7 @@ __device__ __forceinline__ void norm_backward_rows(const bf16* __restrict__ dy, 
         norm_backward_rows<ROW, N>(dy, x, stride, weight, rstd, dx, partials, rows, cols);                                                                       \
     }
 
-NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 2)
+NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 3)
 NORM_BACKWARD(norm_backward_block16, BlockRow, 16, 384, 2)
 NORM_BACKWARD(norm_backward_block32, BlockRow, 32, 512, 1)
 
