@@ -209,7 +209,7 @@ pub fn norm(
 /// The gradient of a branch: `factor · drop(dres)`.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchGradient<'a> {
-    /// Written, `[rows, cols]`.
+    /// Written, `[rows, cols]`; may be the same array as `dy`.
     pub values: &'a DeviceArray<bf16>,
     /// That of the forward.
     pub factor: f32,
@@ -283,7 +283,7 @@ pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()>
     column_sums(gpu, &a.dw, workers.blocks, cols)
 }
 
-/// The backward of [`norm`]: writes `dx`, laid out as `x`, from `dy` `[rows, cols]`.
+/// The backward of [`norm`]: writes `dx`, laid out as `x`, from `dy` `[rows, cols]`. `dx` may be the same array as `x` (or as `dy`, where `stride` is `cols`).
 ///
 /// # Errors
 /// As [`norm`].

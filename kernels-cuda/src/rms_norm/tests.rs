@@ -185,6 +185,22 @@ fn bf16_rows_are_normalised() {
         norm_backward(&gpu, &gpu.upload(&dy).unwrap(), &from, stride, &ws, &rstd, &dx, &dw).unwrap();
         let (expected, expected_dw) = backward(&widen(&dy), &x, &w);
         let found = gpu.download(&dx).unwrap();
+        let (over, scratch) = (gpu.upload(&all).unwrap(), gpu.zeros(cols).unwrap());
+        let dw_over = WeightGradient { total: &scratch, ..dw };
+        norm_backward(
+            &gpu,
+            &gpu.upload(&dy).unwrap(),
+            &over,
+            stride,
+            &ws,
+            &rstd,
+            &over,
+            &dw_over,
+        )
+        .unwrap();
+        let over = gpu.download(&over).unwrap();
+        let rows_of = |x: &[bf16]| -> Vec<bf16> { x.chunks(stride).flat_map(|row| row[..cols].to_vec()).collect() };
+        assert!(rows_of(&over) == rows_of(&found), "in place, {rows} by {cols}");
         let inside: Vec<f32> = found.chunks(stride).flat_map(|row| widen(&row[..cols])).collect();
         assert!(distance(inside, &expected) < 1.1 * BF16, "{rows} by {cols}");
         assert!(
@@ -238,7 +254,13 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
             } else {
                 gpu.upload(&before).unwrap()
             };
-            let (values, total) = (gpu.poisoned(rows * cols).unwrap(), gpu.poisoned(cols).unwrap());
+            let total = gpu.poisoned(cols).unwrap();
+            // Over dy, where it is not needed again.
+            let values = if fresh {
+                gpu.poisoned(rows * cols).unwrap()
+            } else {
+                gpu.upload(&dy).unwrap()
+            };
             let dropped = |p| Dropout {
                 p,
                 seed: SEED,
@@ -252,7 +274,7 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
             };
             let run = || {
                 let args = ResidualBackward {
-                    dy: &dys,
+                    dy: if fresh { &dys } else { &values },
                     dy2: two.then_some(&dy2s),
                     x: &xs,
                     rstd: &rstd,
