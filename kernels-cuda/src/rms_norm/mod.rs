@@ -22,6 +22,8 @@
 //! to f32 rounding, and codes by one in rare cases; from the same `r`, `y` and the codes are the CPU's bits. The gradient of the weight is summed by a fixed number of
 //! workers over rows `worker, worker + workers, …`, and their partial sums in order by a second kernel.
 
+#[cfg(test)]
+mod bench;
 mod dropout;
 #[cfg(test)]
 mod tests;
