@@ -5,7 +5,8 @@
 //   activation_backward_*   dy 2, gate 2, up 2 read; dgate 2, dup 2 written
 //
 // About 25 operations an element (45 for silu), twice that in the backward; memory is the limit. A block has a row in registers, 16 elements a thread up to a width of
-// 6144 and 32 from there on. In the backward a block has rows `block, block + blocks, …` and keeps its sum of the weight's gradient in registers.
+// 6144 and 32 from there on. In the backward a block has rows `block, block + blocks, …` and keeps its sum of the weight's gradient in registers;
+// a thread writes an element after all it reads of that element, so that gradients may lie over what they are made from.
 #include "memory.cuh"
 #include "row.cuh"
 
@@ -89,8 +90,8 @@ __device__ __forceinline__ void slopes(unsigned kind, float g, float u, float dh
 }
 
 template <int N>
-__device__ __forceinline__ void activation_backward_rows(const bf16* __restrict__ dy, const bf16* __restrict__ gate_up, unsigned kind, const float* __restrict__ weight,
-                                                         const float* __restrict__ rstd, bf16* __restrict__ dgate_up, float* __restrict__ partials, unsigned rows,
+__device__ __forceinline__ void activation_backward_rows(const bf16* dy, const bf16* gate_up, unsigned kind, const float* __restrict__ weight,
+                                                         const float* __restrict__ rstd, bf16* dgate_up, float* __restrict__ partials, unsigned rows,
                                                          unsigned width) {
     __shared__ float scratch[2][ROW_SCRATCH];
     const BlockRow at;
@@ -159,8 +160,8 @@ __device__ __forceinline__ void activation_backward_rows(const bf16* __restrict_
 
 #define ACTIVATION_BACKWARD(NAME, N, THREADS, BLOCKS)                                                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                                                             \
-        NAME(const bf16* __restrict__ dy, const bf16* __restrict__ gate_up, unsigned kind, const float* __restrict__ weight, const float* __restrict__ rstd,      \
-             bf16* __restrict__ dgate_up, float* __restrict__ partials, unsigned rows, unsigned width) {                                                          \
+        NAME(const bf16* dy, const bf16* gate_up, unsigned kind, const float* __restrict__ weight, const float* __restrict__ rstd,      \
+             bf16* dgate_up, float* __restrict__ partials, unsigned rows, unsigned width) {                                                          \
         activation_backward_rows<N>(dy, gate_up, kind, weight, rstd, dgate_up, partials, rows, width);                                                            \
     }
 

@@ -106,7 +106,8 @@ pub fn activation(
     unsafe { out.push(launch).u32(rows).u32(width).run() }
 }
 
-/// The backward of [`activation`]: from `dy` `[rows, width]`, the gradient of what the forward wrote, to `dgate_up`, laid out as `gate_up` (and not the same array).
+/// The backward of [`activation`]: from `dy` `[rows, width]`, the gradient of what the forward wrote, to `dgate_up`, laid out as `gate_up`, which may be the same
+/// array.
 ///
 /// # Errors
 /// As [`activation`].

@@ -149,7 +149,12 @@ fn gradients_of_gate_up_and_weight() {
                         }
                     }
                 }
-                let found = widen(&gpu.download(&dx).unwrap());
+                let found = gpu.download(&dx).unwrap();
+                // In place, the same.
+                let over = gpu.upload(&x).unwrap();
+                activation_backward(&gpu, kind, &dys, &over, rows, width, normed.then_some(&sub), &over).unwrap();
+                assert!(gpu.download(&over).unwrap() == found, "in place");
+                let found = widen(&found);
                 assert!(
                     distance(found, &expected) < 1.1 * BF16,
                     "{kind:?}, {rows} by {width}, normed {normed}"

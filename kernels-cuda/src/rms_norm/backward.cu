@@ -8,7 +8,7 @@
 // About 20 operations an element; memory is the limit. A warp has a row of up to 512 elements, a block a longer one (the registers of a warp would not hold it
 // beside the sums), 16 elements a thread up to 6144 and 32 from there on. A group (warp or block) has rows `group, group + groups, …` and keeps its sum of the weight's
 // gradient in registers (in shared memory where 32 f32 elements a thread leave no room). In the end a block writes a row of partial sums: that of its eight warps in
-// order, or its own.
+// order, or its own. A thread writes an element after all it reads of that element, so that bf16 gradients may lie over what they are made from.
 #include "memory.cuh"
 #include "philox.cuh"
 #include "row.cuh"
@@ -58,9 +58,9 @@ __device__ __forceinline__ void sum_of(const unsigned* words, const bf16* __rest
 }
 
 template <class Row, int N>
-__device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restrict__ dy, const bf16* __restrict__ dy2, const float* __restrict__ x,
+__device__ __forceinline__ void residual_norm_backward_rows(const bf16* dy, const bf16* __restrict__ dy2, const float* __restrict__ x,
                                                             const float* __restrict__ rstd, const float* __restrict__ weight, float* __restrict__ dres, unsigned fresh,
-                                                            bf16* __restrict__ branch, float factor, const unsigned* __restrict__ step, unsigned long long seed,
+                                                            bf16* branch, float factor, const unsigned* __restrict__ step, unsigned long long seed,
                                                             unsigned purpose, unsigned threshold, float keep, float* __restrict__ partials, unsigned rows,
                                                             unsigned cols) {
     __shared__ float scratch[2][ROW_SCRATCH];
@@ -148,20 +148,20 @@ __device__ __forceinline__ void residual_norm_backward_rows(const bf16* __restri
 
 #define RESIDUAL_NORM_BACKWARD(NAME, ROW, N, THREADS, BLOCKS)                                                                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                                                         \
-        NAME(const bf16* __restrict__ dy, const bf16* __restrict__ dy2, const float* __restrict__ x, const float* __restrict__ rstd,                              \
-             const float* __restrict__ weight, float* __restrict__ dres, unsigned fresh, bf16* __restrict__ branch, float factor,                                 \
+        NAME(const bf16* dy, const bf16* __restrict__ dy2, const float* __restrict__ x, const float* __restrict__ rstd,                              \
+             const float* __restrict__ weight, float* __restrict__ dres, unsigned fresh, bf16* branch, float factor,                                 \
              const unsigned* __restrict__ step, unsigned long long seed, unsigned purpose, unsigned threshold, float keep, float* __restrict__ partials,          \
              unsigned rows, unsigned cols) {                                                                                                                      \
         residual_norm_backward_rows<ROW, N>(dy, dy2, x, rstd, weight, dres, fresh, branch, factor, step, seed, purpose, threshold, keep, partials, rows, cols);   \
     }
 
-RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 2)
+RESIDUAL_NORM_BACKWARD(residual_norm_backward_warp16, WarpRow, 16, 256, 3)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block16, BlockRow, 16, 384, 2)
 RESIDUAL_NORM_BACKWARD(residual_norm_backward_block32, BlockRow, 32, 512, 1)
 
 template <class Row, int N>
-__device__ __forceinline__ void norm_backward_rows(const bf16* __restrict__ dy, const bf16* __restrict__ x, unsigned long long stride, const float* __restrict__ weight,
-                                                   const float* __restrict__ rstd, bf16* __restrict__ dx, float* __restrict__ partials, unsigned rows, unsigned cols) {
+__device__ __forceinline__ void norm_backward_rows(const bf16* dy, const bf16* x, unsigned long long stride, const float* __restrict__ weight,
+                                                   const float* __restrict__ rstd, bf16* dx, float* __restrict__ partials, unsigned rows, unsigned cols) {
     __shared__ float scratch[2][ROW_SCRATCH];
     const Row at;
     float dw[N] = {};
@@ -212,12 +212,12 @@ __device__ __forceinline__ void norm_backward_rows(const bf16* __restrict__ dy, 
 
 #define NORM_BACKWARD(NAME, ROW, N, THREADS, BLOCKS)                                                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                                                        \
-        NAME(const bf16* __restrict__ dy, const bf16* __restrict__ x, unsigned long long stride, const float* __restrict__ weight, const float* __restrict__ rstd, \
-             bf16* __restrict__ dx, float* __restrict__ partials, unsigned rows, unsigned cols) {                                                                \
+        NAME(const bf16* dy, const bf16* x, unsigned long long stride, const float* __restrict__ weight, const float* __restrict__ rstd, \
+             bf16* dx, float* __restrict__ partials, unsigned rows, unsigned cols) {                                                                \
         norm_backward_rows<ROW, N>(dy, x, stride, weight, rstd, dx, partials, rows, cols);                                                                       \
     }
 
-NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 2)
+NORM_BACKWARD(norm_backward_warp16, WarpRow, 16, 256, 3)
 NORM_BACKWARD(norm_backward_block16, BlockRow, 16, 384, 2)
 NORM_BACKWARD(norm_backward_block32, BlockRow, 32, 512, 1)
 

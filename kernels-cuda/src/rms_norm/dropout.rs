@@ -1,7 +1,10 @@
 //! Dropout (Srivastava et al. 2014) as a part of other kernels: its mask is a pure function of a random-number key and the element's index.
 
-use crate::device::{CudaError, DeviceArray, Launch, Result};
-use crate::quantize::need;
+use super::MODULE;
+use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Result};
+use crate::quantize::{need, need_aligned};
+
+const DROP_ROWS: Kernel = MODULE.kernel("drop_rows");
 
 /// `x[i] / (1 − p)` where number `i` of the stream (`seed`, `purpose`, `step`) is at least `p`, else 0.
 ///
@@ -38,4 +41,20 @@ impl Dropout<'_> {
             .u32(threshold)
             .f32(1.0 / (1.0 - d.p)))
     }
+}
+
+/// Drops elements of `x` in place: those of the embedding, and of its gradient. 8 bytes an element.
+///
+/// # Errors
+/// A length that is no multiple of 4, a probability outside `[0, 1)`.
+pub fn drop_in_place(gpu: &Gpu, x: &DeviceArray<f32>, dropout: &Dropout<'_>) -> Result<()> {
+    const OP: &str = "drop_in_place";
+    need_aligned(OP, "x", x, x.len() / 4 * 4)?;
+    let vectors = x.len() / 4;
+    let Ok(blocks) = u32::try_from(vectors.div_ceil(256)) else {
+        return Err(CudaError::shape(OP, "fewer than 2^42 elements", x.len()));
+    };
+    let launch = Launch::new(gpu, DROP_ROWS, [blocks, 1, 1], 256).array(x);
+    // SAFETY: `x` holds four times `vectors` elements.
+    unsafe { Dropout::push(Some(dropout), OP, launch)?.u64(vectors as u64).run() }
 }

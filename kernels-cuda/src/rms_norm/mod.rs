@@ -13,6 +13,7 @@
 //! | [`norm`] | bf16 rows (attention sub-norm) | 2 + outputs |
 //! | [`residual_norm_backward`] | | 2 (dy) + 4 (x) + 8 (dres; 4 if fresh) + 2 with a branch |
 //! | [`norm_backward`] | | 2 + 2 + 2 |
+//! | [`drop_in_place`] | f32 | 8 |
 //!
 //! Every byte is read once: a row stays in registers between its reductions. A warp has a row up to 1024 columns (512 in
 //! the backward), a block from there on to 16384.
@@ -21,13 +22,15 @@
 //! to f32 rounding, and codes by one in rare cases; from the same `r`, `y` and the codes are the CPU's bits. The gradient of the weight is summed by a fixed number of
 //! workers over rows `worker, worker + workers, …`, and their partial sums in order by a second kernel.
 
+#[cfg(test)]
+mod bench;
 mod dropout;
 #[cfg(test)]
 mod tests;
 
 use half::bf16;
 
-pub use dropout::Dropout;
+pub use dropout::{Dropout, drop_in_place};
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need, need_aligned, need_strided};
@@ -208,7 +211,7 @@ pub fn norm(
 /// The gradient of a branch: `factor · drop(dres)`.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchGradient<'a> {
-    /// Written, `[rows, cols]`.
+    /// Written, `[rows, cols]`; may be the same array as `dy`.
     pub values: &'a DeviceArray<bf16>,
     /// That of the forward.
     pub factor: f32,
@@ -282,7 +285,7 @@ pub fn residual_norm_backward(gpu: &Gpu, a: &ResidualBackward<'_>) -> Result<()>
     column_sums(gpu, &a.dw, workers.blocks, cols)
 }
 
-/// The backward of [`norm`]: writes `dx`, laid out as `x`, from `dy` `[rows, cols]`.
+/// The backward of [`norm`]: writes `dx`, laid out as `x`, from `dy` `[rows, cols]`. `dx` may be the same array as `x` (or as `dy`, where `stride` is `cols`).
 ///
 /// # Errors
 /// As [`norm`].

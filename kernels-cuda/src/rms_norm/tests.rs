@@ -185,6 +185,22 @@ fn bf16_rows_are_normalised() {
         norm_backward(&gpu, &gpu.upload(&dy).unwrap(), &from, stride, &ws, &rstd, &dx, &dw).unwrap();
         let (expected, expected_dw) = backward(&widen(&dy), &x, &w);
         let found = gpu.download(&dx).unwrap();
+        let (over, scratch) = (gpu.upload(&all).unwrap(), gpu.zeros(cols).unwrap());
+        let dw_over = WeightGradient { total: &scratch, ..dw };
+        norm_backward(
+            &gpu,
+            &gpu.upload(&dy).unwrap(),
+            &over,
+            stride,
+            &ws,
+            &rstd,
+            &over,
+            &dw_over,
+        )
+        .unwrap();
+        let over = gpu.download(&over).unwrap();
+        let rows_of = |x: &[bf16]| -> Vec<bf16> { x.chunks(stride).flat_map(|row| row[..cols].to_vec()).collect() };
+        assert!(rows_of(&over) == rows_of(&found), "in place, {rows} by {cols}");
         let inside: Vec<f32> = found.chunks(stride).flat_map(|row| widen(&row[..cols])).collect();
         assert!(distance(inside, &expected) < 1.1 * BF16, "{rows} by {cols}");
         assert!(
@@ -238,7 +254,13 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
             } else {
                 gpu.upload(&before).unwrap()
             };
-            let (values, total) = (gpu.poisoned(rows * cols).unwrap(), gpu.poisoned(cols).unwrap());
+            let total = gpu.poisoned(cols).unwrap();
+            // Over dy, where it is not needed again.
+            let values = if fresh {
+                gpu.poisoned(rows * cols).unwrap()
+            } else {
+                gpu.upload(&dy).unwrap()
+            };
             let dropped = |p| Dropout {
                 p,
                 seed: SEED,
@@ -252,7 +274,7 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
             };
             let run = || {
                 let args = ResidualBackward {
-                    dy: &dys,
+                    dy: if fresh { &dys } else { &values },
                     dy2: two.then_some(&dy2s),
                     x: &xs,
                     rstd: &rstd,
@@ -306,6 +328,38 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
 }
 
 #[test]
+fn dropout_in_place_is_the_cpus() {
+    let Some(gpu) = Gpu::for_test("drop_in_place") else {
+        return;
+    };
+    let mut random = Random::new();
+    // A number that is `p` itself is kept.
+    let equal = Key::new(SEED, PURPOSE, 3).uniform(5);
+    for (len, step, p) in [
+        (0, 1, 0.5),
+        (4, 2, 0.5),
+        (4100, u32::MAX, 0.1),
+        (1024, 0, 0.0),
+        (8, 3, equal),
+    ] {
+        let x = random.f32s(len, 1.0);
+        let (xs, steps) = (gpu.upload(&x).unwrap(), gpu.upload(&[step]).unwrap());
+        let dropped = Dropout {
+            p,
+            seed: SEED,
+            purpose: PURPOSE,
+            step: &steps,
+        };
+        drop_in_place(&gpu, &xs, &dropped).unwrap();
+        let mut expected = vec![0.0; len];
+        let key = Key::new(SEED, PURPOSE, u64::from(step));
+        dropout::dropout(Isa::best(), &x, p, key, 0, &mut expected);
+        assert!(gpu.download(&xs).unwrap() == expected, "{len} elements");
+        assert!(drop_in_place(&gpu, &xs, &Dropout { p: 1.0, ..dropped }).is_err());
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_refused() {
     let Some(gpu) = Gpu::for_test("norms, shapes") else {
         return;
@@ -347,76 +401,4 @@ fn shapes_that_do_not_fit_are_refused() {
     };
     assert!(backward(&partials).is_ok());
     assert!(backward(&partials.slice(1..)).is_err());
-}
-
-#[test]
-#[ignore = "a bench"]
-fn bench_norms() {
-    let Some(gpu) = Gpu::for_test("bench") else { return };
-    let step = gpu.upload(&[1u32]).unwrap();
-    for (rows, cols) in [(65536, 512), (65536, 768), (16384, 2048), (16384, 2560), (8192, 4096)] {
-        let len = rows * cols;
-        let (x, dres) = (filled(&gpu, len), filled(&gpu, len));
-        let (w, rstd) = (filled(&gpu, cols), filled(&gpu, rows));
-        let (values, dy, plain) = (filled(&gpu, len), filled(&gpu, len), filled(&gpu, len));
-        let forms = Forms::new(&gpu, rows, cols, 0.5);
-        let norm_of = Norm { weight: &w, eps: EPS };
-        let dropout = Dropout {
-            p: 0.1,
-            seed: 1,
-            purpose: 2,
-            step: &step,
-        };
-        let branch = |dropout| Branch {
-            values: &values,
-            factor: 0.5,
-            dropout,
-            sum: &x,
-        };
-        let name = |what: &str| format!("{what} {rows}x{cols}");
-        let codes = forms.codes_only();
-        bench(&gpu, &name("residual_norm, int8"), 5 * len, || {
-            residual_norm(&gpu, &x, None, &norm_of, &rstd, &codes).unwrap()
-        });
-        for (what, dropped) in [("residual_norm, branch, int8", None), ("  with dropout", Some(dropout))] {
-            bench(&gpu, &name(what), 11 * len, || {
-                residual_norm(&gpu, &x, Some(&branch(dropped)), &norm_of, &rstd, &codes).unwrap()
-            });
-        }
-        bench(&gpu, &name("norm, int8"), 3 * len, || {
-            norm(&gpu, &values, cols, &norm_of, &rstd, &codes).unwrap()
-        });
-        let (total, partials) = (filled(&gpu, cols), filled(&gpu, partial_len(cols)));
-        let dw = WeightGradient {
-            total: &total,
-            accumulate: true,
-            partials: &partials,
-        };
-        for (what, dropout) in [
-            ("residual_norm_backward, branch", None),
-            ("  with dropout", Some(dropout)),
-        ] {
-            let args = ResidualBackward {
-                dy: &dy,
-                dy2: None,
-                x: &x,
-                rstd: &rstd,
-                weight: &w,
-                dres: &dres,
-                fresh: false,
-                branch: Some(BranchGradient {
-                    values: &values,
-                    factor: 0.5,
-                    dropout,
-                }),
-                dw,
-            };
-            bench(&gpu, &name(what), 16 * len, || {
-                residual_norm_backward(&gpu, &args).unwrap()
-            });
-        }
-        bench(&gpu, &name("norm_backward"), 6 * len, || {
-            norm_backward(&gpu, &dy, &values, cols, &w, &rstd, &plain, &dw).unwrap()
-        });
-    }
 }

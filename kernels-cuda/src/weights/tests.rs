@@ -178,6 +178,44 @@ fn weights_are_the_cpus() {
     }
 }
 
+/// Weights within a few steps of f32 of where codes change: whether a reciprocal or a division rounds shows there alone.
+#[test]
+fn codes_at_their_borders_are_the_cpus() {
+    let Some(gpu) = Gpu::for_test("weights, borders") else {
+        return;
+    };
+    let mut matrices = vec![(32, 128, Int8), (32, 128, Int4)];
+    matrices.resize(34, (8, 64, Ternary));
+    let mut case = Case::new(&gpu, &matrices);
+    let mut random = Random::new();
+    let near = |x: f32, by: u64| f32::from_bits(x.to_bits() + (by % 9) as u32 - 4);
+    for t in case.table.tensors().to_vec() {
+        let half_gamma = random.f32s(1, 1.0)[0].abs() + 0.1;
+        for row in case.weights[t.master..t.master + t.len()].chunks_mut(t.cols) {
+            let most = if t.mode == Int8 { 127 } else { 7 };
+            let (unit, top) = (
+                if t.mode == Ternary {
+                    half_gamma
+                } else {
+                    random.f32s(1, 1.0)[0].abs() + 0.1
+                },
+                most as f32,
+            );
+            for (i, w) in row.iter_mut().enumerate() {
+                *w = match t.mode {
+                    // Half of them at γ/2, the others at 3γ/2, so that their mean is γ.
+                    Ternary => near([unit, 3.0 * unit][i % 2], random.next()),
+                    _ if i == 0 => unit,
+                    _ => near((unit / top) * ((random.next() % most) as f32 + 0.5), random.next()),
+                };
+            }
+        }
+    }
+    gpu.write(&case.master, &case.weights).unwrap();
+    case.run(0..34, true, true, 1.0);
+    case.check(0..34, true, true, 1.0);
+}
+
 #[test]
 fn some_tensors_and_some_forms() {
     let Some(gpu) = Gpu::for_test("weights, ranges") else {
