@@ -50,10 +50,11 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     for (int i = 0; i < 4; i++) most[i] = -1e30f, total[i] = 0.0f;
     const float to_log2 = scale * LOG2_E;
 
-    const int end = min(first + QUERIES, seq);
-    for (int key = 0; key < end; key += KEYS) {
+    int key = 0;
+    do {
         copy_async_wait<0>();
         __syncthreads();
+        const int end = min(place[1] + QUERIES, seq);
         int stage = key % (2 * KEYS); // where the step's rows begin
         if (key + KEYS < end) {
             int other = (KEYS - stage) * D;
@@ -130,7 +131,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         unsigned probabilities[KEYS / 16][2][4];
         pack_fragments(probabilities, scores);
         multiply_columns<D>(sums, probabilities, values, stage);
-    }
+    } while ((key += KEYS) < min(place[1] + QUERIES, seq));
 
     int warp_first = place[1] + 32 * warp;
     if (warp_first >= seq) return;
