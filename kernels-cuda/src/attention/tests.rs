@@ -151,7 +151,9 @@ fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
             .chunks(shape.qkv_row())
             .flat_map(|row| row[columns.clone()].to_vec());
         let error = distance(&part(&dqkv), &expected.collect::<Vec<_>>());
-        assert!(error < 1e-2, "{shape:?}: {name} is {error} off");
+        // With large scores p is nearly one key's, and do·v − delta a difference of near equals, of which delta is from an o that was rounded to bf16.
+        let bound = if scale > 1.0 { 2.5e-2 } else { 1e-2 };
+        assert!(error < bound, "{shape:?}: {name} is {error} off");
     }
 }
 
