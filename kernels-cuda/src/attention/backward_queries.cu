@@ -20,12 +20,14 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
     bf16* gradients = queries + QUERIES * D;
     bf16* keys = gradients + QUERIES * D;
     bf16* values = keys + 2 * KEYS * D;
+    __shared__ int head_of_block;
     __shared__ float row_lse[QUERIES], row_delta[QUERIES]; // not in registers, which are all taken
 
     int tiles = (seq + QUERIES - 1) / QUERIES, tile, which;
     pick_tile(tiles, batch * heads, section, tile, which);
     tile = tiles - 1 - tile; // the last queries see the most keys
     int sequence = which / heads, head = which % heads, kv_head = head / (heads / kv_heads);
+    if (threadIdx.x == 0) head_of_block = which;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int first = tile * QUERIES, warp_first = first + 32 * warp;
 
@@ -82,8 +84,8 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
             for (int i = 0; i < D / 16; i++) {
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    load_matrices(kept_queries[i][m], rows_at<D>(queries, 32 * warp + 16 * m, i));
-                    load_matrices(kept_gradients[i][m], rows_at<D>(gradients, 32 * warp + 16 * m, i));
+                    load_matrices(kept_queries[i][m], rows_at<D>(queries, 32 * warp, 16 * m, i));
+                    load_matrices(kept_gradients[i][m], rows_at<D>(gradients, 32 * warp, 16 * m, i));
                 }
             }
         }
@@ -124,6 +126,8 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
 
     if (warp_first >= seq) return;
     if (cosines != nullptr) turn_back<D>(sums, cosines, sines, warp_first, seq);
+    which = head_of_block, sequence = which / heads, head = which % heads;
+    q_begin = (size_t)sequence * seq * stride + head * head_dim;
     float factor[4] = {scale, scale, scale, scale};
     store_rows<D>(queries, 32 * warp, sums, factor, dqkv + q_begin, stride, warp_first, seq, head_dim);
 }

@@ -20,24 +20,25 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     DYNAMIC_SHARED(bf16, queries);
     bf16* keys = queries + QUERIES * D;
     bf16* values = keys + 2 * KEYS * D;
-    __shared__ int head_of_block; // for the end: kept in a register it, or what follows from it, would be spilled
+    // Head and first query of the block, and where its keys begin: in registers they, or what follows from them, would be spilled.
+    __shared__ int place[2];
+    __shared__ size_t keys_begin;
 
     int tiles = (seq + QUERIES - 1) / QUERIES, tile, which;
     pick_tile(tiles, batch * heads, section, tile, which);
     tile = tiles - 1 - tile; // the last queries see the most keys
     int sequence = which / heads, head = which % heads, kv_head = head / (heads / kv_heads);
-    if (threadIdx.x == 0) head_of_block = which;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int first = tile * QUERIES, warp_first = first + 32 * warp;
+    int first = tile * QUERIES;
 
     int stride = (heads + 2 * kv_heads) * head_dim;
-    const bf16* q = qkv + (size_t)sequence * seq * stride + head * head_dim;
-    const bf16* k = qkv + (size_t)sequence * seq * stride + (heads + kv_head) * head_dim;
-    const bf16* v = k + kv_heads * head_dim;
+    const size_t begin = (size_t)sequence * seq * stride + (heads + kv_head) * head_dim;
+    const int to_values = kv_heads * head_dim;
+    if (threadIdx.x == 0) place[0] = which, place[1] = first, keys_begin = begin;
 
-    load_tile<D, QUERIES, THREADS>(queries, q, stride, first, seq, head_dim);
-    load_tile<D, KEYS, THREADS>(keys, k, stride, 0, seq, head_dim);
-    load_tile<D, KEYS, THREADS>(values, v, stride, 0, seq, head_dim);
+    load_tile<D, QUERIES, THREADS>(queries, qkv + (size_t)sequence * seq * stride + head * head_dim, stride, first, seq, head_dim);
+    load_tile<D, KEYS, THREADS>(keys, qkv + begin, stride, 0, seq, head_dim);
+    load_tile<D, KEYS, THREADS>(values, qkv + begin + to_values, stride, 0, seq, head_dim);
     copy_async_commit();
 
     unsigned kept[D / 16][2][4];
@@ -49,25 +50,27 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     for (int i = 0; i < 4; i++) most[i] = -1e30f, total[i] = 0.0f;
     const float to_log2 = scale * LOG2_E;
 
-    const int end = min(first + QUERIES, seq);
-#pragma unroll 1
-    for (int key = 0; key < end; key += KEYS) {
+    int key = 0;
+    do {
         copy_async_wait<0>();
         __syncthreads();
+        const int end = min(place[1] + QUERIES, seq);
         int stage = key % (2 * KEYS); // where the step's rows begin
         if (key + KEYS < end) {
             int other = (KEYS - stage) * D;
+            const bf16* k = qkv + keys_begin;
             load_tile<D, KEYS, THREADS>(keys + other, k, stride, key + KEYS, seq, head_dim);
-            load_tile<D, KEYS, THREADS>(values + other, v, stride, key + KEYS, seq, head_dim);
+            load_tile<D, KEYS, THREADS>(values + other, k + to_values, stride, key + KEYS, seq, head_dim);
             copy_async_commit();
         }
         if (KEEP && key == 0) {
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
-                load_matrices(kept[i][0], rows_at<D>(queries, 32 * warp, i));
-                load_matrices(kept[i][1], rows_at<D>(queries, 32 * warp + 16, i));
+                load_matrices(kept[i][0], rows_at<D>(queries, 32 * warp, 0, i));
+                load_matrices(kept[i][1], rows_at<D>(queries, 32 * warp, 16, i));
             }
         }
+        int warp_first = place[1] + 32 * warp;
         if (key > warp_first + 31 || warp_first >= seq) continue; // nothing that these queries see, or no queries
 
         float scores[2][KEYS / 8][4];
@@ -97,14 +100,14 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) x = fmaxf(fmaxf(x, scores[i / 2][n][i % 2 * 2]), scores[i / 2][n][i % 2 * 2 + 1]);
             largest[i] = x;
-            raise |= (x - most[i]) * to_log2 > 8.0f;
+            raise |= x * to_log2 > most[i] + 8.0f;
         }
         if (__any_sync(0xffffffffu, raise)) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float x = fmaxf(largest[i], __shfl_xor_sync(0xffffffffu, largest[i], 1));
-                x = fmaxf(fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2)), most[i]);
-                float factor = exp2_fast((most[i] - x) * to_log2);
+                x = fmaxf(fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2)) * to_log2, most[i]);
+                float factor = exp2_fast(most[i] - x);
                 most[i] = x;
                 total[i] *= factor;
 #pragma unroll
@@ -116,12 +119,11 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float shift = most[i] * to_log2;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int e = i % 2 * 2; e < i % 2 * 2 + 2; e++) {
-                    float p = exp2_fast(fmaf(scores[i / 2][n][e], to_log2, -shift));
+                    float p = exp2_fast(fmaf(scores[i / 2][n][e], to_log2, -most[i]));
                     scores[i / 2][n][e] = p;
                     total[i] += p;
                 }
@@ -129,10 +131,11 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         unsigned probabilities[KEYS / 16][2][4];
         pack_fragments(probabilities, scores);
         multiply_columns<D>(sums, probabilities, values, stage);
-    }
+    } while ((key += KEYS) < min(place[1] + QUERIES, seq));
 
+    int warp_first = place[1] + 32 * warp;
     if (warp_first >= seq) return;
-    which = head_of_block, sequence = which / heads, head = which % heads;
+    which = place[0], sequence = which / heads, head = which % heads;
     float inverse[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -140,7 +143,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         x += __shfl_xor_sync(0xffffffffu, x, 2);
         inverse[i] = 1.0f / x;
         int row = warp_first + 8 * i + lane / 4;
-        if (lane % 4 == 0 && row < seq) lse[(size_t)which * seq + row] = most[i] * scale + logf(x);
+        if (lane % 4 == 0 && row < seq) lse[(size_t)which * seq + row] = most[i] * LN_2 + logf(x);
     }
     int o_stride = heads * head_dim;
     store_rows<D>(queries, 32 * warp, sums, inverse, o + (size_t)sequence * seq * o_stride + head * head_dim, o_stride, warp_first, seq, head_dim);

@@ -6,13 +6,18 @@ use super::{AttentionShape, need};
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
 static MODULE: Module = ptx!("forward.ptx");
+static HOPPER: Module = ptx!("wgmma.ptx");
 const D32: Kernel = MODULE.kernel("attention_32");
 const D64: Kernel = MODULE.kernel("attention_64");
 const D128: Kernel = MODULE.kernel("attention_128");
+const WGMMA_64: Kernel = HOPPER.kernel("attention_wgmma_64");
+const WGMMA_128: Kernel = HOPPER.kernel("attention_wgmma_128");
 
-/// Queries of a block, and its threads.
+/// Whether Hopper's own kernels are taken where the GPU has them: not before they have been measured on one.
+const PREFER_HOPPER: bool = false;
+
+/// Queries of a block.
 const QUERIES: usize = 128;
-const THREADS: u32 = 128;
 /// Keys of a step.
 const KEYS: usize = 64;
 
@@ -30,6 +35,23 @@ pub fn attention(
     o: &DeviceArray<bf16>,
     lse: &DeviceArray<f32>,
 ) -> Result<()> {
+    attention_by(gpu, shape, qkv, o, lse, PREFER_HOPPER && has_hopper_kernel(gpu, &shape))
+}
+
+/// Whether there is a kernel of Hopper's own for this GPU and this shape.
+pub(super) fn has_hopper_kernel(gpu: &Gpu, shape: &AttentionShape) -> bool {
+    gpu.properties().is_hopper() && shape.padded() >= 64
+}
+
+/// [`attention`] by Hopper's own kernel, or by that of every GPU.
+pub(super) fn attention_by(
+    gpu: &Gpu,
+    shape: AttentionShape,
+    qkv: &DeviceArray<bf16>,
+    o: &DeviceArray<bf16>,
+    lse: &DeviceArray<f32>,
+    hopper: bool,
+) -> Result<()> {
     const OP: &str = "attention";
     shape.check(OP)?;
     need(OP, "qkv", qkv, shape.tokens() * shape.qkv_row())?;
@@ -39,17 +61,19 @@ pub fn attention(
         return Ok(());
     }
     let d = shape.padded();
-    let kernel = match d {
-        32 => D32,
-        64 => D64,
-        _ => D128,
+    let (kernel, threads) = match (d, hopper) {
+        (32, _) => (D32, 128),
+        (64, false) => (D64, 128),
+        (64, true) => (WGMMA_64, 256),
+        (_, false) => (D128, 128),
+        (_, true) => (WGMMA_128, 256),
     };
     let group = shape.heads / shape.kv_heads;
     let tiles = shape.seq.div_ceil(QUERIES);
     let blocks = tiles * shape.batch * shape.heads;
     // The queries, and two steps of keys and values.
     let shared = 2 * d * (QUERIES + 2 * 2 * KEYS);
-    let launch = Launch::new(gpu, kernel, [blocks as u32, 1, 1], THREADS)
+    let launch = Launch::new(gpu, kernel, [blocks as u32, 1, 1], threads)
         .shared(shared)
         .array(qkv)
         .array(o)
@@ -61,7 +85,7 @@ pub fn attention(
         .u32(shape.head_dim)
         .u32(shape.section(4 * shape.head_dim) * group)
         .f32(shape.scale());
-    // SAFETY: the parameters are the kernel's; it reads and writes rows of tokens below `batch·seq`, and columns of a row as `shape` has them, and
+    // SAFETY: the parameters are the kernel's, whichever it is; it reads and writes rows of tokens below `batch·seq`, and columns of a row as `shape` has them, and
     // the lengths were compared above. Shared memory is what its tiles take.
     unsafe { launch.run() }
 }

@@ -17,6 +17,9 @@
 //! **The backward** is two kernels, so that no two blocks add to the same element: one owns tiles of queries (`delta`, `dq`), the other tiles of keys
 //! (`dk`, `dv`, over the query heads of the group). Each recomputes the scores from `lse`: seven matrix products instead of five, and no atomics.
 //!
+//! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there is a forward with Hopper's products of a warpgroup (`wgmma.cu`), which
+//! `forward.rs` says whether to take.
+//!
 //! **Order of blocks.** Heads are taken in sections whose keys and values stay in the second-level cache, and within a section the longest tiles go first.
 
 mod backward;

@@ -1,6 +1,7 @@
 use half::bf16;
 use onebit_kernels_cpu::{attention as cpu, isa};
 
+use super::forward::{attention_by, has_hopper_kernel};
 use super::*;
 use crate::device::Gpu;
 use crate::rope::{RopeTable, rope_backward};
@@ -127,6 +128,16 @@ fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
     for (i, (l, r)) in lse.iter().zip(&expected.lse).enumerate() {
         assert!((f64::from(*l) - r).abs() < 1e-3, "{shape:?}: lse[{i}] is {l}, not {r}");
     }
+    if has_hopper_kernel(gpu, &shape) {
+        let (qkv, o) = (gpu.upload(&qkv).unwrap(), gpu.poisoned(o.len()).unwrap());
+        let lse = gpu.poisoned(shape.rows()).unwrap();
+        attention_by(gpu, shape, &qkv, &o, &lse, true).unwrap();
+        let (o, lse) = (gpu.download(&o).unwrap(), gpu.download(&lse).unwrap());
+        let error = distance(&o, &expected.o);
+        assert!(error < 5e-3, "{shape:?}: Hopper's o is {error} off");
+        let near = |(l, r): (&f32, &f64)| (f64::from(*l) - r).abs() < 1e-3;
+        assert!(lse.iter().zip(&expected.lse).all(near), "{shape:?}: Hopper's lse");
+    }
     // Queries, keys and values each, lest a large one hide a small one.
     let (q, kv) = (shape.o_row(), shape.kv_heads * shape.head_dim);
     for (name, columns) in [("dq", 0..q), ("dk", q..q + kv), ("dv", q + kv..q + 2 * kv)] {
@@ -140,7 +151,9 @@ fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
             .chunks(shape.qkv_row())
             .flat_map(|row| row[columns.clone()].to_vec());
         let error = distance(&part(&dqkv), &expected.collect::<Vec<_>>());
-        assert!(error < 1e-2, "{shape:?}: {name} is {error} off");
+        // With large scores p is nearly one key's, and do·v − delta a difference of near equals, of which delta is from an o that was rounded to bf16.
+        let bound = if scale > 1.0 { 2.5e-2 } else { 1e-2 };
+        assert!(error < bound, "{shape:?}: {name} is {error} off");
     }
 }
 
@@ -338,7 +351,7 @@ fn bench_attention() {
         let lse = gpu.uninitialized(shape.rows()).unwrap();
         let delta = gpu.uninitialized(shape.rows()).unwrap();
         let table = RopeTable::new(&gpu, 1e4, head_dim, seq).unwrap();
-        let forward = || attention(&gpu, shape, &qkv, &o, &lse).unwrap();
+        let forward = |hopper| attention_by(&gpu, shape, &qkv, &o, &lse, hopper).unwrap();
         let backward = |table| attention_backward(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv).unwrap();
         let operations = (2 * head_dim * seq * seq * heads * batch) as f64;
         let report = |name: &str, factor: f64, run: &dyn Fn()| {
@@ -349,7 +362,10 @@ fn bench_attention() {
                 seconds * 1e3
             );
         };
-        report("attention", 1.0, &forward);
+        report("attention", 1.0, &|| forward(false));
+        if has_hopper_kernel(&gpu, &shape) {
+            report("attention, Hopper", 1.0, &|| forward(true));
+        }
         report("attention backward", 2.5, &|| backward(None));
         report("attention backward, rotated back", 2.5, &|| backward(Some(&table)));
     }

@@ -35,27 +35,31 @@ __device__ __forceinline__ int tile_at(int row, int chunk) {
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(bf16* tile, const bf16* matrix, int stride, int first, int rows, int columns) {
     constexpr int chunks = D / 8, step = THREADS / chunks;
-    int row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
+    int row = threadIdx.x / chunks, chunk = threadIdx.x % chunks, at = (first + row) * stride + chunk * 8;
+    int there = chunk * 8 < columns ? rows - first - row : 0; // rows from this thread's first to the end
+    bf16* to = tile + tile_at<D>(row, chunk);
+    static_assert(step % 8 == 0, "a thread's rows have their chunks in the same order");
 #pragma unroll
-    for (int i = 0; i < ROWS / step; i++, row += step) {
-        bool valid = first + row < rows && chunk * 8 < columns;
-        copy_async16(tile + tile_at<D>(row, chunk), matrix + (valid ? (first + row) * stride + chunk * 8 : 0), valid);
+    for (int i = 0; i < ROWS / step; i++, at += step * stride) {
+        bool valid = i * step < there;
+        copy_async16(to + i * step * D, matrix + (valid ? at : 0), valid);
     }
 }
 
-// Fragment A of rows `row..row + 16` and columns `16 k..`; also two fragments B, of columns `16 k..` and the next 8 of a product that sums over rows,
-// if it is loaded transposed. Rows begin at a multiple of 8, so which chunk is where depends on the lane; `k` then changes bits that nothing else does.
+// Fragment A of rows `row + further..+ 16` and columns `16 k..`; also two fragments B, of columns `16 k..` and the next 8 of a product that sums over
+// rows, if it is loaded transposed. Rows begin at a multiple of 8, so which chunk is where depends on the lane; `k` then changes bits that nothing else
+// does, and `further`, which is known beforehand, is part of the instruction.
 template <int D>
-__device__ __forceinline__ const bf16* rows_at(const bf16* tile, int row, int k) {
+__device__ __forceinline__ const bf16* rows_at(const bf16* tile, int row, int further, int k) {
     int lane = threadIdx.x % 32;
-    return tile + ((row * D + tile_at<D>(lane % 16, lane / 16)) ^ (k << 4));
+    return tile + further * D + ((row * D + tile_at<D>(lane % 16, lane / 16)) ^ (k << 4));
 }
 
-// Two fragments B, of rows `row..row + 8` and the next 8, of a product that sums over columns `16 k..`.
+// Two fragments B, of rows `row + further..+ 8` and the next 8, of a product that sums over columns `16 k..`.
 template <int D>
-__device__ __forceinline__ const bf16* columns_at(const bf16* tile, int row, int k) {
+__device__ __forceinline__ const bf16* columns_at(const bf16* tile, int row, int further, int k) {
     int lane = threadIdx.x % 32;
-    return tile + ((row * D + tile_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2)) ^ (k << 4));
+    return tile + further * D + ((row * D + tile_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2)) ^ (k << 4));
 }
 
 // c[m][n], c[m][n + 1] += a[m] · b, b as two fragments.
@@ -76,11 +80,11 @@ __device__ __forceinline__ void multiply_rows(float (&c)[2][N][4], const bf16* a
     for (int k = 0; k < D / 16; k++) {
         unsigned a[2][4];
 #pragma unroll
-        for (int m = 0; m < 2; m++) load_matrices(a[m], rows_at<D>(a_tile, a_row + 16 * m, k));
+        for (int m = 0; m < 2; m++) load_matrices(a[m], rows_at<D>(a_tile, a_row, 16 * m, k));
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             unsigned b[4];
-            load_matrices(b, columns_at<D>(b_tile, b_row + 8 * n, k));
+            load_matrices(b, columns_at<D>(b_tile, b_row, 8 * n, k));
             multiply_two(c, n, a, b);
         }
     }
@@ -94,7 +98,7 @@ __device__ __forceinline__ void multiply_kept(float (&c)[2][N][4], const unsigne
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             unsigned b[4];
-            load_matrices(b, columns_at<D>(b_tile, b_row + 8 * n, k));
+            load_matrices(b, columns_at<D>(b_tile, b_row, 8 * n, k));
             multiply_two(c, n, a[k], b);
         }
     }
@@ -108,7 +112,7 @@ __device__ __forceinline__ void multiply_columns(float (&sums)[2][D / 8][4], con
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             unsigned b[4];
-            load_matrices_transposed(b, rows_at<D>(b_tile, b_row + 16 * k, n / 2));
+            load_matrices_transposed(b, rows_at<D>(b_tile, b_row, 16 * k, n / 2));
             multiply_two(sums, n, a[k], b);
         }
     }
