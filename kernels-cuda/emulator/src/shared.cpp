@@ -1,5 +1,7 @@
 #include "shared.h"
 
+#include "memory.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,6 @@ namespace {
 
 // What unwritten memory holds: NaN as a float, -1 as an integer.
 constexpr int junk = 0xff;
-constexpr unsigned char guard = 0xb5;
 constexpr size_t most = 227 << 10, guarded = 1024, page = 4096;
 
 struct Copy {
@@ -53,16 +54,14 @@ void shared_begin(const Launch& launch) {
     emulator_dynamic_shared = dynamic_memory();
     memset(launch.source->shared_begin, junk, (size_t)(launch.source->shared_end - launch.source->shared_begin));
     memset(emulator_dynamic_shared, junk, launch.shared);
-    memset(emulator_dynamic_shared + launch.shared, guard, guarded);
+    set_guard(emulator_dynamic_shared + launch.shared, guarded);
 }
 
 void shared_end(const Launch& launch, Failure& failure) {
-    for (size_t i = 0; i < guarded; i++)
-        if (emulator_dynamic_shared[launch.shared + i] != guard) {
-            failure = {700, whereabouts() + " (the block's last): written " + std::to_string(i) + " bytes behind the " + std::to_string(launch.shared) +
-                                " bytes of dynamic shared memory"};
-            return;
-        }
+    const size_t i = untouched(emulator_dynamic_shared + launch.shared, guarded);
+    if (i < guarded)
+        failure = {700, whereabouts() + " (the block's last): written " + std::to_string(i) + " bytes behind the " + std::to_string(launch.shared) +
+                            " bytes of dynamic shared memory"};
 }
 
 void copies_begin() {
