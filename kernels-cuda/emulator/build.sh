@@ -64,7 +64,7 @@ for source in "$folder"/*/*.cu; do
     name=${name%.cu}
     library=$out/kernels/${name//\//-}.so
     keep+=("$library")
-    fresh "$library" "$source" "$(dirname "$source")" "$common" "$here/include" "$0" && continue
+    fresh "$library" "$(dirname "$source")"/*.cu* "$common" "$here/include" "$0" && continue
     echo "emulating ${source#"$crate/"}"
     compile "$source" "$library" || { rm -f "$library"; status=1; }
 done

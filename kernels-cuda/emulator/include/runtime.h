@@ -59,8 +59,9 @@ void emulator_warp(void* operands, emulator::WarpOperation operation, unsigned m
 // Waits at barrier `id` for `threads` threads (0: all of the block that have not returned). Gives how many came with `predicate`.
 unsigned emulator_barrier(unsigned id, unsigned threads, bool predicate, const char* file, int line);
 
-// cp.async: bytes arrive when the thread waits for the group they were committed with, and are junk until then.
-void emulator_copy_async(void* shared, const void* global, unsigned bytes, bool valid, const char* file, int line);
+// cp.async of 16 bytes, of which the first `read` are read and the others become zero. They arrive when the thread waits for the group they were
+// committed with, and are junk until then.
+void emulator_copy_async(void* shared, const void* global, unsigned read, const char* file, int line);
 void emulator_copy_commit();
 void emulator_copy_wait(unsigned pending);
 

@@ -131,6 +131,7 @@ static void threads_together() {
     launch(together, "reversed", 1, 256, 0, out.address, 0u);
     expect(out.get() != expected, "a missing barrier shows");
     expect(launch(together, "half_at_barrier", 1, 128, 0, out.address) == 719, "different barriers are found");
+    expect(launch(together, "stuck", 1, 64, 0) == 719, "threads that wait for each other are found");
     expect(launch(together, "lanes_apart", 1, 32, 0, out.address) == 719, "lanes in different shuffles are found");
     expect(launch(together, "trap", 1, 32, 0) == 719, "__trap ends the launch");
     expect(launch(together, "deep", 1, 1, 0, out.address, 50u) == 0, "50 KB of stack are there");
@@ -236,7 +237,7 @@ int main() {
     cuCtxSetCurrent(context);
     cuStreamCreate(&stream, 1);
     const std::string first = ptx({{"sum_of_blocks", "pp"}, {"shuffles", "p"}, {"last_block", "pp"}, {"early_return", "pu"}, {"reversed", "pu"}, {"half_at_barrier", "p"},
-                                   {"lanes_apart", "p"}, {"write_at", "pq"}, {"read_wide", "ppu"}, {"local_index", "pu"}, {"trap", ""}, {"deep", "pu"}});
+                                   {"stuck", ""}, {"lanes_apart", "p"}, {"write_at", "pq"}, {"read_wide", "ppu"}, {"local_index", "pu"}, {"trap", ""}, {"deep", "pu"}});
     const std::string second = ptx({{"multiply_bf16", "ppp"}, {"multiply_s8", "ppp"}, {"multiply_loaded", "pppu"}, {"load_from_global", "pp"}, {"beyond_dynamic", "u"},
                                     {"dots", "p"}, {"many", "pu"}});
     expect(cuModuleLoadData(&together, first.c_str()) == 0 && cuModuleLoadData(&tensor, second.c_str()) == 0, "modules");

@@ -11,7 +11,6 @@ namespace emulator {
 namespace {
 
 constexpr size_t page = 4096, alignment = 256;
-constexpr unsigned char guard = 0xb5;
 // Freed allocations whose addresses are kept unmapped.
 constexpr size_t quarantined = 2048;
 
@@ -34,9 +33,8 @@ std::string say(unsigned char* p, size_t bytes) {
 
 // The first damaged byte of a guard, or `bytes`; damage is repaired.
 size_t damaged(unsigned char* p, size_t bytes) {
-    size_t i = 0;
-    while (i < bytes && p[i] == guard) i++;
-    if (i < bytes) memset(p, guard, bytes);
+    const size_t i = untouched(p, bytes);
+    if (i < bytes) set_guard(p, bytes);
     return i;
 }
 
@@ -70,9 +68,9 @@ void* allocate(size_t bytes) {
     }
     unsigned char* p = begin + page + inner - rounded;
     const size_t tail = rounded - bytes;
-    memset(p - alignment, guard, alignment);
+    set_guard(p - alignment, alignment);
     memset(p, 0xff, bytes);
-    memset(p + bytes, guard, tail);
+    set_guard(p + bytes, tail);
     live[p] = {begin, inner + 2 * page, bytes, tail};
     used += bytes;
     return p;

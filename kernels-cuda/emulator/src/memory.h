@@ -9,6 +9,18 @@
 
 namespace emulator {
 
+// What guards hold: no number as f32 or bf16, so that reading them shows too, and not the junk of fresh memory.
+inline unsigned char guard(const unsigned char* p) { return reinterpret_cast<uintptr_t>(p) % 2 ? 0x7f : 0xff; }
+inline void set_guard(unsigned char* p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) p[i] = guard(p + i);
+}
+// Bytes ahead of the first that was written, or `bytes`.
+inline size_t untouched(const unsigned char* p, size_t bytes) {
+    size_t i = 0;
+    while (i < bytes && p[i] == guard(p + i)) i++;
+    return i;
+}
+
 constexpr size_t total_memory = size_t(16) << 30;
 
 size_t free_memory();

@@ -1,5 +1,7 @@
 #include "shared.h"
 
+#include "memory.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,14 +18,12 @@ namespace {
 
 // What unwritten memory holds: NaN as a float, -1 as an integer.
 constexpr int junk = 0xff;
-constexpr unsigned char guard = 0xb5;
 constexpr size_t most = 227 << 10, guarded = 1024, page = 4096;
 
 struct Copy {
     void* shared;
     const void* global;
-    unsigned bytes;
-    bool valid;
+    unsigned read;
     unsigned group;
 };
 struct Copies {
@@ -54,16 +54,14 @@ void shared_begin(const Launch& launch) {
     emulator_dynamic_shared = dynamic_memory();
     memset(launch.source->shared_begin, junk, (size_t)(launch.source->shared_end - launch.source->shared_begin));
     memset(emulator_dynamic_shared, junk, launch.shared);
-    memset(emulator_dynamic_shared + launch.shared, guard, guarded);
+    set_guard(emulator_dynamic_shared + launch.shared, guarded);
 }
 
 void shared_end(const Launch& launch, Failure& failure) {
-    for (size_t i = 0; i < guarded; i++)
-        if (emulator_dynamic_shared[launch.shared + i] != guard) {
-            failure = {700, whereabouts() + " (the block's last): written " + std::to_string(i) + " bytes behind the " + std::to_string(launch.shared) +
-                                " bytes of dynamic shared memory"};
-            return;
-        }
+    const size_t i = untouched(emulator_dynamic_shared + launch.shared, guarded);
+    if (i < guarded)
+        failure = {700, whereabouts() + " (the block's last): written " + std::to_string(i) + " bytes behind the " + std::to_string(launch.shared) +
+                            " bytes of dynamic shared memory"};
 }
 
 void copies_begin() {
@@ -88,12 +86,13 @@ void emulator_need_shared(const void* p, size_t bytes, const char* what, const c
         emulator_fail(file, line, "%s: %p is not in the block's shared memory", what, p);
 }
 
-void emulator_copy_async(void* shared, const void* global, unsigned bytes, bool valid, const char* file, int line) {
-    emulator_need_shared(shared, bytes, "asynchronous copy", file, line);
-    if (valid && (uintptr_t)global % bytes) emulator_fail(file, line, "asynchronous copy: %p is not a multiple of %u bytes", global, bytes);
-    memset(shared, junk, bytes);
+void emulator_copy_async(void* shared, const void* global, unsigned read, const char* file, int line) {
+    emulator_need_shared(shared, 16, "asynchronous copy", file, line);
+    if (read > 16) emulator_fail(file, line, "asynchronous copy: %u bytes of 16", read);
+    if ((uintptr_t)global % 16) emulator_fail(file, line, "asynchronous copy: %p is not a multiple of 16 bytes", global);
+    memset(shared, junk, 16);
     Copies& own = copies[running_thread()];
-    own.under_way.push_back({shared, global, bytes, valid, own.group});
+    own.under_way.push_back({shared, global, read, own.group});
 }
 
 void emulator_copy_commit() { copies[running_thread()].group++; }
@@ -104,10 +103,8 @@ void emulator_copy_wait(unsigned pending) {
     // Groups are in order. The open one, to which copies not committed belong, has number `group` and never arrives.
     for (; done < own.under_way.size() && own.under_way[done].group + pending < own.group; done++) {
         const Copy& copy = own.under_way[done];
-        if (copy.valid)
-            memcpy(copy.shared, copy.global, copy.bytes);
-        else
-            memset(copy.shared, 0, copy.bytes);
+        memcpy(copy.shared, copy.global, copy.read);
+        memset(static_cast<unsigned char*>(copy.shared) + copy.read, 0, 16 - copy.read);
     }
     own.under_way.erase(own.under_way.begin(), own.under_way.begin() + (ptrdiff_t)done);
 }

@@ -4,7 +4,7 @@
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator_dynamic_shared)
 
 EMULATOR_INLINE void copy_async16(void* shared, const void* global, bool valid = true, EMULATOR_SITE) {
-    emulator_copy_async(shared, global, 16, valid, file, line);
+    emulator_copy_async(shared, global, valid ? 16 : 0, file, line);
 }
 EMULATOR_INLINE void copy_async_commit() { emulator_copy_commit(); }
 template <int pending>

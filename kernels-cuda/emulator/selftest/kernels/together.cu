@@ -55,6 +55,12 @@ extern "C" __global__ void half_at_barrier(unsigned* out) {
     }
 }
 
+// The first half of each warp waits for the block, the other for its warp.
+extern "C" __global__ void stuck() {
+    if (threadIdx.x % 32 < 16) __syncthreads();
+    __syncwarp();
+}
+
 extern "C" __global__ void lanes_apart(unsigned* out) {
     if (threadIdx.x % 32 < 16)
         out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1u, 1);
@@ -76,7 +82,6 @@ extern "C" __global__ void local_index(unsigned* out, unsigned i) {
 
 extern "C" __global__ void trap() { __trap(); }
 
-extern "C" __global__ void deep(unsigned* out, unsigned depth);
 __device__ __noinline__ unsigned descend(unsigned depth) {
     volatile unsigned char frame[1024];
     frame[depth % 1024] = 1;
