@@ -6,11 +6,9 @@ mod tests;
 use half::bf16;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, need, ptx};
-use crate::rms_norm::Dropout;
 
 static MODULE: Module = ptx!("kernel.ptx");
 const ADD: Kernel = MODULE.kernel("add_bf16");
-const DROPOUT: Kernel = MODULE.kernel("dropout_f32");
 
 const THREADS: usize = 256;
 
@@ -24,19 +22,6 @@ pub fn add(gpu: &Gpu, out: &DeviceArray<bf16>, x: &DeviceArray<bf16>) -> Result<
     let (chunks, grid) = chunks(OP, out.len())?;
     let launch = Launch::new(gpu, ADD, grid, THREADS as u32).array(out).array(x);
     // SAFETY: both arrays have `4 · chunks` elements.
-    unsafe { launch.u64(chunks).run() }
-}
-
-/// Applies `dropout` to `x` in place; applied to a gradient it is its own backward.
-///
-/// # Errors
-/// A length that is no multiple of 4, a probability outside `[0, 1)`.
-pub fn dropout(gpu: &Gpu, x: &DeviceArray<f32>, dropout: &Dropout<'_>) -> Result<()> {
-    const OP: &str = "dropout";
-    let (chunks, grid) = chunks(OP, x.len())?;
-    let launch = Launch::new(gpu, DROPOUT, grid, THREADS as u32).array(x);
-    let launch = Dropout::push(Some(dropout), OP, launch)?;
-    // SAFETY: the array has `4 · chunks` elements.
     unsafe { launch.u64(chunks).run() }
 }
 

@@ -25,26 +25,3 @@ fn sums_are_rounded_once() {
     assert!(add(&gpu, &gpu.zeros(8).unwrap(), &gpu.zeros(4).unwrap()).is_err());
     assert!(add(&gpu, &gpu.zeros(6).unwrap(), &gpu.zeros(6).unwrap()).is_err());
 }
-
-#[test]
-fn the_mask_is_that_of_the_cpu() {
-    let Some(gpu) = Gpu::for_test("dropout") else { return };
-    for len in [4, 1024, 4100] {
-        let values = random(len);
-        let (x, step) = (gpu.upload(&values).unwrap(), gpu.upload(&[9u32]).unwrap());
-        let drop = Dropout {
-            p: 0.3,
-            seed: 1 << 40 | 5,
-            purpose: 17,
-            step: &step,
-        };
-        dropout(&gpu, &x, &drop).unwrap();
-        let mut expected = vec![0.0; len];
-        let (key, isa) = (
-            Key::new(drop.seed, drop.purpose, 9),
-            onebit_kernels_cpu::Isa::available().next().unwrap(),
-        );
-        onebit_kernels_cpu::dropout::dropout(isa, &values, 0.3, key, 0, &mut expected);
-        assert_eq!(gpu.download(&x).unwrap(), expected);
-    }
-}

@@ -4,12 +4,12 @@ use half::bf16;
 use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::activation::{SubNormBackward, activation_backward};
 use onebit_kernels_cuda::attention::attention_backward;
-use onebit_kernels_cuda::elementwise::{add, dropout};
+use onebit_kernels_cuda::elementwise::add;
 use onebit_kernels_cuda::embedding::embedding_backward;
 use onebit_kernels_cuda::gemm::{Layout as Product, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::quantize::{Codes, dequantize};
 use onebit_kernels_cuda::rms_norm::{
-    BranchGradient, ResidualBackward, WeightGradient, norm_backward, residual_norm_backward,
+    BranchGradient, ResidualBackward, WeightGradient, drop_in_place, norm_backward, residual_norm_backward,
 };
 use onebit_kernels_cuda::rope::{QkNorm, rope_norm_backward};
 
@@ -34,7 +34,7 @@ impl CudaNetwork {
         }
         let number = a.numbers.slice(..1);
         if let Some(drop) = self.dropout_at(EMBEDDING_SITE, &number) {
-            dropout(gpu, &b.d_stream, &drop)?;
+            drop_in_place(gpu, &b.d_stream, &drop)?;
         }
         // A tied head has written there already.
         let accumulate = accumulate || self.config.tie_word_embeddings;

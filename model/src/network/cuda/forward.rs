@@ -4,11 +4,10 @@ use half::bf16;
 use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::activation::{SubNorm, activation};
 use onebit_kernels_cuda::attention::attention;
-use onebit_kernels_cuda::elementwise::dropout;
 use onebit_kernels_cuda::embedding::embedding;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16, gemm_s8};
 use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
-use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, norm, residual_norm};
+use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, drop_in_place, norm, residual_norm};
 use onebit_kernels_cuda::rope::{QkNorm, rope};
 
 use super::buffers::GroupInput;
@@ -134,7 +133,7 @@ impl CudaNetwork {
             None,
         )?;
         if let Some(drop) = at(EMBEDDING_SITE) {
-            dropout(gpu, stream, &drop)?;
+            drop_in_place(gpu, stream, &drop)?;
         }
         for block in 0..b.blocks.len() {
             let before = block
