@@ -11,6 +11,8 @@ use super::*;
 use crate::data::TokenWriter;
 use crate::options::{OptimizerKind, Precision};
 
+mod cuda;
+
 const VOCAB: usize = 61;
 
 fn config() -> ModelConfig {

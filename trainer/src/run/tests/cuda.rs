@@ -1,0 +1,149 @@
+//! Runs on a GPU against the same runs on the CPU.
+
+use onebit_kernels_cuda::Gpu;
+
+use super::*;
+
+fn gpu(test: &str) -> Option<Gpu> {
+    match Gpu::open(0) {
+        Ok(gpu) => Some(gpu),
+        Err(error) => {
+            println!("SKIPPED (no GPU): {test}; {error}");
+            None
+        }
+    }
+}
+
+fn on(gpu: Option<&Gpu>, directory: &Path, name: &str, options: &TrainOptions) -> RunInputs {
+    RunInputs {
+        gpu: gpu.cloned(),
+        ..inputs(directory, name, options.clone())
+    }
+}
+
+/// Losses of the steps and of the validations, and flip rates, of a run to its end.
+fn told(inputs: RunInputs) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let (mut losses, mut validated, mut flips) = (Vec::new(), Vec::new(), Vec::new());
+    let mut trainer = Trainer::new(inputs, false, &mut |_| ()).unwrap();
+    let end = trainer.run(&AtomicBool::new(false), &mut |event| match event {
+        Event::Step(m) => {
+            assert_eq!(m.step as usize, losses.len() + 1, "steps are told in order");
+            losses.push(m.loss);
+            flips.extend(m.layers.iter().map(|l| l.flip));
+        }
+        Event::Validated(v) => {
+            assert_eq!(v.step as usize, losses.len(), "a validation follows its step");
+            validated.push(v.val_loss);
+        }
+        _ => (),
+    });
+    assert_eq!(end.unwrap(), Outcome::Finished);
+    (losses, validated, flips)
+}
+
+#[test]
+fn losses_of_a_run_are_those_of_the_cpu() {
+    let Some(gpu) = gpu("losses of a run") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let options = TrainOptions {
+            optimizer,
+            lr: 1e-3,
+            ..options()
+        };
+        let name = |device: &str| format!("{device}-{optimizer:?}");
+        let (expected, validated, flips) = told(on(None, dir.path(), &name("cpu"), &options));
+        let (losses, validated_there, flips_there) = told(on(Some(&gpu), dir.path(), &name("cuda"), &options));
+        assert_eq!(losses.len(), 24);
+        let mut worst = 0f64;
+        let pairs = losses.iter().zip(&expected).chain(validated_there.iter().zip(&validated));
+        for (i, (found, expected)) in pairs.enumerate() {
+            worst = worst.max((found - expected).abs());
+            assert!((found - expected).abs() < 1e-3, "{optimizer:?}, value {i}: {found}, on the CPU {expected}");
+        }
+        // Both count the same matrices, and weights at a threshold fall to either side now and then.
+        assert_eq!((flips.len(), validated.len()), (flips_there.len(), validated_there.len()));
+        for (found, expected) in flips_there.iter().zip(&flips) {
+            assert!((found - expected).abs() < 5e-3, "{optimizer:?}: flip rate {found}, on the CPU {expected}");
+        }
+        println!("{optimizer:?}: losses from {:.4} to {:.4}, at most {worst:.1e} apart", losses[0], losses[23]);
+    }
+}
+
+#[test]
+fn a_run_on_a_gpu_resumes_to_the_same_bytes_and_recomputes_to_them() {
+    let Some(gpu) = gpu("resuming") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let options = options();
+    let run = |name: &str, options: &TrainOptions, stop_at: u64, resume: bool| {
+        let mut trainer = Trainer::new(on(Some(&gpu), dir.path(), name, options), resume, &mut |_| ()).unwrap();
+        let stop = AtomicBool::new(false);
+        let end = trainer.run(&stop, &mut |event| {
+            if let Event::Step(m) = event
+                && m.step == stop_at
+            {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        end.unwrap()
+    };
+    assert_eq!(run("whole", &options, 0, false), Outcome::Finished);
+    for stop_at in [3, 11, 19] {
+        let name = format!("stopped-{stop_at}");
+        assert_eq!(run(&name, &options, stop_at, false), Outcome::Interrupted);
+        assert_eq!(run(&name, &options, 0, true), Outcome::Finished);
+        assert!(bytes(dir.path(), "whole") == bytes(dir.path(), &name), "stopped at {stop_at}");
+    }
+    let recompute = TrainOptions {
+        recompute: true,
+        ..options.clone()
+    };
+    assert_eq!(run("recomputed", &recompute, 0, false), Outcome::Finished);
+    assert!(bytes(dir.path(), "whole") == bytes(dir.path(), "recomputed"));
+}
+
+#[test]
+fn a_number_that_is_not_finite_stops_the_run_before_it_reaches_the_weights() {
+    let Some(gpu) = gpu("not finite") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let options = TrainOptions {
+        dropout: 0.0,
+        ..options()
+    };
+    let mut broken = on(Some(&gpu), dir.path(), "broken", &options);
+    let down = broken.network.specs().iter().position(|s| s.name.ends_with("0.mlp.down_proj.weight")).unwrap();
+    broken.network.parameters_mut()[down].f32_mut().unwrap()[5] = f32::NAN;
+    let mut trainer = Trainer::new(broken, false, &mut |_| ()).unwrap();
+    let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("step 1: loss is not finite") && text.contains("model.layers.0.mlp"), "{text}");
+}
+
+#[test]
+fn what_only_the_other_device_does_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let recompute = TrainOptions {
+        recompute: true,
+        ..options()
+    };
+    let refused = Trainer::new(inputs(dir.path(), "cpu", recompute), false, &mut |_| ()).unwrap_err();
+    assert!(refused.to_string().contains("--recompute"), "{refused}");
+    let Some(gpu) = gpu("refusals") else { return };
+    let in_f32 = on(Some(&gpu), dir.path(), "cuda", &in_precision(Precision::F32));
+    let refused = Trainer::new(in_f32, false, &mut |_| ()).unwrap_err();
+    assert!(refused.to_string().contains("--precision"), "{refused}");
+}
+
+/// What is planned is what is allocated.
+#[test]
+fn the_estimate_for_a_gpu_has_every_use() {
+    let estimate = cuda_memory_estimate(&config(), &options()).unwrap();
+    let parameters = 4 * config().parameter_count();
+    assert!(estimate.weights >= parameters && estimate.gradients >= parameters && estimate.optimizer >= 2 * parameters);
+    assert!(estimate.products > 0 && estimate.activations > 0);
+    let less = TrainOptions {
+        recompute: true,
+        ..options()
+    };
+    assert!(cuda_memory_estimate(&config(), &less).unwrap().total() < estimate.total());
+}
