@@ -16,6 +16,7 @@
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;
+pub mod ternary_gemv;
 
 pub use device::{CudaError, DeviceArray, Event, Gpu, Graph, Result};
 pub use driver::{Driver, driver};
