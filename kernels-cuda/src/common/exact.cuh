@@ -20,6 +20,11 @@ __device__ __forceinline__ unsigned short f32_to_f16(float x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
     return y;
 }
+// Byte `i` of `packed` as a signed number: as the low bits of 2^23 + 128, less that.
+template <int i>
+__device__ __forceinline__ float byte_to_f32(unsigned packed) {
+    return __uint_as_float(__byte_perm(packed ^ 0x80808080u, 0x4b000000u, 0x7650 + i)) - 8388736.0f;
+}
 // Bytes 1 and 3 of `even` as bytes 0 and 2, and bytes 1 and 3 of `odd` as bytes 1 and 3.
 __device__ __forceinline__ unsigned high_bytes(unsigned even, unsigned odd) { return __byte_perm(even, odd, 0x7351); }
 #else
@@ -36,6 +41,8 @@ __device__ inline unsigned bits_of(float x) { return __builtin_bit_cast(unsigned
 __device__ inline float of_bits(unsigned x) { return __builtin_bit_cast(float, x); }
 __device__ inline float f16_to_f32(unsigned short x) { return (float)__builtin_bit_cast(_Float16, x); }
 __device__ inline unsigned short f32_to_f16(float x) { return __builtin_bit_cast(unsigned short, (_Float16)x); }
+template <int i>
+__device__ inline float byte_to_f32(unsigned packed) { return (float)(signed char)(packed >> (8 * i)); }
 __device__ inline unsigned high_bytes(unsigned even, unsigned odd) { return ((even >> 8) & 0x00ff00ffu) | (odd & 0xff00ff00u); }
 #endif
 

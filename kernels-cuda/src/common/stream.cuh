@@ -30,6 +30,13 @@ __device__ __forceinline__ void grid_launch_dependents() {
 #endif
 }
 
+// A value that another block may have written while this kernel runs: read past the first cache level.
+__device__ __forceinline__ float load_fresh(const float* p) {
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
+    return v;
+}
+
 // Makes what this thread wrote seen by every block before what it writes afterwards.
 __device__ __forceinline__ void fence_device() { __threadfence(); }
 #else
@@ -38,4 +45,5 @@ __device__ inline void prefetch_l2(const void*) {}
 __device__ inline void grid_wait() {}
 __device__ inline void grid_launch_dependents() {}
 __device__ inline void fence_device() {}
+__device__ inline float load_fresh(const float* p) { return *p; }
 #endif

@@ -239,7 +239,7 @@ fn bench_ternary_gemv() {
             let both = Both::new(&mut random, layout, rows, cols);
             let bytes = both.packed.len();
             // More than four second-level caches.
-            let copies = (256 << 20usize).div_ceil(bytes).max(2);
+            let copies = (256usize << 20).div_ceil(bytes).max(2);
             let copies: Vec<_> = (0..copies).map(|_| TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap()).collect();
             for tokens in [1, 4, 8, 16] {
                 let x = gpu.upload(&random.bytes(tokens * copies[0].padded_cols())).unwrap();
