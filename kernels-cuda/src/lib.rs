@@ -13,6 +13,7 @@
 //! **Determinism.** No kernel adds floats in an order that depends on timing: there are no float atomics, and reductions over blocks go through a buffer
 //! and a second kernel. Equal inputs give equal bytes.
 
+pub mod decode;
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;

@@ -7,7 +7,7 @@
 //
 // Bytes: the matrix once (128256 x 2560: 328 MB as int8, 110 µs at 3 TB/s). Instructions a weight: 1 multiply-add and, of int8, 2.25 to make a
 // float: 3.3 of int8 at 13 weights a cycle and multiprocessor are 43 of the 128 lanes that issue.
-// One block of 16 warps on each multiprocessor takes neighbouring tiles, a warp one after the other; each has 2 KB under way. Every block norms x for
+// One block on each multiprocessor, of 16 warps (of 12 for several tokens), takes neighbouring tiles, a warp one after the other; each has 2 KB under way. Every block norms x for
 // itself. The last block to end compares the blocks' largest.
 #include "memory.cuh"
 #include "bf16.cuh"
@@ -16,7 +16,7 @@
 #include "exact.cuh"
 #include "stream.cuh"
 
-constexpr unsigned THREADS = 512, WARPS = THREADS / 32, LANES = 16;
+constexpr unsigned LANES = 16;
 constexpr unsigned ROWS = 32, PART_BYTES = 512;
 
 enum Type : int { F32 = 0, F16 = 1, BF16 = 2, INT8 = 3 };
@@ -84,11 +84,12 @@ struct Best {
 };
 
 // `x` `[tokens, cols]`; `logits` `[tokens, vocab]` or null; `bests` `[gridDim.x, tokens, 2]`; `best_ids` `[tokens]`.
-// With `advance` the last token's id goes to `ids[position + tokens]`, and `position` moves on by the tokens, if both stay within `room`.
-template <int TYPE, int TOKENS, int AHEAD>
+// Unless `advance` is 0, the last token's id goes to `ids[position + advance]`, and `position` moves on by so many, if both stay within `room`.
+template <int TYPE, int TOKENS, int AHEAD, unsigned THREADS>
 __device__ __forceinline__ void head(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm,
                                      float eps, unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids,
                                      unsigned* position, unsigned room, unsigned advance) {
+    constexpr unsigned WARPS = THREADS / 32;
     __shared__ float values[WARPS][TOKENS], reciprocals[TOKENS];
     __shared__ unsigned found[WARPS][TOKENS], last;
     DYNAMIC_SHARED(unsigned char, shared);
@@ -217,36 +218,39 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
     if (warp != tokens - 1) return;
     *counter = 0;
     if (advance) {
-        unsigned next = *position + tokens;
+        unsigned next = *position + advance;
         if (next < room) ids[next] = id;
         if (next <= room) *position = next;
     }
 }
 
-#define HEAD(name, type, count, ahead, blocks)                                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS, blocks)                                                                                      \
+#define HEAD(name, type, count, ahead, threads, blocks)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)                                                                                      \
         name(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm, float eps,             \
              unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position, unsigned room,     \
              unsigned advance) {                                                                                                                       \
-        head<type, count, ahead>(weights, steps, vocab, cols, x, norm, eps, tokens, logits, bests, counter, best_ids, ids, position, room, advance);    \
+        head<type, count, ahead, threads>(weights, steps, vocab, cols, x, norm, eps, tokens, logits, bests, counter, best_ids, ids, position, room,     \
+                                          advance);                                                                                                    \
     }
-HEAD(head_f32_1, F32, 1, 1, 1)
-HEAD(head_f16_1, F16, 1, 2, 1)
-HEAD(head_bf16_1, BF16, 1, 2, 1)
-HEAD(head_int8_1, INT8, 1, 4, 1)
-HEAD(head_f32_4, F32, 4, 1, 1)
-HEAD(head_f16_4, F16, 4, 1, 1)
-HEAD(head_bf16_4, BF16, 4, 1, 1)
-HEAD(head_int8_4, INT8, 4, 2, 1)
+// One token: so few registers that the kernel ahead still has room on the multiprocessor.
+HEAD(head_f32_1, F32, 1, 1, 384, 2)
+HEAD(head_f16_1, F16, 1, 2, 512, 2)
+HEAD(head_bf16_1, BF16, 1, 2, 512, 2)
+HEAD(head_int8_1, INT8, 1, 4, 512, 2)
+HEAD(head_f32_4, F32, 4, 1, 384, 1)
+HEAD(head_f16_4, F16, 4, 2, 384, 1)
+HEAD(head_bf16_4, BF16, 4, 2, 384, 1)
+HEAD(head_int8_4, INT8, 4, 4, 384, 1)
 
 // x[t] = row ids[position + t] of the embedding, `[tokens, cols]`: a block a token, a thread sixteen columns.
 template <int TYPE>
 __device__ __forceinline__ void embed(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const unsigned* ids,
-                                      const unsigned* position, float* x) {
+                                      const unsigned* position, unsigned room, float* x) {
     grid_wait();
     grid_launch_dependents();
     unsigned vectors = (cols + LANES - 1) / LANES;
-    unsigned id = ids[*position + blockIdx.x];
+    unsigned at = *position + blockIdx.x;
+    unsigned id = at < room ? ids[at] : 0;
     // Ids were compared with the vocabulary before; one that was not gives the first row.
     if (id >= vocab) id = 0;
     float step = TYPE == INT8 ? steps[id] : 1.0f;
@@ -268,8 +272,8 @@ __device__ __forceinline__ void embed(const unsigned char* weights, const float*
 
 #define EMBED(name, type)                                                                                                                              \
     extern "C" __global__ void name(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const unsigned* ids,              \
-                                    const unsigned* position, float* x) {                                                                              \
-        embed<type>(weights, steps, vocab, cols, ids, position, x);                                                                                    \
+                                    const unsigned* position, unsigned room, float* x) {                                                                              \
+        embed<type>(weights, steps, vocab, cols, ids, position, room, x);                                                                                    \
     }
 EMBED(embed_f32, F32)
 EMBED(embed_f16, F16)

@@ -86,7 +86,10 @@ impl TernaryMatrix {
     /// # Errors
     /// [`CudaError::Shape`] if codes or columns differ or a length is not that of its matrix.
     pub fn stacked(gpu: &Gpu, parts: &[TernaryPart<'_>]) -> Result<Self> {
-        let order = parts.iter().enumerate().flat_map(|(i, part)| (0..part.rows.div_ceil(TILE)).map(move |t| (i, t)));
+        let order = parts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, part)| (0..part.rows.div_ceil(TILE)).map(move |t| (i, t)));
         Self::upload(gpu, parts, order.collect(), false)
     }
 
@@ -109,32 +112,57 @@ impl TernaryMatrix {
         let group_bytes = blocks * GROUP * ROW_BYTES;
         for part in parts {
             if part.code != code || part.cols != cols {
-                return Err(CudaError::shape(OP, format!("{cols} columns in {code:?}"), format!("{} in {:?}", part.cols, part.code)));
+                return Err(CudaError::shape(
+                    OP,
+                    format!("{cols} columns in {code:?}"),
+                    format!("{} in {:?}", part.cols, part.code),
+                ));
             }
-            super::need(OP, "packed bytes", part.rows.div_ceil(GROUP) * group_bytes, part.packed.len())?;
+            super::need(
+                OP,
+                "packed bytes",
+                part.rows.div_ceil(GROUP) * group_bytes,
+                part.packed.len(),
+            )?;
         }
         let mut weights = vec![0u8; order.len() * blocks * TILE * ROW_BYTES];
         let mut descriptors = Vec::with_capacity(4 * order.len());
         for (at, &(which, tile)) in order.iter().enumerate() {
             let part = &parts[which];
-            let before: usize = if paired { 0 } else { parts[..which].iter().map(|part| part.rows).sum() };
+            let before: usize = if paired {
+                0
+            } else {
+                parts[..which].iter().map(|part| part.rows).sum()
+            };
             let rows = (part.rows - tile * TILE).min(TILE);
             descriptors.extend([part.gamma.to_bits(), (before + tile * TILE) as u32, rows as u32, 0]);
             let out = &mut weights[at * blocks * TILE * ROW_BYTES..][..blocks * TILE * ROW_BYTES];
             for (half, out_half) in [(0, 0), (1, GROUP * ROW_BYTES)] {
-                let Some(group) = part.packed.chunks_exact(group_bytes.max(1)).nth(2 * tile + half) else { continue };
-                for (from, to) in group.chunks_exact(GROUP * ROW_BYTES).zip(out.chunks_exact_mut(TILE * ROW_BYTES)) {
+                let Some(group) = part.packed.chunks_exact(group_bytes.max(1)).nth(2 * tile + half) else {
+                    continue;
+                };
+                for (from, to) in group
+                    .chunks_exact(GROUP * ROW_BYTES)
+                    .zip(out.chunks_exact_mut(TILE * ROW_BYTES))
+                {
                     let to = &mut to[out_half..][..GROUP * ROW_BYTES];
                     match code {
                         TernaryCode::T2 => to.copy_from_slice(from),
-                        TernaryCode::T5 => to.iter_mut().zip(from).for_each(|(to, from)| *to = BASE3[*from as usize]),
+                        TernaryCode::T5 => to
+                            .iter_mut()
+                            .zip(from)
+                            .for_each(|(to, from)| *to = BASE3[*from as usize]),
                     }
                 }
             }
         }
         Ok(TernaryMatrix {
             code,
-            rows: if paired { parts[0].rows } else { parts.iter().map(|part| part.rows).sum() },
+            rows: if paired {
+                parts[0].rows
+            } else {
+                parts.iter().map(|part| part.rows).sum()
+            },
             cols,
             tiles: order.len(),
             paired,

@@ -10,7 +10,7 @@
 
 mod layout;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use layout::{TernaryCode, TernaryMatrix, TernaryPart};
 
@@ -128,7 +128,11 @@ pub fn ternary_gemv(
     // What does not fit at once goes in several launches.
     let at_once = (1..=tokens).rev().find(|&some| bytes(some) <= room);
     let Some(at_once) = at_once else {
-        return Err(CudaError::shape(OP, format!("rows that fit in {room} bytes of shared memory"), padded));
+        return Err(CudaError::shape(
+            OP,
+            format!("rows that fit in {room} bytes of shared memory"),
+            padded,
+        ));
     };
     let (kind, out, factor) = epilogue.parts();
     let mut first = 0;
@@ -194,7 +198,11 @@ pub fn normed_ternary_gemv(
         + 4 * most * TILE * tokens;
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
-        return Err(CudaError::shape(OP, format!("tokens that fit in {room} bytes of shared memory"), bytes));
+        return Err(CudaError::shape(
+            OP,
+            format!("tokens that fit in {room} bytes of shared memory"),
+            bytes,
+        ));
     }
     let (kind, out, factor) = epilogue.parts();
     let name = match matrix.code {
@@ -242,8 +250,12 @@ pub fn norm_quantize(
     }
     let stride = xq.len().checked_div(tokens).unwrap_or(0);
     let room = gpu.properties().shared_memory as usize - RESERVED;
-    if tokens * stride != xq.len() || stride < cols || stride % 4 != 0 || 4 * cols > room {
-        return Err(CudaError::shape(OP, format!("rows of xq for {cols} columns, at most {}", room / 4), stride));
+    if tokens * stride != xq.len() || stride < cols || !stride.is_multiple_of(4) || 4 * cols > room {
+        return Err(CudaError::shape(
+            OP,
+            format!("rows of xq for {cols} columns, at most {}", room / 4),
+            stride,
+        ));
     }
     let launch = start(gpu, "norm_quantize", tokens, THREADS)
         .shared(4 * cols)

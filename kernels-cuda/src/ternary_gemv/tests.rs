@@ -11,7 +11,10 @@ pub(crate) struct Random(pub u64);
 impl Random {
     /// Of the clock, printed.
     pub fn seeded(name: &str) -> Self {
-        let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let seed = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos() as u64;
         println!("{name}: seed {seed}");
         Random(seed)
     }
@@ -55,7 +58,13 @@ impl Both {
         let mut packed = vec![0; layout.bytes(rows, cols)];
         layout.pack(&random.trits(rows * cols), rows, cols, &mut packed);
         let gamma = 0.01 + random.float().abs();
-        Both { layout, rows, cols, packed, gamma }
+        Both {
+            layout,
+            rows,
+            cols,
+            packed,
+            gamma,
+        }
     }
 
     pub fn part(&self) -> TernaryPart<'_> {
@@ -63,7 +72,13 @@ impl Both {
             Layout::T2 => TernaryCode::T2,
             Layout::T5 => TernaryCode::T5,
         };
-        TernaryPart { code, rows: self.rows, cols: self.cols, packed: &self.packed, gamma: self.gamma }
+        TernaryPart {
+            code,
+            rows: self.rows,
+            cols: self.cols,
+            packed: &self.packed,
+            gamma: self.gamma,
+        }
     }
 
     /// `[rows]` for one token.
@@ -88,9 +103,21 @@ pub(crate) fn small(gpu: &Gpu) -> bool {
 
 #[test]
 fn products_are_those_of_the_cpu() {
-    let Some(gpu) = Gpu::for_test("ternary_gemv") else { return };
+    let Some(gpu) = Gpu::for_test("ternary_gemv") else {
+        return;
+    };
     let mut random = Random::seeded("ternary_gemv");
-    let mut sizes = vec![(1, 1), (7, 255), (8, 256), (9, 257), (4, 320), (17, 321), (40, 513), (67, 961), (100, 1300)];
+    let mut sizes = vec![
+        (1, 1),
+        (7, 255),
+        (8, 256),
+        (9, 257),
+        (4, 320),
+        (17, 321),
+        (40, 513),
+        (67, 961),
+        (100, 1300),
+    ];
     if !small(&gpu) {
         sizes.extend([(2560, 2560), (3840, 2560), (2560, 6912), (1003, 27_648), (13_824, 2560)]);
     }
@@ -112,7 +139,11 @@ fn products_are_those_of_the_cpu() {
                 let found = gpu.download(&y).unwrap();
                 for (t, found) in found.chunks_exact(rows).enumerate() {
                     let want = both.product(&xq[t * stride..][..stride], scales[t]);
-                    assert_eq!(bits(found), bits(&want), "{rows} x {cols} {layout:?}, token {t} of {tokens}");
+                    assert_eq!(
+                        bits(found),
+                        bits(&want),
+                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                    );
                 }
             }
         }
@@ -121,7 +152,9 @@ fn products_are_those_of_the_cpu() {
 
 #[test]
 fn stacks_and_epilogues() {
-    let Some(gpu) = Gpu::for_test("stacks of ternary matrices") else { return };
+    let Some(gpu) = Gpu::for_test("stacks of ternary matrices") else {
+        return;
+    };
     let mut random = Random::seeded("stacks");
     let isa = Isa::best();
     for layout in Layout::ALL {
@@ -136,10 +169,16 @@ fn stacks_and_epilogues() {
                 let (xq, scales) = (random.bytes(tokens * stride), vec![1.25; tokens]);
                 let before = random.floats(tokens * total);
                 let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
-                let (added, relu) = (gpu.upload(&before).unwrap(), gpu.poisoned::<f32>(tokens * total).unwrap());
+                let (added, relu) = (
+                    gpu.upload(&before).unwrap(),
+                    gpu.poisoned::<f32>(tokens * total).unwrap(),
+                );
                 ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Add(&added, 0.7)).unwrap();
                 ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Relu2(&relu)).unwrap();
-                let (gated, silu) = (gpu.poisoned::<f32>(tokens * 43).unwrap(), gpu.poisoned::<f32>(tokens * 43).unwrap());
+                let (gated, silu) = (
+                    gpu.poisoned::<f32>(tokens * 43).unwrap(),
+                    gpu.poisoned::<f32>(tokens * 43).unwrap(),
+                );
                 ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedRelu2(&gated)).unwrap();
                 ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedSilu(&silu)).unwrap();
                 let found = [added, relu, gated, silu].map(|array| gpu.download(&array).unwrap());
@@ -148,15 +187,31 @@ fn stacks_and_epilogues() {
                     let y: Vec<f32> = parts.iter().flat_map(|part| part.product(xq, scales[t])).collect();
                     let mut want = before[t * total..][..total].to_vec();
                     elementwise::axpy(isa, 0.7, &y, &mut want);
-                    assert_eq!(bits(&found[0][t * total..][..total]), bits(&want), "{layout:?} added, {tokens}");
+                    assert_eq!(
+                        bits(&found[0][t * total..][..total]),
+                        bits(&want),
+                        "{layout:?} added, {tokens}"
+                    );
                     activation::relu2(isa, &y, &mut want);
-                    assert_eq!(bits(&found[1][t * total..][..total]), bits(&want), "{layout:?} relu2, {tokens}");
+                    assert_eq!(
+                        bits(&found[1][t * total..][..total]),
+                        bits(&want),
+                        "{layout:?} relu2, {tokens}"
+                    );
                     let (g, u) = (gate.product(xq, scales[t]), up.product(xq, scales[t]));
                     let mut want = vec![0.0; 43];
                     activation::relu2_gate(isa, &g, &u, &mut want);
-                    assert_eq!(bits(&found[2][t * 43..][..43]), bits(&want), "{layout:?} gated, {tokens}");
+                    assert_eq!(
+                        bits(&found[2][t * 43..][..43]),
+                        bits(&want),
+                        "{layout:?} gated, {tokens}"
+                    );
                     activation::swiglu(isa, &g, &u, &mut want);
-                    assert_eq!(bits(&found[3][t * 43..][..43]), bits(&want), "{layout:?} silu, {tokens}");
+                    assert_eq!(
+                        bits(&found[3][t * 43..][..43]),
+                        bits(&want),
+                        "{layout:?} silu, {tokens}"
+                    );
                 }
             }
         }
@@ -165,7 +220,9 @@ fn stacks_and_epilogues() {
 
 #[test]
 fn norm_and_quantiser_have_the_bits_of_the_cpu() {
-    let Some(gpu) = Gpu::for_test("normed products") else { return };
+    let Some(gpu) = Gpu::for_test("normed products") else {
+        return;
+    };
     let mut random = Random::seeded("normed products");
     let isa = Isa::best();
     let mut sizes = vec![(5, 1), (9, 15), (16, 17), (24, 130), (33, 641), (20, 1000)];
@@ -191,16 +248,27 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
                 }
                 let (x, w) = (gpu.upload(&values).unwrap(), gpu.upload(&w).unwrap());
                 let w = normed.then_some(&w);
-                let (q, s) = (gpu.poisoned::<i8>(tokens * stride).unwrap(), gpu.poisoned::<f32>(tokens).unwrap());
+                let (q, s) = (
+                    gpu.poisoned::<i8>(tokens * stride).unwrap(),
+                    gpu.poisoned::<f32>(tokens).unwrap(),
+                );
                 norm_quantize(&gpu, &x, cols, w, 1e-5, &q, &s).unwrap();
-                assert_eq!(bits(&gpu.download(&s).unwrap()), bits(&scales), "{cols}, {tokens} tokens");
+                assert_eq!(
+                    bits(&gpu.download(&s).unwrap()),
+                    bits(&scales),
+                    "{cols}, {tokens} tokens"
+                );
                 assert_eq!(gpu.download(&q).unwrap(), xq, "{cols}, {tokens} tokens");
                 let y = gpu.poisoned::<f32>(tokens * rows).unwrap();
                 normed_ternary_gemv(&gpu, &matrix, &x, w, 1e-5, Epilogue::Store(&y)).unwrap();
                 let found = gpu.download(&y).unwrap();
                 for (t, found) in found.chunks_exact(rows).enumerate() {
                     let want = both.product(&xq[t * stride..][..stride], scales[t]);
-                    assert_eq!(bits(found), bits(&want), "{rows} x {cols} {layout:?}, token {t} of {tokens}");
+                    assert_eq!(
+                        bits(found),
+                        bits(&want),
+                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                    );
                 }
             }
         }
@@ -209,10 +277,15 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
 
 #[test]
 fn shapes_are_compared() {
-    let Some(gpu) = Gpu::for_test("shapes of ternary_gemv") else { return };
+    let Some(gpu) = Gpu::for_test("shapes of ternary_gemv") else {
+        return;
+    };
     let both = Both::new(&mut Random(1), Layout::T2, 8, 256);
     let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
-    let short = TernaryPart { packed: &both.packed[1..], ..both.part() };
+    let short = TernaryPart {
+        packed: &both.packed[1..],
+        ..both.part()
+    };
     assert!(TernaryMatrix::stacked(&gpu, &[short]).is_err());
     assert!(TernaryMatrix::stacked(&gpu, &[]).is_err());
     let array = |len| gpu.zeros::<f32>(len).unwrap();
@@ -232,21 +305,40 @@ fn shapes_are_compared() {
 #[test]
 #[ignore = "a bench"]
 fn bench_ternary_gemv() {
-    let Some(gpu) = Gpu::for_test("bench_ternary_gemv") else { return };
+    let Some(gpu) = Gpu::for_test("bench_ternary_gemv") else {
+        return;
+    };
     let mut random = Random(7);
-    for (rows, cols) in [(2560, 2560), (3840, 2560), (13_824, 2560), (2560, 6912), (55_296, 5120), (5120, 27_648)] {
+    for (rows, cols) in [
+        (2560, 2560),
+        (3840, 2560),
+        (13_824, 2560),
+        (2560, 6912),
+        (55_296, 5120),
+        (5120, 27_648),
+    ] {
         for layout in Layout::ALL {
             let both = Both::new(&mut random, layout, rows, cols);
             let bytes = both.packed.len();
             // More than four second-level caches.
             let copies = (256usize << 20).div_ceil(bytes).max(2);
-            let copies: Vec<_> = (0..copies).map(|_| TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap()).collect();
+            let copies: Vec<_> = (0..copies)
+                .map(|_| TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap())
+                .collect();
             for tokens in [1, 4, 8, 16] {
                 let x = gpu.upload(&random.bytes(tokens * copies[0].padded_cols())).unwrap();
-                let (s, y) = (gpu.upload(&vec![1.0f32; tokens]).unwrap(), gpu.zeros::<f32>(tokens * rows).unwrap());
-                let plain = microseconds(&gpu, copies.len(), |i| ternary_gemv(&gpu, &copies[i], &x, &s, Epilogue::Store(&y)));
+                let (s, y) = (
+                    gpu.upload(&vec![1.0f32; tokens]).unwrap(),
+                    gpu.zeros::<f32>(tokens * rows).unwrap(),
+                );
+                let plain = microseconds(&gpu, copies.len(), |i| {
+                    ternary_gemv(&gpu, &copies[i], &x, &s, Epilogue::Store(&y))
+                });
                 let speed = bytes as f64 / plain / 1e3;
-                print!("ternary_gemv {rows} x {cols} {} {tokens} tokens: {plain:.2} us, {speed:.0} GB/s", layout.name());
+                print!(
+                    "ternary_gemv {rows} x {cols} {} {tokens} tokens: {plain:.2} us, {speed:.0} GB/s",
+                    layout.name()
+                );
                 if tokens == 1 && cols < 10_000 {
                     let (x, w) = (gpu.zeros::<f32>(cols).unwrap(), gpu.zeros::<f32>(cols).unwrap());
                     let run = |i: usize| normed_ternary_gemv(&gpu, &copies[i], &x, Some(&w), 1e-5, Epilogue::Store(&y));
