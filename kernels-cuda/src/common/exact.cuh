@@ -25,6 +25,10 @@ template <int i>
 __device__ __forceinline__ float byte_to_f32(unsigned packed) {
     return __uint_as_float(__byte_perm(packed ^ 0x80808080u, 0x4b000000u, 0x7650 + i)) - 8388736.0f;
 }
+// Byte 0 of each, `a` lowest.
+__device__ __forceinline__ unsigned low_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+}
 // Bytes 1 and 3 of `even` as bytes 0 and 2, and bytes 1 and 3 of `odd` as bytes 1 and 3.
 __device__ __forceinline__ unsigned high_bytes(unsigned even, unsigned odd) { return __byte_perm(even, odd, 0x7351); }
 #else
@@ -43,6 +47,9 @@ __device__ inline float f16_to_f32(unsigned short x) { return (float)__builtin_b
 __device__ inline unsigned short f32_to_f16(float x) { return __builtin_bit_cast(unsigned short, (_Float16)x); }
 template <int i>
 __device__ inline float byte_to_f32(unsigned packed) { return (float)(signed char)(packed >> (8 * i)); }
+__device__ inline unsigned low_bytes(unsigned a, unsigned b, unsigned c, unsigned d) {
+    return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | d << 24;
+}
 __device__ inline unsigned high_bytes(unsigned even, unsigned odd) { return ((even >> 8) & 0x00ff00ffu) | (odd & 0xff00ff00u); }
 #endif
 
@@ -108,4 +115,12 @@ __device__ __forceinline__ int quantize_i8(float y, float scale) {
     v = v > -128.0f ? v : -128.0f;
     v = v < 127.0f ? v : 127.0f;
     return (int)v;
+}
+
+// `quantize_i8` of four values none of which is larger than what `scale` was made of: then nothing needs a clamp, and adding 1.5 · 2^23
+// rounds to the nearest even integer and leaves it in the low bits.
+__device__ __forceinline__ unsigned pack_i8(float a, float b, float c, float d, float scale) {
+    constexpr float ROUND = 12582912.0f;
+    return low_bytes(bits_of(add_rn(mul_rn(a, scale), ROUND)), bits_of(add_rn(mul_rn(b, scale), ROUND)), bits_of(add_rn(mul_rn(c, scale), ROUND)),
+                     bits_of(add_rn(mul_rn(d, scale), ROUND)));
 }

@@ -128,6 +128,8 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) best[t] = {-INFINITY, 0xffffffffu};
     for (unsigned tile = first + warp; tile < end; tile += WARPS) {
+        unsigned row = tile * ROWS + lane;
+        float step = TYPE == INT8 && row < vocab ? __ldg(steps + row) : 1.0f;
         const unsigned char* at = vector_at<TYPE>(weights, vectors, tile, 0, lane);
         Vector<TYPE> ahead[AHEAD];
 #pragma unroll
@@ -161,8 +163,6 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
                 }
             }
         }
-        unsigned row = tile * ROWS + lane;
-        float step = TYPE == INT8 && row < vocab ? __ldg(steps + row) : 1.0f;
 #pragma unroll
         for (int t = 0; t < TOKENS; t++) {
             float eight[8], four[4];

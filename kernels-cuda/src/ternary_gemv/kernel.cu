@@ -33,26 +33,37 @@ struct Tile {
     unsigned first, rows, unused;
 };
 
-// From the sums to the output. `totals[b]` = Σ x and `steps[b]` = s are those of token b; `rows` are the values of an output row.
-__device__ __forceinline__ void finish(const Tile* tiles, unsigned first, unsigned end, unsigned tokens, const int* sums, const int* totals,
-                                       const float* steps, unsigned epilogue, float factor, float* out, unsigned rows) {
+// The block's tiles into shared memory, before anything is waited for.
+__device__ __forceinline__ void copy_tiles(const Tile* tiles, unsigned first, unsigned end, Tile* to) {
+    for (unsigned i = threadIdx.x; i < end - first; i += THREADS) reinterpret_cast<uint4*>(to)[i] = __ldg(reinterpret_cast<const uint4*>(tiles + first) + i);
+}
+
+// What `ADD` adds to in this thread's first result, fetched while the product runs.
+__device__ __forceinline__ float residual(const Tile* tiles, unsigned count, unsigned tokens, unsigned epilogue, const float* out, unsigned rows) {
+    unsigned i = threadIdx.x, row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens;
+    if (epilogue != ADD || tile >= count || row >= tiles[tile].rows) return 0.0f;
+    return out[(size_t)token * rows + tiles[tile].first + row];
+}
+
+// From the sums to the output. `totals[b]` = Σ x and `steps[b]` = s are those of token b; `rows` are the values of an output row; `tiles` are the
+// block's `count`.
+__device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsigned tokens, const int* sums, const int* totals, const float* steps,
+                                       unsigned epilogue, float factor, float early, float* out, unsigned rows) {
     bool gated = epilogue >= GATED_RELU2;
     unsigned unit = gated ? 2 : 1;
-    unsigned count = (end - first) / unit * TILE * tokens;
-    for (unsigned i = threadIdx.x; i < count; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < count / unit * TILE * tokens; i += THREADS) {
         unsigned row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens * unit;
-        Tile info = tiles[first + tile];
+        Tile info = tiles[tile];
         if (row >= info.rows) continue;
         float y = mul_rn((float)(sums[(tile * TILE + row) * tokens + token] - totals[token]), div_rn(info.gamma, steps[token]));
         float* at = out + (size_t)token * rows + info.first + row;
         if (epilogue == ADD) {
-            y = fmaf(factor, y, *at);
+            y = fmaf(factor, y, i < THREADS ? early : *at);
         } else if (epilogue == RELU2) {
             float r = 0.0f > y ? 0.0f : y;
             y = mul_rn(r, r);
         } else if (gated) {
-            float up = mul_rn((float)(sums[((tile + 1) * TILE + row) * tokens + token] - totals[token]),
-                              div_rn(tiles[first + tile + 1].gamma, steps[token]));
+            float up = mul_rn((float)(sums[((tile + 1) * TILE + row) * tokens + token] - totals[token]), div_rn(tiles[tile + 1].gamma, steps[token]));
             if (epilogue == GATED_RELU2) {
                 float r = 0.0f > y ? 0.0f : y;
                 y = mul_rn(mul_rn(r, r), up);
@@ -84,16 +95,20 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     unsigned weights_of_row = k_blocks * BLOCK<CODE>, apart = token_stride(weights_of_row);
     unsigned char* xq = shared;
     // Behind the last token lies a block that is read beside weights that are not there.
-    int* sums = reinterpret_cast<int*>(shared + tokens * apart + BLOCK<CODE>);
+    Tile* own = reinterpret_cast<Tile*>(shared + tokens * apart + BLOCK<CODE>);
 
     unsigned unit = WIDE || epilogue >= GATED_RELU2 ? 2 : 1;
     Share<CODE, WIDE, (N > 1 ? 2 : 3)> share(weights, k_blocks, tile_count, unit);
-    for (unsigned i = threadIdx.x; i < (share.end - share.first) * TILE * tokens; i += THREADS) sums[i] = 0;
+    unsigned count = share.end - share.first;
+    int* sums = reinterpret_cast<int*>(own + count);
+    copy_tiles(tiles, share.first, share.end, own);
+    for (unsigned i = threadIdx.x; i < count * TILE * tokens; i += THREADS) sums[i] = 0;
     if (threadIdx.x < tokens) totals[threadIdx.x] = 0;
     __syncthreads();
     grid_wait();
     grid_launch_dependents();
 
+    float early = residual(own, count, tokens, epilogue, out, rows);
     if (threadIdx.x < tokens) steps[threadIdx.x] = scales[threadIdx.x];
     for (unsigned token = 0; token < tokens; token++) {
         const uint4* from = reinterpret_cast<const uint4*>(x + (size_t)token * stride);
@@ -110,7 +125,7 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     __syncthreads();
     share.template run<N>(xq, apart, tokens, sums);
     __syncthreads();
-    finish(tiles, share.first, share.end, tokens, sums, totals, steps, epilogue, factor, out, rows);
+    finish(own, count, tokens, sums, totals, steps, epilogue, factor, early, out, rows);
 }
 
 // Floats are there: each block norms (unless `norm` is null) and quantises `x`, `[tokens, cols]`, for itself, as the CPU does. Up to 4 tokens.
@@ -126,18 +141,23 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     float* xs = reinterpret_cast<float*>(shared);
     float* ws = xs + tokens * padded;
     unsigned char* xq = reinterpret_cast<unsigned char*>(ws + padded);
-    int* sums = reinterpret_cast<int*>(xq + tokens * apart + BLOCK<CODE>);
+    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart + BLOCK<CODE>);
 
     Share<CODE, false, 3> share(weights, k_blocks, tile_count, epilogue >= GATED_RELU2 ? 2 : 1);
-    for (unsigned i = threadIdx.x; i < (share.end - share.first) * TILE * tokens; i += THREADS) sums[i] = 0;
+    unsigned count = share.end - share.first;
+    int* sums = reinterpret_cast<int*>(own + count);
+    copy_tiles(tiles, share.first, share.end, own);
+    for (unsigned i = threadIdx.x; i < count * TILE * tokens; i += THREADS) sums[i] = 0;
     for (unsigned i = threadIdx.x; i < padded; i += THREADS) ws[i] = norm && i < cols ? __ldg(norm + i) : 0.0f;
     if (threadIdx.x < tokens) {
         totals[threadIdx.x] = 0;
         reciprocals[threadIdx.x] = 1.0f;
     }
+    __syncthreads();
     grid_wait();
     grid_launch_dependents();
 
+    float early = residual(own, count, tokens, epilogue, out, rows);
     for (unsigned token = 0; token < tokens; token++) {
         const float* from = x + (size_t)token * cols;
         float* to = xs + token * padded;
@@ -157,21 +177,30 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
         __syncthreads();
     }
     for (unsigned token = 0; token < tokens; token++) {
-        const float* from = xs + token * padded;
-        unsigned* to = reinterpret_cast<unsigned*>(xq + token * apart);
-        float r = reciprocals[token];
-        auto normed = [&](unsigned i) { return norm ? mul_rn(mul_rn(from[i], r), ws[i]) : from[i]; };
-        float most = 0.0f;
-        for (unsigned i = threadIdx.x; i < cols; i += THREADS) most = fmaxf(most, fabsf(normed(i)));
+        // Four values a thread and step, their normed values over them.
+        float4* values = reinterpret_cast<float4*>(xs + token * padded);
+        const float4* factors = reinterpret_cast<const float4*>(ws);
+        float r = reciprocals[token], most = 0.0f;
+        for (unsigned i = threadIdx.x; i < padded / 4; i += THREADS) {
+            float4 v = values[i];
+            if (norm) {
+                float4 w = factors[i];
+                v = make_float4(mul_rn(mul_rn(v.x, r), w.x), mul_rn(mul_rn(v.y, r), w.y), mul_rn(mul_rn(v.z, r), w.z), mul_rn(mul_rn(v.w, r), w.w));
+                values[i] = v;
+            }
+            most = fmaxf(fmaxf(most, fabsf(v.x)), fmaxf(fabsf(v.y), fmaxf(fabsf(v.z), fabsf(v.w))));
+        }
         most = block_max(most, scratch);
         float scale = div_rn(127.0f, most > 1e-5f ? most : 1e-5f);
         if (threadIdx.x == 0) steps[token] = scale;
+        unsigned* to = reinterpret_cast<unsigned*>(xq + token * apart);
         int total = 0;
         for (unsigned i = threadIdx.x; i < weights_of_row / 4; i += THREADS) {
             unsigned packed = 0;
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++)
-                if (4 * i + j < cols) packed |= (unsigned)(quantize_i8(normed(4 * i + j), scale) & 255) << (8 * j);
+            if (i < padded / 4) {
+                float4 v = values[i];
+                packed = pack_i8(v.x, v.y, v.z, v.w, scale);
+            }
             to[i] = packed;
             total = add_bytes(packed, total);
         }
@@ -181,7 +210,7 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     __syncthreads();
     share.template run<1>(xq, apart, tokens, sums);
     __syncthreads();
-    finish(tiles, share.first, share.end, tokens, sums, totals, steps, epilogue, factor, out, rows);
+    finish(own, count, tokens, sums, totals, steps, epilogue, factor, early, out, rows);
 }
 
 #define GEMV(name, code, wide, n)                                                                                                            \

@@ -26,6 +26,8 @@ pub const MOST_NORMED: usize = 4;
 
 const THREADS: u32 = 320;
 const TILE: usize = 8;
+/// Bytes of a tile's descriptor.
+const TILE_INFO: usize = 16;
 /// Static shared memory and what the driver keeps for itself.
 const RESERVED: usize = 4096;
 
@@ -122,7 +124,7 @@ pub fn ternary_gemv(
     let bytes = |tokens: usize| {
         let unit = if tokens > 4 || matrix.paired { 2 } else { 1 };
         let (_, most) = shares(gpu, matrix, unit);
-        tokens * token_stride(padded) + matrix.code.block() + 4 * most * TILE * tokens
+        tokens * token_stride(padded) + matrix.code.block() + most * (TILE_INFO + 4 * TILE * tokens)
     };
     let room = gpu.properties().shared_memory as usize - RESERVED;
     // What does not fit at once goes in several launches.
@@ -195,7 +197,7 @@ pub fn normed_ternary_gemv(
     let bytes = 4 * (tokens + 1) * cols.next_multiple_of(4)
         + tokens * token_stride(matrix.padded_cols())
         + matrix.code.block()
-        + 4 * most * TILE * tokens;
+        + most * (TILE_INFO + 4 * TILE * tokens);
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
         return Err(CudaError::shape(

@@ -118,7 +118,7 @@ fn attention_has_the_bits_of_the_cpu() {
             if kind == KvKind::F32 && dim > 128 {
                 continue;
             }
-            let normed = random.next() % 2 == 0;
+            let normed = random.next().is_multiple_of(2);
             let norms = [random.floats(dim), random.floats(dim)];
             let cache = KvCache::new(&gpu, kind, 2, kv, dim, positions).unwrap();
             let (table, [cos, sin]) = rotation(&gpu, dim, cache.context());
