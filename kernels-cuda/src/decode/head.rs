@@ -168,7 +168,8 @@ impl HeadOutput {
 }
 
 /// RMSNorm of `x`, `[tokens, cols]`, with weights `norm`, then the logits `[tokens, rows]` of `matrix` (written where `logits` is given), then the largest of
-/// each token into `out.best`. With `advance` the last token's becomes `out.ids[position + tokens]` and the position moves on by `tokens`, within the context.
+/// each token into `out.best`. Unless `advance` is 0 the last token's
+/// becomes `out.ids[position + advance]` and the position moves on by so many, within the context.
 ///
 /// # Errors
 /// [`CudaError::Shape`] for lengths that do not agree or rows too long for shared memory.
@@ -180,7 +181,7 @@ pub fn head(
     eps: f32,
     logits: Option<&DeviceArray<f32>>,
     out: &HeadOutput,
-    advance: bool,
+    advance: usize,
 ) -> Result<()> {
     const OP: &str = "head";
     let tokens = x.len() / matrix.cols;
@@ -241,7 +242,7 @@ pub fn head(
             .array(&out.ids)
             .array(&out.position)
             .u32(out.ids.len())
-            .u32(if advance && first + some == tokens { tokens } else { 0 });
+            .u32(if first + some == tokens { advance } else { 0 });
         // SAFETY: the kernel's parameters in order; lengths were compared above, `bests` has room for every multiprocessor, and the kernel compares
         // the position with `ids.len()`.
         unsafe { launch.run()? };

@@ -33,7 +33,7 @@ mod tests;
 
 pub use attention::{Attention, KvCache, KvKind, Rotation, attend};
 pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
-pub use step::{DecodeLayer, DecodeModel, DecodeShape, DecodeState, FeedForwardKind};
+pub use step::{DecodeLayer, DecodeModel, DecodeShape, DecodeState, FeedForwardKind, Logits};
 
 use crate::device::{Gpu, Kernel, Launch, Module};
 

@@ -61,6 +61,19 @@ pub struct DecodeLayer {
     pub down: TernaryMatrix,
 }
 
+/// Which tokens of a step get logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: only the cache is filled.
+    None,
+    /// The last, in the first row.
+    Last,
+    /// The last; its largest becomes the next id, and the position moves on by the tokens.
+    Next,
+    /// All.
+    All,
+}
+
 /// A network.
 #[derive(Clone, Debug)]
 pub struct DecodeModel {
@@ -177,12 +190,12 @@ impl DecodeModel {
         layers.map(TernaryMatrix::bytes).sum::<usize>() + self.head().bytes()
     }
 
-    /// Launches all of `tokens` tokens, those from the position on: their logits, the id of the largest of each in `state.output.best`, and, with
-    /// `advance`, the next id and position. It can be recorded.
+    /// Launches all of `tokens` tokens, those from the position on: into the cache, and as `logits` says their logits into `state.logits` and the id of the
+    /// largest of each into `state.output.best`. It can be recorded.
     ///
     /// # Errors
     /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than the state has room for.
-    pub fn step(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, advance: bool) -> Result<()> {
+    pub fn step(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, logits: Logits) -> Result<()> {
         let DecodeShape {
             hidden,
             heads,
@@ -252,7 +265,14 @@ impl DecodeModel {
                 Epilogue::Add(&x, residual_scale),
             )?;
         }
-        let logits = state.logits.slice(..tokens * self.head().rows());
+        let (first, advance) = match logits {
+            Logits::None => return Ok(()),
+            Logits::Last => (tokens - 1, 0),
+            Logits::Next => (tokens - 1, tokens),
+            Logits::All => (0, 0),
+        };
+        let (x, count) = (x.slice(first * hidden..), tokens - first);
+        let logits = state.logits.slice(..count * self.head().rows());
         head(
             gpu,
             self.head(),

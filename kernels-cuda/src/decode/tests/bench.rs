@@ -92,7 +92,7 @@ fn bench_decode() {
             state
                 .place(&gpu, context - tokens - 8, &[1], context - tokens - 8)
                 .unwrap();
-            let graph = gpu.record(|| model.step(&gpu, &state, 1, true)).unwrap();
+            let graph = gpu.record(|| model.step(&gpu, &state, 1, Logits::Next)).unwrap();
             for _ in 0..8 {
                 graph.launch().unwrap();
             }
@@ -153,9 +153,7 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
         println!("  attention at {position}: {time:.2} us");
     }
     let output = HeadOutput::new(gpu, 1, 4096).unwrap();
-    let time = microseconds(gpu, 4, |_| {
-        head(gpu, model.head(), &x, norm, 1e-5, None, &output, false)
-    });
+    let time = microseconds(gpu, 4, |_| head(gpu, model.head(), &x, norm, 1e-5, None, &output, 0));
     println!(
         "  head {time:.2} us, {:.0} GB/s ({kind:?})",
         model.head().bytes() as f64 / time / 1e3

@@ -201,11 +201,11 @@ fn a_network_writes_the_tokens_of_the_cpu() {
             want = network.read(&mut caches, [&cos, &sin], ids[t], t);
         }
         state.place(&gpu, 0, &prompt, 0).unwrap();
-        model.step(&gpu, &state, 8, false).unwrap();
+        model.step(&gpu, &state, 8, Logits::None).unwrap();
         state.place(&gpu, 0, &prompt, 8).unwrap();
-        model.step(&gpu, &state, 3, true).unwrap();
+        model.step(&gpu, &state, 3, Logits::Next).unwrap();
         // A kernel that is used for the first time cannot be loaded while recording on every driver.
-        let graph = gpu.record(|| model.step(&gpu, &state, 1, true)).unwrap();
+        let graph = gpu.record(|| model.step(&gpu, &state, 1, Logits::Next)).unwrap();
         for _ in prompt.len()..length {
             graph.launch().unwrap();
         }
@@ -213,7 +213,7 @@ fn a_network_writes_the_tokens_of_the_cpu() {
         assert_eq!(found[..length], ids, "{feed_forward:?}");
         let logits = gpu.download(&state.logits.slice(..211)).unwrap();
         assert_eq!(bits(&logits), bits(&want), "{feed_forward:?}");
-        assert!(model.step(&gpu, &state, 9, false).is_err());
+        assert!(model.step(&gpu, &state, 9, Logits::All).is_err());
         assert!(state.place(&gpu, 380, &prompt, 0).is_err());
     }
 }
