@@ -32,8 +32,9 @@ compile() { # SOURCE PTX
     target=$(sed -n '1s|^// target: ||p' "$1")
     [ -n "$target" ] || { echo "$1: its first line names no target" >&2; return 1; }
     # What is hashed is all that the PTX depends on, so that a change of a shared header shows too.
-    local hash
-    hash=$(cat "$1" src/common/*.cuh | sha256sum | cut -d' ' -f1)
+    local headers hash
+    headers=$("$NVCC" -M -arch="compute_${target#sm_}" -std=c++17 -I src/common "$1" | tr -d '\\' | tr ' ' '\n' | grep '^src/common/' | sort)
+    hash=$(cat "$1" $headers | sha256sum | cut -d' ' -f1)
     "$NVCC" -ptx -arch="compute_${target#sm_}" -O3 -std=c++17 -I src/common "$1" -o "$work/out.ptx" || return 1
     { echo "// nvcc $version, $target, sources $hash"; sed '/^\/\//d;/^$/d' "$work/out.ptx"; } >"$2"
     echo "$target"

@@ -4,26 +4,73 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use onebit_engine::{Device, EngineError};
+use onebit_engine::Device;
+use onebit_kernels_cuda::{CudaError, Gpu};
 
 use crate::{CliError, Result, output};
 
 /// A device and its threads, chosen and announced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    /// The device.
+    /// The CPU, which does what the GPU does not.
     pub device: Device,
     /// Threads of the CPU.
     pub threads: usize,
+    /// The GPU, if one was chosen.
+    pub gpu: Option<Gpu>,
 }
 
-/// Sets up `--device` (default `auto`) and `--threads` (default: physical cores) and says on stderr what was chosen.
+impl Placement {
+    /// One line that names what does the work.
+    pub fn describe(&self) -> String {
+        match &self.gpu {
+            Some(gpu) => {
+                let (properties, at) = (gpu.properties(), gpu.ordinal());
+                format!("cuda:{at} ({}, {} MiB)", properties.name, properties.memory >> 20)
+            }
+            None => self.device.describe(),
+        }
+    }
+}
+
+/// Sets up `--device` (default `auto`: the first GPU if there is one) and `--threads` (default: physical cores) and says on stderr what was chosen.
 pub(crate) fn place(device: Option<&str>, threads: Option<usize>) -> Result<Placement> {
-    let name = device.unwrap_or("auto");
-    let device = Device::by_name(name).map_err(|error| match error {
-        EngineError::Device { .. } if !names_a_device(name) => CliError::Usage(error.to_string()),
-        error => CliError::from(error),
-    })?;
+    let gpu = choose(device.unwrap_or("auto"))?;
+    place_on(gpu, threads)
+}
+
+/// As [`place`], for what only the CPU does.
+pub(crate) fn place_on_cpu(threads: Option<usize>) -> Result<Placement> {
+    place_on(None, threads)
+}
+
+/// The GPU that `name` means, or none for the CPU.
+fn choose(name: &str) -> Result<Option<Gpu>> {
+    let ordinal = match name {
+        "cpu" => return Ok(None),
+        "auto" => {
+            return Ok(match Gpu::open(0) {
+                Ok(gpu) => Some(gpu),
+                Err(CudaError::NoDriver | CudaError::NoSuchDevice { .. }) => None,
+                Err(error) => {
+                    output::note(&format!("note: the GPU is not used: {error}"));
+                    None
+                }
+            });
+        }
+        "cuda" => Some(0),
+        _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+    };
+    let Some(ordinal) = ordinal else {
+        let expected = "expected auto, cpu, cuda or cuda:N";
+        return Err(CliError::Usage(format!("--device: {expected}, found {name:?}")));
+    };
+    let failed = |error| CliError::Failed(format!("--device {name}: {error}; use --device cpu"));
+    Gpu::open(ordinal).map(Some).map_err(failed)
+}
+
+fn place_on(gpu: Option<Gpu>, threads: Option<usize>) -> Result<Placement> {
+    let device = Device::cpu()?;
     let threads = match threads {
         Some(0) => return Err(CliError::Usage("--threads: expected at least 1, found 0".into())),
         Some(n) if n > MAX_THREADS => {
@@ -40,15 +87,12 @@ pub(crate) fn place(device: Option<&str>, threads: Option<usize>) -> Result<Plac
             "cannot start {threads} threads: {e}; ask for fewer with --threads"
         ))
     })?;
-    output::note(&format!("device: {}", device.describe()));
-    Ok(Placement { device, threads })
+    let place = Placement { device, threads, gpu };
+    output::note(&format!("device: {}", place.describe()));
+    Ok(place)
 }
 
 const MAX_THREADS: usize = 4096;
-
-fn names_a_device(name: &str) -> bool {
-    matches!(name, "auto" | "cpu" | "cuda") || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok())
-}
 
 /// Physical cores that this process may use: two hardware threads of a core share its arithmetic, and a second one gains nothing
 /// here. Where the system does not say, every hardware thread counts.

@@ -56,6 +56,9 @@ pub enum CliError {
     /// A chat template.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] onebit_kernels_cuda::CudaError),
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),

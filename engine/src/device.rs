@@ -1,4 +1,4 @@
-//! Where tensors live and operations run.
+//! Where tensors live and operations run: on the CPU. What runs on a GPU is planned as a whole (`onebit_model::network::cuda`), not tensor by tensor.
 
 use crate::{EngineError, Isa, Result};
 
@@ -19,29 +19,6 @@ impl Device {
             name: std::env::var("ONEBIT_ISA").unwrap_or_default(),
             available: Isa::available().map(Isa::name).collect::<Vec<_>>().join(", "),
         })
-    }
-
-    /// The device that `--device` names: `auto`, `cpu`, `cuda` or `cuda:N`.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`] for a name that is none of these, or for CUDA, whose kernels this version does not hold.
-    pub fn by_name(name: &str) -> Result<Device> {
-        match name {
-            "auto" | "cpu" => Self::cpu(),
-            _ if name == "cuda" || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
-                let why = match onebit_kernels_cuda::driver() {
-                    Ok(driver) => format!(
-                        "{driver} is present, but this version trains and runs on the CPU alone; use --device cpu"
-                    ),
-                    Err(error) => format!("{error}; use --device cpu"),
-                };
-                Err(EngineError::Device { name: name.into(), why })
-            }
-            _ => Err(EngineError::Device {
-                name: name.into(),
-                why: "expected auto, cpu, cuda or cuda:N".into(),
-            }),
-        }
     }
 
     /// The instruction set that kernels use.

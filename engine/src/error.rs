@@ -53,14 +53,6 @@ pub enum EngineError {
         /// What this CPU has.
         available: String,
     },
-    /// A device that cannot be had.
-    #[error("device {name}: {why}")]
-    Device {
-        /// The device asked for.
-        name: String,
-        /// Why not, and what to do.
-        why: String,
-    },
 }
 
 /// Shorthand for a shape error.

@@ -13,11 +13,22 @@
 //! **Determinism.** No kernel adds floats in an order that depends on timing: there are no float atomics, and reductions over blocks go through a buffer
 //! and a second kernel. Equal inputs give equal bytes.
 
+pub mod activation;
+pub mod attention;
+pub mod cross_entropy;
 pub mod decode;
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;
+pub mod elementwise;
+pub mod embedding;
+pub mod gemm;
+pub mod optimizer;
+pub mod quantize;
+pub mod rms_norm;
+pub mod rope;
 pub mod ternary_gemv;
+pub mod weights;
 
-pub use device::{CudaError, DeviceArray, Event, Gpu, Graph, Result};
+pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Pinned, Result};
 pub use driver::{Driver, driver};

@@ -16,6 +16,17 @@ pub enum TrainError {
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] onebit_kernels_cuda::CudaError),
+    /// A step on the GPU met a number that is not finite. [`TrainError::NotFinite`] is what the trainer makes of it, once it has found the place.
+    #[error("step {}: a number is not finite", step + 1)]
+    StoppedOnGpu {
+        /// The step, counted from 0.
+        step: u64,
+        /// Whether it was a gradient, not the loss.
+        loss_is_finite: bool,
+    },
     /// A tensor operation.
     #[error(transparent)]
     Engine(#[from] EngineError),

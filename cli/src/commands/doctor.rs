@@ -57,7 +57,7 @@ const SHAPES: [(usize, usize); 5] = [(64, 1024), (7, 300), (4, 256), (1, 6912), 
 
 impl Doctor {
     pub(super) fn run(self) -> Result<()> {
-        let place = device::place(Some("cpu"), self.threads)?;
+        let place = device::place_on_cpu(self.threads)?;
         let paths: Vec<PathReport> = Isa::available()
             .map(|isa| PathReport {
                 isa: isa.name(),

@@ -134,7 +134,7 @@ impl Export {
             args::new_file(header, "--emit-c-header", self.force)?;
         }
         // Before any work: it says how many threads there are.
-        let threads = device::place(None, None)?.threads;
+        let threads = device::place_on_cpu(None)?.threads;
         let subject = self.subject(path)?;
         let config = subject.source().config();
         if self.columns {

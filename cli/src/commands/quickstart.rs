@@ -81,6 +81,7 @@ impl Quickstart {
         let place = device::place(self.device.as_deref(), self.threads)?;
         output::note("writing stories and training a tokenizer on them");
         let mut prepared = quickstart::prepare(directory, place.device, self.seed, None)?;
+        prepared.inputs.gpu = place.gpu.clone();
         let steps = match self.steps {
             Some(steps) => steps,
             None => {

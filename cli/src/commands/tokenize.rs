@@ -72,7 +72,7 @@ impl Tokenize {
         let inputs = args::paths([self.input, self.data_dir].concat(), self.more, "--input")?;
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         args::new_file(&self.output, "--output", self.force)?;
-        device::place(Some("cpu"), self.threads)?;
+        device::place_on_cpu(self.threads)?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
         let options = TokenizeOptions {
             force: self.force,

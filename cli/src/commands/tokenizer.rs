@@ -99,7 +99,7 @@ impl Train {
         };
         let inputs = args::paths(self.input, self.more, "--input")?;
         args::new_file(&self.output, "--output", self.force)?;
-        device::place(Some("cpu"), self.threads)?;
+        device::place_on_cpu(self.threads)?;
         let start = std::time::Instant::now();
         let mut documents = Documents::open(&inputs)?;
         let progress = Progress::new("reading", documents.bytes_total());

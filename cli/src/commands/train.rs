@@ -1,6 +1,7 @@
 //! `onebit train`: a training run.
 
 mod dry_run;
+mod memory;
 mod prepare;
 
 use std::path::PathBuf;
@@ -8,14 +9,15 @@ use std::time::Instant;
 
 use argh::FromArgs;
 use onebit_trainer::TrainOptions;
-use onebit_trainer::run::{Event, Outcome, Trainer, memory_estimate};
+use onebit_trainer::options::Precision;
+use onebit_trainer::run::{Event, Outcome, Trainer};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
 
 use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output, plot};
+pub(super) use memory::Memory;
 use prepare::Prepared;
-pub(super) use prepare::refuse_if_too_large;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
 #[derive(FromArgs, Debug)]
@@ -132,6 +134,9 @@ pub struct Train {
     /// seed of weights, data order and dropout (default: 42)
     #[argh(option)]
     seed: Option<u64>,
+    /// keep only the input of each block and compute blocks again for their gradients: less memory on a GPU, a third more work
+    #[argh(switch)]
+    recompute: bool,
     /// replace what an earlier run left in --output-dir
     #[argh(switch)]
     force: bool,
@@ -172,14 +177,21 @@ impl Train {
             tokenizer,
         } = self.prepare()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
-        let memory = memory_estimate(&config, &options);
+        options.validate_device(place.gpu.is_some())?;
+        let memory = Memory::new(&config, &options, &place)?;
         if self.dry_run {
             let windows = data.windows(options.seq_len, options.seed)?;
-            let precision = options.precision.resolved(place.device);
+            let precision = match (&place.gpu, options.precision) {
+                (Some(_), Precision::Auto) => Precision::Bf16,
+                (_, chosen) => chosen.resolved(place.device),
+            };
             let options = TrainOptions { precision, ..options };
-            return dry_run::print(&config, &options, (data.file.len(), windows), self.json);
+            return dry_run::print(&config, &options, &memory, (data.file.len(), windows), self.json);
         }
-        refuse_if_too_large(memory.total())?;
+        memory.refuse_if_too_large(&config, &options, &place)?;
+        if place.gpu.is_some() {
+            memory.tell();
+        }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         self.prepare_directory(&output_dir)?;
         let inputs = self.inputs(config, options, data, validation, tokenizer, place, &output_dir)?;

@@ -51,6 +51,9 @@ pub enum CudaError {
         /// What it was given.
         found: String,
     },
+    /// What was being recorded failed for a reason of its own.
+    #[error("while launches were recorded: {0}")]
+    Recording(String),
     /// The driver answered with an error.
     #[error("the NVIDIA driver failed: {0}")]
     Driver(#[from] DriverError),

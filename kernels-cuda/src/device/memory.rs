@@ -21,19 +21,19 @@ impl Element for u64 {}
 impl Element for f32 {}
 impl Element for bf16 {}
 
-/// Bytes that arrays begin at a multiple of, when they are cut out of another: what the bulk tensor copies and 16-byte accesses want.
-pub(crate) const ALIGNMENT: usize = 256;
-
 /// A piece of device memory, freed when its last array is gone.
 pub(crate) struct Allocation {
-    gpu: Gpu,
+    /// None where memory is only planned.
+    gpu: Option<Gpu>,
     address: sys::CUdeviceptr,
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // SAFETY: allocated by `Gpu::bytes` and freed once; the driver waits for work in progress first.
-        let _ = self.gpu.bind().map(|()| unsafe { result::free_sync(self.address) });
+        if let Some(gpu) = &self.gpu {
+            // SAFETY: allocated by `Gpu::uninitialized` and freed once; the driver waits for work in progress first.
+            let _ = gpu.bind().map(|()| unsafe { result::free_sync(self.address) });
+        }
     }
 }
 
@@ -84,7 +84,13 @@ impl<T> DeviceArray<T> {
         self.len == 0
     }
 
+    /// # Panics
+    /// An array that is only planned.
     pub(crate) fn address(&self) -> sys::CUdeviceptr {
+        assert!(
+            self.memory.gpu.is_some(),
+            "an array that is only planned has no address"
+        );
         self.memory.address + self.offset as u64
     }
 }
@@ -116,7 +122,7 @@ impl<T: Element> DeviceArray<T> {
     /// Bytes that are no whole number of elements, or not aligned for them.
     pub fn cast<U: Element>(&self) -> DeviceArray<U> {
         assert!(
-            self.bytes().is_multiple_of(size_of::<U>()) && self.address().is_multiple_of(size_of::<U>() as u64),
+            self.bytes().is_multiple_of(size_of::<U>()) && self.offset.is_multiple_of(size_of::<U>()),
             "{self:?} as {}",
             std::any::type_name::<U>()
         );
@@ -126,6 +132,69 @@ impl<T: Element> DeviceArray<T> {
             len: self.bytes() / size_of::<U>(),
             element: PhantomData,
         }
+    }
+}
+
+/// One piece of device memory that arrays are cut out of, one behind the other; or the plan of one, which knows how large it will be.
+///
+/// A function that takes its arrays from an arena runs twice: first on a plan, which tells how much memory there must be, then on the memory.
+#[derive(Debug)]
+pub struct Arena {
+    memory: Arc<Allocation>,
+    bytes: usize,
+    used: usize,
+}
+
+impl Arena {
+    /// Bytes that every array begins at a multiple of: what 16-byte accesses and bulk tensor copies want.
+    pub const ALIGNMENT: usize = 256;
+
+    /// A plan. Its arrays have lengths and no memory; no kernel can be given them.
+    pub fn plan() -> Self {
+        Arena {
+            memory: Arc::new(Allocation { gpu: None, address: 0 }),
+            bytes: usize::MAX,
+            used: 0,
+        }
+    }
+
+    /// `bytes` of the memory of `gpu`, with every byte 0.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfMemory`].
+    pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self> {
+        let all = gpu.zeros::<u8>(bytes)?;
+        Ok(Arena {
+            memory: all.memory,
+            bytes,
+            used: 0,
+        })
+    }
+
+    /// The next `len` elements.
+    ///
+    /// # Panics
+    /// An arena that is smaller than its plan.
+    pub fn take<T: Element>(&mut self, len: usize) -> DeviceArray<T> {
+        let offset = self.used;
+        self.used += (len * size_of::<T>()).next_multiple_of(Self::ALIGNMENT);
+        assert!(
+            self.used <= self.bytes,
+            "an arena of {} bytes, of which {} are taken",
+            self.bytes,
+            self.used
+        );
+        DeviceArray {
+            memory: self.memory.clone(),
+            offset,
+            len,
+            element: PhantomData,
+        }
+    }
+
+    /// Bytes that were taken.
+    pub fn used(&self) -> usize {
+        self.used
     }
 }
 
@@ -161,7 +230,7 @@ impl Gpu {
         })?;
         Ok(DeviceArray {
             memory: Arc::new(Allocation {
-                gpu: self.clone(),
+                gpu: Some(self.clone()),
                 address,
             }),
             offset: 0,

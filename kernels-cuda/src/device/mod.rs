@@ -11,11 +11,12 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::need;
 pub use error::{CudaError, Result};
 pub use event::Event;
 pub use gpu::{Gpu, Properties};
 pub use graph::Graph;
 pub(crate) use launch::Launch;
-pub use memory::{DeviceArray, Element, Pinned};
+pub use memory::{Arena, DeviceArray, Element, Pinned};
 pub(crate) use module::{Kernel, Module, ptx};
 pub(crate) use tensor_map::{Swizzle, TensorMap};

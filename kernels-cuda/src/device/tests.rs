@@ -30,3 +30,19 @@ fn a_recording_runs_again_and_keeps_its_memory() {
     gpu.mark().unwrap().wait().unwrap();
     assert_eq!(there.as_slice(), [0; 64]);
 }
+
+#[test]
+fn a_plan_knows_what_an_arena_needs() {
+    fn arrays(arena: &mut Arena) -> (DeviceArray<f32>, DeviceArray<u8>) {
+        (arena.take(100), arena.take(3))
+    }
+    let mut plan = Arena::plan();
+    let (floats, bytes) = arrays(&mut plan);
+    assert_eq!((floats.len(), bytes.len(), plan.used()), (100, 3, 768));
+    let Some(gpu) = Gpu::for_test("arenas") else { return };
+    let mut arena = Arena::new(&gpu, plan.used()).unwrap();
+    let (floats, bytes) = arrays(&mut arena);
+    gpu.write(&bytes, &[1, 2, 3]).unwrap();
+    assert_eq!(gpu.download(&floats).unwrap(), [0.0; 100]);
+    assert_eq!(gpu.download(&bytes).unwrap(), [1, 2, 3]);
+}

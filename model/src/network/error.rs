@@ -2,6 +2,7 @@
 
 use onebit_autograd::AutogradError;
 use onebit_engine::EngineError;
+use onebit_kernels_cuda::CudaError;
 
 use crate::config::ConfigError;
 
@@ -17,6 +18,27 @@ pub enum NetworkError {
     /// A differentiable operation refused its operands.
     #[error(transparent)]
     Autograd(#[from] AutogradError),
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// A size that the CUDA kernels have no form for.
+    #[error("{what} = {found} cannot be trained on CUDA, which takes {expected}; use --device cpu")]
+    NotOnCuda {
+        /// The size.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
+    /// A batch that is not one.
+    #[error("expected a target below {vocab} for each input, found {found}")]
+    Batch {
+        /// The size of the vocabulary.
+        vocab: usize,
+        /// What is wrong.
+        found: String,
+    },
     /// Weights lack a tensor that the configuration asks for.
     #[error("tensor {name} is missing")]
     MissingTensor {

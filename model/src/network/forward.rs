@@ -14,7 +14,7 @@ use super::{LayerIndex, Network, NetworkError, Result};
 use crate::config::{FeedForward, LinearMode};
 
 /// RNG purpose of dropout masks; the site's index is added.
-const DROPOUT_PURPOSE: u32 = 0x6472_6f70;
+pub(super) const DROPOUT_PURPOSE: u32 = 0x6472_6f70;
 
 /// Dropout of one forward: on the embedding and on what each block writes to the residual stream.
 #[derive(Clone, Copy, Debug)]

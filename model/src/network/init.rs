@@ -9,6 +9,7 @@
 
 use onebit_engine::rng::Key;
 use onebit_engine::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::Result;
 use crate::config::{ModelConfig, TensorKind, TensorSpec};
@@ -66,7 +67,15 @@ pub(super) fn parameters(
             {
                 data
             } else {
-                normal(i, if writes_residual { residual } else { sigma }).collect()
+                // Each number is a function of its index, so threads share the work.
+                let (key, sigma) = (
+                    Key::new(seed, PURPOSE, i as u64),
+                    if writes_residual { residual } else { sigma },
+                );
+                (0..spec.len() as u64)
+                    .into_par_iter()
+                    .map(|j| sigma * key.normal(j))
+                    .collect()
             };
             Ok(Tensor::from_f32(device, spec.shape.as_slice(), data)?)
         })

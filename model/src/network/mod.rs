@@ -4,6 +4,7 @@
 //! step (0 full precision, 1 hard), so the same code is the warm-up, the anneal and the hard phase. q, k and v share one
 //! quantised input, and so do gate and up.
 
+pub mod cuda;
 mod error;
 mod forward;
 mod init;

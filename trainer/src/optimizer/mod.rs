@@ -2,6 +2,7 @@
 //!
 //! Norms, embedding and head are never decayed. With [`OptimizerKind::Muon`] the blocks' matrices are updated by Muon, all else by AdamW.
 
+pub(crate) mod cuda;
 mod muon;
 #[cfg(test)]
 mod tests;

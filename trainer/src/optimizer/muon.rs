@@ -10,11 +10,11 @@ use onebit_engine::ops::matmul::{Layout, matmul};
 use crate::Result;
 
 /// Decay of the momentum.
-const MOMENTUM: f32 = 0.95;
+pub(super) const MOMENTUM: f32 = 0.95;
 /// Coefficients of the quintic iteration `X ← aX + (bA + cA²)X`, `A = XXᵀ`.
-const QUINTIC: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
+pub(super) const QUINTIC: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
 /// Iterations; singular values then lie in about 0.7..1.2.
-const ITERATIONS: usize = 5;
+pub(super) const ITERATIONS: usize = 5;
 
 /// One update of `parameter` `[rows, cols]` from `gradient`.
 pub(super) fn step(

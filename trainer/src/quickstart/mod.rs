@@ -88,6 +88,7 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
         generation: generation(&tokenizer),
         options,
         output_dir: directory.to_path_buf(),
+        gpu: None,
     };
     Ok(Prepared {
         grammar,
@@ -182,6 +183,7 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
             generation: GenerationConfig::default(),
             options,
             output_dir: directory,
+            gpu: prepared.inputs.gpu.clone(),
         };
         let mut trainer = Trainer::new(inputs, false, &mut |_| ())?;
         let mut times = Vec::new();

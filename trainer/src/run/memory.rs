@@ -14,6 +14,8 @@ pub struct MemoryEstimate {
     pub gradients: u64,
     /// Moments.
     pub optimizer: u64,
+    /// On a GPU what products read of the weights, int8 and bf16; on the CPU that counts among the activations.
+    pub products: u64,
     /// What one micro-batch keeps for its backward, at its largest (the phase before the hard one), and the quantised
     /// weights of the step.
     pub activations: u64,
@@ -22,11 +24,11 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.activations
+        self.weights + self.gradients + self.optimizer + self.products + self.activations
     }
 }
 
-/// Memory of training `config` with `options`.
+/// Memory of training `config` with `options` on the CPU.
 ///
 /// Activations are counted tensor by tensor as the operations keep them; every one of these is `[tokens, width]` f32:
 /// the block's inputs of both norms and of both residual sums, the norms' outputs and their blends, q, k, v before and after the
@@ -63,6 +65,7 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
         weights: 4 * all,
         gradients: 4 * all * if options.accumulation_steps > 1 { 2 } else { 1 },
         optimizer: 4 * (all + second_moments),
+        products: 0,
         activations: 4 * (kept + quantized),
     }
 }

@@ -31,6 +31,15 @@ pub struct LayerMetrics {
     pub clip: f64,
 }
 
+impl LayerMetrics {
+    /// The name of a matrix as metrics have it.
+    pub(super) fn short_name(name: &str) -> String {
+        name.trim_start_matches("model.layers.")
+            .trim_end_matches(".weight")
+            .to_string()
+    }
+}
+
 /// One optimiser step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepMetrics {

@@ -10,6 +10,7 @@
 //!
 //! Which windows a step sees is a function of (seed, step) alone, and so is every random number: see [`crate::checkpoint`].
 
+mod cuda;
 mod memory;
 mod metrics;
 mod step;
@@ -22,9 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use onebit_engine::Tensor;
+use onebit_kernels_cuda::Gpu;
 use onebit_model::files::{Extras, GenerationConfig, save_master};
 use onebit_model::network::Network;
 
+pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
 pub use memory::{MemoryEstimate, memory_estimate};
 use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, StepMetrics, ValidationMetrics};
@@ -83,6 +86,8 @@ pub struct RunInputs {
     pub options: TrainOptions,
     /// Where the run lives.
     pub output_dir: PathBuf,
+    /// The GPU that trains, or none for the CPU.
+    pub gpu: Option<Gpu>,
 }
 
 /// A training run. See the [module](self).
@@ -103,6 +108,8 @@ pub struct Trainer {
     output_dir: PathBuf,
     metrics: MetricsFile,
     last_checkpoint: Option<PathBuf>,
+    /// Where the steps are taken, if not on the CPU; `network` and `optimizer` then are copies, brought up to date when they are saved.
+    cuda: Option<CudaRun>,
 }
 
 /// Inputs and targets of one micro-batch, each `[batch·seq]`.
@@ -126,8 +133,10 @@ impl Trainer {
             generation,
             mut options,
             output_dir,
+            gpu,
         } = inputs;
         options.validate()?;
+        options.validate_device(gpu.is_some())?;
         let limit = network.config().max_position_embeddings;
         if options.seq_len > limit {
             let why = format!("{} is longer than the model's context of {limit}", options.seq_len);
@@ -153,6 +162,7 @@ impl Trainer {
         // A run that was begun on another CPU goes on as it began.
         options.precision = match (&found, options.precision) {
             (Some(found), Precision::Auto) => found.state.options.precision,
+            (_, Precision::Auto) if gpu.is_some() => Precision::Bf16,
             (_, chosen) => chosen.resolved(network.device()),
         };
         let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
@@ -173,6 +183,7 @@ impl Trainer {
             order,
             total_steps,
             output_dir,
+            cuda: None,
         };
         if let Some(found) = found {
             trainer.resume_from(&found)?;
@@ -181,6 +192,10 @@ impl Trainer {
                 step: trainer.step,
                 skipped: &found.skipped,
             });
+        }
+        if let Some(gpu) = gpu {
+            let run = CudaRun::new(&gpu, &trainer.network, &trainer.optimizer, &trainer.options)?;
+            trainer.cuda = Some(run);
         }
         Ok(trainer)
     }
@@ -235,19 +250,23 @@ impl Trainer {
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         while self.step < self.total_steps {
             if stop.load(Ordering::Relaxed) {
+                self.settle(observe)?;
                 self.save(observe)?;
                 return Ok(Outcome::Interrupted);
             }
             // On a thread of the pool, where starting a parallel operation does not wake anyone who is awake.
-            let metrics = rayon::scope(|_| self.step())?;
-            self.metrics.append(&metrics)?;
-            observe(Event::Step(&metrics));
+            if let Some(metrics) = rayon::scope(|_| self.step())? {
+                self.tell(&metrics, observe)?;
+            }
             let last = self.step == self.total_steps;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let (validate, save) = (
                 due(self.options.eval_every) || last,
                 due(self.options.save_every) || last,
             );
+            if validate || save {
+                self.settle(observe)?;
+            }
             if validate && let Some(validation) = self.validate()? {
                 self.metrics.append(&validation)?;
                 observe(Event::Validated(&validation));
@@ -261,7 +280,24 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
+    fn tell(&mut self, metrics: &StepMetrics, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.metrics.append(metrics)?;
+        observe(Event::Step(metrics));
+        Ok(())
+    }
+
+    /// Waits for steps that are under way on a GPU.
+    fn settle(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        while let Some(metrics) = self.collect()? {
+            self.tell(&metrics, observe)?;
+        }
+        Ok(())
+    }
+
     fn save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if let Some(cuda) = &self.cuda {
+            cuda.download(&mut self.network, &mut self.optimizer)?;
+        }
         let bytes = self.metrics.sync()?;
         let state = self.state(bytes)?;
         let root = self.output_dir.join("checkpoints");
@@ -306,9 +342,19 @@ impl Trainer {
 
     /// The micro-batch of a global index.
     fn batch(&self, index: u64) -> Result<Batch> {
+        let (ids, targets) = self.batch_ids(index)?;
+        let (shape, device) = ([ids.len()], self.network.device());
+        Ok(Batch {
+            ids: Tensor::from_u32(device, shape, ids)?,
+            targets: Tensor::from_u32(device, shape, targets)?,
+        })
+    }
+
+    /// Its inputs and targets.
+    fn batch_ids(&self, index: u64) -> Result<(Vec<u32>, Vec<u32>)> {
         let (batch, seq) = (self.options.batch_size, self.options.seq_len);
         let windows = (0..batch as u64).map(|i| self.order.window(index * batch as u64 + i));
-        make_batch(&self.network, &self.train, windows, seq)
+        windows_ids(&self.train, windows, seq)
     }
 }
 
@@ -327,22 +373,16 @@ fn data_identity(tokens: &TokenFile) -> Result<String> {
 }
 
 /// Inputs and targets of windows of `seq + 1` tokens.
-fn make_batch(
-    network: &Network,
+fn windows_ids(
     tokens: &TokenFile,
     windows: impl Iterator<Item = std::ops::Range<usize>>,
     seq: usize,
-) -> Result<Batch> {
+) -> Result<(Vec<u32>, Vec<u32>)> {
     let (mut ids, mut targets, mut window) = (Vec::new(), Vec::new(), Vec::new());
     for range in windows {
         tokens.get(range, &mut window)?;
         ids.extend_from_slice(&window[..seq]);
         targets.extend_from_slice(&window[1..]);
     }
-    let shape = [ids.len()];
-    let device = network.device();
-    Ok(Batch {
-        ids: Tensor::from_u32(device, shape, ids)?,
-        targets: Tensor::from_u32(device, shape, targets)?,
-    })
+    Ok((ids, targets))
 }

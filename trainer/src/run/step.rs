@@ -7,17 +7,21 @@ use onebit_engine::ops::quantize::{absmean, ternary_statistics, ternary_trits};
 use onebit_model::config::{LinearMode, TensorKind};
 use onebit_model::network::{Dropout, ForwardMode};
 
+use super::cuda::StepResult;
 use super::metrics::{LayerMetrics, StepMetrics};
 use super::{Batch, Trainer};
 use crate::optimizer::{clip_scale, global_norm};
 use crate::{Result, TrainError};
 
 impl Trainer {
-    /// Runs one optimiser step and returns what it measured.
+    /// Takes one optimiser step and returns what it measured; on a GPU, where the host runs ahead, what an earlier one did, if that is known by now.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if the loss or a gradient is no finite number: the weights are then untouched.
-    pub(super) fn step(&mut self) -> Result<StepMetrics> {
+    pub(super) fn step(&mut self) -> Result<Option<StepMetrics>> {
+        if self.cuda.is_some() {
+            return self.launch();
+        }
         let step = self.step;
         let anneal = self.quant.anneal(step);
         let (loss, gradients) = self.accumulate(step, anneal)?;
@@ -27,8 +31,7 @@ impl Trainer {
         }
         let lr = self.lr.at(step);
         let grad_scale = clip_scale(norm, self.options.grad_clip_max_norm);
-        let last = step + 1 == self.total_steps;
-        let logged = (step + 1).is_multiple_of(self.options.log_every) || last;
+        let logged = self.is_logged(step);
         let before = if logged { self.trits()? } else { Vec::new() };
         self.optimizer.step(
             &self.options,
@@ -43,19 +46,88 @@ impl Trainer {
             Vec::new()
         };
         self.step += 1;
-        let windows = self.step * self.options.windows_per_step();
-        Ok(StepMetrics {
-            step: self.step,
+        Ok(Some(self.step_metrics(step, loss, norm, layers)))
+    }
+
+    /// Whether the metrics of step `step` (counted from 0) tell of the matrices.
+    fn is_logged(&self, step: u64) -> bool {
+        (step + 1).is_multiple_of(self.options.log_every) || step + 1 == self.total_steps
+    }
+
+    fn step_metrics(&self, step: u64, loss: f64, grad_norm: f64, layers: Vec<LayerMetrics>) -> StepMetrics {
+        let done = step + 1;
+        let windows = done * self.options.windows_per_step();
+        StepMetrics {
+            step: done,
             epoch: (windows - 1) / self.order.windows_per_epoch() + 1,
-            tokens: self.step * self.options.tokens_per_step(),
+            tokens: done * self.options.tokens_per_step(),
             phase: self.quant.phase(step),
-            anneal,
+            anneal: self.quant.anneal(step),
             precision: self.options.precision,
             loss,
-            lr,
-            grad_norm: norm,
+            lr: self.lr.at(step),
+            grad_norm,
             layers,
-        })
+        }
+    }
+
+    /// Launches a step on the GPU.
+    fn launch(&mut self) -> Result<Option<StepMetrics>> {
+        let step = self.step;
+        let Some(mut cuda) = self.cuda.take() else {
+            return Ok(None);
+        };
+        let micro_batches = self.options.accumulation_steps as u64;
+        let batches = (step * micro_batches..(step + 1) * micro_batches).map(|index| {
+            let (ids, targets) = self.batch_ids(index)?;
+            Ok((index, ids, targets))
+        });
+        let numbers = (step, self.lr.at(step), self.quant.anneal(step));
+        let told = cuda.launch(&self.options, numbers, batches, self.is_logged(step));
+        self.cuda = Some(cuda);
+        self.step += 1;
+        self.told(told)
+    }
+
+    /// What the oldest step that is still under way on the GPU measured, if there is one.
+    pub(super) fn collect(&mut self) -> Result<Option<StepMetrics>> {
+        let told = match &mut self.cuda {
+            Some(cuda) => cuda.collect(),
+            None => return Ok(None),
+        };
+        self.told(told)
+    }
+
+    fn told(&mut self, told: Result<Option<StepResult>>) -> Result<Option<StepMetrics>> {
+        match told {
+            Ok(told) => Ok(told.map(|t| self.step_metrics(t.step, t.loss, t.grad_norm, t.layers))),
+            Err(TrainError::StoppedOnGpu { step, loss_is_finite }) => {
+                // Nothing was changed from that step on.
+                self.step = step;
+                let place = self.bad_place(step)?;
+                let what = if loss_is_finite { "gradient" } else { "loss" };
+                Err(self.not_finite(what, place))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where on the GPU step `step` meets a number that is not finite.
+    fn bad_place(&mut self, step: u64) -> Result<String> {
+        let micro_batches = self.options.accumulation_steps as u64;
+        let Some(mut cuda) = self.cuda.take() else {
+            return Ok(String::new());
+        };
+        let mut place = None;
+        for index in step * micro_batches..(step + 1) * micro_batches {
+            let (ids, targets) = self.batch_ids(index)?;
+            place = cuda.not_finite_in((index, &ids, &targets), self.quant.anneal(step))?;
+            if place.is_some() {
+                break;
+            }
+        }
+        self.cuda = Some(cuda);
+        Ok(place.unwrap_or_else(|| "the global norm".into()))
     }
 
     /// Mean loss and mean gradients over the micro-batches; memory is that of one micro-batch and one set of gradients.
@@ -155,12 +227,8 @@ impl Trainer {
             let (trits, _) = ternary_trits(weight)?;
             let flipped = trits.iter().zip(before).filter(|(a, b)| a != b).count();
             let (zero, clip) = ternary_statistics(weight)?;
-            let name = name
-                .trim_start_matches("model.layers.")
-                .trim_end_matches(".weight")
-                .to_string();
             layers.push(LayerMetrics {
-                name,
+                name: LayerMetrics::short_name(name),
                 zero,
                 flip: flipped as f64 / trits.len() as f64,
                 scale: absmean(weight)?,

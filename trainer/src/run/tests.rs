@@ -74,6 +74,7 @@ fn inputs(directory: &Path, name: &str, options: TrainOptions) -> RunInputs {
         generation: GenerationConfig::default(),
         options,
         output_dir: directory.join(name),
+        gpu: None,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Validation: the loss on windows of the validation tokens, in order, without recording.
 
 use onebit_autograd::Tape;
-use onebit_model::network::ForwardMode;
+use onebit_engine::Tensor;
+use onebit_model::network::{ForwardMode, Network};
 
 use super::metrics::ValidationMetrics;
-use super::{Trainer, make_batch};
+use super::{Trainer, windows_ids};
 use crate::Result;
 use crate::data::windows_in_order;
 
@@ -14,7 +15,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Reading the tokens, or an id outside the vocabulary.
-    pub fn validate(&self) -> Result<Option<ValidationMetrics>> {
+    pub fn validate(&mut self) -> Result<Option<ValidationMetrics>> {
         let Some(tokens) = &self.validation else {
             return Ok(None);
         };
@@ -26,19 +27,19 @@ impl Trainer {
         let anneal = self.quant.anneal(self.step.saturating_sub(1));
         let mut nats = 0.0;
         for some in windows.chunks(self.options.batch_size) {
-            let batch = make_batch(&self.network, tokens, some.iter().cloned(), seq)?;
-            let tape = Tape::new();
-            let losses = tape.no_grad(|| {
-                let leaves = self.network.leaves(&tape);
-                self.network.loss(
-                    &leaves,
-                    (&batch.ids, &batch.targets),
-                    seq,
-                    ForwardMode::evaluation(anneal),
-                    0.0,
-                )
-            })?;
-            nats += losses.1.nll * some.len() as f64;
+            let (ids, targets) = windows_ids(tokens, some.iter().cloned(), seq)?;
+            nats += match &mut self.cuda {
+                Some(cuda) => {
+                    // The GPU's batches have one size: what is behind the windows is read and not counted.
+                    let (n, whole) = (ids.len(), self.options.batch_size * seq);
+                    let [mut ids, mut targets] = [ids, targets];
+                    ids.resize(whole, 0);
+                    targets.resize(whole, 0);
+                    let losses = cuda.token_losses(&ids, &targets, anneal)?;
+                    losses[..n].iter().map(|&nll| f64::from(nll)).sum::<f64>() / seq as f64
+                }
+                None => on_the_cpu(&self.network, (ids, targets), seq, anneal)? * some.len() as f64,
+            };
         }
         let val_loss = nats / windows.len() as f64;
         Ok(Some(ValidationMetrics {
@@ -47,4 +48,19 @@ impl Trainer {
             val_ppl: val_loss.exp(),
         }))
     }
+}
+
+/// Mean loss of windows of `seq` tokens.
+fn on_the_cpu(network: &Network, (ids, targets): (Vec<u32>, Vec<u32>), seq: usize, anneal: f32) -> Result<f64> {
+    let (shape, device) = ([ids.len()], network.device());
+    let (ids, targets) = (
+        Tensor::from_u32(device, shape, ids)?,
+        Tensor::from_u32(device, shape, targets)?,
+    );
+    let tape = Tape::new();
+    let (_, losses) = tape.no_grad(|| {
+        let leaves = network.leaves(&tape);
+        network.loss(&leaves, (&ids, &targets), seq, ForwardMode::evaluation(anneal), 0.0)
+    })?;
+    Ok(losses.nll)
 }

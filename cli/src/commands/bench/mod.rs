@@ -38,6 +38,15 @@ pub struct Bench {
     /// tokens to decode (default: 128), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
     #[argh(option)]
     tokens: Option<usize>,
+    /// sequences of a training step (default: as many as --tokens holds)
+    #[argh(option)]
+    batch_size: Option<usize>,
+    /// tokens of a training sequence (default: 256)
+    #[argh(option)]
+    seq_len: Option<usize>,
+    /// training on a GPU: keep only the input of each block and compute blocks again for their gradients
+    #[argh(switch)]
+    recompute: bool,
     /// phase of training: warmup (full precision) or hard (default: hard)
     #[argh(option)]
     phase: Option<String>,
@@ -99,6 +108,21 @@ impl Bench {
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
+        if what != What::Train && (self.batch_size.is_some() || self.seq_len.is_some() || self.recompute) {
+            return Err(CliError::Usage(
+                "--batch-size, --seq-len and --recompute are for bench train".into(),
+            ));
+        }
+        if self.batch_size == Some(0) || self.seq_len == Some(0) {
+            return Err(CliError::Usage(
+                "--batch-size and --seq-len: expected at least 1, found 0".into(),
+            ));
+        }
+        if self.batch_size.is_some() && self.tokens.is_some() {
+            return Err(CliError::Usage(
+                "--tokens and --batch-size both say how much a step is; give one of them".into(),
+            ));
+        }
         let training = self.training(what)?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
@@ -106,7 +130,10 @@ impl Bench {
                 .min(config.max_position_embeddings.saturating_sub(infer::WARM))
                 .max(1),
             What::Prefill => 512.min(config.max_position_embeddings),
-            What::Train => 1024,
+            What::Train => match self.batch_size {
+                Some(batch) => batch * self.seq_len.unwrap_or(train::SEQUENCE),
+                None => 1024,
+            },
         });
         let room = config.max_position_embeddings;
         let more = if what == What::Decode { infer::WARM } else { 0 };
@@ -116,9 +143,13 @@ impl Bench {
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
-        let machine = Machine::new(place)?;
+        let machine = Machine::new(place.clone())?;
         let timed = if what == What::Train {
-            train::measure(&config, tokens, training, place, self.seed)?
+            {
+                let (phase, precision) = training;
+                let how = (phase, precision, self.recompute);
+                train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?
+            }
         } else {
             let mut model = match &directory {
                 Some(directory) => directory.load(head)?,

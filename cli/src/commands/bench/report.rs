@@ -14,10 +14,8 @@ pub(super) struct Machine {
 
 impl Machine {
     pub fn new(place: Placement) -> Result<Self> {
-        Ok(Self {
-            place,
-            memory: limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?,
-        })
+        let memory = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?;
+        Ok(Self { place, memory })
     }
 
     /// Bytes a second that all threads read from memory.
@@ -62,6 +60,14 @@ pub(super) struct Training {
     pub gemm_ops: f64,
     /// Operations of the steps to those.
     pub fraction_of_gemm: f64,
+    /// Bytes that training takes.
+    pub memory_bytes: u64,
+    /// From opening the GPU to the end of the first step, which loads the kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_seconds: Option<f64>,
+    /// Of the last step that was timed, on a GPU: nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
 }
 
 /// The result.
@@ -90,7 +96,7 @@ pub(super) struct Report {
 
 impl Report {
     pub fn new(bench: String, model: String, parameters: u64, timed: Timed, machine: &Machine) -> Self {
-        let place = machine.place;
+        let place = &machine.place;
         let isa = place.device.isa();
         let bandwidth = timed.bandwidth.unwrap_or_else(|| machine.memory.measure(isa));
         let peak_ops = timed.peak_ops.unwrap_or_else(|| match timed.training {
@@ -118,7 +124,7 @@ impl Report {
             training: timed.training,
             isa: isa.name(),
             threads: place.threads,
-            device: place.device.describe(),
+            device: place.describe(),
         }
     }
 

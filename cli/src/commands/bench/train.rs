@@ -1,5 +1,7 @@
 //! Training steps on random ids, as the trainer runs them, without writing anything, beside the rate of the f32 matrix product.
 
+mod cuda;
+
 use std::time::Instant;
 
 use onebit_autograd::Tape;
@@ -10,11 +12,10 @@ use onebit_model::network::{ForwardMode, Network};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, clip_scale, global_norm};
 use onebit_trainer::options::Precision;
-use onebit_trainer::run::memory_estimate;
 use onebit_trainer::schedule::Phase;
 
 use super::report::{Timed, Training, block_weights};
-use crate::commands::train::refuse_if_too_large;
+use crate::commands::train::Memory;
 use crate::device::Placement;
 use crate::limits::median;
 use crate::progress::Progress;
@@ -23,7 +24,7 @@ use crate::{CliError, Result, random};
 /// Steps that are timed, after one that is not.
 const STEPS: u64 = 5;
 /// Longest sequence.
-const SEQUENCE: usize = 256;
+pub(super) const SEQUENCE: usize = 256;
 /// Side of the square product that steps are compared with.
 const SIDE: usize = 1024;
 /// Products before each step and after the last.
@@ -32,23 +33,33 @@ const PRODUCTS: usize = 3;
 /// Times optimiser steps of `tokens` tokens. The host's speed drifts, so steps and products take turns, and the median of each counts.
 pub(super) fn measure(
     config: &ModelConfig,
-    tokens: usize,
-    (phase, precision): (Phase, Precision),
-    place: Placement,
+    (tokens, seq_len): (usize, Option<usize>),
+    (phase, precision, recompute): (Phase, Precision, bool),
+    place: &Placement,
     seed: u64,
 ) -> Result<Timed> {
-    let seq_len = SEQUENCE.min(config.max_position_embeddings).min(tokens);
-    let batch_size = tokens / seq_len;
+    let seq_len = seq_len
+        .unwrap_or(SEQUENCE.min(tokens))
+        .min(config.max_position_embeddings);
+    let batch_size = (tokens / seq_len).max(1);
     let tokens = batch_size * seq_len;
     let options = TrainOptions {
         batch_size,
         seq_len,
         seed,
-        precision: precision.resolved(place.device),
+        recompute,
         ..Default::default()
     };
-    let memory = memory_estimate(config, &options);
-    refuse_if_too_large(memory.total())?;
+    if let Some(gpu) = &place.gpu {
+        return cuda::measure(config, options, phase, place, gpu);
+    }
+    let options = TrainOptions {
+        precision: precision.resolved(place.device),
+        ..options
+    };
+    let memory = Memory::new(config, &options, place)?;
+    memory.refuse_if_too_large(config, &options, place)?;
+    let memory = memory.estimate;
     let mut network = Network::new(config.clone(), place.device, seed)?;
     let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let mode = ForwardMode {
@@ -115,6 +126,9 @@ pub(super) fn measure(
             precision: options.precision.name(),
             gemm_ops,
             fraction_of_gemm: tokens as f64 * ops_per_token / seconds / gemm_ops,
+            memory_bytes: memory.total(),
+            first_step_seconds: None,
+            loss: None,
         }),
     })
 }

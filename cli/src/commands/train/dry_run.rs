@@ -2,20 +2,21 @@
 
 use onebit_model::config::ModelConfig;
 use onebit_trainer::TrainOptions;
-use onebit_trainer::run::memory_estimate;
 use serde_json::{Value, json};
 
-use crate::{Result, device, output};
+use super::memory::Memory;
+use crate::{Result, output};
 
 /// Prints the run's sizes, for data of so many tokens and windows an epoch.
 pub(super) fn print(
     config: &ModelConfig,
     options: &TrainOptions,
+    memory: &Memory,
     (tokens, windows): (usize, u64),
     as_json: bool,
 ) -> Result<()> {
-    let memory = memory_estimate(config, options);
-    let available = device::available_memory();
+    let (available, fits) = (memory.available, memory.fits());
+    let memory = &memory.estimate;
     let facts = json!({
         "parameters": config.parameter_count(),
         "tokens": tokens,
@@ -25,11 +26,12 @@ pub(super) fn print(
             "weights": memory.weights,
             "gradients": memory.gradients,
             "optimizer": memory.optimizer,
+            "products": memory.products,
             "activations": memory.activations,
             "total": memory.total(),
         },
         "available_bytes": available,
-        "fits": available.is_none_or(|free| memory.total() <= free),
+        "fits": fits,
         "options": options,
     });
     show(&facts, as_json)
@@ -52,6 +54,7 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
         ("weights", size(&memory["weights"])),
         ("gradients", size(&memory["gradients"])),
         ("optimizer", size(&memory["optimizer"])),
+        ("products", size(&memory["products"])),
         ("activations", size(&memory["activations"])),
         ("memory", format!("{} in all", size(&memory["total"]))),
         (

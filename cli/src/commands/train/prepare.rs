@@ -14,7 +14,7 @@ use onebit_trainer::run::RunInputs;
 
 use super::Train;
 use crate::device::Placement;
-use crate::{CliError, Result, args, device, output};
+use crate::{CliError, Result, args, output};
 
 /// What a run of ours leaves in its directory.
 const RUN_FILES: [&str; 5] = [
@@ -52,18 +52,6 @@ pub(super) struct Prepared {
     pub data: Tokens,
     pub validation: Option<Tokens>,
     pub tokenizer: Tokenizer,
-}
-
-/// Refuses work that does not fit into the memory that is free.
-pub(crate) fn refuse_if_too_large(bytes: u64) -> Result<()> {
-    match device::available_memory() {
-        Some(free) if bytes > free => Err(CliError::Failed(format!(
-            "the run needs {} of memory and {} is available; lower --batch-size or --seq-len, or choose a smaller model",
-            output::bytes(bytes),
-            output::bytes(free)
-        ))),
-        _ => Ok(()),
-    }
 }
 
 impl Train {
@@ -189,6 +177,7 @@ impl Train {
             eval_every: self.eval_every.unwrap_or(preset.eval_every),
             eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
             align_documents: self.align_documents,
+            recompute: self.recompute,
             log_every: self.log_every.unwrap_or(default.log_every),
             precision: args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
             init: args::parse(self.init.as_deref().unwrap_or(preset.init), "--init")?,
@@ -270,6 +259,7 @@ impl Train {
             generation,
             options,
             output_dir: output_dir.to_path_buf(),
+            gpu: place.gpu,
         })
     }
 }

@@ -1,0 +1,155 @@
+//! Training steps on a GPU, as the trainer launches them, beside its copies and its largest products.
+
+use std::time::Instant;
+
+use half::bf16;
+use onebit_kernels_cuda::gemm::{Layout, Matrix, Output, Scales, gemm_bf16};
+use onebit_kernels_cuda::{DeviceArray, Gpu};
+use onebit_model::config::ModelConfig;
+use onebit_model::network::Network;
+use onebit_trainer::TrainOptions;
+use onebit_trainer::optimizer::Optimizer;
+use onebit_trainer::options::Precision;
+use onebit_trainer::run::{CudaRun, StepResult};
+use onebit_trainer::schedule::Phase;
+
+use super::super::report::{Timed, Training, block_weights};
+use crate::commands::train::Memory;
+use crate::device::Placement;
+use crate::limits::median;
+use crate::progress::Progress;
+use crate::{Result, random};
+
+/// Steps that are not timed: the first loads the kernels, the second runs their recording for the first time.
+const WARM: u64 = 3;
+/// Steps that are.
+const STEPS: u64 = 15;
+/// Side of the square product that the steps are compared with.
+const SIDE: usize = 8192;
+/// Bytes of a copy.
+const COPY: usize = 1 << 30;
+
+/// Times optimiser steps on `gpu`; the median counts.
+pub(super) fn measure(
+    config: &ModelConfig,
+    options: TrainOptions,
+    phase: Phase,
+    place: &Placement,
+    gpu: &Gpu,
+) -> Result<Timed> {
+    let steps = WARM + STEPS;
+    let options = TrainOptions {
+        precision: Precision::Bf16,
+        quant_warmup_steps: if phase == Phase::Warmup { steps } else { 0 },
+        quant_anneal_steps: 0,
+        ..options
+    };
+    let memory = Memory::new(config, &options, place)?;
+    memory.refuse_if_too_large(config, &options, place)?;
+    memory.tell();
+    let (bandwidth, gemm_ops) = (copy_bandwidth(gpu)?, product_rate(gpu)?);
+
+    let network = Network::new(config.clone(), place.device, options.seed)?;
+    let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
+    let began = Instant::now();
+    let mut run = CudaRun::new(gpu, &network, &optimizer, &options)?;
+    let tokens = options.batch_size * options.seq_len;
+    let progress = Progress::new("training", steps);
+    let (mut marks, mut first_step, mut loss) = (Vec::new(), None, None);
+    let mut told = |result: Option<StepResult>| loss = result.map(|r| r.loss).or(loss);
+    for step in 0..steps {
+        let ids = random::ids(tokens + 1, config.vocab_size, options.seed.wrapping_add(step));
+        let batch = (step, ids[..tokens].to_vec(), ids[1..].to_vec());
+        let anneal = options.quant_schedule().anneal(step);
+        told(run.launch(&options, (step, options.lr, anneal), std::iter::once(Ok(batch)), false)?);
+        marks.push(gpu.mark()?);
+        if step == 0 {
+            gpu.synchronize()?;
+            first_step = Some(began.elapsed().as_secs_f64());
+        }
+        progress.set(step + 1, String::new);
+    }
+    while let Some(result) = run.collect()? {
+        told(Some(result));
+    }
+    let mut times = Vec::new();
+    for pair in marks[WARM as usize - 1..].windows(2) {
+        times.push(pair[1].seconds_since(&pair[0])?);
+    }
+    let seconds = median(&mut times);
+    let estimate = memory.estimate;
+    // The least that a step moves: weights read by forward and backward and written, gradients and moments read and written.
+    let moved = 3 * estimate.weights + 2 * estimate.gradients + 2 * estimate.optimizer;
+    let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
+    let ops_per_token = 6.0 * weights;
+    Ok(Timed {
+        tokens,
+        seconds,
+        bandwidth: Some(bandwidth),
+        peak_ops: Some(gemm_ops),
+        bytes_per_token: moved as f64 / tokens as f64,
+        ops_per_token,
+        decoding: None,
+        training: Some(Training {
+            phase: phase.name(),
+            precision: options.precision.name(),
+            gemm_ops,
+            fraction_of_gemm: tokens as f64 * ops_per_token / seconds / gemm_ops,
+            memory_bytes: estimate.total(),
+            first_step_seconds: first_step,
+            loss,
+        }),
+    })
+}
+
+/// Bytes read and written a second by a copy on the GPU.
+fn copy_bandwidth(gpu: &Gpu) -> Result<f64> {
+    let (from, to) = (gpu.zeros::<u8>(COPY)?, gpu.zeros::<u8>(COPY)?);
+    let seconds = timed(gpu, || Ok(gpu.copy(&from, &to)?))?;
+    Ok(2.0 * COPY as f64 / seconds)
+}
+
+/// Operations a second of the largest product that a GPU is usually measured by.
+fn product_rate(gpu: &Gpu) -> Result<f64> {
+    // Not zeros, on which a GPU runs faster.
+    let ids = random::ids(SIDE * SIDE, 1 << 16, 1);
+    let values: Vec<bf16> = ids
+        .iter()
+        .map(|&id| bf16::from_f32(id as f32 / 32768.0 - 1.0))
+        .collect();
+    let (a, b) = (gpu.upload(&values)?, gpu.upload(&values)?);
+    let out: DeviceArray<bf16> = gpu.zeros(SIDE * SIDE)?;
+    let none = gpu.zeros(0)?;
+    let matrix = |array| Matrix { array, stride: SIDE };
+    let seconds = timed(gpu, || {
+        let out = Output::Bf16(matrix(&out));
+        let size = (SIDE, SIDE, SIDE);
+        Ok(gemm_bf16(
+            gpu,
+            Layout::NT,
+            size,
+            matrix(&a),
+            matrix(&b),
+            out,
+            Scales::NONE,
+            &none,
+        )?)
+    })?;
+    Ok(2.0 * (SIDE as f64).powi(3) / seconds)
+}
+
+/// Seconds of `work`, the median of several.
+fn timed(gpu: &Gpu, work: impl Fn() -> Result<()>) -> Result<f64> {
+    const TIMES: usize = 10;
+    work()?;
+    let mut marks = vec![gpu.mark()?];
+    for _ in 0..TIMES {
+        work()?;
+        marks.push(gpu.mark()?);
+    }
+    let mut times = Vec::new();
+    for pair in marks.windows(2) {
+        times.push(pair[1].seconds_since(&pair[0])?);
+    }
+    Ok(median(&mut times))
+}

@@ -1,0 +1,67 @@
+//! The forward's launch.
+
+use half::bf16;
+
+use super::{AttentionShape, need};
+use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+
+static MODULE: Module = ptx!("forward.ptx");
+const D32: Kernel = MODULE.kernel("attention_32");
+const D64: Kernel = MODULE.kernel("attention_64");
+const D128: Kernel = MODULE.kernel("attention_128");
+
+/// Queries of a block, and its threads.
+const QUERIES: usize = 128;
+const THREADS: u32 = 128;
+/// Keys of a step.
+const KEYS: usize = 64;
+
+/// Attention of every head of every sequence.
+///
+/// `qkv` is `[batch·seq, (heads + 2·kv_heads)·head_dim]` (queries and keys already rotated), `o` `[batch·seq, heads·head_dim]`, and `lse`
+/// `[batch, heads, seq]` receives the natural logarithm of the sum of the exponentials of each row of scaled scores, which the backward needs.
+///
+/// # Errors
+/// [`CudaError::Shape`](crate::CudaError::Shape): lengths that do not follow from `shape`, or a shape that no kernel has.
+pub fn attention(
+    gpu: &Gpu,
+    shape: AttentionShape,
+    qkv: &DeviceArray<bf16>,
+    o: &DeviceArray<bf16>,
+    lse: &DeviceArray<f32>,
+) -> Result<()> {
+    const OP: &str = "attention";
+    shape.check(OP)?;
+    need(OP, "qkv", qkv, shape.tokens() * shape.qkv_row())?;
+    need(OP, "o", o, shape.tokens() * shape.o_row())?;
+    need(OP, "lse", lse, shape.rows())?;
+    if shape.is_empty() {
+        return Ok(());
+    }
+    let d = shape.padded();
+    let kernel = match d {
+        32 => D32,
+        64 => D64,
+        _ => D128,
+    };
+    let group = shape.heads / shape.kv_heads;
+    let tiles = shape.seq.div_ceil(QUERIES);
+    let blocks = tiles * shape.batch * shape.heads;
+    // The queries, and two steps of keys and values.
+    let shared = 2 * d * (QUERIES + 2 * 2 * KEYS);
+    let launch = Launch::new(gpu, kernel, [blocks as u32, 1, 1], THREADS)
+        .shared(shared)
+        .array(qkv)
+        .array(o)
+        .array(lse)
+        .u32(shape.batch)
+        .u32(shape.seq)
+        .u32(shape.heads)
+        .u32(shape.kv_heads)
+        .u32(shape.head_dim)
+        .u32(shape.section(4 * shape.head_dim) * group)
+        .f32(shape.scale());
+    // SAFETY: the parameters are the kernel's; it reads and writes rows of tokens below `batch·seq`, and columns of a row as `shape` has them, and
+    // the lengths were compared above. Shared memory is what its tiles take.
+    unsafe { launch.run() }
+}

@@ -1,0 +1,161 @@
+// target: sm_80
+// Softmax cross-entropy of logits bf16 [rows, stride], of which `vocab` columns count, with one target a row; and its gradient, in place.
+//
+//   lse = max + ln sum        sum = sum_j exp(x_j - max)
+//   nll = max - x_t + ln sum  smoothed = (1 - e) nll + e (ln sum - mean_j (x_j - max))
+//   dx_j = scale (exp(x_j - max) / sum - (1 - e) [j = t] - e / vocab), and 0 in columns vocab..stride
+//
+// A block a row. The first pass reads it in 16-byte chunks, each thread with its own running maximum and sum, and leaves the first `cached` chunks in
+// shared memory; the second pass takes each chunk from there (or once more from L2), and writes the gradient. A thread reads only chunks that it wrote.
+// Cost a logit: 2 bytes read and 2 written, two exponentials, about 12 instructions: bound by memory. Evaluation: 2 bytes read.
+#include "bf16.cuh"
+#include "exp2.cuh"
+#include "memory.cuh"
+#include "reduce.cuh"
+
+#define LOG2_E 1.44269504088896340736f
+// The start of a maximum: finite, so that differences with it are no NaN.
+#define LOWEST (-3.402823466e38f)
+
+// What a thread knows of its part of a row; `offset` is the sum of x - max.
+struct Running {
+    float max, sum, offset, count;
+};
+
+__device__ __forceinline__ void unpack(uint4 words, float (&x)[8]) {
+    x[0] = low_f32(words.x), x[1] = high_f32(words.x);
+    x[2] = low_f32(words.y), x[3] = high_f32(words.y);
+    x[4] = low_f32(words.z), x[5] = high_f32(words.z);
+    x[6] = low_f32(words.w), x[7] = high_f32(words.w);
+}
+
+// Adds the first `valid` of eight logits.
+template <bool SMOOTH>
+__device__ __forceinline__ void add(Running& r, const float (&x)[8], int valid) {
+    float largest = x[0];
+#pragma unroll
+    for (int i = 1; i < 8; i++)
+        if (i < valid) largest = fmaxf(largest, x[i]);
+    // Rare after the first few chunks.
+    if (largest > r.max) {
+        r.sum *= exp2_fast((r.max - largest) * LOG2_E);
+        if (SMOOTH) r.offset += r.count * (r.max - largest);
+        r.max = largest;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (i < valid) {
+            float below = x[i] - r.max;
+            r.sum += exp2_fast(below * LOG2_E);
+            if (SMOOTH) r.offset += below;
+        }
+    }
+    if (SMOOTH) r.count += (float)valid;
+}
+
+template <bool GRADIENT, bool SMOOTH>
+__device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing,
+                                         float scale, float* lse, float* nll, float* smoothed) {
+    DYNAMIC_SHARED(uint4, cache);
+    __shared__ float scratch[32];
+    const unsigned row = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
+    bf16* x_row = logits + (size_t)row * stride;
+    uint4* words = reinterpret_cast<uint4*>(x_row);
+    const unsigned whole = vocab / 8, rest = vocab % 8;
+    const unsigned target = targets[row];
+    // Before any thread overwrites it; a target outside the vocabulary is nowhere, and its loss not a number.
+    float at_target = 0.0f;
+    if (thread == 0) at_target = target < vocab ? to_f32(x_row[target]) : __int_as_float(0x7fc00000);
+
+    Running r = {LOWEST, 0.0f, 0.0f, 0.0f};
+    float x[8];
+    for (unsigned first = thread; first < whole; first += 4 * threads) {
+        uint4 batch[4];
+#pragma unroll
+        for (unsigned k = 0; k < 4; k++) {
+            unsigned chunk = first + k * threads;
+            if (chunk < whole) batch[k] = words[chunk];
+        }
+#pragma unroll
+        for (unsigned k = 0; k < 4; k++) {
+            unsigned chunk = first + k * threads;
+            if (chunk < whole) {
+                if (GRADIENT && chunk < cached) cache[chunk] = batch[k];
+                unpack(batch[k], x);
+                add<SMOOTH>(r, x, 8);
+            }
+        }
+    }
+    // The thread whose turn chunk `whole` is.
+    if (rest > 0 && thread == whole % threads) {
+        unpack(words[whole], x);
+        add<SMOOTH>(r, x, (int)rest);
+    }
+
+    const float max = block_max(r.max, scratch);
+    const float sum = block_sum(r.sum * exp2_fast((r.max - max) * LOG2_E), scratch);
+    const float offset = SMOOTH ? block_sum(r.offset + r.count * (r.max - max), scratch) : 0.0f;
+    if (thread == 0) {
+        float log_sum = logf(sum);
+        float loss = max - at_target + log_sum;
+        lse[row] = max + log_sum;
+        nll[row] = loss;
+        smoothed[row] = SMOOTH ? (1.0f - smoothing) * loss + smoothing * (log_sum - offset / (float)vocab) : loss;
+    }
+    if (!GRADIENT) return;
+
+    const float factor = scale / sum;
+    const float share = SMOOTH ? scale * smoothing / (float)vocab : 0.0f;
+    const float once = scale * (1.0f - smoothing);
+#pragma unroll 4
+    for (unsigned chunk = thread; chunk < stride / 8; chunk += threads) {
+        uint4 gradient = make_uint4(0, 0, 0, 0);
+        if (chunk * 8 < vocab) {
+            unpack(chunk < cached && chunk < whole ? cache[chunk] : words[chunk], x);
+            float d[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) d[i] = fmaf(exp2_fast((x[i] - max) * LOG2_E), factor, -share);
+            if (chunk == target / 8) {
+#pragma unroll
+                for (unsigned i = 0; i < 8; i++)
+                    if (i == target % 8) d[i] -= once;
+            }
+            if (chunk == whole) {
+#pragma unroll
+                for (unsigned i = 0; i < 8; i++)
+                    if (i >= rest) d[i] = 0.0f;
+            }
+            gradient = make_uint4(pack_bf16(d[0], d[1]), pack_bf16(d[2], d[3]), pack_bf16(d[4], d[5]), pack_bf16(d[6], d[7]));
+        }
+        words[chunk] = gradient;
+    }
+}
+
+#define ENTRY(name, GRADIENT, SMOOTH)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(1024)                                                                                             \
+        name(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing, float scale, float* lse,    \
+             float* nll, float* smoothed) {                                                                                                        \
+        row_loss<GRADIENT, SMOOTH>(logits, targets, vocab, stride, cached, smoothing, scale, lse, nll, smoothed);                                  \
+    }
+
+ENTRY(cross_entropy, true, false)
+ENTRY(cross_entropy_smoothed, true, true)
+ENTRY(cross_entropy_evaluate, false, false)
+ENTRY(cross_entropy_evaluate_smoothed, false, true)
+
+// sums[2 slot] = sum of nll, sums[2 slot + 1] = sum of smoothed over all rows, in f64 and a fixed order: block 0 the one, block 1 the other, of 1024
+// threads. Cost: 8 bytes a row. A slot that is not there gets nothing.
+extern "C" __global__ void __launch_bounds__(1024)
+    loss_sums(const float* nll, const float* smoothed, unsigned rows, const unsigned* slot, unsigned slots, float* sums) {
+    __shared__ double partial[1024];
+    const float* x = blockIdx.x == 0 ? nll : smoothed;
+    double total = 0.0;
+#pragma unroll 8
+    for (unsigned i = threadIdx.x; i < rows; i += 1024) total += (double)x[i];
+    partial[threadIdx.x] = total;
+    for (unsigned half = 512; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0 && *slot < slots) sums[2 * *slot + blockIdx.x] = (float)partial[0];
+}

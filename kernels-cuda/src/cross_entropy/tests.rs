@@ -1,0 +1,322 @@
+//! Against the formulas in f64.
+
+use half::bf16;
+use onebit_kernels_cpu::rng::Key;
+
+use super::*;
+
+fn seed(test: &str) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = now.map_or(1, |d| d.as_nanos() as u64);
+    println!("{test}: seed {seed}");
+    seed
+}
+
+/// Logits with NaN in the columns that do not count, and targets.
+fn random(key: &Key, rows: usize, v: Vocabulary, size: f32) -> (Vec<bf16>, Vec<u32>) {
+    let logits = (0..rows * v.stride)
+        .map(|i| match i % v.stride {
+            column if column < v.size => bf16::from_f32(size * key.normal(i as u64)),
+            _ => bf16::NAN,
+        })
+        .collect();
+    let targets = (0..rows as u64)
+        .map(|r| key.below(1 << 40 | r, v.size as u32))
+        .collect();
+    (logits, targets)
+}
+
+/// lse, nll, smoothed loss, and gradient of one row.
+fn oracle(x: &[bf16], target: u32, smoothing: f64, scale: f64) -> ([f64; 3], Vec<f64>) {
+    let x: Vec<f64> = x.iter().map(|x| f64::from(x.to_f32())).collect();
+    let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let lse = max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
+    let nll = lse - x[target as usize];
+    let uniform = lse - x.iter().sum::<f64>() / x.len() as f64;
+    let smoothed = if smoothing == 0.0 {
+        nll
+    } else {
+        (1.0 - smoothing) * nll + smoothing * uniform
+    };
+    let share = smoothing / x.len() as f64;
+    let hit = |j: usize| if j == target as usize { 1.0 - smoothing } else { 0.0 };
+    let gradient = (0..x.len())
+        .map(|j| scale * ((x[j] - lse).exp() - hit(j) - share))
+        .collect();
+    ([lse, nll, smoothed], gradient)
+}
+
+struct Outcome {
+    logits: Vec<bf16>,
+    losses: [Vec<f32>; 3],
+}
+
+/// Runs the form with a gradient of `scale`, or the other.
+fn run(gpu: &Gpu, logits: &[bf16], targets: &[u32], v: Vocabulary, scale: Option<f32>) -> Outcome {
+    let logits = gpu.upload(logits).unwrap();
+    let ids = gpu.upload(targets).unwrap();
+    let [lse, nll, smoothed] = [0; 3].map(|_| gpu.poisoned::<f32>(targets.len()).unwrap());
+    let losses = RowLosses {
+        lse: &lse,
+        nll: &nll,
+        smoothed: &smoothed,
+    };
+    match scale {
+        Some(scale) => cross_entropy(gpu, &logits, &ids, v, scale, losses).unwrap(),
+        None => cross_entropy_evaluate(gpu, &logits, &ids, v, losses).unwrap(),
+    }
+    Outcome {
+        logits: gpu.download(&logits).unwrap(),
+        losses: [&lse, &nll, &smoothed].map(|a| gpu.download(a).unwrap()),
+    }
+}
+
+fn bits(x: &[bf16]) -> Vec<u16> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn losses_and_gradients_are_their_formulas() {
+    let Some(gpu) = Gpu::for_test("cross-entropy") else {
+        return;
+    };
+    let key = Key::new(seed("cross-entropy"), 0, 0);
+    let mut sizes = vec![
+        (1, 8, 3),
+        (7, 8, 5),
+        (8, 8, 1),
+        (9, 16, 4),
+        (50, 72, 33),
+        (256, 256, 7),
+        (1000, 1008, 3),
+        (8192, 8192, 2),
+        (20_011, 20_016, 1),
+        // More than shared memory holds.
+        (128_256, 128_256, 1),
+    ];
+    if !gpu.properties().name.contains("emulated") {
+        sizes.extend([
+            (32_768, 32_768, 150),
+            (50_257, 50_304, 20),
+            (128_256, 128_256, 40),
+            (151_669, 151_680, 5),
+        ]);
+    }
+    for (size, stride, rows) in sizes {
+        for (spread, smoothing) in [(2.0f32, 0.0f32), (8.0, 0.1), (300.0, 0.1)] {
+            let v = Vocabulary {
+                size,
+                stride,
+                smoothing,
+            };
+            let (logits, targets) = random(&key, rows, v, spread);
+            let scale = 1.0 / 4096.0f32;
+            let got = run(&gpu, &logits, &targets, v, Some(scale));
+            let evaluated = run(&gpu, &logits, &targets, v, None);
+            assert_eq!(bits(&evaluated.logits), bits(&logits), "logits of an evaluation stay");
+            for row in 0..rows {
+                let x = &logits[row * stride..][..size];
+                let (smoothing, scale) = (f64::from(smoothing), f64::from(scale));
+                let (want, gradient) = oracle(x, targets[row], smoothing, scale);
+                for k in 0..3 {
+                    let value = got.losses[k][row];
+                    assert_eq!(value.to_bits(), evaluated.losses[k][row].to_bits(), "the forms agree");
+                    let error = (f64::from(value) - want[k]).abs();
+                    assert!(
+                        error <= 2e-6 * want[k].abs().max(want[0].abs()).max(1.0),
+                        "{v:?} spread {spread} row {row} loss {k}: {value} for {}",
+                        want[k]
+                    );
+                }
+                let dx = &got.logits[row * stride..][..stride];
+                for j in 0..size {
+                    let (value, want) = (f64::from(dx[j].to_f32()), gradient[j]);
+                    let terms = want.abs()
+                        + if j == targets[row] as usize { 2.0 * scale } else { 0.0 }
+                        + scale * smoothing / size as f64;
+                    // Half a unit of bf16, and f32's errors of what is subtracted.
+                    let bound = want.abs() * 1.01 / 256.0 + 2e-6 * terms + 1e-37;
+                    assert!(
+                        (value - want).abs() <= bound,
+                        "{v:?} spread {spread} row {row} column {j}: {value} for {want}"
+                    );
+                }
+                assert!(bits(&dx[size..]).iter().all(|&b| b == 0), "the other columns are zeros");
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_logits_give_equal_bytes() {
+    let Some(gpu) = Gpu::for_test("cross-entropy, twice") else {
+        return;
+    };
+    let v = Vocabulary {
+        size: 3001,
+        stride: 3008,
+        smoothing: 0.05,
+    };
+    let (logits, targets) = random(&Key::new(seed("twice"), 0, 0), 40, v, 4.0);
+    let [one, two] = [0; 2].map(|_| run(&gpu, &logits, &targets, v, Some(1.0)));
+    assert_eq!(bits(&one.logits), bits(&two.logits));
+    assert_eq!(one.losses, two.losses);
+}
+
+#[test]
+fn what_is_no_number_shows_and_stays_in_its_row() {
+    let Some(gpu) = Gpu::for_test("cross-entropy of NaN") else {
+        return;
+    };
+    for smoothing in [0.0, 0.1] {
+        let v = Vocabulary {
+            size: 2100,
+            stride: 2104,
+            smoothing,
+        };
+        let (mut logits, mut targets) = random(&Key::new(7, 0, 0), 6, v, 1.0);
+        targets[1] = 2100;
+        targets[2] = u32::MAX;
+        logits[3 * 2104 + 2099] = bf16::NAN;
+        // A masked logit takes no part.
+        targets[4] = 5;
+        if smoothing == 0.0 {
+            logits[4 * 2104 + 77] = bf16::NEG_INFINITY;
+        }
+        for scale in [Some(1.0), None] {
+            let got = run(&gpu, &logits, &targets, v, scale);
+            for row in 0..6 {
+                let nan = [1, 2, 3].contains(&row);
+                assert_eq!(got.losses[1][row].is_nan(), nan, "row {row}");
+                assert_eq!(got.losses[2][row].is_nan(), nan, "row {row}");
+            }
+            let want = oracle(&logits[4 * 2104..][..2100], 5, f64::from(smoothing), 1.0).0;
+            assert!((f64::from(got.losses[1][4]) - want[1]).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn sums_go_to_their_slot() {
+    let Some(gpu) = Gpu::for_test("sums of losses") else {
+        return;
+    };
+    let key = Key::new(seed("sums"), 0, 0);
+    for rows in [0, 1, 1023, 1025, 9001] {
+        let nll: Vec<f32> = (0..rows).map(|i| 11.0 + key.normal(i)).collect();
+        let smoothed: Vec<f32> = (0..rows).map(|i| 9.0 + key.normal(i)).collect();
+        let [a, b] = [&nll, &smoothed].map(|x| gpu.upload(x).unwrap());
+        let sums = gpu.upload(&[-1.0f32; 6]).unwrap();
+        let slot = gpu.upload(&[1u32]).unwrap();
+        loss_sums(&gpu, &a, &b, &slot, &sums).unwrap();
+        gpu.write(&slot, &[3]).unwrap();
+        loss_sums(&gpu, &a, &b, &slot, &sums).unwrap();
+        let got = gpu.download(&sums).unwrap();
+        let exact = |x: &[f32]| x.iter().map(|&x| f64::from(x)).sum::<f64>();
+        for (got, want) in [(got[2], exact(&nll)), (got[3], exact(&smoothed))] {
+            assert!(
+                (f64::from(got) - want).abs() <= 1e-7 * want.abs(),
+                "{rows}: {got} for {want}"
+            );
+        }
+        assert_eq!([got[0], got[1], got[4], got[5]], [-1.0; 4]);
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let Some(gpu) = Gpu::for_test("shapes of cross-entropy") else {
+        return;
+    };
+    let logits = gpu.zeros::<bf16>(4 * 16).unwrap();
+    let targets = gpu.zeros::<u32>(4).unwrap();
+    let [lse, nll, short] = [4, 4, 3].map(|n| gpu.zeros::<f32>(n).unwrap());
+    let v = Vocabulary {
+        size: 16,
+        stride: 16,
+        smoothing: 0.0,
+    };
+    let refused = |v: Vocabulary, logits: &DeviceArray<bf16>, smoothed: &DeviceArray<f32>| {
+        let losses = RowLosses {
+            lse: &lse,
+            nll: &nll,
+            smoothed,
+        };
+        let error = cross_entropy(&gpu, logits, &targets, v, 1.0, losses);
+        matches!(error, Err(CudaError::Shape { .. }))
+            && cross_entropy_evaluate(&gpu, logits, &targets, v, losses).is_err()
+    };
+    assert!(!refused(v, &logits, &nll));
+    assert!(refused(v, &logits, &short));
+    assert!(refused(v, &logits.slice(..48), &nll));
+    assert!(refused(v, &logits.slice(4..), &nll));
+    assert!(refused(Vocabulary { size: 17, ..v }, &logits, &nll));
+    assert!(refused(Vocabulary { size: 0, ..v }, &logits, &nll));
+    assert!(refused(
+        Vocabulary {
+            size: 12,
+            stride: 12,
+            ..v
+        },
+        &logits.slice(..48),
+        &nll
+    ));
+    assert!(loss_sums(&gpu, &nll, &short, &targets.slice(..1), &lse).is_err());
+}
+
+#[test]
+#[ignore = "a bench"]
+fn bench_cross_entropy() {
+    let Some(gpu) = Gpu::for_test("bench of cross-entropy") else {
+        return;
+    };
+    for (rows, size) in [(16_384, 8192), (4096, 32_768), (2048, 128_256)] {
+        for smoothing in [0.0, 0.1] {
+            let v = Vocabulary {
+                size,
+                stride: size,
+                smoothing,
+            };
+            let (row, targets) = random(&Key::new(1, 0, 0), 16, v, 3.0);
+            let logits = gpu.upload(&row.repeat(rows / 16)).unwrap();
+            let ids = gpu.upload(&targets.repeat(rows / 16)).unwrap();
+            let [lse, nll, smoothed] = [0; 3].map(|_| gpu.zeros::<f32>(rows).unwrap());
+            let losses = RowLosses {
+                lse: &lse,
+                nll: &nll,
+                smoothed: &smoothed,
+            };
+            for (name, bytes, gradient) in [("evaluate", 2, false), ("gradient", 4, true)] {
+                let mut times: Vec<f64> = (0..15)
+                    .map(|_| {
+                        let start = gpu.mark().unwrap();
+                        if gradient {
+                            cross_entropy(&gpu, &logits, &ids, v, 1e-4, losses).unwrap();
+                        } else {
+                            cross_entropy_evaluate(&gpu, &logits, &ids, v, losses).unwrap();
+                        }
+                        gpu.mark().unwrap().seconds_since(&start).unwrap()
+                    })
+                    .collect();
+                times.sort_by(f64::total_cmp);
+                let rate = (bytes * rows * size) as f64 / times[7] / 1e9;
+                println!(
+                    "cross_entropy {name} [{rows}, {size}] smoothing {smoothing}: {:.1} us, {rate:.0} GB/s",
+                    times[7] * 1e6
+                );
+            }
+        }
+    }
+    let rows = 65_536;
+    let [nll, smoothed, sums] = [rows, rows, 2].map(|n| gpu.zeros::<f32>(n).unwrap());
+    let slot = gpu.zeros::<u32>(1).unwrap();
+    let mut times: Vec<f64> = (0..15)
+        .map(|_| {
+            let start = gpu.mark().unwrap();
+            loss_sums(&gpu, &nll, &smoothed, &slot, &sums).unwrap();
+            gpu.mark().unwrap().seconds_since(&start).unwrap()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("loss_sums [{rows}]: {:.1} us", times[7] * 1e6);
+}

@@ -1,0 +1,367 @@
+//! The norm and Muon against f64, AdamW against the CPU's bit for bit, its 8-bit form against a twin bit for bit.
+
+use half::bf16;
+use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::adamw::AdamWStep;
+use onebit_kernels_cpu::rng::Key;
+
+use super::*;
+
+mod bench;
+mod eight_bit;
+
+fn seed(test: &str) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = now.map_or(1, |d| d.as_nanos() as u64);
+    println!("{test}: seed {seed}");
+    seed
+}
+
+fn normals(key: &Key, purpose: u64, n: usize, size: f32) -> Vec<f32> {
+    (0..n as u64).map(|i| size * key.normal(purpose << 40 | i)).collect()
+}
+
+fn narrow(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// What a step has besides its arenas.
+struct Step {
+    scalars: DeviceArray<u32>,
+    guard: DeviceArray<u32>,
+    partials: DeviceArray<u64>,
+    losses: DeviceArray<f32>,
+}
+
+impl Step {
+    fn new(gpu: &Gpu) -> Self {
+        Step {
+            scalars: gpu.upload(&[0; STEP_WORDS]).unwrap(),
+            guard: gpu.upload(&Guard::RESET).unwrap(),
+            partials: gpu.poisoned(NORM_PARTIALS).unwrap(),
+            losses: gpu.upload(&[1.0f32, 2.0, 3.0]).unwrap(),
+        }
+    }
+
+    fn norm(&self, gpu: &Gpu, gradients: Gradients, max_norm: f32) -> Guard {
+        global_norm(
+            gpu,
+            gradients,
+            &self.losses,
+            max_norm,
+            &self.scalars,
+            &self.partials,
+            &self.guard,
+        )
+        .unwrap();
+        Guard::from_words(gpu.download(&self.guard).unwrap().try_into().unwrap())
+    }
+}
+
+#[test]
+fn the_norm_is_that_of_all_gradients() {
+    let Some(gpu) = Gpu::for_test("global norm") else {
+        return;
+    };
+    let key = Key::new(seed("norm"), 0, 0);
+    let step = Step::new(&gpu);
+    let some = normals(&key, 1, 256 * 37, 0.01);
+    // 1024 blocks of 256 threads with 8 chunks of 4 at a time: the second time begins at 2^23.
+    for n in [0, 256, 256 * 37, (1 << 23) + 512] {
+        let g: Vec<f32> = some.iter().copied().cycle().take(n).collect();
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let rounded: Vec<f32> = narrow(&g).iter().map(|x| x.to_f32()).collect();
+        let (f, b) = (gpu.upload(&g).unwrap(), gpu.upload(&narrow(&g)).unwrap());
+        for (gradients, want) in [(Gradients::F32(&f), wide(&g)), (Gradients::Bf16(&b), wide(&rounded))] {
+            let free = step.norm(&gpu, gradients, 0.0);
+            assert!(
+                (f64::from(free.norm) - want).abs() <= 2e-7 * want,
+                "{n}: {} for {want}",
+                free.norm
+            );
+            assert_eq!((free.scale, free.failed_step), (1.0, None));
+            if n > 1 << 20 && gpu.properties().name.contains("emulated") {
+                continue;
+            }
+            let clipped = step.norm(&gpu, gradients, 0.1);
+            let expected = if want > 0.1 { 0.1f32 / free.norm } else { 1.0 };
+            assert!(
+                (clipped.scale - expected).abs() <= 2e-7,
+                "{n}: {} for {expected}",
+                clipped.scale
+            );
+            assert_eq!(step.norm(&gpu, gradients, 1e9).scale, 1.0);
+        }
+    }
+}
+
+#[test]
+fn the_guard_stays_shut_until_it_is_reset() {
+    let Some(gpu) = Gpu::for_test("guard") else { return };
+    let step = Step::new(&gpu);
+    let mut g = vec![0.5f32; 512];
+    let fine = gpu.upload(&g).unwrap();
+    for (bad_gradient, bad_loss) in [
+        (f32::NAN, 1.0),
+        (f32::INFINITY, 1.0),
+        (1.0, f32::NAN),
+        (1.0, f32::NEG_INFINITY),
+    ] {
+        let at = |step_number: u32| {
+            let words = StepScalars::new(step_number, 1e-3, 0.1, 0.9, 0.95).words();
+            gpu.write(&step.scalars, &words).unwrap();
+        };
+        at(6);
+        assert_eq!(step.norm(&gpu, Gradients::F32(&fine), 1.0).failed_step, None);
+        at(7);
+        g[300] = bad_gradient;
+        gpu.write(&step.losses, &[1.0, 2.0, bad_loss]).unwrap();
+        let bad = gpu.upload(&g).unwrap();
+        assert_eq!(step.norm(&gpu, Gradients::F32(&bad), 1.0).failed_step, Some(7));
+        gpu.write(&step.losses, &[1.0; 3]).unwrap();
+        at(8);
+        let late = step.norm(&gpu, Gradients::F32(&fine), 1.0);
+        assert_eq!(late.failed_step, Some(7));
+        at(9);
+        g[300] = f32::NAN;
+        gpu.write(&bad, &g).unwrap();
+        assert_eq!(
+            step.norm(&gpu, Gradients::F32(&bad), 1.0).failed_step,
+            Some(7),
+            "the first step is kept"
+        );
+        g[300] = 0.5;
+
+        // A shut guard stops every form of the update.
+        let (p, m, v) = (
+            gpu.upload(&g).unwrap(),
+            gpu.upload(&g).unwrap(),
+            gpu.upload(&g).unwrap(),
+        );
+        let decay = gpu.upload(&[1u8; 2]).unwrap();
+        let codes = gpu.upload(&[9u8; 512]).unwrap();
+        let scales = gpu.upload(&[3.0f32; 2]).unwrap();
+        let constants = AdamW {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+        };
+        let gradients = Gradients::F32(&fine);
+        adamw(
+            &gpu,
+            constants,
+            &p,
+            gradients,
+            (&m, &v),
+            &decay,
+            &step.scalars,
+            &step.guard,
+        )
+        .unwrap();
+        let moments = EightBitMoments {
+            first: &codes.cast(),
+            second: &codes,
+            first_scale: &scales,
+            second_scale: &scales,
+        };
+        adamw8bit(
+            &gpu,
+            constants,
+            &p,
+            gradients,
+            moments,
+            &decay,
+            &step.scalars,
+            &step.guard,
+        )
+        .unwrap();
+        let x = gpu.upload(&narrow(&g)).unwrap();
+        muon::momentum(&gpu, &fine, &m, 0.95, &step.guard, &step.partials).unwrap();
+        muon::normalize(&gpu, &fine, &m, 0.95, &step.guard, &step.partials, &x).unwrap();
+        muon::update(&gpu, &p, &x, 1.0, &step.scalars, &step.guard).unwrap();
+        for array in [&p, &m, &v] {
+            assert_eq!(bits(&gpu.download(array).unwrap()), bits(&g));
+        }
+        assert_eq!(gpu.download(&codes).unwrap(), [9; 512]);
+        assert_eq!(gpu.download(&scales).unwrap(), [3.0; 2]);
+        gpu.write(&step.guard, &Guard::RESET).unwrap();
+    }
+}
+
+#[test]
+fn adamw_has_the_bits_of_the_cpu() {
+    let Some(gpu) = Gpu::for_test("adamw") else { return };
+    let key = Key::new(seed("adamw"), 0, 0);
+    let constants = AdamW {
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+    };
+    for (n, wide) in [(0, true), (256, true), (256 * 13, true), (256 * 13, false)] {
+        let step = Step::new(&gpu);
+        let mut want = [normals(&key, 1, n, 1.0), vec![0.0; n], vec![0.0; n]];
+        let [p, m, v] = [0, 1, 2].map(|i| gpu.upload(&want[i]).unwrap());
+        let flags: Vec<u8> = (0..n / BLOCK).map(|i| (i % 3 != 1) as u8).collect();
+        let decay = gpu.upload(&flags).unwrap();
+        for t in 0..4 {
+            let mut g = normals(&key, 2 + u64::from(t), n, 0.3);
+            let (wide_g, narrow_g) = (gpu.upload(&g).unwrap(), gpu.upload(&narrow(&g)).unwrap());
+            let gradients = if wide {
+                Gradients::F32(&wide_g)
+            } else {
+                Gradients::Bf16(&narrow_g)
+            };
+            if !wide {
+                g = narrow(&g).iter().map(|x| x.to_f32()).collect();
+            }
+            let scalars = StepScalars::new(t, 3e-3, 0.1, constants.beta1, constants.beta2);
+            gpu.write(&step.scalars, &scalars.words()).unwrap();
+            let guard = step.norm(&gpu, gradients, 1.0);
+            assert!(n == 0 || guard.scale < 1.0);
+            adamw(
+                &gpu,
+                constants,
+                &p,
+                gradients,
+                (&m, &v),
+                &decay,
+                &step.scalars,
+                &step.guard,
+            )
+            .unwrap();
+            let [wp, wm, wv] = &mut want;
+            for (block, flag) in flags.iter().enumerate() {
+                let span = block * BLOCK..(block + 1) * BLOCK;
+                let numbers = AdamWStep {
+                    lr: scalars.lr,
+                    beta1: constants.beta1,
+                    beta2: constants.beta2,
+                    eps: constants.eps,
+                    weight_decay: if *flag == 0 { 0.0 } else { 0.1 },
+                    bias_correction1: scalars.bias_correction1,
+                    bias_correction2: scalars.bias_correction2,
+                    grad_scale: guard.scale,
+                };
+                let (p, m, v) = (&mut wp[span.clone()], &mut wm[span.clone()], &mut wv[span.clone()]);
+                onebit_kernels_cpu::adamw::adamw(Isa::best(), &numbers, p, &g[span], m, v);
+            }
+            for (name, got, want) in [("p", &p, &want[0]), ("m", &m, &want[1]), ("v", &v, &want[2])] {
+                assert_eq!(
+                    bits(&gpu.download(got).unwrap()),
+                    bits(want),
+                    "{name} of {n} at step {t}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn muon_is_its_formulas() {
+    let Some(gpu) = Gpu::for_test("muon") else { return };
+    let key = Key::new(seed("muon"), 0, 0);
+    for n in [8, 96, 1000, 40_008] {
+        let step = Step::new(&gpu);
+        let words = StepScalars::new(3, 0.02, 0.1, 0.9, 0.95).words();
+        gpu.write(&step.scalars, &words).unwrap();
+        let [g, m, p] = [1, 2, 3].map(|i| normals(&key, i, n, 0.5));
+        let [dg, dm, dp] = [&g, &m, &p].map(|x| gpu.upload(x).unwrap());
+        gpu.write(&step.guard, &[0, 0.25f32.to_bits(), 1, 0]).unwrap();
+        let x = gpu.poisoned::<bf16>(n).unwrap();
+        muon::momentum(&gpu, &dg, &dm, 0.95, &step.guard, &step.partials).unwrap();
+        muon::normalize(&gpu, &dg, &dm, 0.95, &step.guard, &step.partials, &x).unwrap();
+        let c = f64::from(0.95f32);
+        let momentum: Vec<f64> = (0..n).map(|i| c * f64::from(m[i]) + 0.25 * f64::from(g[i])).collect();
+        let ahead: Vec<f64> = (0..n).map(|i| c * momentum[i] + 0.25 * f64::from(g[i])).collect();
+        let norm = ahead.iter().map(|x| x * x).sum::<f64>().sqrt();
+        close("momentum", &gpu.download(&dm).unwrap(), &momentum, 1e-7);
+        let wide =
+            |x: &DeviceArray<bf16>| -> Vec<f32> { gpu.download(x).unwrap().iter().map(|x| x.to_f32()).collect() };
+        let direction: Vec<f64> = ahead.iter().map(|x| x / norm).collect();
+        let got = wide(&x);
+        close("direction", &got, &direction, 0.003);
+
+        let y = gpu.upload(&narrow(&g)).unwrap();
+        let combined: Vec<f64> = wide(&y)
+            .iter()
+            .zip(&got)
+            .map(|(&y, &x)| 3.4445 * f64::from(x) - 4.775 * f64::from(y))
+            .collect();
+        muon::combine(&gpu, (3.4445, &x), (-4.775, &y), &y).unwrap();
+        close("combination", &wide(&y), &combined, 0.003);
+
+        muon::update(&gpu, &dp, &x, 3.0, &step.scalars, &step.guard).unwrap();
+        let updated: Vec<f64> = (0..n)
+            .map(|i| (1.0 - 0.02 * 0.1) * f64::from(p[i]) - 0.06 * f64::from(got[i]))
+            .collect();
+        close("parameters", &gpu.download(&dp).unwrap(), &updated, 1e-7);
+    }
+}
+
+fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).powi(2)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    assert!(
+        error.sqrt() <= tolerance * size.sqrt(),
+        "{what}: error {} of {}",
+        error.sqrt(),
+        size.sqrt()
+    );
+}
+
+#[test]
+fn zeros_are_written_to_all() {
+    let Some(gpu) = Gpu::for_test("zero") else { return };
+    for n in [0, 4, 1020, 1028] {
+        let array = gpu.poisoned::<f32>(n).unwrap();
+        zero(&gpu, &array).unwrap();
+        assert!(gpu.download(&array).unwrap().iter().all(|x| x.to_bits() == 0));
+    }
+    assert!(zero(&gpu, &gpu.zeros(6).unwrap()).is_err());
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let Some(gpu) = Gpu::for_test("shapes of the optimiser") else {
+        return;
+    };
+    let step = Step::new(&gpu);
+    let [p, m, v] = [0; 3].map(|_| gpu.zeros::<f32>(1024).unwrap());
+    let decay = gpu.zeros::<u8>(4).unwrap();
+    let constants = AdamW {
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+    };
+    let run = |p: &DeviceArray<f32>, v: &DeviceArray<f32>, decay: &DeviceArray<u8>, guard: &DeviceArray<u32>| {
+        adamw(
+            &gpu,
+            constants,
+            p,
+            Gradients::F32(&m),
+            (&m, v),
+            decay,
+            &step.scalars,
+            guard,
+        )
+    };
+    assert!(run(&p, &v, &decay, &step.guard).is_ok());
+    assert!(run(&p.slice(..512), &v, &decay, &step.guard).is_err());
+    assert!(run(&p, &v.slice(..512), &decay, &step.guard).is_err());
+    assert!(run(&p, &v, &decay.slice(..3), &step.guard).is_err());
+    assert!(run(&p, &v, &decay, &step.scalars).is_err());
+    let odd = Gradients::F32(&m.slice(..1000));
+    let norm = |g, partials| global_norm(&gpu, g, &step.losses, 1.0, &step.scalars, partials, &step.guard);
+    assert!(norm(odd, &step.partials).is_err());
+    assert!(norm(Gradients::F32(&m), &step.partials.slice(1..)).is_err());
+    assert!(muon::momentum(&gpu, &p, &m.slice(4..), 0.9, &step.guard, &step.partials).is_err());
+    assert!(muon::momentum(&gpu, &p.slice(..6), &m.slice(..6), 0.9, &step.guard, &step.partials).is_err());
+    let x = gpu.zeros::<bf16>(1024).unwrap();
+    assert!(muon::combine(&gpu, (1.0, &x), (1.0, &x.slice(8..)), &x).is_err());
+    assert!(muon::update(&gpu, &p, &x.slice(8..), 1.0, &step.scalars, &step.guard).is_err());
+}

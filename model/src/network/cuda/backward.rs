@@ -1,0 +1,255 @@
+//! The backward pass from the head's input to the embedding.
+
+use half::bf16;
+use onebit_kernels_cuda::DeviceArray;
+use onebit_kernels_cuda::activation::{SubNormBackward, activation_backward};
+use onebit_kernels_cuda::attention::attention_backward;
+use onebit_kernels_cuda::elementwise::{add, dropout};
+use onebit_kernels_cuda::embedding::embedding_backward;
+use onebit_kernels_cuda::gemm::{Layout as Product, Output, Scales, gemm_bf16};
+use onebit_kernels_cuda::quantize::{Codes, dequantize};
+use onebit_kernels_cuda::rms_norm::{
+    BranchGradient, ResidualBackward, WeightGradient, norm_backward, residual_norm_backward,
+};
+use onebit_kernels_cuda::rope::{QkNorm, rope_norm_backward};
+
+use super::forward::{EMBEDDING_SITE, attention_site, feed_forward_site, matrix};
+use super::layout::{Group, GroupLayout, Segment};
+use super::{CudaNetwork, Stage, plan_shape};
+use crate::network::Result;
+
+impl CudaNetwork {
+    /// Launches everything behind the head.
+    pub(super) fn backward(&self, stage: Stage, accumulate: bool) -> Result<()> {
+        let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
+        let last = b.blocks.len() - 1;
+        self.norm_backward(
+            (&b.x_last, &b.rstd_last, self.layout.final_norm),
+            &b.d_head_in,
+            Some(feed_forward_site(last)),
+            (true, accumulate),
+        )?;
+        for block in (0..=last).rev() {
+            self.block_backward(stage, block, accumulate)?;
+        }
+        let number = a.numbers.slice(..1);
+        if let Some(drop) = self.dropout_at(EMBEDDING_SITE, &number) {
+            dropout(gpu, &b.d_stream, &drop)?;
+        }
+        // A tied head has written there already.
+        let accumulate = accumulate || self.config.tie_word_embeddings;
+        let gradient = self.gradient(self.layout.embedding);
+        let shape = plan_shape(&self.config, &self.shape);
+        Ok(embedding_backward(
+            gpu,
+            &b.d_stream,
+            &a.plan,
+            shape,
+            &a.embedding_partials,
+            &gradient,
+            accumulate,
+        )?)
+    }
+
+    /// Launches the backward of a norm of the stream: adds to the stream's gradient, and leaves that of the branch that was added at `site` in `d_branch`.
+    fn norm_backward(
+        &self,
+        (x, rstd, index): (&DeviceArray<f32>, &DeviceArray<f32>, usize),
+        dy: &DeviceArray<bf16>,
+        site: Option<u32>,
+        (fresh, accumulate): (bool, bool),
+    ) -> Result<()> {
+        let (a, b) = (&self.arrays, &self.buffers);
+        let (weight, total, number) = (self.parameter(index), self.gradient(index), a.numbers.slice(..1));
+        let backward = ResidualBackward {
+            dy,
+            dy2: None,
+            x,
+            rstd,
+            weight: &weight,
+            dres: &b.d_stream,
+            fresh,
+            branch: site.map(|site| BranchGradient {
+                values: &b.d_branch,
+                factor: self.config.residual_scale(),
+                dropout: self.dropout_at(site, &number),
+            }),
+            dw: self.weight_gradient(&total, accumulate),
+        };
+        Ok(residual_norm_backward(&self.gpu, &backward)?)
+    }
+
+    fn weight_gradient<'a>(&'a self, total: &'a DeviceArray<f32>, accumulate: bool) -> WeightGradient<'a> {
+        WeightGradient {
+            total,
+            accumulate,
+            partials: &self.arrays.partials,
+        }
+    }
+
+    fn block_backward(&self, stage: Stage, block: usize, accumulate: bool) -> Result<()> {
+        let (gpu, config) = (&self.gpu, &self.config);
+        let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
+        let (tokens, hidden) = (self.shape.tokens(), config.hidden_size);
+        let number = self.arrays.numbers.slice(..1);
+        if self.shape.recompute {
+            self.block(stage, block, None, self.dropout_at(attention_site(block), &number))?;
+        }
+        let dense = self.dense_weights(block)?;
+
+        let width = config.intermediate_size;
+        let d_hidden = shared.d_in.slice(..tokens * width);
+        self.product_backward(
+            (stage, accumulate),
+            dense,
+            block,
+            Group::Down,
+            &shared.d_branch,
+            &d_hidden,
+        )?;
+        let d_gate_up = shared.d_out.slice(..b.gate_up.len());
+        let sub = layout.ffn_sub_norm.map(|i| (self.parameter(i), self.gradient(i)));
+        let sub = sub.as_ref().map(|(weight, total)| SubNormBackward {
+            weight,
+            rstd: &b.rstd_ffn,
+            dw: self.weight_gradient(total, accumulate),
+        });
+        activation_backward(
+            gpu,
+            self.activation(),
+            &d_hidden,
+            &b.gate_up,
+            tokens,
+            width,
+            sub.as_ref(),
+            &d_gate_up,
+        )?;
+        let d_normed = shared.d_in.slice(..tokens * hidden);
+        self.product_backward((stage, accumulate), dense, block, Group::GateUp, &d_gate_up, &d_normed)?;
+        let norm = (&b.x_mid, &b.rstd_mid, layout.post_attention_norm);
+        self.norm_backward(norm, &d_normed, Some(attention_site(block)), (false, accumulate))?;
+
+        let width = config.query_size();
+        let d_sub = shared.d_in.slice(..tokens * width);
+        self.product_backward((stage, accumulate), dense, block, Group::O, &shared.d_branch, &d_sub)?;
+        // The branch's gradient has been read, and the attention's has the same kind of place.
+        let d_attention = match layout.attn_sub_norm {
+            Some(index) => {
+                let (weight, total) = (self.parameter(index), self.gradient(index));
+                let dw = self.weight_gradient(&total, accumulate);
+                let dx = shared.dequantized.slice(..tokens * width);
+                norm_backward(gpu, &d_sub, &b.attn_out, width, &weight, &b.rstd_attn, &dx, &dw)?;
+                dx
+            }
+            None => d_sub,
+        };
+        let d_qkv = shared.d_out.slice(..b.qkv.len());
+        let shape = self.attention_shape();
+        let rotation = layout.qk_norms.is_none().then_some(&self.rope);
+        attention_backward(
+            gpu,
+            shape,
+            &b.rotated,
+            &b.attn_out,
+            &b.lse,
+            &d_attention,
+            rotation,
+            &shared.delta,
+            &d_qkv,
+        )?;
+        if let Some((q, k)) = layout.qk_norms {
+            let [q_weight, k_weight] = [q, k].map(|i| self.parameter(i));
+            let [q_total, k_total] = [q, k].map(|i| self.gradient(i));
+            let norms = QkNorm {
+                q: &q_weight,
+                k: &k_weight,
+                eps: config.rms_norm_eps,
+            };
+            let partials = &self.arrays.rope_partials;
+            rope_norm_backward(
+                gpu, shape, &self.rope, norms, &b.qkv, &d_qkv, &q_total, &k_total, accumulate, partials,
+            )?;
+        }
+        let d_normed = shared.d_in.slice(..tokens * hidden);
+        self.product_backward((stage, accumulate), dense, block, Group::Qkv, &d_qkv, &d_normed)?;
+        let norm = (&b.x_in, &b.rstd_in, layout.input_norm);
+        self.norm_backward(
+            norm,
+            &d_normed,
+            block.checked_sub(1).map(feed_forward_site),
+            (false, accumulate),
+        )
+    }
+
+    /// Launches the gradients of a group's weights and of its input, `d_in`, from that of its output.
+    fn product_backward(
+        &self,
+        (stage, accumulate): (Stage, bool),
+        dense: usize,
+        block: usize,
+        group: Group,
+        d_out: &DeviceArray<bf16>,
+        d_in: &DeviceArray<bf16>,
+    ) -> Result<()> {
+        let (gpu, a, shared) = (&self.gpu, &self.arrays, &self.buffers);
+        let input = shared.blocks[block].input(group);
+        let GroupLayout {
+            rows: width,
+            cols,
+            parameters,
+            dense: at,
+            ref segments,
+            ..
+        } = *self.layout.blocks[block].group(group);
+        let tokens = self.shape.tokens();
+        let mut opened = None;
+        for (i, Segment { rows, quantized }) in segments.iter().enumerate() {
+            let x = match input.int8(cols) {
+                Some(values) if *quantized && stage == Stage::Hard => match &opened {
+                    Some(x) => DeviceArray::clone(x),
+                    None => {
+                        let x = shared.dequantized.slice(..tokens * cols);
+                        let codes = Codes {
+                            values: &values,
+                            steps: &input.steps,
+                        };
+                        dequantize(gpu, &codes, &x)?;
+                        opened.insert(x).clone()
+                    }
+                },
+                _ => match input.float(stage, *quantized) {
+                    Some(x) => x,
+                    None => continue,
+                },
+            };
+            let weights = rows.start * cols..rows.end * cols;
+            let dy = d_out.slice(rows.start..);
+            let gradient = a.gradients.slice(parameters + weights.start..parameters + weights.end);
+            let out = Output::F32 {
+                matrix: matrix(&gradient, cols),
+                accumulate,
+            };
+            let (dy, size) = (matrix(&dy, width), (rows.len(), cols, tokens));
+            gemm_bf16(
+                gpu,
+                Product::TN,
+                size,
+                dy,
+                matrix(&x, cols),
+                out,
+                Scales::NONE,
+                &shared.workspace,
+            )?;
+
+            let w = a.dense.slice(dense + at + weights.start..dense + at + weights.end);
+            let more = shared.d_in_more.slice(..if i > 0 { tokens * cols } else { 0 });
+            let out = Output::Bf16(matrix(if i > 0 { &more } else { d_in }, cols));
+            let (size, none) = ((tokens, cols, rows.len()), shared.workspace.slice(..0));
+            gemm_bf16(gpu, Product::NN, size, dy, matrix(&w, cols), out, Scales::NONE, &none)?;
+            if i > 0 {
+                add(gpu, d_in, &more)?;
+            }
+        }
+        Ok(())
+    }
+}

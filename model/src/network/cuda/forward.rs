@@ -1,0 +1,314 @@
+//! The forward pass up to the head.
+
+use half::bf16;
+use onebit_kernels_cuda::DeviceArray;
+use onebit_kernels_cuda::activation::{SubNorm, activation};
+use onebit_kernels_cuda::attention::attention;
+use onebit_kernels_cuda::elementwise::dropout;
+use onebit_kernels_cuda::embedding::embedding;
+use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16, gemm_s8};
+use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
+use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, norm, residual_norm};
+use onebit_kernels_cuda::rope::{QkNorm, rope};
+
+use super::buffers::GroupInput;
+use super::layout::{Group, GroupLayout, Segment};
+use super::{CudaNetwork, Stage, keeps_dense};
+use crate::network::Result;
+use crate::network::forward::DROPOUT_PURPOSE;
+
+/// Places of dropout: the embedding, then two for each block.
+pub(super) const EMBEDDING_SITE: u32 = 0;
+
+/// The place behind the attention of `block`.
+pub(super) fn attention_site(block: usize) -> u32 {
+    1 + 2 * block as u32
+}
+
+/// The place behind the feed-forward of `block`.
+pub(super) fn feed_forward_site(block: usize) -> u32 {
+    2 + 2 * block as u32
+}
+
+impl GroupInput {
+    /// What a kernel that ends in this input writes of it. `codes` is its int8 form, which must live as long as the result.
+    fn outputs<'a>(
+        &'a self,
+        stage: Stage,
+        codes: &'a Option<DeviceArray<i8>>,
+        soft: &'a Option<DeviceArray<bf16>>,
+        anneal: &'a DeviceArray<f32>,
+    ) -> RowOutputs<'a> {
+        match stage {
+            Stage::Full => RowOutputs {
+                plain: self.full.as_ref().or(soft.as_ref()),
+                ..Default::default()
+            },
+            Stage::Anneal => RowOutputs {
+                plain: self.full.as_ref(),
+                blend: soft.as_ref().map(|values| Blend { values, anneal }),
+                ..Default::default()
+            },
+            Stage::Hard => RowOutputs {
+                codes: codes.as_ref().map(|values| Codes {
+                    values,
+                    steps: &self.steps,
+                }),
+                plain: self.full.as_ref(),
+                ..Default::default()
+            },
+        }
+    }
+
+    /// What the products of rows that are (or are not) quantised read in bf16, in any stage but the hard one of quantised rows.
+    pub(super) fn float(&self, stage: Stage, quantized: bool) -> Option<DeviceArray<bf16>> {
+        match stage {
+            Stage::Full => self.full.clone().or_else(|| self.soft()),
+            _ if quantized => self.soft(),
+            _ => self.full.clone(),
+        }
+    }
+}
+
+impl CudaNetwork {
+    /// Launches what makes of the master weights what products read, as far as it does not happen block by block.
+    pub(super) fn quantize_weights(&self, stage: Stage) -> Result<()> {
+        let (gpu, a, matrices) = (&self.gpu, &self.arrays, self.table.tensors().len() - 1);
+        let codes = (stage == Stage::Hard).then_some(&a.codes);
+        let dense = keeps_dense(&self.layout).then_some(&a.dense);
+        if stage != Stage::Full {
+            self.table.measure(gpu, 0..matrices, &a.parameters, &a.scales)?;
+        }
+        if codes.is_some() || dense.is_some() {
+            self.table
+                .write(gpu, 0..matrices, &a.parameters, &a.scales, codes, dense, &a.anneal)?;
+        }
+        let head = matrices..matrices + 1;
+        Ok(self
+            .table
+            .write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?)
+    }
+
+    /// Where the bf16 weights of `block` begin, after they were written if they are not kept.
+    pub(super) fn dense_weights(&self, block: usize) -> Result<usize> {
+        let a = &self.arrays;
+        if keeps_dense(&self.layout) {
+            return Ok(self.layout.blocks[block].group(Group::Qkv).codes);
+        }
+        let first: usize = self.layout.blocks[..block].iter().map(|b| b.matrices.len()).sum();
+        let which = first..first + self.layout.blocks[block].matrices.len();
+        self.table.write(
+            &self.gpu,
+            which,
+            &a.parameters,
+            &a.scales,
+            None,
+            Some(&a.dense),
+            &a.anneal,
+        )?;
+        Ok(0)
+    }
+
+    /// The dropout of a place, if the run has any.
+    pub(super) fn dropout_at<'a>(&self, site: u32, number: &'a DeviceArray<u32>) -> Option<Dropout<'a>> {
+        self.dropout.map(|d| Dropout {
+            p: d.p,
+            seed: d.seed,
+            purpose: DROPOUT_PURPOSE.wrapping_add(site),
+            step: number,
+        })
+    }
+
+    /// Launches embedding, blocks and the last norm; `training` keeps what the backward needs and applies dropout.
+    pub(super) fn forward(&self, stage: Stage, training: bool) -> Result<()> {
+        let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
+        let number = a.numbers.slice(..1);
+        let at = |site| training.then(|| self.dropout_at(site, &number)).flatten();
+        let stream = &b.blocks[0].x_in;
+        embedding(
+            gpu,
+            &self.parameter(self.layout.embedding),
+            &a.ids,
+            self.config.hidden_size,
+            stream,
+            None,
+        )?;
+        if let Some(drop) = at(EMBEDDING_SITE) {
+            dropout(gpu, stream, &drop)?;
+        }
+        for block in 0..b.blocks.len() {
+            let before = block
+                .checked_sub(1)
+                .map(|i| (&b.blocks[i].x_mid, at(feed_forward_site(i))));
+            self.block(stage, block, before, at(attention_site(block)))?;
+        }
+        let last = b.blocks.len() - 1;
+        let branch = Branch {
+            values: &b.branch,
+            factor: self.config.residual_scale(),
+            dropout: at(feed_forward_site(last)),
+            sum: &b.x_last,
+        };
+        let outputs = RowOutputs {
+            plain: Some(&b.head_in),
+            ..Default::default()
+        };
+        let weight = self.parameter(self.layout.final_norm);
+        let norm = self.norm(&weight);
+        Ok(residual_norm(
+            gpu,
+            &b.blocks[last].x_mid,
+            Some(&branch),
+            &norm,
+            &b.rstd_last,
+            &outputs,
+        )?)
+    }
+
+    /// Launches a block. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
+    pub(super) fn block(
+        &self,
+        stage: Stage,
+        block: usize,
+        before: Option<(&DeviceArray<f32>, Option<Dropout<'_>>)>,
+        attention_dropout: Option<Dropout<'_>>,
+    ) -> Result<()> {
+        let (gpu, config) = (&self.gpu, &self.config);
+        let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
+        let tokens = self.shape.tokens();
+        let needs_dense = stage != Stage::Hard || Group::ALL.iter().any(|&g| layout.group(g).has_full());
+        let dense = if needs_dense { self.dense_weights(block)? } else { 0 };
+        let anneal = &self.arrays.anneal;
+
+        let input = b.input(Group::Qkv);
+        let (codes, soft) = (input.int8(config.hidden_size), self.soft_of(input));
+        let outputs = input.outputs(stage, &codes, &soft, anneal);
+        let weight = self.parameter(layout.input_norm);
+        let branch = before.as_ref().map(|(_, dropout)| Branch {
+            values: &shared.branch,
+            factor: config.residual_scale(),
+            dropout: *dropout,
+            sum: &b.x_in,
+        });
+        let stream = before.as_ref().map_or(&b.x_in, |(stream, _)| *stream);
+        residual_norm(gpu, stream, branch.as_ref(), &self.norm(&weight), &b.rstd_in, &outputs)?;
+        self.product(stage, dense, layout.group(Group::Qkv), input, &b.qkv)?;
+
+        let norms = layout.qk_norms.map(|(q, k)| (self.parameter(q), self.parameter(k)));
+        let norms = norms.as_ref().map(|(q, k)| QkNorm {
+            q,
+            k,
+            eps: config.rms_norm_eps,
+        });
+        let shape = self.attention_shape();
+        rope(gpu, shape, &self.rope, norms, &b.qkv, &b.rotated)?;
+        attention(gpu, shape, &b.rotated, &b.attn_out, &b.lse)?;
+
+        let (input, width) = (b.input(Group::O), config.query_size());
+        let (codes, soft) = (input.int8(width), self.soft_of(input));
+        let outputs = input.outputs(stage, &codes, &soft, anneal);
+        match layout.attn_sub_norm.map(|index| self.parameter(index)) {
+            Some(weight) => norm(gpu, &b.attn_out, width, &self.norm(&weight), &b.rstd_attn, &outputs)?,
+            None => quantize(gpu, &b.attn_out, tokens, width, width, &outputs)?,
+        }
+        self.product(stage, dense, layout.group(Group::O), input, &shared.branch)?;
+
+        let input = b.input(Group::GateUp);
+        let (codes, soft) = (input.int8(config.hidden_size), self.soft_of(input));
+        let outputs = input.outputs(stage, &codes, &soft, anneal);
+        let weight = self.parameter(layout.post_attention_norm);
+        let branch = Branch {
+            values: &shared.branch,
+            factor: config.residual_scale(),
+            dropout: attention_dropout,
+            sum: &b.x_mid,
+        };
+        residual_norm(gpu, &b.x_in, Some(&branch), &self.norm(&weight), &b.rstd_mid, &outputs)?;
+        self.product(stage, dense, layout.group(Group::GateUp), input, &b.gate_up)?;
+
+        let (input, width) = (b.input(Group::Down), config.intermediate_size);
+        let (codes, soft) = (input.int8(width), self.soft_of(input));
+        let outputs = input.outputs(stage, &codes, &soft, anneal);
+        let weight = layout.ffn_sub_norm.map(|index| self.parameter(index));
+        let sub_norm = weight.as_ref().map(|weight| SubNorm {
+            norm: self.norm(weight),
+            rstd: &b.rstd_ffn,
+        });
+        activation(
+            gpu,
+            self.activation(),
+            &b.gate_up,
+            tokens,
+            width,
+            sub_norm.as_ref(),
+            &outputs,
+        )?;
+        self.product(stage, dense, layout.group(Group::Down), input, &shared.branch)
+    }
+
+    /// An input's bf16 form, where there is room for one.
+    fn soft_of(&self, input: &GroupInput) -> Option<DeviceArray<bf16>> {
+        if self.shape.soft_phases { input.soft() } else { None }
+    }
+
+    pub(super) fn norm<'a>(&self, weight: &'a DeviceArray<f32>) -> Norm<'a> {
+        Norm {
+            weight,
+            eps: self.config.rms_norm_eps,
+        }
+    }
+
+    /// Launches `out` = the input through the group's weights: integers where both are, bf16 elsewhere.
+    fn product(
+        &self,
+        stage: Stage,
+        dense: usize,
+        group: &GroupLayout,
+        input: &GroupInput,
+        out: &DeviceArray<bf16>,
+    ) -> Result<()> {
+        let (a, tokens, workspace) = (&self.arrays, self.shape.tokens(), self.buffers.workspace.slice(..0));
+        for Segment { rows, quantized } in &group.segments {
+            let size = (tokens, rows.len(), group.cols);
+            let weights = rows.start * group.cols..rows.end * group.cols;
+            let part = out.slice(rows.start..);
+            let out = Output::Bf16(Matrix {
+                array: &part,
+                stride: group.rows,
+            });
+            if *quantized && stage == Stage::Hard {
+                let Some(x) = input.int8(group.cols) else { continue };
+                let w = a.codes.slice(group.codes + weights.start..group.codes + weights.end);
+                let cols = a.scales.slice(group.scales + rows.start..group.scales + rows.end);
+                let scales = Scales {
+                    rows: Some(&input.steps),
+                    cols: Some(&cols),
+                    alpha: 1.0,
+                };
+                gemm_s8(
+                    &self.gpu,
+                    size,
+                    matrix(&x, group.cols),
+                    matrix(&w, group.cols),
+                    out,
+                    scales,
+                    &workspace,
+                )?;
+            } else {
+                let Some(x) = input.float(stage, *quantized) else {
+                    continue;
+                };
+                let at = dense + group.dense;
+                let w = a.dense.slice(at + weights.start..at + weights.end);
+                let (x, w) = (matrix(&x, group.cols), matrix(&w, group.cols));
+                gemm_bf16(&self.gpu, Product::NT, size, x, w, out, Scales::NONE, &workspace)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `array` as rows of `stride` without a gap.
+pub(super) fn matrix<T>(array: &DeviceArray<T>, stride: usize) -> Matrix<'_, T> {
+    Matrix { array, stride }
+}

@@ -1,0 +1,340 @@
+//! Where everything lies in the arenas: parameters, what the blocks' matrices become, and which of them are multiplied as one.
+
+use std::ops::Range;
+
+use crate::config::{LinearKind, LinearMode, ModelConfig, TensorKind, TensorSpec};
+use crate::network::{NetworkError, Result};
+
+/// Every parameter begins at a multiple of this many elements, so that a block of the optimiser belongs to one.
+pub const ALIGNMENT: usize = 256;
+
+/// Widths are multiples of this: matrices that are multiplied as one then lie one behind the other without a gap, and rows of int8 at multiples of
+/// 16 bytes.
+const WIDTH: usize = 16;
+
+/// Linears with the same input, multiplied as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Qkv,
+    O,
+    GateUp,
+    Down,
+}
+
+impl Group {
+    pub const ALL: [Group; 4] = [Group::Qkv, Group::O, Group::GateUp, Group::Down];
+
+    fn of(kind: LinearKind) -> Self {
+        match kind {
+            LinearKind::Q | LinearKind::K | LinearKind::V => Group::Qkv,
+            LinearKind::O => Group::O,
+            LinearKind::Gate | LinearKind::Up => Group::GateUp,
+            LinearKind::Down => Group::Down,
+        }
+    }
+}
+
+/// Rows of a group that are alike: all of them quantised, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Rows of the group's matrix, which are columns of its output.
+    pub rows: Range<usize>,
+    /// Whether they are quantised in the hard phase.
+    pub quantized: bool,
+}
+
+/// The matrix of a group.
+#[derive(Clone, Debug)]
+pub(super) struct GroupLayout {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// In the arenas of parameters and gradients.
+    pub parameters: usize,
+    /// In the arena of codes, which has the blocks' matrices alone.
+    pub codes: usize,
+    /// In the arena of column scales.
+    pub scales: usize,
+    /// In the dense weights of one block.
+    pub dense: usize,
+    pub segments: Vec<Segment>,
+}
+
+impl GroupLayout {
+    /// Whether any of its rows is quantised in the hard phase.
+    pub fn quantizes(&self) -> bool {
+        self.segments.iter().any(|s| s.quantized)
+    }
+
+    /// Whether any of its rows never is.
+    pub fn has_full(&self) -> bool {
+        self.segments.iter().any(|s| !s.quantized)
+    }
+}
+
+/// One matrix of a block, as the kernel that quantises sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Matrix {
+    /// Index of its parameter.
+    pub index: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub mode: LinearMode,
+    pub codes: usize,
+    pub scales: usize,
+    pub dense: usize,
+}
+
+/// A block.
+#[derive(Clone, Debug)]
+pub(super) struct BlockLayout {
+    groups: [GroupLayout; 4],
+    /// Its matrices, in their order in the arena.
+    pub matrices: Vec<Matrix>,
+    pub input_norm: usize,
+    pub qk_norms: Option<(usize, usize)>,
+    pub attn_sub_norm: Option<usize>,
+    pub post_attention_norm: usize,
+    pub ffn_sub_norm: Option<usize>,
+}
+
+impl BlockLayout {
+    pub fn group(&self, group: Group) -> &GroupLayout {
+        &self.groups[group as usize]
+    }
+}
+
+/// The arenas of a model.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Of each parameter, in the order of the specs: where it begins.
+    pub offsets: Vec<usize>,
+    /// Elements of each parameter.
+    lengths: Vec<usize>,
+    /// Elements of the arena of parameters.
+    pub len: usize,
+    /// Elements of the arena of codes.
+    pub codes: usize,
+    /// Elements of the arena of column scales.
+    pub scales: usize,
+    /// Elements of the dense weights of the largest block.
+    pub dense: usize,
+    pub(super) blocks: Vec<BlockLayout>,
+    pub(super) embedding: usize,
+    pub(super) final_norm: usize,
+    pub(super) head: usize,
+}
+
+impl Layout {
+    /// The arenas of `config`.
+    pub fn new(config: &ModelConfig, specs: &[TensorSpec]) -> Result<Self> {
+        check(config)?;
+        let mut offsets = Vec::with_capacity(specs.len());
+        let mut len = 0usize;
+        for spec in specs {
+            offsets.push(len);
+            len += spec.len().next_multiple_of(ALIGNMENT);
+        }
+        let find = |name: &str| specs.iter().position(|s| s.name == name);
+        let need = |name: &str| find(name).ok_or_else(|| NetworkError::MissingTensor { name: name.into() });
+        let (mut codes, mut scales, mut dense) = (0, 0, 0);
+        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            let full = |suffix: &str| format!("model.layers.{layer}.{suffix}.weight");
+            let mut groups: [Option<GroupLayout>; 4] = [const { None }; 4];
+            let (mut matrices, mut block_dense) = (Vec::new(), 0);
+            for linear in config.linears(layer) {
+                let index = need(&linear.name)?;
+                let quantized = linear.mode != LinearMode::F16;
+                let elements = linear.rows * linear.cols;
+                let group = groups[Group::of(linear.kind) as usize].get_or_insert(GroupLayout {
+                    rows: 0,
+                    cols: linear.cols,
+                    parameters: offsets[index],
+                    codes,
+                    scales,
+                    dense: block_dense,
+                    segments: Vec::new(),
+                });
+                let rows = group.rows..group.rows + linear.rows;
+                // What `check` and the order of the specs see to: the group's matrices are one.
+                debug_assert_eq!(group.parameters + group.rows * group.cols, offsets[index]);
+                match group.segments.last_mut() {
+                    Some(last) if last.quantized == quantized => last.rows.end = rows.end,
+                    _ => group.segments.push(Segment {
+                        rows: rows.clone(),
+                        quantized,
+                    }),
+                }
+                group.rows = rows.end;
+                matrices.push(Matrix {
+                    index,
+                    rows: linear.rows,
+                    cols: linear.cols,
+                    mode: linear.mode,
+                    codes,
+                    scales,
+                    dense: block_dense,
+                });
+                codes += elements;
+                scales += linear.rows;
+                block_dense += elements;
+            }
+            let [Some(qkv), Some(o), Some(gate_up), Some(down)] = groups else {
+                return Err(NetworkError::MissingTensor { name: full("mlp") });
+            };
+            blocks.push(BlockLayout {
+                groups: [qkv, o, gate_up, down],
+                matrices,
+                input_norm: need(&full("input_layernorm"))?,
+                qk_norms: find(&full("self_attn.q_norm")).zip(find(&full("self_attn.k_norm"))),
+                attn_sub_norm: find(&full("self_attn.attn_sub_norm")),
+                post_attention_norm: need(&full("post_attention_layernorm"))?,
+                ffn_sub_norm: find(&full("mlp.ffn_sub_norm")),
+            });
+            dense = dense.max(block_dense);
+        }
+        let embedding = need("model.embed_tokens.weight")?;
+        Ok(Layout {
+            final_norm: need("model.norm.weight")?,
+            head: if config.tie_word_embeddings {
+                embedding
+            } else {
+                need("lm_head.weight")?
+            },
+            lengths: specs.iter().map(TensorSpec::len).collect(),
+            offsets,
+            len,
+            codes,
+            scales,
+            dense,
+            blocks,
+            embedding,
+        })
+    }
+
+    /// Parameter `index` in its arena.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        self.offsets[index]..self.offsets[index] + self.lengths[index]
+    }
+
+    /// For each block of [`ALIGNMENT`] elements of the arena, 1 where `decayed` of its parameter's spec.
+    pub fn decayed(&self, specs: &[TensorSpec], decayed: impl Fn(TensorKind) -> bool) -> Vec<u8> {
+        let mut table = vec![0; self.len / ALIGNMENT];
+        for (spec, offset) in specs.iter().zip(&self.offsets) {
+            let blocks = spec.len().div_ceil(ALIGNMENT);
+            table[offset / ALIGNMENT..][..blocks].fill(u8::from(decayed(spec.kind)));
+        }
+        table
+    }
+}
+
+/// What the kernels have forms for.
+fn check(config: &ModelConfig) -> Result<()> {
+    let widths = [
+        ("hidden_size", config.hidden_size),
+        ("num_attention_heads · head_dim", config.query_size()),
+        ("num_key_value_heads · head_dim", config.key_value_size()),
+        ("intermediate_size", config.intermediate_size),
+    ];
+    for (what, width) in widths {
+        if !width.is_multiple_of(WIDTH) {
+            return Err(NetworkError::NotOnCuda {
+                what,
+                expected: format!("a multiple of {WIDTH}"),
+                found: width,
+            });
+        }
+    }
+    if config.head_dim > 128 || !config.head_dim.is_multiple_of(8) {
+        return Err(NetworkError::NotOnCuda {
+            what: "head_dim",
+            expected: "a multiple of 8 up to 128".into(),
+            found: config.head_dim,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::presets;
+
+    fn layout(config: &ModelConfig) -> Layout {
+        Layout::new(config, &config.tensors()).unwrap()
+    }
+
+    #[test]
+    fn every_preset_has_a_layout_without_overlap() {
+        for preset in presets::all() {
+            let (config, specs) = (&preset.config, preset.config.tensors());
+            let layout = layout(config);
+            let mut end = 0;
+            for (index, spec) in specs.iter().enumerate() {
+                let range = layout.range(index);
+                assert!(
+                    range.start >= end && range.len() == spec.len(),
+                    "{}: {}",
+                    preset.name,
+                    spec.name
+                );
+                end = range.end;
+            }
+            assert!(layout.len >= end);
+            for block in &layout.blocks {
+                for group in Group::ALL {
+                    let group = block.group(group);
+                    assert_eq!(group.segments.iter().map(|s| s.rows.len()).sum::<usize>(), group.rows);
+                }
+                // A group's matrices are one in the arena of parameters too.
+                let first = block
+                    .matrices
+                    .iter()
+                    .find(|m| m.codes == block.group(Group::Qkv).codes)
+                    .unwrap();
+                assert_eq!(layout.offsets[first.index], block.group(Group::Qkv).parameters);
+            }
+            assert_eq!(
+                layout.codes,
+                layout
+                    .blocks
+                    .iter()
+                    .flat_map(|b| &b.matrices)
+                    .map(|m| m.rows * m.cols)
+                    .sum::<usize>()
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_of_mixed_modes_has_segments() {
+        let mut config = presets::by_name("25m").unwrap().config;
+        config.layer_modes[0].k = LinearMode::F16;
+        config.layer_modes[0].v = LinearMode::Int8;
+        let layout = layout(&config);
+        let segments = &layout.blocks[0].group(Group::Qkv).segments;
+        let found: Vec<_> = segments.iter().map(|s| (s.rows.clone(), s.quantized)).collect();
+        assert_eq!(found, [(0..512, true), (512..1024, false), (1024..1536, true)]);
+        assert_eq!(layout.blocks[1].group(Group::Qkv).segments.len(), 1);
+    }
+
+    #[test]
+    fn decay_is_by_parameter() {
+        let config = presets::by_name("25m").unwrap().config;
+        let specs = config.tensors();
+        let layout = layout(&config);
+        let table = layout.decayed(&specs, |kind| matches!(kind, TensorKind::Linear(_)));
+        let decayed: usize = table.iter().map(|&d| usize::from(d)).sum();
+        assert_eq!(decayed * ALIGNMENT, layout.codes);
+    }
+
+    #[test]
+    fn widths_without_a_kernel_are_refused() {
+        let mut config = presets::by_name("25m").unwrap().config;
+        config.intermediate_size = 1401;
+        let refused = Layout::new(&config, &config.tensors()).unwrap_err();
+        assert!(refused.to_string().contains("intermediate_size"), "{refused}");
+    }
+}

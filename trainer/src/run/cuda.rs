@@ -1,0 +1,328 @@
+//! Steps on a GPU. The host runs ahead: it fills batches, launches a recording of the whole step, and reads losses a step or two later.
+
+use std::collections::{HashMap, VecDeque};
+
+use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
+use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned};
+use onebit_model::config::{ModelConfig, TensorSpec};
+use onebit_model::network::cuda::{BatchShape, CountsOnHost, CudaDropout, CudaNetwork, HostBatch, Layout, Stage};
+use onebit_model::network::{Network, NetworkError};
+
+use super::memory::MemoryEstimate;
+use super::metrics::LayerMetrics;
+use crate::optimizer::Optimizer;
+use crate::optimizer::cuda::CudaOptimizer;
+use crate::options::TrainOptions;
+use crate::{Result, TrainError};
+
+/// Steps that the host may be ahead.
+const AHEAD: usize = 2;
+
+/// The shape of a run's micro-batches.
+pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
+    BatchShape {
+        batch: options.batch_size,
+        seq: options.seq_len,
+        recompute: options.recompute,
+        soft_phases: options.quant_warmup_steps + options.quant_anneal_steps > 0,
+    }
+}
+
+/// Memory of training `config` with `options` on a GPU: what will be allocated, to the byte.
+///
+/// # Errors
+/// A model that the kernels have no form for.
+pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Result<MemoryEstimate> {
+    let memory = CudaNetwork::plan(config, &batch_shape(options), options.accumulation_steps)?;
+    let specs = config.tensors();
+    let layout = Layout::new(config, &specs)?;
+    Ok(MemoryEstimate {
+        weights: memory.weights,
+        gradients: memory.gradients,
+        optimizer: CudaOptimizer::plan(options.optimizer, &specs, &layout),
+        products: memory.products,
+        activations: memory.activations,
+    })
+}
+
+/// What a launched step will tell, and what must stay until it has.
+struct Slot {
+    batches: Vec<HostBatch>,
+    scalars: Pinned<u32>,
+    guard: Pinned<u32>,
+    losses: Pinned<f32>,
+    counts: CountsOnHost,
+}
+
+/// A step that was launched.
+struct Launched {
+    slot: Slot,
+    done: Event,
+    step: u64,
+    logged: bool,
+}
+
+/// What a step told.
+#[derive(Clone, Debug)]
+pub struct StepResult {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// Mean loss in nats.
+    pub loss: f64,
+    /// Global norm of the gradients.
+    pub grad_norm: f64,
+    /// Of the quantised matrices, if the step is logged.
+    pub layers: Vec<LayerMetrics>,
+}
+
+/// The parts of a step that are recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Part {
+    stage: Stage,
+    /// Gradients are added to those of micro-batches before.
+    accumulate: bool,
+    /// The optimiser follows.
+    last: bool,
+}
+
+/// A run's side on the GPU.
+pub struct CudaRun {
+    network: CudaNetwork,
+    optimizer: CudaOptimizer,
+    specs: Vec<TensorSpec>,
+    tokens: usize,
+    free: Vec<Slot>,
+    launched: VecDeque<Launched>,
+    graphs: HashMap<Part, Graph>,
+}
+
+impl std::fmt::Debug for CudaRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaRun")
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CudaRun {
+    /// The run of `network` and the moments of `optimizer` on `gpu`.
+    ///
+    /// # Errors
+    /// A model that the kernels have no form for, no memory.
+    pub fn new(gpu: &Gpu, network: &Network, optimizer: &Optimizer, options: &TrainOptions) -> Result<Self> {
+        let dropout = (options.dropout > 0.0).then_some(CudaDropout {
+            p: options.dropout,
+            seed: options.seed,
+        });
+        let accumulation = options.accumulation_steps;
+        let extras = (dropout, options.label_smoothing);
+        let cuda = CudaNetwork::new(gpu, network, batch_shape(options), accumulation, extras)?;
+        let slot = || -> Result<Slot> {
+            Ok(Slot {
+                batches: (0..accumulation)
+                    .map(|_| cuda.host_batch())
+                    .collect::<std::result::Result<_, _>>()?,
+                scalars: gpu.pinned(STEP_WORDS)?,
+                guard: gpu.pinned(GUARD_WORDS)?,
+                losses: gpu.pinned(2 * accumulation)?,
+                counts: cuda.counts_on_host()?,
+            })
+        };
+        Ok(CudaRun {
+            optimizer: CudaOptimizer::new(options, network.specs(), &cuda, optimizer)?,
+            specs: network.specs().to_vec(),
+            tokens: options.batch_size * options.seq_len * accumulation,
+            free: (0..AHEAD).map(|_| slot()).collect::<Result<_>>()?,
+            launched: VecDeque::new(),
+            graphs: HashMap::new(),
+            network: cuda,
+        })
+    }
+
+    /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be
+    /// waited for. `logged` steps tell of the matrices.
+    ///
+    /// # Errors
+    /// What a kernel ran into; [`TrainError::StoppedOnGpu`] of an earlier step.
+    pub fn launch(
+        &mut self,
+        options: &TrainOptions,
+        (step, lr, anneal): (u64, f32, f32),
+        batches: impl Iterator<Item = Result<(u64, Vec<u32>, Vec<u32>)>>,
+        logged: bool,
+    ) -> Result<Option<StepResult>> {
+        let earlier = if self.free.is_empty() { self.collect()? } else { None };
+        let Some(mut slot) = self.free.pop() else {
+            return Ok(earlier);
+        };
+        let gpu = self.network.gpu().clone();
+        let stage = Stage::of(anneal);
+        slot.scalars
+            .as_mut_slice()
+            .copy_from_slice(&CudaOptimizer::scalars(options, step, lr));
+        self.optimizer.send(&gpu, &slot.scalars)?;
+        let last = slot.batches.len() - 1;
+        for (i, batch) in batches.enumerate() {
+            let (number, ids, targets) = batch?;
+            let host = &mut slot.batches[i];
+            host.fill((&ids, &targets), number, i, anneal)?;
+            self.network.send(host)?;
+            if logged && i == 0 && stage != Stage::Hard {
+                self.network.quantize_codes()?;
+            }
+            let part = Part {
+                stage,
+                accumulate: i > 0,
+                last: i == last,
+            };
+            self.part(part)?;
+        }
+        if logged {
+            self.network.count()?;
+            self.network.read_counts(&mut slot.counts)?;
+        }
+        self.optimizer.read(&gpu, &mut slot.guard)?;
+        gpu.read_pinned(self.network.losses(), &mut slot.losses)?;
+        self.launched.push_back(Launched {
+            slot,
+            done: gpu.mark()?,
+            step,
+            logged,
+        });
+        Ok(earlier)
+    }
+
+    /// Launches a part: from its recording, or, the first time, one by one, which loads the kernels.
+    fn part(&mut self, part: Part) -> Result<()> {
+        if let Some(graph) = self.graphs.get(&part) {
+            return Ok(graph.launch()?);
+        }
+        let (network, optimizer) = (&self.network, &self.optimizer);
+        let launches = || -> Result<()> {
+            network.forward_backward(part.stage, part.accumulate)?;
+            if part.last { optimizer.step(network) } else { Ok(()) }
+        };
+        launches()?;
+        let mut failed = None;
+        let graph = network.gpu().record(|| {
+            launches().map_err(|error| match error {
+                TrainError::Cuda(error) | TrainError::Network(NetworkError::Cuda(error)) => error,
+                other => {
+                    let text = other.to_string();
+                    failed = Some(other);
+                    CudaError::Recording(text)
+                }
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.graphs.insert(part, graph?);
+        Ok(())
+    }
+
+    /// Waits for the oldest step under way, if there is one.
+    ///
+    /// # Errors
+    /// [`TrainError::StoppedOnGpu`] if a number was not finite.
+    pub fn collect(&mut self) -> Result<Option<StepResult>> {
+        let Some(Launched {
+            slot,
+            done,
+            step,
+            logged,
+        }) = self.launched.pop_front()
+        else {
+            return Ok(None);
+        };
+        done.wait()?;
+        let mut guard = [0; GUARD_WORDS];
+        guard.copy_from_slice(slot.guard.as_slice());
+        let guard = Guard::from_words(guard);
+        let losses = slot.losses.as_slice();
+        let loss = losses.chunks_exact(2).map(|l| f64::from(l[0])).sum::<f64>() / self.tokens as f64;
+        let layers = if logged && guard.failed_step.is_none() {
+            self.layers(&slot.counts)
+        } else {
+            Vec::new()
+        };
+        self.free.push(slot);
+        if let Some(failed) = guard.failed_step {
+            // Nothing was changed from that step on; what is under way changes nothing either.
+            while let Some(launched) = self.launched.pop_front() {
+                launched.done.wait()?;
+                self.free.push(launched.slot);
+            }
+            return Err(TrainError::StoppedOnGpu {
+                step: u64::from(failed),
+                loss_is_finite: loss.is_finite(),
+            });
+        }
+        Ok(Some(StepResult {
+            step,
+            loss,
+            grad_norm: f64::from(guard.norm),
+            layers,
+        }))
+    }
+
+    fn layers(&self, counts: &CountsOnHost) -> Vec<LayerMetrics> {
+        let of = |count: u32, len: usize| f64::from(count) / len as f64;
+        let matrices = self.network.ternary_counts(counts);
+        matrices
+            .map(|(index, scale, [zero, clip, flip])| {
+                let spec = &self.specs[index];
+                LayerMetrics {
+                    name: LayerMetrics::short_name(&spec.name),
+                    zero: of(zero, spec.len()),
+                    flip: of(flip, spec.len()),
+                    scale,
+                    clip: of(clip, spec.len()),
+                }
+            })
+            .collect()
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        self.network.gpu()
+    }
+
+    /// Copies weights and moments to the host; nothing may be under way that is still to be collected.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn download(&self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
+        self.network.download(network)?;
+        self.optimizer.download(&self.network, optimizer)
+    }
+
+    /// Losses of the tokens of one batch at `anneal`, without dropout.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, a step that is still to be collected.
+    pub fn token_losses(&mut self, ids: &[u32], targets: &[u32], anneal: f32) -> Result<Vec<f32>> {
+        let host = match self.free.last_mut().and_then(|slot| slot.batches.first_mut()) {
+            Some(host) => host,
+            None => return Err(TrainError::Runtime("a step is under way".into())),
+        };
+        host.fill((ids, targets), 0, 0, anneal)?;
+        self.network.send(host)?;
+        self.network.evaluate(Stage::of(anneal))?;
+        Ok(self.network.gpu().download(self.network.token_losses())?)
+    }
+
+    /// The first part of the network whose output is not finite on this batch, or the first parameter whose gradient is not.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn not_finite_in(&mut self, batch: (u64, &[u32], &[u32]), anneal: f32) -> Result<Option<String>> {
+        let Some(host) = self.free.last_mut().and_then(|slot| slot.batches.first_mut()) else {
+            return Ok(None);
+        };
+        host.fill((batch.1, batch.2), batch.0, 0, anneal)?;
+        self.network.send(host)?;
+        self.network.forward_backward(Stage::of(anneal), false)?;
+        Ok(self.network.first_not_finite(&self.specs)?)
+    }
+}
