@@ -8,7 +8,7 @@
 // All of it in the order and with the roundings of the CPU (kernels-cpu/src/attention/cached): a score is one chain over head_dim, an element of o
 // one chain over the block's positions, l sixteen lanes: the results are the same bits, and do not depend on how blocks are shared out.
 //
-// The cache of a key head is the CPU's: keys in panels [head_dim][64 positions], values [positions][head_dim], of f32, f16, or int8 with a
+// A key head has keys in panels [head_dim][64 positions], as on the CPU, and values [positions][head_dim], of f32, f16, or int8 with a
 // scale for each position; here filled up to whole blocks.
 //
 // Bytes: the cache up to the position, once (2 x 128 x 4 B = 1 KB a position and key head in f32). Operations: 4·head_dim a position and head.

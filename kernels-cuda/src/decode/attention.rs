@@ -37,7 +37,8 @@ impl KvKind {
     }
 }
 
-/// Keys and values of all layers, each `[layers, kv_heads, context, head_dim]`: of a key head the CPU's layout, panels of 64 transposed keys and rows of values.
+/// Keys and values of all layers, each `[layers, kv_heads, context, head_dim]`: of a key head panels of 64 transposed keys, as on the CPU, and rows of
+/// values, here without padding.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     kind: KvKind,
@@ -130,7 +131,7 @@ impl Attention {
             let found = format!("{heads} over {kv} of {dim}");
             return Err(CudaError::shape(
                 OP,
-                "up to 32 query heads for each key head, of whole sixteens",
+                "up to 32 query heads for each key head, of whole fours",
                 found,
             ));
         }
