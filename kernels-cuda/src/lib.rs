@@ -16,6 +16,7 @@
 pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
+pub mod decode;
 #[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;
@@ -26,6 +27,7 @@ pub mod optimizer;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
+pub mod ternary_gemv;
 pub mod weights;
 
 pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Pinned, Result};

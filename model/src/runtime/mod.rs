@@ -17,6 +17,8 @@ mod build;
 mod cache;
 mod check;
 mod columns;
+#[cfg(feature = "std")]
+pub mod cuda;
 mod error;
 mod executor;
 mod forward;

@@ -1,0 +1,240 @@
+//! Attention of a few tokens over the cache.
+
+use super::start;
+use crate::device::{CudaError, DeviceArray, Gpu, Module, Result, ptx};
+use crate::ternary_gemv::need;
+
+static MODULE: Module = ptx!("attention.ptx");
+static OVERLAPPED: Module = ptx!("attention_overlapped.ptx");
+
+/// Positions of a block.
+const POSITIONS: usize = 128;
+const THREADS: u32 = 256;
+/// Most query heads of a key head.
+const MOST_GROUP: usize = 32;
+/// Blocks of the grid, about: one for each multiprocessor of an H100.
+const BLOCKS: usize = 132;
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvKind {
+    /// As they are computed.
+    F32,
+    /// Half precision.
+    F16,
+    /// Bytes, with a scale for each position and head.
+    Int8,
+}
+
+impl KvKind {
+    /// Bytes of a value.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvKind::F32 => 4,
+            KvKind::F16 => 2,
+            KvKind::Int8 => 1,
+        }
+    }
+}
+
+/// Keys and values of all layers, each `[layers, kv_heads, context, head_dim]`: of a key head panels of 64 transposed keys, as on the CPU, and rows of
+/// values, here without padding.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    kind: KvKind,
+    layers: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    context: usize,
+    keys: DeviceArray<u8>,
+    values: DeviceArray<u8>,
+    /// `[layers, kv_heads, context]` of keys, then of values; int8 alone.
+    scales: Option<[DeviceArray<f32>; 2]>,
+}
+
+impl KvCache {
+    /// With room for `context` positions, rounded up to 128.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfMemory`].
+    pub fn new(
+        gpu: &Gpu,
+        kind: KvKind,
+        layers: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<Self> {
+        let context = context.next_multiple_of(POSITIONS);
+        let positions = layers * kv_heads * context;
+        let scales = match kind {
+            KvKind::Int8 => Some([gpu.zeros(positions)?, gpu.zeros(positions)?]),
+            _ => None,
+        };
+        Ok(KvCache {
+            kind,
+            layers,
+            kv_heads,
+            head_dim,
+            context,
+            keys: gpu.zeros(positions * head_dim * kind.bytes())?,
+            values: gpu.zeros(positions * head_dim * kind.bytes())?,
+            scales,
+        })
+    }
+
+    /// Positions that there is room for.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Bytes.
+    pub fn bytes(&self) -> usize {
+        2 * self.keys.bytes() + self.scales.iter().flatten().map(DeviceArray::bytes).sum::<usize>()
+    }
+}
+
+/// Cosines and sines, `[context, head_dim / 2]` each.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// Cosines.
+    pub cos: DeviceArray<f32>,
+    /// Sines.
+    pub sin: DeviceArray<f32>,
+}
+
+/// What attention of every layer needs.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    heads: usize,
+    eps: f32,
+    rotation: Rotation,
+    parts: DeviceArray<f32>,
+    counters: DeviceArray<u32>,
+}
+
+impl Attention {
+    /// For up to `tokens` tokens at a time of `heads` query heads over `cache`; `eps` is that of the norms of queries and keys.
+    ///
+    /// # Errors
+    /// [`CudaError::Shape`] for heads that the kernel has no form for or a table that is too short; [`CudaError::OutOfMemory`].
+    pub fn new(gpu: &Gpu, heads: usize, eps: f32, tokens: usize, rotation: Rotation, cache: &KvCache) -> Result<Self> {
+        const OP: &str = "Attention";
+        let (kv, dim) = (cache.kv_heads, cache.head_dim);
+        if kv == 0
+            || !heads.is_multiple_of(kv)
+            || heads / kv > MOST_GROUP
+            || heads < kv
+            || dim == 0
+            || !dim.is_multiple_of(16)
+        {
+            let found = format!("{heads} over {kv} of {dim}");
+            return Err(CudaError::shape(
+                OP,
+                "up to 32 query heads for each key head, of whole fours",
+                found,
+            ));
+        }
+        for table in [&rotation.cos, &rotation.sin] {
+            if table.len() < cache.context * dim / 2 {
+                return Err(CudaError::shape(
+                    OP,
+                    format!("a table of {} rows", cache.context),
+                    table.len() / (dim / 2),
+                ));
+            }
+        }
+        let room = gpu.properties().shared_memory as usize - 4096;
+        if shared_bytes(heads / kv, cache) > room {
+            return Err(CudaError::shape(
+                OP,
+                format!("heads whose block fits in {room} bytes"),
+                shared_bytes(heads / kv, cache),
+            ));
+        }
+        Ok(Attention {
+            heads,
+            eps,
+            rotation,
+            parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + 2))?,
+            counters: gpu.zeros(kv)?,
+        })
+    }
+}
+
+fn shared_bytes(group: usize, cache: &KvCache) -> usize {
+    2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((group + 2) * cache.head_dim + (group + 2) * POSITIONS)
+}
+
+/// Attention of the tokens from `position`, `[1]`, on: `qkv`, `[tokens, (heads + 2 kv_heads) · head_dim]`, is normed (with `norms` of queries and of keys,
+/// `[head_dim]` each), turned, and its keys and values stored in the cache of `layer`; `out` is `[tokens, heads · head_dim]`. Where a token
+/// would lie outside the cache nothing is written.
+///
+/// # Errors
+/// [`CudaError::Shape`] for lengths that do not agree.
+pub fn attend(
+    gpu: &Gpu,
+    attention: &Attention,
+    cache: &KvCache,
+    layer: usize,
+    qkv: &DeviceArray<f32>,
+    norms: Option<[&DeviceArray<f32>; 2]>,
+    position: &DeviceArray<u32>,
+    out: &DeviceArray<f32>,
+) -> Result<()> {
+    const OP: &str = "attend";
+    let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
+    let tokens = out.len() / (heads * dim);
+    need(OP, "out", tokens * heads * dim, out.len())?;
+    need(OP, "qkv", tokens * (heads + 2 * kv) * dim, qkv.len())?;
+    need(OP, "position", 1, position.len())?;
+    for norm in norms.iter().flatten() {
+        need(OP, "norm", dim, norm.len())?;
+    }
+    need(OP, "counters", kv, attention.counters.len())?;
+    let parts = context / POSITIONS * tokens * heads * (dim + 2);
+    if layer >= cache.layers || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {
+        return Err(CudaError::shape(
+            OP,
+            "a layer of the cache, and as many tokens as there is room for",
+            format!("{layer}, {tokens}"),
+        ));
+    }
+    let values = kv * context * dim * cache.kind.bytes();
+    let part = |array: &DeviceArray<u8>| array.slice(layer * values..(layer + 1) * values);
+    let scales = cache.scales.as_ref().map(|scales| {
+        let of_layer = layer * kv * context..(layer + 1) * kv * context;
+        scales.each_ref().map(|scales| scales.slice(of_layer.clone()))
+    });
+    let name = match cache.kind {
+        KvKind::F32 => "attend_f32",
+        KvKind::F16 => "attend_f16",
+        KvKind::Int8 => "attend_int8",
+    };
+    let shares = (BLOCKS / kv).clamp(1, context / POSITIONS);
+    let launch = start(gpu, [&MODULE, &OVERLAPPED], name, [kv, shares], THREADS)
+        .shared(shared_bytes(heads / kv, cache))
+        .u32(heads)
+        .u32(kv)
+        .u32(dim)
+        .u32(tokens)
+        .u32(context)
+        .f32(attention.eps)
+        .f32((1.0 / (dim as f64).sqrt()) as f32)
+        .array(qkv)
+        .optional(norms.map(|norms| norms[0]))
+        .optional(norms.map(|norms| norms[1]))
+        .array(&attention.rotation.cos)
+        .array(&attention.rotation.sin)
+        .array(position)
+        .array(&part(&cache.keys))
+        .array(&part(&cache.values))
+        .optional(scales.as_ref().map(|scales| &scales[0]))
+        .optional(scales.as_ref().map(|scales| &scales[1]))
+        .array(&attention.parts)
+        .array(&attention.counters)
+        .array(out);
+    // SAFETY: the kernel's parameters in order; lengths were compared above, `Attention::new` compared the shape with shared memory, and the kernel
+    // compares the position with the context.
+    unsafe { launch.run() }
+}

@@ -1,0 +1,179 @@
+//! Attention over the cache.
+
+use half::f16;
+use onebit_kernels_cpu::attention::cached::{self, KvHead, Queries};
+use onebit_kernels_cpu::{Isa, rms_norm, rope};
+
+use crate::decode::*;
+use crate::device::Gpu;
+use crate::ternary_gemv::tests::{Random, bits, small};
+
+/// The cache of a key head.
+pub(super) type Cpu = KvHead<Vec<f32>, Vec<f16>, Vec<i8>>;
+
+/// A layer's cache on the CPU.
+pub(super) fn cpu_cache(kind: KvKind, heads: usize, dim: usize, context: usize) -> Vec<Cpu> {
+    let (keys, values, scales) = (
+        cached::key_len(context, dim),
+        cached::value_len(context, dim),
+        cached::scale_len(context),
+    );
+    let one = || match kind {
+        KvKind::F32 => KvHead::F32 {
+            keys: vec![0.0; keys],
+            values: vec![0.0; values],
+        },
+        KvKind::F16 => KvHead::F16 {
+            keys: vec![f16::ZERO; keys],
+            values: vec![f16::ZERO; values],
+        },
+        KvKind::Int8 => KvHead::Int8 {
+            keys: vec![0; keys],
+            values: vec![0; values],
+            key_scales: vec![0.0; scales],
+            value_scales: vec![0.0; scales],
+        },
+    };
+    (0..heads).map(|_| one()).collect()
+}
+
+/// Attention of one token on the CPU, from q, k and v as the product gives them.
+pub(super) fn cpu_attend(
+    cache: &mut [Cpu],
+    [heads, dim]: [usize; 2],
+    qkv: &[f32],
+    norms: Option<[&[f32]; 2]>,
+    [cos, sin]: [&[f32]; 2],
+    position: usize,
+) -> Vec<f32> {
+    let (isa, kv) = (Isa::best(), cache.len());
+    let (mut q, mut k) = (qkv[..heads * dim].to_vec(), qkv[heads * dim..][..kv * dim].to_vec());
+    let v = &qkv[(heads + kv) * dim..];
+    if let Some(norms) = norms {
+        for (x, w) in [&mut q, &mut k].into_iter().zip(norms) {
+            let from = x.clone();
+            rms_norm::rms_norm(isa, &from, w, 1e-5, x);
+        }
+    }
+    let at = position * dim / 2..(position + 1) * dim / 2;
+    rope::rope(isa, &mut q, heads, dim, &cos[at.clone()], &sin[at.clone()], false);
+    rope::rope(isa, &mut k, kv, dim, &cos[at.clone()], &sin[at], false);
+    let (mut out, mut scratch) = (vec![0.0; heads * dim], vec![0.0; cached::scratch_len(dim)]);
+    let group = heads / kv;
+    for (i, head) in cache.iter_mut().enumerate() {
+        cached::store(
+            isa,
+            head.view_mut(),
+            dim,
+            position,
+            &k[i * dim..][..dim],
+            &v[i * dim..][..dim],
+            dim,
+        );
+        let queries = Queries {
+            tokens: 1,
+            group,
+            head_dim: dim,
+            stride: heads * dim,
+            first: position,
+        };
+        let at = i * group * dim;
+        cached::attend(isa, head.view(), queries, &q[at..], &mut out[at..], &mut scratch);
+    }
+    out
+}
+
+/// The table on both sides.
+pub(super) fn rotation(gpu: &Gpu, dim: usize, context: usize) -> (Rotation, [Vec<f32>; 2]) {
+    let (mut cos, mut sin) = (vec![0.0; context * dim / 2], vec![0.0; context * dim / 2]);
+    rope::rope_table(10_000.0, dim, 0, &mut cos, &mut sin);
+    (
+        Rotation {
+            cos: gpu.upload(&cos).unwrap(),
+            sin: gpu.upload(&sin).unwrap(),
+        },
+        [cos, sin],
+    )
+}
+
+#[test]
+fn attention_has_the_bits_of_the_cpu() {
+    let Some(gpu) = Gpu::for_test("attention over the cache") else {
+        return;
+    };
+    let mut random = Random::seeded("attention over the cache");
+    let shapes: &[(usize, usize, usize, usize)] = match small(&gpu) {
+        // Heads, key heads, head_dim, positions.
+        true => &[(4, 1, 16, 150), (3, 3, 20, 20), (6, 2, 16, 270)],
+        false => &[
+            (4, 1, 16, 150),
+            (6, 2, 32, 270),
+            (20, 5, 128, 700),
+            (12, 12, 64, 1030),
+            (32, 8, 128, 2100),
+        ],
+    };
+    for &(heads, kv, dim, positions) in shapes {
+        for kind in [KvKind::F32, KvKind::F16, KvKind::Int8] {
+            if kind == KvKind::F32 && dim > 128 {
+                continue;
+            }
+            let normed = random.next().is_multiple_of(2);
+            let norms = [random.floats(dim), random.floats(dim)];
+            let cache = KvCache::new(&gpu, kind, 2, kv, dim, positions).unwrap();
+            let (table, [cos, sin]) = rotation(&gpu, dim, cache.context());
+            let attention = Attention::new(&gpu, heads, 1e-5, 3, table, &cache).unwrap();
+            let mut mirror = cpu_cache(kind, kv, dim, positions);
+            let arrays = norms.each_ref().map(|w| gpu.upload(w).unwrap());
+            let width = (heads + 2 * kv) * dim;
+            let place = gpu.zeros::<u32>(1).unwrap();
+            let (mut position, mut round) = (0, 0);
+            while position < positions {
+                let tokens = [1, 3, 2, 1][round % 4].min(positions - position);
+                round += 1;
+                let qkv = random.floats(tokens * width);
+                gpu.write(&place, &[position as u32]).unwrap();
+                let (x, out) = (
+                    gpu.upload(&qkv).unwrap(),
+                    gpu.poisoned::<f32>(tokens * heads * dim).unwrap(),
+                );
+                attend(
+                    &gpu,
+                    &attention,
+                    &cache,
+                    1,
+                    &x,
+                    normed.then_some(arrays.each_ref()),
+                    &place,
+                    &out,
+                )
+                .unwrap();
+                let found = gpu.download(&out).unwrap();
+                for (t, found) in found.chunks_exact(heads * dim).enumerate() {
+                    let norms = normed.then_some(norms.each_ref().map(|w| &w[..]));
+                    let want = cpu_attend(
+                        &mut mirror,
+                        [heads, dim],
+                        &qkv[t * width..][..width],
+                        norms,
+                        [&cos, &sin],
+                        position + t,
+                    );
+                    assert_eq!(
+                        bits(found),
+                        bits(&want),
+                        "{heads}/{kv} x {dim} {kind:?}, position {position} + {t} of {tokens}"
+                    );
+                }
+                position += tokens;
+            }
+            // A token outside the cache is not stored, and nothing is touched.
+            gpu.write(&place, &[cache.context() as u32]).unwrap();
+            let (x, out) = (gpu.zeros::<f32>(width).unwrap(), gpu.zeros::<f32>(heads * dim).unwrap());
+            attend(&gpu, &attention, &cache, 1, &x, None, &place, &out).unwrap();
+            gpu.synchronize().unwrap();
+            assert!(attend(&gpu, &attention, &cache, 2, &x, None, &place, &out).is_err());
+            assert!(attend(&gpu, &attention, &cache, 0, &x.slice(1..), None, &place, &out).is_err());
+        }
+    }
+}

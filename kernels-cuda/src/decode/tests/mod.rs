@@ -1,0 +1,6 @@
+//! Against the CPU's kernels, put together as its runtime does: bit for bit.
+
+mod attention;
+mod bench;
+mod head;
+mod network;

@@ -1,0 +1,217 @@
+//! Ternary matrices as the kernels read them.
+//!
+//! The runtime's bytes are groups of four rows, block by block; here a tile is eight rows, and a block of it 512 bytes, `[8 rows][64 bytes]`. `t2` keeps its
+//! bytes. The byte of `t5` is a code for the byte lookups of CPUs; here it becomes `ceil(256·v / 243)` of the number `v` whose digits to base 3 are the five
+//! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying.
+
+use crate::device::{CudaError, DeviceArray, Gpu, Result};
+
+const TILE: usize = 8;
+const GROUP: usize = 4;
+const ROW_BYTES: usize = 64;
+
+/// How the packed bytes of a matrix are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TernaryCode {
+    /// Two bits a weight.
+    T2,
+    /// 1.6 bits a weight.
+    T5,
+}
+
+impl TernaryCode {
+    /// Weights of a row in a block of 64 bytes.
+    pub const fn block(self) -> usize {
+        match self {
+            TernaryCode::T2 => 256,
+            TernaryCode::T5 => 320,
+        }
+    }
+}
+
+/// The code of a byte of `t5` (`onebit_kernels_cpu::t5`), as the kernels read it.
+const fn base3(byte: u8) -> u8 {
+    const PAIRS: [(u32, u32); 8] = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2)];
+    let (v, pair) = (byte as u32 & 31, PAIRS[byte as usize >> 5]);
+    let (d0, d1, d2, d3, d4) = match v {
+        0..=26 => (v % 3, v / 3 % 3, v / 9, pair.0, pair.1),
+        28..=30 => (v - 28, pair.0, pair.1, 2, 2),
+        31 => (byte as u32 >> 5 & 1, 2, 2, 2, 2),
+        _ => (2, 2, 2, 2, 2),
+    };
+    ((256 * (81 * d0 + 27 * d1 + 9 * d2 + 3 * d3 + d4)).div_ceil(243)) as u8
+}
+
+const BASE3: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = base3(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+/// A matrix as the runtime has it.
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryPart<'a> {
+    /// How `packed` lies.
+    pub code: TernaryCode,
+    /// Output values.
+    pub rows: usize,
+    /// Input values.
+    pub cols: usize,
+    /// Groups of four rows (`onebit_kernels_cpu::{t2, t5}`).
+    pub packed: &'a [u8],
+    /// γ, what all weights are multiplied by.
+    pub gamma: f32,
+}
+
+/// One or several ternary matrices with the same columns, on the GPU.
+#[derive(Clone, Debug)]
+pub struct TernaryMatrix {
+    pub(super) code: TernaryCode,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) tiles: usize,
+    pub(super) paired: bool,
+    pub(super) weights: DeviceArray<u8>,
+    /// `[tiles, 4]`: γ, first output row, rows, 0.
+    pub(super) descriptors: DeviceArray<u32>,
+}
+
+impl TernaryMatrix {
+    /// Matrices one below the other: the output is that of the first, then that of the second, …
+    ///
+    /// # Errors
+    /// [`CudaError::Shape`] if codes or columns differ or a length is not that of its matrix.
+    pub fn stacked(gpu: &Gpu, parts: &[TernaryPart<'_>]) -> Result<Self> {
+        let order = parts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, part)| (0..part.rows.div_ceil(TILE)).map(move |t| (i, t)));
+        Self::upload(gpu, parts, order.collect(), false)
+    }
+
+    /// Gate and up of a gated feed-forward network, row beside row: output `i` is made of row `i` of both.
+    ///
+    /// # Errors
+    /// As [`stacked`](Self::stacked), and if their rows differ.
+    pub fn paired(gpu: &Gpu, gate: TernaryPart<'_>, up: TernaryPart<'_>) -> Result<Self> {
+        super::need("TernaryMatrix", "up", gate.rows, up.rows)?;
+        let order = (0..gate.rows.div_ceil(TILE)).flat_map(|t| [(0, t), (1, t)]);
+        Self::upload(gpu, &[gate, up], order.collect(), true)
+    }
+
+    fn upload(gpu: &Gpu, parts: &[TernaryPart<'_>], order: Vec<(usize, usize)>, paired: bool) -> Result<Self> {
+        const OP: &str = "TernaryMatrix";
+        let Some(&TernaryPart { code, cols, .. }) = parts.first() else {
+            return Err(CudaError::shape(OP, "a matrix", "none"));
+        };
+        let blocks = cols.div_ceil(code.block());
+        let group_bytes = blocks * GROUP * ROW_BYTES;
+        for part in parts {
+            if part.code != code || part.cols != cols {
+                return Err(CudaError::shape(
+                    OP,
+                    format!("{cols} columns in {code:?}"),
+                    format!("{} in {:?}", part.cols, part.code),
+                ));
+            }
+            super::need(
+                OP,
+                "packed bytes",
+                part.rows.div_ceil(GROUP) * group_bytes,
+                part.packed.len(),
+            )?;
+        }
+        let mut weights = vec![0u8; order.len() * blocks * TILE * ROW_BYTES];
+        let mut descriptors = Vec::with_capacity(4 * order.len());
+        for (at, &(which, tile)) in order.iter().enumerate() {
+            let part = &parts[which];
+            let before: usize = if paired {
+                0
+            } else {
+                parts[..which].iter().map(|part| part.rows).sum()
+            };
+            let rows = (part.rows - tile * TILE).min(TILE);
+            descriptors.extend([part.gamma.to_bits(), (before + tile * TILE) as u32, rows as u32, 0]);
+            let out = &mut weights[at * blocks * TILE * ROW_BYTES..][..blocks * TILE * ROW_BYTES];
+            for (half, out_half) in [(0, 0), (1, GROUP * ROW_BYTES)] {
+                let Some(group) = part.packed.chunks_exact(group_bytes.max(1)).nth(2 * tile + half) else {
+                    continue;
+                };
+                for (from, to) in group
+                    .chunks_exact(GROUP * ROW_BYTES)
+                    .zip(out.chunks_exact_mut(TILE * ROW_BYTES))
+                {
+                    let to = &mut to[out_half..][..GROUP * ROW_BYTES];
+                    match code {
+                        TernaryCode::T2 => to.copy_from_slice(from),
+                        TernaryCode::T5 => to
+                            .iter_mut()
+                            .zip(from)
+                            .for_each(|(to, from)| *to = BASE3[*from as usize]),
+                    }
+                }
+            }
+        }
+        Ok(TernaryMatrix {
+            code,
+            rows: if paired {
+                parts[0].rows
+            } else {
+                parts.iter().map(|part| part.rows).sum()
+            },
+            cols,
+            tiles: order.len(),
+            paired,
+            weights: gpu.upload(&weights)?,
+            descriptors: gpu.upload(&descriptors)?,
+        })
+    }
+
+    /// Output values: of a pair, those of one of them.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input values.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Input values filled up to whole blocks: what a token's bytes are long.
+    pub fn padded_cols(&self) -> usize {
+        self.k_blocks() * self.code.block()
+    }
+
+    pub(super) fn k_blocks(&self) -> usize {
+        self.cols.div_ceil(self.code.block())
+    }
+
+    /// Bytes that a product reads of it.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes() + self.descriptors.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onebit_kernels_cpu::t5;
+
+    #[test]
+    fn every_code_of_t5_opens_to_the_same_digits() {
+        for byte in 0..=255u8 {
+            let digits = t5::digits(byte).map(|d| u32::from(d - 1));
+            // Bytes that are no code may become any.
+            if byte & 31 == 27 && byte >> 5 != 2 {
+                continue;
+            }
+            let q = u32::from(super::BASE3[byte as usize]);
+            let number = |i: usize| (q * 3u32.pow(i as u32)) >> 8;
+            let found: [u32; 5] = std::array::from_fn(|i| number(i + 1) - 3 * number(i));
+            assert_eq!(found, digits, "{byte}");
+        }
+    }
+}

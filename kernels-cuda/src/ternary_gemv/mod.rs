@@ -1,0 +1,273 @@
+//! `y[b, r] = (Σ_k xq[b, k] · w[r, k]) · γ / s[b]`: packed ternary matrices times a few tokens of bytes, the sums exact integers.
+//!
+//! [`ternary_gemv`] takes bytes; [`normed_ternary_gemv`] takes floats, of which every block makes the bytes for itself: RMSNorm and the absmax
+//! quantiser with the very roundings of the CPU runtime (16 chains of fused multiply-adds, folded 8-4-2-1), so that integers and results are
+//! the same bits as there. For more than [`MOST_NORMED`] tokens [`norm_quantize`] makes them once.
+//!
+//! [`TernaryMatrix`] keeps what the runtime keeps, `t2` or `t5`, at the same two or 1.6 bits a weight, in the order that the kernels read (`layout.rs`).
+//!
+//! With compute capability 9.0 each kernel begins while the one ahead of it runs, and fetches its first weights meanwhile.
+
+mod layout;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use layout::{TernaryCode, TernaryMatrix, TernaryPart};
+
+use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+
+static MODULE: Module = ptx!("kernel.ptx");
+static OVERLAPPED: Module = ptx!("overlapped.ptx");
+
+/// Most tokens of [`ternary_gemv`].
+pub const MOST_TOKENS: usize = 16;
+/// Most tokens of [`normed_ternary_gemv`].
+pub const MOST_NORMED: usize = 4;
+
+const THREADS: u32 = 320;
+const TILE: usize = 8;
+/// Bytes of a tile's descriptor.
+const TILE_INFO: usize = 16;
+/// Static shared memory and what the driver keeps for itself.
+const RESERVED: usize = 4096;
+
+/// What the results of a product become.
+#[derive(Clone, Copy, Debug)]
+pub enum Epilogue<'a> {
+    /// `out = y`
+    Store(&'a DeviceArray<f32>),
+    /// `out = factor · y + out`, fused.
+    Add(&'a DeviceArray<f32>, f32),
+    /// `out = max(y, 0)²`
+    Relu2(&'a DeviceArray<f32>),
+    /// `out = max(gate, 0)² · up`, of a matrix that was made [`paired`](TernaryMatrix::paired).
+    GatedRelu2(&'a DeviceArray<f32>),
+    /// `out = gate · σ(gate) · up`, likewise.
+    GatedSilu(&'a DeviceArray<f32>),
+}
+
+impl Epilogue<'_> {
+    /// Its number, the output, the factor.
+    fn parts(&self) -> (usize, &DeviceArray<f32>, f32) {
+        match *self {
+            Epilogue::Store(out) => (0, out, 0.0),
+            Epilogue::Add(out, factor) => (1, out, factor),
+            Epilogue::Relu2(out) => (2, out, 0.0),
+            Epilogue::GatedRelu2(out) => (3, out, 0.0),
+            Epilogue::GatedSilu(out) => (4, out, 0.0),
+        }
+    }
+}
+
+/// `op` needs `expected` elements of `what` and was given `found`.
+pub(crate) fn need(op: &'static str, what: &str, expected: usize, found: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CudaError::shape(op, format!("{what} of {expected} elements"), found))
+}
+
+/// A kernel in the form for `gpu`, and whether it may begin early.
+fn choose(gpu: &Gpu, name: &'static str) -> (Kernel, bool) {
+    let overlaps = gpu.properties().capability.0 >= 9;
+    let module = if overlaps { &OVERLAPPED } else { &MODULE };
+    (Kernel { module, name }, overlaps)
+}
+
+fn start<'a>(gpu: &'a Gpu, name: &'static str, blocks: usize, threads: u32) -> Launch<'a> {
+    let (kernel, overlaps) = choose(gpu, name);
+    let launch = Launch::new(gpu, kernel, [blocks as u32, 1, 1], threads);
+    if overlaps { launch.programmatic() } else { launch }
+}
+
+/// Bytes between tokens in shared memory, as the kernel has them.
+fn token_stride(weights: usize) -> usize {
+    if weights % 128 == 64 { weights } else { weights + 64 }
+}
+
+/// Blocks of a launch, and tiles of the one that has most.
+fn shares(gpu: &Gpu, matrix: &TernaryMatrix, unit: usize) -> (usize, usize) {
+    let units = matrix.tiles.div_ceil(unit);
+    let blocks = units.min(gpu.properties().multiprocessors as usize);
+    (blocks, units.div_ceil(blocks.max(1)) * unit)
+}
+
+/// The output fits, and gated epilogues go with pairs.
+fn check(op: &'static str, matrix: &TernaryMatrix, tokens: usize, most: usize, epilogue: &Epilogue<'_>) -> Result<()> {
+    if tokens == 0 || tokens > most {
+        return Err(CudaError::shape(op, format!("1 to {most} tokens"), tokens));
+    }
+    let gated = matches!(epilogue, Epilogue::GatedRelu2(_) | Epilogue::GatedSilu(_));
+    if gated != matrix.paired {
+        let word = |paired| if paired { "a paired matrix" } else { "a stacked matrix" };
+        return Err(CudaError::shape(op, word(gated), word(matrix.paired)));
+    }
+    need(op, "output", tokens * matrix.rows, epilogue.parts().1.len())
+}
+
+/// The product of `matrix` with the bytes `xq`, `[tokens, matrix.padded_cols()]`, 1 to [`MOST_TOKENS`] tokens with their scales `s`, `[tokens]`.
+/// What the epilogue writes is `[tokens, matrix.rows()]`. Values of `xq` beyond the matrix's columns do not count.
+///
+/// # Errors
+/// [`CudaError::Shape`] for lengths that do not agree, an epilogue that does not fit the matrix, or rows too long for shared memory.
+pub fn ternary_gemv(
+    gpu: &Gpu,
+    matrix: &TernaryMatrix,
+    xq: &DeviceArray<i8>,
+    scales: &DeviceArray<f32>,
+    epilogue: Epilogue<'_>,
+) -> Result<()> {
+    const OP: &str = "ternary_gemv";
+    let (tokens, padded) = (scales.len(), matrix.padded_cols());
+    check(OP, matrix, tokens, MOST_TOKENS, &epilogue)?;
+    need(OP, "xq", tokens * padded, xq.len())?;
+    let bytes = |tokens: usize| {
+        let unit = if tokens > 4 || matrix.paired { 2 } else { 1 };
+        let (_, most) = shares(gpu, matrix, unit);
+        tokens * token_stride(padded) + matrix.code.block() + most * (TILE_INFO + 4 * TILE * tokens)
+    };
+    let room = gpu.properties().shared_memory as usize - RESERVED;
+    // What does not fit at once goes in several launches.
+    let at_once = (1..=tokens).rev().find(|&some| bytes(some) <= room);
+    let Some(at_once) = at_once else {
+        return Err(CudaError::shape(
+            OP,
+            format!("rows that fit in {room} bytes of shared memory"),
+            padded,
+        ));
+    };
+    let (kind, out, factor) = epilogue.parts();
+    let mut first = 0;
+    while first < tokens {
+        let some = at_once.min(tokens - first);
+        let unit = if some > 4 || matrix.paired { 2 } else { 1 };
+        let (blocks, _) = shares(gpu, matrix, unit);
+        let name = match (matrix.code, some) {
+            (TernaryCode::T2, ..=4) => "ternary_gemv_t2_4",
+            (TernaryCode::T2, ..=8) => "ternary_gemv_t2_8",
+            (TernaryCode::T2, _) => "ternary_gemv_t2_16",
+            (TernaryCode::T5, ..=4) => "ternary_gemv_t3_4",
+            (TernaryCode::T5, ..=8) => "ternary_gemv_t3_8",
+            (TernaryCode::T5, _) => "ternary_gemv_t3_16",
+        };
+        let launch = start(gpu, name, blocks, THREADS)
+            .shared(bytes(some))
+            .array(&matrix.weights)
+            .array(&matrix.descriptors)
+            .u32(matrix.k_blocks())
+            .u32(matrix.tiles)
+            .array(&xq.slice(first * padded..(first + some) * padded))
+            .u32(padded)
+            .array(&scales.slice(first..first + some))
+            .u32(some)
+            .u32(kind)
+            .f32(factor)
+            .array(&out.slice(first * matrix.rows..(first + some) * matrix.rows))
+            .u32(matrix.rows);
+        // SAFETY: the kernel's parameters in order; `layout.rs` made weights and descriptors for these tiles, the lengths of xq, scales and out
+        // were compared above, and shared memory holds tokens and sums of the largest share.
+        unsafe { launch.run()? };
+        first += some;
+    }
+    Ok(())
+}
+
+/// The product of `matrix` with `x`, `[tokens, matrix.cols()]`, 1 to [`MOST_NORMED`] tokens: RMSNorm with weights `norm`, `[matrix.cols()]`, unless
+/// there are none, then the quantiser, then the product.
+///
+/// # Errors
+/// As [`ternary_gemv`].
+pub fn normed_ternary_gemv(
+    gpu: &Gpu,
+    matrix: &TernaryMatrix,
+    x: &DeviceArray<f32>,
+    norm: Option<&DeviceArray<f32>>,
+    eps: f32,
+    epilogue: Epilogue<'_>,
+) -> Result<()> {
+    const OP: &str = "normed_ternary_gemv";
+    let cols = matrix.cols;
+    let tokens = x.len() / cols.max(1);
+    check(OP, matrix, tokens, MOST_NORMED, &epilogue)?;
+    need(OP, "x", tokens * cols, x.len())?;
+    if let Some(norm) = norm {
+        need(OP, "norm", cols, norm.len())?;
+    }
+    let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
+    let bytes = 4 * (tokens + 1) * cols.next_multiple_of(4)
+        + tokens * token_stride(matrix.padded_cols())
+        + matrix.code.block()
+        + most * (TILE_INFO + 4 * TILE * tokens);
+    let room = gpu.properties().shared_memory as usize - RESERVED;
+    if bytes > room {
+        return Err(CudaError::shape(
+            OP,
+            format!("tokens that fit in {room} bytes of shared memory"),
+            bytes,
+        ));
+    }
+    let (kind, out, factor) = epilogue.parts();
+    let name = match matrix.code {
+        TernaryCode::T2 => "normed_gemv_t2",
+        TernaryCode::T5 => "normed_gemv_t3",
+    };
+    let launch = start(gpu, name, blocks, THREADS)
+        .shared(bytes)
+        .array(&matrix.weights)
+        .array(&matrix.descriptors)
+        .u32(matrix.k_blocks())
+        .u32(matrix.tiles)
+        .array(x)
+        .u32(cols)
+        .optional(norm)
+        .f32(eps)
+        .u32(tokens)
+        .u32(kind)
+        .f32(factor)
+        .array(out)
+        .u32(matrix.rows);
+    // SAFETY: the kernel's parameters in order; lengths were compared above, and shared memory holds floats, bytes and sums of the largest share.
+    unsafe { launch.run() }
+}
+
+/// RMSNorm (unless `norm` is none) and the quantiser of each row of `x`, `[tokens, cols]`, for any number of tokens: bytes `[tokens, stride]`, zero beyond
+/// `cols`, and scales `s`, `[tokens]`.
+///
+/// # Errors
+/// [`CudaError::Shape`] for lengths that do not agree, a `stride` that is no multiple of 4, or rows too long for shared memory.
+pub fn norm_quantize(
+    gpu: &Gpu,
+    x: &DeviceArray<f32>,
+    cols: usize,
+    norm: Option<&DeviceArray<f32>>,
+    eps: f32,
+    xq: &DeviceArray<i8>,
+    scales: &DeviceArray<f32>,
+) -> Result<()> {
+    const OP: &str = "norm_quantize";
+    let tokens = scales.len();
+    need(OP, "x", tokens * cols, x.len())?;
+    if let Some(norm) = norm {
+        need(OP, "norm", cols, norm.len())?;
+    }
+    let stride = xq.len().checked_div(tokens).unwrap_or(0);
+    let room = gpu.properties().shared_memory as usize - RESERVED;
+    if tokens * stride != xq.len() || stride < cols || !stride.is_multiple_of(4) || 4 * cols > room {
+        return Err(CudaError::shape(
+            OP,
+            format!("rows of xq for {cols} columns, at most {}", room / 4),
+            stride,
+        ));
+    }
+    let launch = start(gpu, "norm_quantize", tokens, THREADS)
+        .shared(4 * cols)
+        .array(x)
+        .u32(cols)
+        .optional(norm)
+        .f32(eps)
+        .array(xq)
+        .u32(stride)
+        .array(scales);
+    // SAFETY: the kernel's parameters in order; lengths were compared above, and shared memory holds a row.
+    unsafe { launch.run() }
+}

@@ -1,0 +1,365 @@
+//! Against the CPU's kernels: integers and floats bit for bit.
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm};
+
+use super::*;
+
+/// Splitmix64.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    /// Of the clock, printed.
+    pub fn seeded(name: &str) -> Self {
+        let seed = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos() as u64;
+        println!("{name}: seed {seed}");
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In −1..1.
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn floats(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.float() * 3.0).collect()
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| self.next() as i8).collect()
+    }
+
+    pub fn trits(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| (self.next() % 3) as i8 - 1).collect()
+    }
+}
+
+/// A ternary matrix on both sides.
+pub(crate) struct Both {
+    pub layout: Layout,
+    pub rows: usize,
+    pub cols: usize,
+    pub packed: Vec<u8>,
+    pub gamma: f32,
+}
+
+impl Both {
+    pub fn new(random: &mut Random, layout: Layout, rows: usize, cols: usize) -> Self {
+        let mut packed = vec![0; layout.bytes(rows, cols)];
+        layout.pack(&random.trits(rows * cols), rows, cols, &mut packed);
+        let gamma = 0.01 + random.float().abs();
+        Both {
+            layout,
+            rows,
+            cols,
+            packed,
+            gamma,
+        }
+    }
+
+    pub fn part(&self) -> TernaryPart<'_> {
+        let code = match self.layout {
+            Layout::T2 => TernaryCode::T2,
+            Layout::T5 => TernaryCode::T5,
+        };
+        TernaryPart {
+            code,
+            rows: self.rows,
+            cols: self.cols,
+            packed: &self.packed,
+            gamma: self.gamma,
+        }
+    }
+
+    /// `[rows]` for one token.
+    pub fn product(&self, xq: &[i8], scale: f32) -> Vec<f32> {
+        let isa = Isa::best();
+        let mut sums = vec![0; self.rows];
+        onebit_kernels_cpu::ternary_gemv::ternary_gemv(isa, self.layout, &self.packed, self.cols, xq, &mut sums);
+        let mut out = vec![0.0; self.rows];
+        quantize::scale_sums(isa, &sums, self.gamma / scale, &mut out);
+        out
+    }
+}
+
+pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Sizes that are quick on the emulator.
+pub(crate) fn small(gpu: &Gpu) -> bool {
+    gpu.properties().name.contains("emulated")
+}
+
+#[test]
+fn products_are_those_of_the_cpu() {
+    let Some(gpu) = Gpu::for_test("ternary_gemv") else {
+        return;
+    };
+    let mut random = Random::seeded("ternary_gemv");
+    let mut sizes = vec![
+        (1, 1),
+        (7, 255),
+        (8, 256),
+        (9, 257),
+        (4, 320),
+        (17, 321),
+        (40, 513),
+        (67, 961),
+        (100, 1300),
+    ];
+    if !small(&gpu) {
+        sizes.extend([(2560, 2560), (3840, 2560), (2560, 6912), (1003, 27_648), (13_824, 2560)]);
+    }
+    for (rows, cols) in sizes {
+        for layout in Layout::ALL {
+            let both = Both::new(&mut random, layout, rows, cols);
+            let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
+            let stride = layout.padded_cols(cols);
+            assert_eq!(matrix.padded_cols(), stride);
+            for tokens in [1, 2, 3, 4, 5, 8, 9, 13, 16] {
+                let mut xq = random.bytes(tokens * stride);
+                if tokens == 2 {
+                    xq.fill(-128);
+                }
+                let scales: Vec<f32> = (0..tokens).map(|_| 0.5 + random.float().abs()).collect();
+                let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
+                let y = gpu.poisoned::<f32>(tokens * rows).unwrap();
+                ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Store(&y)).unwrap();
+                let found = gpu.download(&y).unwrap();
+                for (t, found) in found.chunks_exact(rows).enumerate() {
+                    let want = both.product(&xq[t * stride..][..stride], scales[t]);
+                    assert_eq!(
+                        bits(found),
+                        bits(&want),
+                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stacks_and_epilogues() {
+    let Some(gpu) = Gpu::for_test("stacks of ternary matrices") else {
+        return;
+    };
+    let mut random = Random::seeded("stacks");
+    let isa = Isa::best();
+    for layout in Layout::ALL {
+        for (cols, rows) in [(300, [37, 9, 16]), (640, [8, 12, 3])] {
+            let parts = rows.map(|rows| Both::new(&mut random, layout, rows, cols));
+            let matrix = TernaryMatrix::stacked(&gpu, &parts.each_ref().map(Both::part)).unwrap();
+            let (total, stride) = (rows.iter().sum::<usize>(), matrix.padded_cols());
+            let gate = Both::new(&mut random, layout, 43, cols);
+            let up = Both::new(&mut random, layout, 43, cols);
+            let pair = TernaryMatrix::paired(&gpu, gate.part(), up.part()).unwrap();
+            for tokens in [1, 3, 6, 16] {
+                let (xq, scales) = (random.bytes(tokens * stride), vec![1.25; tokens]);
+                let before = random.floats(tokens * total);
+                let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
+                let (added, relu) = (
+                    gpu.upload(&before).unwrap(),
+                    gpu.poisoned::<f32>(tokens * total).unwrap(),
+                );
+                ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Add(&added, 0.7)).unwrap();
+                ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Relu2(&relu)).unwrap();
+                let (gated, silu) = (
+                    gpu.poisoned::<f32>(tokens * 43).unwrap(),
+                    gpu.poisoned::<f32>(tokens * 43).unwrap(),
+                );
+                ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedRelu2(&gated)).unwrap();
+                ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedSilu(&silu)).unwrap();
+                let found = [added, relu, gated, silu].map(|array| gpu.download(&array).unwrap());
+                for t in 0..tokens {
+                    let xq = &xq[t * stride..][..stride];
+                    let y: Vec<f32> = parts.iter().flat_map(|part| part.product(xq, scales[t])).collect();
+                    let mut want = before[t * total..][..total].to_vec();
+                    elementwise::axpy(isa, 0.7, &y, &mut want);
+                    assert_eq!(
+                        bits(&found[0][t * total..][..total]),
+                        bits(&want),
+                        "{layout:?} added, {tokens}"
+                    );
+                    activation::relu2(isa, &y, &mut want);
+                    assert_eq!(
+                        bits(&found[1][t * total..][..total]),
+                        bits(&want),
+                        "{layout:?} relu2, {tokens}"
+                    );
+                    let (g, u) = (gate.product(xq, scales[t]), up.product(xq, scales[t]));
+                    let mut want = vec![0.0; 43];
+                    activation::relu2_gate(isa, &g, &u, &mut want);
+                    assert_eq!(
+                        bits(&found[2][t * 43..][..43]),
+                        bits(&want),
+                        "{layout:?} gated, {tokens}"
+                    );
+                    activation::swiglu(isa, &g, &u, &mut want);
+                    assert_eq!(
+                        bits(&found[3][t * 43..][..43]),
+                        bits(&want),
+                        "{layout:?} silu, {tokens}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norm_and_quantiser_have_the_bits_of_the_cpu() {
+    let Some(gpu) = Gpu::for_test("normed products") else {
+        return;
+    };
+    let mut random = Random::seeded("normed products");
+    let isa = Isa::best();
+    let mut sizes = vec![(5, 1), (9, 15), (16, 17), (24, 130), (33, 641), (20, 1000)];
+    if !small(&gpu) {
+        sizes.extend([(3840, 2560), (2560, 6912)]);
+    }
+    for (rows, cols) in sizes {
+        for layout in Layout::ALL {
+            let both = Both::new(&mut random, layout, rows, cols);
+            let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
+            let stride = matrix.padded_cols();
+            for (tokens, normed) in [(1, true), (1, false), (2, true), (4, true), (4, false)] {
+                let (mut values, w) = (random.floats(tokens * cols), random.floats(cols));
+                if tokens == 2 {
+                    values[..cols].fill(0.0);
+                }
+                let mut xq = vec![0; tokens * stride];
+                let mut scales = vec![0.0; tokens];
+                if normed {
+                    rms_norm::rms_norm_i8(isa, &values, &w, 1e-5, &mut xq, stride, &mut scales);
+                } else {
+                    quantize::absmax_i8(isa, &values, cols, &mut xq, stride, &mut scales);
+                }
+                let (x, w) = (gpu.upload(&values).unwrap(), gpu.upload(&w).unwrap());
+                let w = normed.then_some(&w);
+                let (q, s) = (
+                    gpu.poisoned::<i8>(tokens * stride).unwrap(),
+                    gpu.poisoned::<f32>(tokens).unwrap(),
+                );
+                norm_quantize(&gpu, &x, cols, w, 1e-5, &q, &s).unwrap();
+                assert_eq!(
+                    bits(&gpu.download(&s).unwrap()),
+                    bits(&scales),
+                    "{cols}, {tokens} tokens"
+                );
+                assert_eq!(gpu.download(&q).unwrap(), xq, "{cols}, {tokens} tokens");
+                let y = gpu.poisoned::<f32>(tokens * rows).unwrap();
+                normed_ternary_gemv(&gpu, &matrix, &x, w, 1e-5, Epilogue::Store(&y)).unwrap();
+                let found = gpu.download(&y).unwrap();
+                for (t, found) in found.chunks_exact(rows).enumerate() {
+                    let want = both.product(&xq[t * stride..][..stride], scales[t]);
+                    assert_eq!(
+                        bits(found),
+                        bits(&want),
+                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes_are_compared() {
+    let Some(gpu) = Gpu::for_test("shapes of ternary_gemv") else {
+        return;
+    };
+    let both = Both::new(&mut Random(1), Layout::T2, 8, 256);
+    let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
+    let short = TernaryPart {
+        packed: &both.packed[1..],
+        ..both.part()
+    };
+    assert!(TernaryMatrix::stacked(&gpu, &[short]).is_err());
+    assert!(TernaryMatrix::stacked(&gpu, &[]).is_err());
+    let array = |len| gpu.zeros::<f32>(len).unwrap();
+    let (x, s, y) = (gpu.zeros::<i8>(256).unwrap(), array(1), array(8));
+    assert!(ternary_gemv(&gpu, &matrix, &x.slice(1..), &s, Epilogue::Store(&y)).is_err());
+    assert!(ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Store(&y.slice(1..))).is_err());
+    assert!(ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::GatedRelu2(&y)).is_err());
+    assert!(ternary_gemv(&gpu, &matrix, &x, &array(17), Epilogue::Store(&y)).is_err());
+    assert!(normed_ternary_gemv(&gpu, &matrix, &array(255), None, 0.0, Epilogue::Store(&y)).is_err());
+    assert!(normed_ternary_gemv(&gpu, &matrix, &array(256), Some(&array(3)), 0.0, Epilogue::Store(&y)).is_err());
+    assert!(norm_quantize(&gpu, &array(256), 256, None, 0.0, &x.slice(..255), &s).is_err());
+    ternary_gemv(&gpu, &matrix, &x, &s, Epilogue::Store(&y)).unwrap();
+    gpu.synchronize().unwrap();
+}
+
+/// Microseconds of a launch in a recording of many, each over another copy of the weights, so that they come from memory.
+#[test]
+#[ignore = "a bench"]
+fn bench_ternary_gemv() {
+    let Some(gpu) = Gpu::for_test("bench_ternary_gemv") else {
+        return;
+    };
+    let mut random = Random(7);
+    for (rows, cols) in [
+        (2560, 2560),
+        (3840, 2560),
+        (13_824, 2560),
+        (2560, 6912),
+        (55_296, 5120),
+        (5120, 27_648),
+    ] {
+        for layout in Layout::ALL {
+            let both = Both::new(&mut random, layout, rows, cols);
+            let bytes = both.packed.len();
+            // More than four second-level caches.
+            let copies = (256usize << 20).div_ceil(bytes).max(2);
+            let copies: Vec<_> = (0..copies)
+                .map(|_| TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap())
+                .collect();
+            for tokens in [1, 4, 8, 16] {
+                let x = gpu.upload(&random.bytes(tokens * copies[0].padded_cols())).unwrap();
+                let (s, y) = (
+                    gpu.upload(&vec![1.0f32; tokens]).unwrap(),
+                    gpu.zeros::<f32>(tokens * rows).unwrap(),
+                );
+                let plain = microseconds(&gpu, copies.len(), |i| {
+                    ternary_gemv(&gpu, &copies[i], &x, &s, Epilogue::Store(&y))
+                });
+                let speed = bytes as f64 / plain / 1e3;
+                print!(
+                    "ternary_gemv {rows} x {cols} {} {tokens} tokens: {plain:.2} us, {speed:.0} GB/s",
+                    layout.name()
+                );
+                if tokens == 1 && cols < 10_000 {
+                    let (x, w) = (gpu.zeros::<f32>(cols).unwrap(), gpu.zeros::<f32>(cols).unwrap());
+                    let run = |i: usize| normed_ternary_gemv(&gpu, &copies[i], &x, Some(&w), 1e-5, Epilogue::Store(&y));
+                    print!("; with the norm {:.2} us", microseconds(&gpu, copies.len(), run));
+                }
+                println!();
+            }
+        }
+    }
+}
+
+/// Of one of `count` launches that are recorded one after the other, the median of many replays.
+pub(crate) fn microseconds(gpu: &Gpu, count: usize, launch: impl Fn(usize) -> Result<()>) -> f64 {
+    let graph = gpu.record(|| (0..count).try_for_each(&launch)).unwrap();
+    let mut times: Vec<f64> = (0..21)
+        .map(|_| {
+            let before = gpu.mark().unwrap();
+            graph.launch().unwrap();
+            gpu.mark().unwrap().seconds_since(&before).unwrap()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2] * 1e6 / count as f64
+}

@@ -1,0 +1,204 @@
+//! From a model in the host's memory to one on a GPU.
+
+use std::sync::Arc;
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cpu::{t2, t5};
+use onebit_kernels_cuda::decode::{
+    DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, FloatKind, VocabularyMatrix,
+};
+use onebit_kernels_cuda::ternary_gemv::{TernaryCode, TernaryMatrix, TernaryPart};
+use onebit_kernels_cuda::{DeviceArray, Gpu};
+
+use super::CudaRuntimeError;
+use crate::config::{FeedForward, ModelConfig};
+use crate::runtime::{Block, FloatMatrix, FloatValues, Linear, PackedModel, Values};
+
+/// A model in the memory of a GPU. It never changes; clones share it.
+#[derive(Clone, Debug)]
+pub struct CudaModel {
+    pub(super) gpu: Gpu,
+    pub(super) config: Arc<ModelConfig>,
+    pub(super) model: Arc<DecodeModel>,
+}
+
+impl CudaModel {
+    /// Copies `model` to `gpu`, packed as it is.
+    ///
+    /// # Errors
+    /// [`CudaRuntimeError::Unsupported`] for a linear that is not ternary or binary, or an int4 embedding or head; not enough memory.
+    pub fn new(gpu: &Gpu, model: &PackedModel) -> Result<Self, CudaRuntimeError> {
+        let config = model.config();
+        let layers = model.blocks().iter().enumerate().map(|(i, block)| layer(gpu, i, block));
+        let head = match std::ptr::eq(model.head(), model.embedding()) {
+            true => None,
+            false => Some(matrix(gpu, "the head", model.head())?),
+        };
+        let decode = DecodeModel {
+            shape: DecodeShape {
+                hidden: config.hidden_size,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+                inner: config.intermediate_size,
+                eps: config.rms_norm_eps,
+                residual_scale: config.residual_scale(),
+                feed_forward: match config.feed_forward {
+                    FeedForward::Relu2Gated => FeedForwardKind::GatedRelu2,
+                    FeedForward::SwiGlu => FeedForwardKind::SwiGlu,
+                    FeedForward::Relu2 => FeedForwardKind::Relu2,
+                },
+            },
+            embedding: matrix(gpu, "the embedding", model.embedding())?,
+            head,
+            norm: gpu.upload(model.norm())?,
+            layers: layers.collect::<Result<_, _>>()?,
+        };
+        Ok(CudaModel {
+            gpu: gpu.clone(),
+            config: Arc::new(config.clone()),
+            model: Arc::new(decode),
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Bytes of weights that one token reads.
+    pub fn bytes_per_token(&self) -> usize {
+        self.model.bytes_per_token()
+    }
+}
+
+fn layer(gpu: &Gpu, index: usize, block: &Block) -> Result<DecodeLayer, CudaRuntimeError> {
+    let name = |part: &str| format!("layer {index}, {part}");
+    let norm = |w: &Values<f32>| gpu.upload(&w[..]);
+    let optional = |w: &Option<Values<f32>>| w.as_ref().map(norm).transpose();
+    let qk_norms: Option<[DeviceArray<f32>; 2]> = match (&block.q_norm, &block.k_norm) {
+        (Some(q), Some(k)) => Some([norm(q)?, norm(k)?]),
+        _ => None,
+    };
+    let up = match &block.gate {
+        Some(gate) => paired(gpu, &name("gate and up"), gate, &block.up)?,
+        None => stacked(gpu, &name("up"), &[&block.up])?,
+    };
+    Ok(DecodeLayer {
+        input_norm: norm(&block.input_norm)?,
+        post_attention_norm: norm(&block.post_attention_norm)?,
+        qk_norms,
+        attn_sub_norm: optional(&block.attn_sub_norm)?,
+        ffn_sub_norm: optional(&block.ffn_sub_norm)?,
+        qkv: stacked(gpu, &name("q, k and v"), &[&block.q, &block.k, &block.v])?,
+        o: stacked(gpu, &name("o"), &[&block.o])?,
+        up,
+        down: stacked(gpu, &name("down"), &[&block.down])?,
+    })
+}
+
+fn stacked(gpu: &Gpu, name: &str, linears: &[&Linear]) -> Result<TernaryMatrix, CudaRuntimeError> {
+    let packed = linears
+        .iter()
+        .map(|linear| Packed::new(name, linear))
+        .collect::<Result<Vec<_>, _>>()?;
+    let packed = in_one_code(packed);
+    let parts: Vec<_> = packed.iter().map(Packed::part).collect();
+    Ok(TernaryMatrix::stacked(gpu, &parts)?)
+}
+
+fn paired(gpu: &Gpu, name: &str, gate: &Linear, up: &Linear) -> Result<TernaryMatrix, CudaRuntimeError> {
+    let packed = in_one_code(vec![Packed::new(name, gate)?, Packed::new(name, up)?]);
+    Ok(TernaryMatrix::paired(gpu, packed[0].part(), packed[1].part())?)
+}
+
+/// A ternary linear, or a copy of it in the other code.
+struct Packed<'a> {
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+    bytes: std::borrow::Cow<'a, [u8]>,
+    gamma: f32,
+}
+
+impl<'a> Packed<'a> {
+    fn new(name: &str, linear: &'a Linear) -> Result<Self, CudaRuntimeError> {
+        let found = match linear {
+            Linear::Ternary {
+                rows,
+                cols,
+                layout,
+                packed,
+                scale,
+                ..
+            } => {
+                return Ok(Packed {
+                    layout: *layout,
+                    rows: *rows,
+                    cols: *cols,
+                    bytes: packed[..].into(),
+                    gamma: *scale,
+                });
+            }
+            Linear::Int8 { .. } => "int8",
+            Linear::Float(_) => "f16",
+        };
+        Err(CudaRuntimeError::Unsupported {
+            what: name.into(),
+            found,
+        })
+    }
+
+    fn part(&self) -> TernaryPart<'_> {
+        TernaryPart {
+            code: match self.layout {
+                Layout::T2 => TernaryCode::T2,
+                Layout::T5 => TernaryCode::T5,
+            },
+            rows: self.rows,
+            cols: self.cols,
+            packed: &self.bytes,
+            gamma: self.gamma,
+        }
+    }
+}
+
+/// Matrices that become one need one code: where they differ, all become `t2`.
+fn in_one_code(mut packed: Vec<Packed<'_>>) -> Vec<Packed<'_>> {
+    if packed.iter().any(|part| part.layout != packed[0].layout) {
+        for part in packed.iter_mut().filter(|part| part.layout == Layout::T5) {
+            let mut bytes = vec![0; t2::bytes(part.rows, part.cols)];
+            t5::to_t2(
+                &part.bytes,
+                part.rows,
+                part.cols,
+                &mut bytes,
+                &mut vec![0; t5::GROUP_ROWS * part.cols],
+            );
+            (part.layout, part.bytes) = (Layout::T2, bytes.into());
+        }
+    }
+    packed
+}
+
+fn matrix(gpu: &Gpu, name: &str, matrix: &FloatMatrix) -> Result<VocabularyMatrix, CudaRuntimeError> {
+    let (kind, bytes, steps): (_, &[u8], Option<&[f32]>) = match &matrix.values {
+        FloatValues::F32(values) => (FloatKind::F32, bytemuck::cast_slice(&values[..]), None),
+        FloatValues::F16(values) => (FloatKind::F16, bytemuck::cast_slice(&values[..]), None),
+        FloatValues::Bf16(values) => (FloatKind::Bf16, bytemuck::cast_slice(&values[..]), None),
+        FloatValues::Int8 { values, steps } => (FloatKind::Int8, bytemuck::cast_slice(&values[..]), Some(&steps[..])),
+        FloatValues::Int4 { .. } => {
+            return Err(CudaRuntimeError::Unsupported {
+                what: name.into(),
+                found: "int4",
+            });
+        }
+    };
+    Ok(VocabularyMatrix::upload(
+        gpu,
+        kind,
+        [matrix.rows, matrix.cols],
+        bytes,
+        steps,
+    )?)
+}

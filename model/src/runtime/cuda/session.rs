@@ -1,0 +1,195 @@
+//! A sequence on a GPU.
+
+use onebit_kernels_cpu::rope::rope_table;
+use onebit_kernels_cuda::Graph;
+use onebit_kernels_cuda::decode::{DecodeState, KvKind, Logits, Rotation};
+use onebit_kernels_cuda::ternary_gemv::MOST_TOKENS;
+
+use super::{CudaModel, CudaRuntimeError};
+use crate::runtime::{KvType, RuntimeError};
+
+/// Tokens of the longer recording.
+const STEPS: usize = 8;
+
+/// A sequence being read and written on a GPU: [`Session`](crate::runtime::Session) with the same calls and the same logits.
+pub struct CudaSession {
+    model: CudaModel,
+    state: DecodeState,
+    /// One token: its logits, the next id and position.
+    step: Graph,
+    /// The same, [`STEPS`] times: between recordings the GPU waits for some microseconds.
+    steps: Graph,
+    context: usize,
+    position: usize,
+    logits: Vec<f32>,
+}
+
+impl CudaSession {
+    /// An empty session of `context` tokens, keys and values kept as `kv`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Option`] for a context that the model does not have; heads that attention has no kernel for; not enough memory.
+    pub fn new(model: &CudaModel, context: usize, kv: KvType) -> Result<Self, CudaRuntimeError> {
+        let (gpu, config) = (&model.gpu, model.config());
+        let limit = config.max_position_embeddings;
+        if context == 0 || context > limit {
+            let error = RuntimeError::Option {
+                name: "context",
+                found: context,
+                limit,
+            };
+            return Err(error.into());
+        }
+        let kind = match kv {
+            KvType::F32 => KvKind::F32,
+            KvType::F16 => KvKind::F16,
+            KvType::Int8 => KvKind::Int8,
+        };
+        // The cache is whole blocks of positions.
+        let rows = context.next_multiple_of(128) * config.head_dim / 2;
+        let (mut cos, mut sin) = (vec![0.0; rows], vec![0.0; rows]);
+        rope_table(config.rope_theta, config.head_dim, 0, &mut cos, &mut sin);
+        let rotation = Rotation {
+            cos: gpu.upload(&cos)?,
+            sin: gpu.upload(&sin)?,
+        };
+        let state = DecodeState::new(gpu, &model.model, kind, context, MOST_TOKENS, rotation)?;
+        let record =
+            |count: usize| gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, Logits::Next)));
+        let (step, steps) = (record(1)?, record(STEPS)?);
+        Ok(CudaSession {
+            model: model.clone(),
+            state,
+            step,
+            steps,
+            context,
+            position: 0,
+            logits: vec![0.0; config.vocab_size],
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &CudaModel {
+        &self.model
+    }
+
+    /// Tokens held.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Forgets all but the first `position` tokens; no change if fewer are held.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Reads `ids` after what is held and returns the logits after the last of them, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`], the session being unchanged then; the GPU's.
+    pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], CudaRuntimeError> {
+        self.check(ids)?;
+        let last = (ids.len() - 1) / MOST_TOKENS;
+        for (i, ids) in ids.chunks(MOST_TOKENS).enumerate() {
+            self.launch(ids, if i == last { Logits::Last } else { Logits::None })?;
+        }
+        self.download(1)?;
+        Ok(&self.logits)
+    }
+
+    /// Reads `ids` and calls `each(i, logits)` for every one of them in order, with the logits `[vocab_size]` after `ids[i]`.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), CudaRuntimeError> {
+        self.check(ids)?;
+        let vocab = self.model.config().vocab_size;
+        for (chunk, ids) in ids.chunks(MOST_TOKENS).enumerate() {
+            self.launch(ids, Logits::All)?;
+            self.download(ids.len())?;
+            for (i, logits) in self.logits.chunks_exact(vocab).enumerate() {
+                each(chunk * MOST_TOKENS + i, logits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one token and returns the logits after it, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn decode(&mut self, id: u32) -> Result<&[f32], CudaRuntimeError> {
+        self.greedy(id, 1)?;
+        self.download(1)?;
+        Ok(&self.logits)
+    }
+
+    /// Reads `id` and then `count - 1` tokens, each the one with the largest logit after those before (of equals the lowest), and returns the `count`
+    /// tokens so chosen, of which the last is not read yet. The host waits only at the end.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill), for `count` tokens.
+    pub fn greedy(&mut self, id: u32, count: usize) -> Result<Vec<u32>, CudaRuntimeError> {
+        self.check_room(count)?;
+        self.check(&[id])?;
+        let gpu = &self.model.gpu;
+        self.state.place(gpu, self.position, &[id], self.position)?;
+        for _ in 0..count / STEPS {
+            self.steps.launch()?;
+        }
+        for _ in 0..count % STEPS {
+            self.step.launch()?;
+        }
+        self.position += count;
+        // The last token of a full context has no place of its own.
+        let mut ids = gpu.download(&self.state.output.ids.slice(self.position + 1 - count..self.position))?;
+        ids.push(gpu.download(&self.state.output.best.slice(..1))?[0]);
+        Ok(ids)
+    }
+
+    fn launch(&mut self, ids: &[u32], logits: Logits) -> Result<(), CudaRuntimeError> {
+        let gpu = &self.model.gpu;
+        self.state.place(gpu, self.position, ids, self.position)?;
+        self.model.model.step(gpu, &self.state, ids.len(), logits)?;
+        self.position += ids.len();
+        Ok(())
+    }
+
+    fn download(&mut self, tokens: usize) -> Result<(), CudaRuntimeError> {
+        let len = tokens * self.model.config().vocab_size;
+        self.logits = self.model.gpu.download(&self.state.logits.slice(..len))?;
+        Ok(())
+    }
+
+    fn check_room(&self, tokens: usize) -> Result<(), RuntimeError> {
+        if tokens > self.context - self.position {
+            return Err(RuntimeError::ContextFull {
+                position: self.position,
+                more: tokens,
+                limit: self.context,
+            });
+        }
+        Ok(())
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
+        let vocab_size = self.model.config().vocab_size;
+        if ids.is_empty() {
+            return Err(RuntimeError::EmptyInput);
+        }
+        self.check_room(ids.len())?;
+        match ids.iter().position(|&id| id as usize >= vocab_size) {
+            Some(index) => Err(RuntimeError::UnknownToken {
+                id: ids[index],
+                index,
+                vocab_size,
+            }),
+            None => Ok(()),
+        }
+    }
+}
