@@ -13,6 +13,7 @@ mod directory;
 mod generation_config;
 mod gguf;
 mod one_file;
+mod prompt_cache;
 mod seeds;
 mod shard_index;
 mod small;
