@@ -11,7 +11,7 @@ use onebit_model::files::{
 };
 use onebit_model::tokenizer::Tokenizer;
 
-use crate::model::ModelDirectory;
+use crate::model::{ModelDirectory, weight_bytes};
 use crate::progress::Progress;
 use crate::random::RandomModel;
 use crate::{CliError, Result, output};
@@ -182,10 +182,14 @@ impl Subject {
         let mut any = false;
         for name in COMPANIONS {
             let (from, to) = (folder.join(name), dir.join(name));
-            if from.is_file() {
-                fs::copy(&from, &to).map_err(|e| CliError::io(&from, "copy", &e, "check both paths"))?;
-                any = true;
+            if !from.is_file() {
+                continue;
             }
+            // A file copied onto itself would be empty: that of a model file may be imported into the folder that it lies in.
+            if !same(&from, &to) {
+                fs::copy(&from, &to).map_err(|e| CliError::io(&from, "copy", &e, "check both paths"))?;
+            }
+            any = true;
         }
         Ok(any)
     }
@@ -196,16 +200,13 @@ fn thousandths(progress: &Progress) -> impl Fn(u64, u64) {
     move |done, total| progress.set(1000 * done / total.max(1), String::new)
 }
 
-/// Bytes of the weights in a directory.
-fn weight_bytes(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let weights = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "safetensors"));
-    weights.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+/// Whether two paths lead to the same place.
+fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Refuses to write into a directory that holds something, unless forced, and in any case into the model's own.
 pub(crate) fn new_directory(dir: &Path, model: Option<&Path>, option: &str, force: bool) -> Result<()> {
-    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if model.is_some_and(|model| same(model, dir)) {
         return Err(CliError::Failed(format!(
             "{option}: {} is the model itself; give another directory",

@@ -144,8 +144,8 @@ impl ModelDirectory {
     }
 
     /// The configuration, its notes told on stderr.
-    pub(crate) fn config(&self) -> Result<ModelConfig> {
-        Ok(self.source().config().clone())
+    pub(crate) fn config(&self) -> ModelConfig {
+        self.source().config().clone()
     }
 
     /// The weights, packed: those of a file where they lie in it. Embedding and head in the type `head`.
@@ -197,6 +197,16 @@ fn gguf_template(file: &GgufModel) -> Result<ChatTemplate> {
     let [bos, eos] = [Tokenizer::bos, Tokenizer::eos].map(|id| spelling(id).unwrap_or_default());
     let origin = format!("tokenizer.chat_template of {}", file.path().display());
     Ok(ChatTemplate::from_text(text, &origin, &bos, &eos)?)
+}
+
+/// Bytes of a model's weights: those of a file, or of the weight files in a directory.
+pub(crate) fn weight_bytes(path: &Path) -> u64 {
+    if !path.is_dir() {
+        return std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let weights = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "safetensors"));
+    weights.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
 /// Tells what the configuration's reader wants said.

@@ -80,7 +80,17 @@ fn what_makes_no_sense_is_refused() {
     let other = path("other");
     export(&[&packed, "--format", "hf", "--type", "master", "--output", &other]).refused(1, &["packed trits"]);
     export(&[&model, "--format", "hf", "--type", "t2", "--output", &other]).refused(2, &["--type", "packed or master"]);
-    export(&[&model, "--format", "hf", "--head", "int8", "--output", &other]).refused(2, &["--head"]);
+    // Each format names the types that it has.
+    for (format, output, head, wanted) in [
+        ("hf", &other, "int8", "f32, f16 or bf16, found \"int8\""),
+        ("hf", &other, "q8_0", "f32, f16 or bf16, found \"q8_0\""),
+        ("1bit", &one, "q8_0", "f32, f16, bf16, int8, int4, found \"q8_0\""),
+        ("1bit", &one, "stored", "found \"stored\""),
+        ("gguf", &path("m.gguf"), "stored", "q4_0, found \"stored\""),
+    ] {
+        let refused = export(&[&model, "--format", format, "--head", head, "--output", output]);
+        refused.refused(2, &["--head", wanted]);
+    }
     export(&[&model, "--format", "hf", "--columns", "--output", &other]).refused(2, &["--columns", "1bit"]);
     export(&[&model, "--format", "zip", "--output", &other]).refused(2, &["--format", "1bit, hf or gguf"]);
     onebit(&["import", "--output-dir", &other]).refused(2, &["path"]);
@@ -155,6 +165,18 @@ fn a_trained_model_of_bitllama2_c_tells_its_story() {
     }
     assert_eq!(story(file), told);
     assert_eq!(story(&one), told);
+    let facts = onebit(&["inspect", file, "--json"]).json();
+    assert_eq!(facts["file_bytes"], fs::metadata(file).unwrap().len());
+    // Into the folder that the file lies in: what lies beside it stays as it is.
+    let own = path(dir.path(), "own");
+    fs::create_dir(&own).unwrap();
+    let copy = format!("{own}/bit_model.bin");
+    fs::copy(file, &copy).unwrap();
+    let (beside, text) = (format!("{own}/tokenizer_config.json"), "{\"add_bos_token\": true}");
+    fs::write(&beside, text).unwrap();
+    onebit(&["import", &copy, "--output-dir", &own, "--force"]).ok();
+    assert_eq!(fs::read_to_string(&beside).unwrap(), text);
+    assert_eq!(logits(&own), logits(file));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Vocabularies of GGUF files against the ids that llama.cpp gives, and there and back for real tokenizers.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use onebit_model::tokenizer::{GgmlVocabulary, TokenKind, Tokenizer};
+use onebit_model::files::gguf::Gguf;
+use onebit_model::tokenizer::{TokenKind, Tokenizer};
 
 fn shared(file: &str) -> Option<PathBuf> {
     let root = std::env::var("ONEBIT_TESTDATA")
@@ -16,105 +16,6 @@ fn shared(file: &str) -> Option<PathBuf> {
         );
     }
     path.exists().then_some(path)
-}
-
-/// A value of a GGUF file's metadata, as far as vocabularies need them.
-enum Value {
-    Text(String),
-    Texts(Vec<String>),
-    Floats(Vec<f32>),
-    Integers(Vec<i32>),
-    Number(u64),
-}
-
-/// Reads the metadata of a GGUF file that is known to be sound.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (head, rest) = self.0.split_first_chunk::<N>().unwrap();
-        self.0 = rest;
-        *head
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-
-    fn text(&mut self) -> String {
-        let length = self.u64() as usize;
-        let (head, rest) = self.0.split_at(length);
-        self.0 = rest;
-        String::from_utf8(head.to_vec()).unwrap()
-    }
-
-    fn value(&mut self, kind: u32) -> Value {
-        match kind {
-            0 | 1 | 7 => Value::Number(u64::from(self.take::<1>()[0])),
-            4..=6 => Value::Number(u64::from(self.u32())),
-            8 => Value::Text(self.text()),
-            9 => {
-                let (kind, length) = (self.u32(), self.u64());
-                match kind {
-                    8 => Value::Texts((0..length).map(|_| self.text()).collect()),
-                    6 => Value::Floats((0..length).map(|_| f32::from_le_bytes(self.take())).collect()),
-                    4 | 5 => Value::Integers((0..length).map(|_| i32::from_le_bytes(self.take())).collect()),
-                    kind => panic!("an array of kind {kind}"),
-                }
-            }
-            10..=12 => Value::Number(self.u64()),
-            kind => panic!("a value of kind {kind}"),
-        }
-    }
-}
-
-fn vocabulary(gguf: &[u8]) -> GgmlVocabulary {
-    let mut reader = Reader(gguf);
-    assert_eq!(&reader.take::<4>(), b"GGUF");
-    assert_eq!(reader.u32(), 3);
-    let (_, keys) = (reader.u64(), reader.u64());
-    let mut values: HashMap<String, Value> = (0..keys)
-        .map(|_| {
-            let (key, kind) = (reader.text(), reader.u32());
-            (key, reader.value(kind))
-        })
-        .collect();
-    let mut take = |key: &str| values.remove(&format!("tokenizer.ggml.{key}"));
-    let mut found = GgmlVocabulary::default();
-    if let Some(Value::Text(model)) = take("model") {
-        found.model = model;
-    }
-    if let Some(Value::Text(pre)) = take("pre") {
-        found.pre = Some(pre);
-    }
-    if let Some(Value::Texts(tokens)) = take("tokens") {
-        found.tokens = tokens;
-    }
-    if let Some(Value::Floats(scores)) = take("scores") {
-        found.scores = scores;
-    }
-    if let Some(Value::Integers(types)) = take("token_type") {
-        found.token_types = types;
-    }
-    if let Some(Value::Texts(merges)) = take("merges") {
-        found.merges = merges;
-    }
-    let mut id = |key: &str| match take(key) {
-        Some(Value::Number(id)) => Some(id as u32),
-        _ => None,
-    };
-    found.bos = id("bos_token_id");
-    found.eos = id("eos_token_id");
-    found.unknown = id("unknown_token_id");
-    found.padding = id("padding_token_id");
-    found.add_bos = id("add_bos_token").map(|flag| flag != 0);
-    found.add_eos = id("add_eos_token").map(|flag| flag != 0);
-    found.add_space_prefix = id("add_space_prefix").map(|flag| flag != 0);
-    found
 }
 
 /// Texts and ids of a file of vectors.
@@ -195,7 +96,7 @@ fn sentencepiece_ids_match_the_vectors() {
     ) else {
         return;
     };
-    let vocabulary = vocabulary(&std::fs::read(path).unwrap());
+    let vocabulary = Gguf::open(&path).unwrap().vocabulary().unwrap().unwrap();
     assert_eq!((vocabulary.model.as_str(), vocabulary.tokens.len()), ("llama", 32_000));
     let tokenizer = Tokenizer::from_ggml(&vocabulary).unwrap();
     for (text, ids) in vectors {

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::model_dir;
 use onebit_kernels_cpu::Isa;
 use onebit_model::config::{FeedForward, LinearMode, ModelConfig};
-use onebit_model::files::{FileError, HfDirectory, ModelSource, pack_rows};
+use onebit_model::files::{FileError, HfDirectory, ModelSource, pack_rows, unpack_rows};
 use onebit_model::runtime::{
     FloatStorage, FloatValues, KvType, LoadError, PackedModel, Serial, Session, SessionOptions, TensorSource,
 };
@@ -138,7 +138,7 @@ fn float_llama_weights_quantised_here_are_the_packed_ones() {
 #[test]
 fn every_set_of_the_golden_file_is_compared() {
     let Some((dir, golden)) = golden() else { return };
-    // The ids and the versions, the greedy continuation below, and the packing example in `files::tests`.
+    // The ids and the versions, the greedy continuation and the packing example below.
     let mut known = vec!["ids", "torch", "transformers", "greedy_online", "pack_example"];
     known.extend(SETS.iter().map(|(_, key)| key));
     for key in golden.as_object().unwrap().keys() {
@@ -317,6 +317,7 @@ fn the_packing_example_tells_the_orders_apart() {
     let packed: Vec<u8> = flat("packed").into_iter().map(|v| v as u8).collect();
     let (rows, cols) = (8, trits.len() / 8);
     assert_eq!(pack_rows(&trits, rows, cols).unwrap(), packed);
+    assert_eq!(unpack_rows(&packed).unwrap(), trits);
     for from in [|i: usize| i % 4 * 2 + i / 4, |i: usize| (3 - i / 2) * 2 + i % 2] {
         let mut other = trits.clone();
         permute_rows(&mut other, rows, from);

@@ -1,9 +1,11 @@
 //! A conversion holds a few of the largest tensors and never the model: counted in a process of its own.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "common/counting.rs"]
+mod counting;
 
+use std::path::Path;
+
+use counting::peak_of_all_threads;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, TensorKind, WeightStorage};
 use onebit_model::files::gguf::{GgufModel, GgufOptions, TensorType, save_gguf};
 use onebit_model::files::{
@@ -11,47 +13,6 @@ use onebit_model::files::{
     save_directory, save_one_file,
 };
 use onebit_model::runtime::{FloatStorage, FloatValues, PackedModel, TensorSource};
-
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-fn taken(bytes: usize) {
-    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    MOST.fetch_max(held, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator as it came; only numbers are kept.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        taken(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        taken(new_size);
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A BitNet b1.58 2B4T at a tenth of its widths, with a vocabulary so small that the embedding is a sixth of the packed model.
 fn config() -> ModelConfig {
@@ -119,12 +80,8 @@ impl ModelSource for Made {
     }
 }
 
-/// The most bytes that were held at once while `work` ran, beyond those before it.
 fn most(work: impl FnOnce()) -> usize {
-    let before = HELD.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
-    work();
-    MOST.load(Ordering::Relaxed) - before
+    peak_of_all_threads(work).1
 }
 
 #[test]

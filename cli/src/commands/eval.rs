@@ -111,7 +111,7 @@ impl Eval {
         {
             args::existing_file(data, "--data")?;
         }
-        let config = directory.config()?;
+        let config = directory.config();
         let context = config.max_position_embeddings;
         let stride = self.stride.unwrap_or((context / 2).max(1));
         if stride == 0 || stride > context {

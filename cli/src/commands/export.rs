@@ -11,7 +11,6 @@ use onebit_model::files::gguf::GGUF_EXTENSION;
 use onebit_model::files::{
     DirectoryOptions, HighPrecision, ONE_FILE_EXTENSION, OneFileOptions, StoredAs, TernaryLayout,
 };
-use onebit_model::runtime::FloatStorage;
 use serde_json::json;
 
 use crate::convert::{self, Subject};
@@ -87,10 +86,9 @@ impl Export {
         let output = args::required(self.output.clone(), "--output")?;
         let format = args::required(self.format.clone(), "--format")?;
         self.refuse_options_of_others(&format)?;
-        let head = || args::head_type(self.head.as_deref());
         match format.as_str() {
-            ONE_FILE_EXTENSION => self.one_file(path.as_deref(), &output, head()?),
-            "hf" => self.directory(path.as_deref(), &output, head()?),
+            ONE_FILE_EXTENSION => self.one_file(path.as_deref(), &output),
+            "hf" => self.directory(path.as_deref(), &output),
             GGUF_EXTENSION => self.gguf(path.as_deref(), &output),
             other => Err(CliError::Usage(format!(
                 "--format: expected 1bit, hf or gguf, found {other:?}"
@@ -116,7 +114,8 @@ impl Export {
         Ok(())
     }
 
-    fn one_file(&self, path: Option<&Path>, output: &Path, storage: FloatStorage) -> Result<()> {
+    fn one_file(&self, path: Option<&Path>, output: &Path) -> Result<()> {
+        let storage = args::head_type(self.head.as_deref())?;
         if output.extension().is_none_or(|e| e != ONE_FILE_EXTENSION) {
             return Err(CliError::Usage(format!(
                 "--output: expected a name that ends in .1bit, found {}",
@@ -167,7 +166,7 @@ impl Export {
         output::line(&format!("{}: {}", output.display(), output::bytes(bytes)))
     }
 
-    fn directory(&self, path: Option<&Path>, output: &Path, storage: FloatStorage) -> Result<()> {
+    fn directory(&self, path: Option<&Path>, output: &Path) -> Result<()> {
         let pack = match self.layout.as_deref() {
             None | Some("packed") => true,
             Some("master") => false,
@@ -177,15 +176,15 @@ impl Export {
                 )));
             }
         };
-        let floats = match storage {
-            FloatStorage::Stored => None,
-            FloatStorage::F32 => Some(HighPrecision::F32),
-            FloatStorage::F16 => Some(HighPrecision::F16),
-            FloatStorage::Bf16 => Some(HighPrecision::BF16),
-            FloatStorage::Int8 | FloatStorage::Int4 => {
-                return Err(CliError::Usage(
-                    "--head: a directory has f32, f16 or bf16; integers are for --format 1bit".into(),
-                ));
+        let floats = match self.head.as_deref() {
+            None => None,
+            Some("f32") => Some(HighPrecision::F32),
+            Some("f16") => Some(HighPrecision::F16),
+            Some("bf16") => Some(HighPrecision::BF16),
+            Some(other) => {
+                return Err(CliError::Usage(format!(
+                    "--head: a directory has f32, f16 or bf16, found {other:?}"
+                )));
             }
         };
         convert::new_directory(output, path, "--output", self.force)?;

@@ -117,7 +117,7 @@ impl ChatTemplate {
     /// A template from its text; `origin` stands for its file in errors.
     ///
     /// # Errors
-    /// [`ChatError::Template`] for a text that is no template.
+    /// [`ChatError::Template`] for a text that is no template, [`ChatError::Limit`] for one that is too long or nested too deep.
     pub fn from_text(text: &str, origin: &str, bos_token: &str, eos_token: &str) -> Result<Self, ChatError> {
         let template = Self {
             text: text.to_string(),

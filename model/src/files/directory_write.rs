@@ -8,8 +8,6 @@ use std::path::Path;
 
 use bytemuck::cast_slice;
 use half::{bf16, f16};
-use onebit_kernels_cpu::Isa;
-use onebit_kernels_cpu::quantize::ternary_i8;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -21,7 +19,7 @@ use super::{
     WEIGHTS_FILE, WEIGHTS_INDEX_FILE, pack_rows,
 };
 use crate::config::{LinearMode, ModelConfig, TensorKind, TensorSpec, WeightStorage};
-use crate::runtime::{FloatValues, TensorSource, absmean};
+use crate::runtime::{FloatValues, TensorSource};
 
 /// The header's length is a multiple of this, as the `safetensors` crate has it.
 const ALIGNMENT: usize = 8;
@@ -90,7 +88,7 @@ impl Item {
 ///
 /// # Errors
 /// Those of the source; [`FileError::Rows`] when a ternary linear's rows are no multiple of 4; [`FileError::Value`] when a value is not finite or does
-/// not fit the type; [`FileError::Io`].
+/// not fit the type; [`FileError::Weights`] when the source gives a ternary linear in another form; [`FileError::Io`].
 pub fn save_directory(
     dir: &Path,
     source: &dyn ModelSource,
@@ -261,7 +259,7 @@ fn write_file(path: &Path, source: &dyn ModelSource, items: &[Item], told: &dyn 
                     file.put(&spec.name, &le_bytes(&values))?;
                 }
                 None => {
-                    let (packed, gamma) = packed(spec, given)?;
+                    let (packed, gamma) = packed(source.path(), spec, given)?;
                     file.put(&scale_name(&spec.name), &gamma.to_le_bytes())?;
                     file.put(&spec.name, &packed)?;
                 }
@@ -281,7 +279,7 @@ fn wrong_form(spec: &TensorSpec, expected: &'static str, found: &TensorSource) -
 }
 
 /// The packed trits of a ternary linear, and its γ.
-fn packed(spec: &TensorSpec, given: TensorSource) -> Result<(Vec<u8>, f32), FileError> {
+fn packed(path: &Path, spec: &TensorSpec, given: TensorSource) -> Result<(Vec<u8>, f32), FileError> {
     let &[rows, cols] = spec.shape.as_slice() else {
         return Err(FileError::Shape {
             name: spec.name.clone(),
@@ -289,19 +287,17 @@ fn packed(spec: &TensorSpec, given: TensorSource) -> Result<(Vec<u8>, f32), File
             found: spec.shape.clone(),
         });
     };
-    let (trits, gamma) = match given {
-        TensorSource::Trits { values, scale } => (values, scale),
-        TensorSource::Float(values) => {
-            let isa = Isa::best();
-            let values = values.into_f32();
-            check_values(&spec.name, &values, HighPrecision::F32)?;
-            let gamma = absmean(isa, &values);
-            let mut trits = vec![0; values.len()];
-            ternary_i8(isa, &values, gamma, &mut trits);
-            (trits, gamma)
-        }
-        other => return Err(wrong_form(spec, "trits or float values", &other)),
+    let given = match given {
+        // Here the error can say at which place a value is not finite.
+        TensorSource::Float(values) => TensorSource::Float(converted(&spec.name, HighPrecision::F32, values)?),
+        other => other,
     };
+    let (trits, gamma) = given
+        .into_trits(&spec.name, rows, cols, LinearMode::Ternary)
+        .map_err(|source| FileError::Weights {
+            path: path.to_path_buf(),
+            source,
+        })?;
     match pack_rows(&trits, rows, cols) {
         Some(packed) => Ok((packed, gamma)),
         None => Err(FileError::Rows {

@@ -3,15 +3,8 @@
 use std::path::PathBuf;
 
 use super::gguf::GgufError;
-use super::problem::{HeaderProblem, PartProblem};
+use super::problem::{HeaderProblem, PartProblem, hint};
 use crate::config::ConfigError;
-
-/// ` (did you mean X?)`, or nothing.
-fn hint(suggestion: &Option<String>) -> String {
-    suggestion
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
-}
 
 /// ` and N more`, or nothing.
 fn others(more: usize) -> String {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::gguf::{self, GgufModel};
-use super::{CONFIG_FILE, FileError, HfDirectory, ModelSource, OneFile, StoriesModel, Weights, stories};
+use super::{CONFIG_FILE, FileError, HfDirectory, ModelSource, OneFile, StoriesModel, Weights, open_regular, stories};
 
 /// The kinds of models that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl ModelKind {
             };
         }
         let mut first = Vec::new();
-        let file = std::fs::File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         file.take(16).read_to_end(&mut first).map_err(io)?;
         if first.starts_with(gguf::MAGIC) {
             return Ok(Self::Gguf);

@@ -144,16 +144,10 @@ pub enum HeaderProblem {
         /// Bytes of data in the file.
         data: usize,
     },
-    /// The writer refused what it was given.
-    #[error("{message}")]
-    Unwritable {
-        /// The writer's account.
-        message: String,
-    },
 }
 
 /// ` (did you mean X?)`, or nothing.
-fn hint(suggestion: &Option<String>) -> String {
+pub(super) fn hint(suggestion: &Option<String>) -> String {
     suggestion
         .as_ref()
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))

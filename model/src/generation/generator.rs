@@ -214,13 +214,6 @@ impl Generator {
         if penalised {
             except.extend_from_slice(prompt);
         }
-        let known = self
-            .reader
-            .held()
-            .iter()
-            .zip(prompt)
-            .take_while(|(a, b)| a == b)
-            .count();
         let mut out = Generated {
             text: String::new(),
             ids: Vec::new(),
@@ -228,7 +221,7 @@ impl Generator {
             finish: Finish::Length,
             dropped: request.prompt.len() - prompt.len(),
             shifted: 0,
-            reused: known.min(prompt.len().saturating_sub(1)),
+            reused: self.reader.known(prompt),
             drafted: 0,
             accepted: 0,
             first: start.elapsed(),

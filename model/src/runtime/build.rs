@@ -8,7 +8,7 @@ use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2, ternary_columns};
 
 use super::RuntimeError;
-use super::check::{check_cols, check_len, check_matrix, check_scale, check_steps, value_error};
+use super::check::{check_cols, check_finite, check_len, check_matrix, check_scale, check_steps, value_error};
 use super::storage::FloatStorage;
 use super::values::Values;
 use super::weights::{FloatMatrix, FloatValues, Linear};
@@ -79,7 +79,7 @@ impl TensorSource {
 }
 
 /// γ of `w`, as training computes it.
-pub(crate) fn absmean(isa: Isa, w: &[f32]) -> f32 {
+fn absmean(isa: Isa, w: &[f32]) -> f32 {
     let sum = w.chunks(SUM_BLOCK).map(|block| quantize::abs_sum(isa, block)).sum();
     quantize::absmean_scale(sum, w.len())
 }
@@ -296,7 +296,9 @@ fn floats(name: &str, n: usize, source: TensorSource) -> Result<FloatValues, Run
 
 /// The weight of a norm, `[n]`.
 pub(crate) fn norm(name: &str, n: usize, source: TensorSource) -> Result<Values<f32>, RuntimeError> {
-    Ok(match floats(name, n, source)? {
+    let values = floats(name, n, source)?;
+    check_finite(name, &values)?;
+    Ok(match values {
         FloatValues::F32(values) => values,
         other => other.into_f32().into(),
     })

@@ -64,13 +64,22 @@ pub(super) fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatV
             check_len(name, cols, *found)?;
             check_len(name, rows * int4_gemv::row_bytes(cols), codes.len())?;
             check_len(name, rows * int4_gemv::row_steps(cols), steps.len())?;
-            // All of them, without a branch on each: a head has millions.
-            if steps.iter().fold(true, |finite, step| finite & step.is_finite()) {
-                Ok(())
-            } else {
-                Err(value_error(name, "finite steps"))
+            match values.all_finite() {
+                true => Ok(()),
+                false => Err(value_error(name, "finite steps")),
             }
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses NaN and infinities. Values that lie in memory which others hold are not read: a mapped file is checked by who verifies it.
+pub(super) fn check_finite(name: &str, values: &FloatValues) -> Result<(), RuntimeError> {
+    match values.is_shared() || values.all_finite() {
+        true => Ok(()),
+        false => Err(value_error(
+            name,
+            "values that are finite in the type in which they are kept",
+        )),
     }
 }

@@ -95,7 +95,8 @@ impl PackedModel {
     /// in memory in both forms.
     ///
     /// # Errors
-    /// Those of `get`; a [`RuntimeError`] if the configuration is not valid or a tensor does not fit it.
+    /// Those of `get`; a [`RuntimeError`] if the configuration is not valid, a tensor does not fit it, or a value is NaN or infinite. Floats
+    /// that lie in memory which others hold, such as a mapped file, are not read for that.
     pub fn from_parts<F, E>(config: ModelConfig, storage: FloatStorage, get: F) -> Result<Self, E>
     where
         F: FnMut(&str) -> Result<TensorSource, E>,

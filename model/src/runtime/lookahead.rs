@@ -88,15 +88,20 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
         self.counts
     }
 
+    /// How many tokens of `ids` [`read`](Self::read) need not read, because they are held.
+    pub fn known(&self, ids: &[u32]) -> usize {
+        // The last token is read again in any case: its logits are needed.
+        let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        common.min(ids.len().saturating_sub(1))
+    }
+
     /// Makes `ids` what is held, reading only what is new, and returns the logits after the last, `[vocab_size]`; those that
     /// cannot be among the `top` may be −∞ ([`Session::prefill_top`]).
     ///
     /// # Errors
     /// As [`Session::prefill`]; what is held is then unspecified.
     pub fn read(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&mut [f32], RuntimeError> {
-        // The last token is read again in any case: its logits are needed.
-        let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
-        let known = common.min(ids.len().saturating_sub(1));
+        let known = self.known(ids);
         self.held.truncate(known);
         self.session.truncate(known);
         self.pass.clear();

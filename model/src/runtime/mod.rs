@@ -46,7 +46,7 @@ mod weights;
 
 pub use build::TensorSource;
 #[cfg(feature = "std")]
-pub(crate) use build::{LinearSite, absmean, norm, table};
+pub(crate) use build::{LinearSite, norm, table};
 pub use error::RuntimeError;
 pub use executor::{Executor, Serial, Shares};
 #[cfg(feature = "std")]

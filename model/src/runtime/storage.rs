@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::RuntimeError;
-use super::check::value_error;
+use super::check::{check_finite, value_error};
 use super::weights::FloatValues;
 
 /// The type in which the embedding, the head and the linears in mode `f16` are kept.
@@ -52,7 +52,8 @@ impl FloatStorage {
     /// The values of a matrix with rows of `cols` in this type. What is in it already stays where it is.
     ///
     /// # Errors
-    /// [`RuntimeError::TensorValue`] for a value that is not finite where integers are wanted, or too large for the step of an int4 one.
+    /// [`RuntimeError::TensorValue`] for a value that is not finite in that type, or too large for the step of an int4 one. Shared values that
+    /// stay where they are are not read.
     pub(super) fn apply(
         self,
         isa: Isa,
@@ -60,7 +61,7 @@ impl FloatStorage {
         cols: usize,
         values: FloatValues,
     ) -> Result<FloatValues, RuntimeError> {
-        Ok(match (self, values) {
+        let values = match (self, values) {
             (Self::Stored, values)
             | (Self::F32, values @ FloatValues::F32(_))
             | (Self::F16, values @ FloatValues::F16(_))
@@ -94,7 +95,9 @@ impl FloatStorage {
                     cols,
                 }
             }
-        })
+        };
+        check_finite(name, &values)?;
+        Ok(values)
     }
 }
 

@@ -89,6 +89,19 @@ impl FloatValues {
         }
     }
 
+    /// Whether no value is NaN or infinite; of integers their steps are asked.
+    pub(crate) fn all_finite(&self) -> bool {
+        // All of them, without a branch on each: an embedding has hundreds of millions.
+        fn all<T>(values: &[T], is_finite: impl Fn(&T) -> bool) -> bool {
+            values.iter().fold(true, |finite, value| finite & is_finite(value))
+        }
+        match self {
+            Self::F32(values) | Self::Int8 { steps: values, .. } => all(values, |v| v.is_finite()),
+            Self::F16(values) | Self::Int4 { steps: values, .. } => all(values, |v| v.is_finite()),
+            Self::Bf16(values) => all(values, |v| v.is_finite()),
+        }
+    }
+
     /// The values as f32: floats and int4 exactly, int8 times their step, rounded.
     pub fn into_f32(self) -> Vec<f32> {
         let len = self.len();

@@ -44,6 +44,7 @@ use serde_json::Value;
 
 pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
 pub use error::TokenizerError;
+pub(crate) use ggml::{BYTE_LEVEL, DEFAULT_PRE};
 pub use ggml::{GgmlError, GgmlVocabulary};
 pub use json::JsonError;
 pub use kind::TokenKind;
@@ -122,11 +123,13 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Invalid`].
     pub fn from_packed(packed: Values<u8>, json: Values<u8>) -> Result<Tokenizer> {
-        let invalid = |reason: String| TokenizerError::Invalid {
+        let unusable = |reason: JsonError| TokenizerError::Invalid {
             origin: "the packed tokenizer".to_owned(),
-            reason: JsonError::Library { reason },
+            reason,
         };
+        let invalid = |reason: String| unusable(JsonError::Library { reason });
         let (tables, rest) = packed::Tables::open(packed).map_err(invalid)?;
+        json::check_parts(&rest).map_err(unusable)?;
         let (vocab_size, fingerprint) = (tables.vocab_size(), tables.fingerprint());
         let inner = vocabulary::over_tables(tables, &rest).map_err(invalid)?;
         Ok(Self::assemble(inner, &rest, json, vocab_size, fingerprint))

@@ -1,13 +1,13 @@
 //! Tokenizers from files and folders, and into files.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{Result, Tokenizer, TokenizerError};
+use crate::files::{TOKENIZER_FILE, open_regular};
 
 /// The files of a model's folder that a tokenizer can be read from, the better one first.
-const JSON_FILE: &str = "tokenizer.json";
-const SENTENCEPIECE_FILE: &str = "tokenizer.model";
+const FILES: [&str; 2] = [TOKENIZER_FILE, "tokenizer.model"];
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`, or a SentencePiece model if the name ends in `.model`. A folder is read as by [`from_dir`](Self::from_dir).
@@ -19,7 +19,9 @@ impl Tokenizer {
         if path.is_dir() {
             return Self::from_dir(path);
         }
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
+        let mut bytes = Vec::new();
+        let read = open_regular(path).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|source| TokenizerError::Read {
             path: path.to_owned(),
             source,
         })?;
@@ -45,8 +47,8 @@ impl Tokenizer {
 
     /// The file of a model's folder that [`from_dir`](Self::from_dir) reads, if there is one.
     pub fn find_in(folder: impl AsRef<Path>) -> Option<PathBuf> {
-        let files = [JSON_FILE, SENTENCEPIECE_FILE].map(|name| folder.as_ref().join(name));
-        files.into_iter().find(|path| path.is_file())
+        let mut files = FILES.iter().map(|name| folder.as_ref().join(name));
+        files.find(|path| path.is_file())
     }
 
     /// Writes the `tokenizer.json`: a temporary file beside it, flushed to disk, then renamed.

@@ -1,7 +1,5 @@
 //! `config.json`: sizes for which there is no model are refused before anything of that size is allocated.
 
-use std::fs;
-
 use onebit_model::config::json::{MAX_CONFIG_BYTES, parse};
 use onebit_model::config::{ConfigError, ModelConfig};
 use onebit_model::files::{CONFIG_FILE, FileError, read_config};
@@ -174,23 +172,13 @@ fn of_a_key_given_twice_the_last_counts() {
 fn files_that_are_too_long_or_no_text() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(CONFIG_FILE);
-    let refused = |expected: &str| {
-        let (result, peak) = peak_of(|| read_config(dir.path()));
-        assert!(peak < 4 * MAX_CONFIG_BYTES as usize, "{expected}: {peak} bytes");
-        let error = result.unwrap_err();
-        assert!(
-            matches!(&error, FileError::Config { source: ConfigError::Io { message, .. }, .. } if message.contains(expected)),
-            "{error}"
-        );
-    };
-    fs::write(&path, b"{\"a\": \"\xff\xfe\"}").unwrap();
-    refused("UTF-8");
-    // A sparse file, as long as a disk.
-    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-    refused("longer than");
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    refused("not a regular file");
+    small::check_no_texts(&path, 4 * MAX_CONFIG_BYTES as usize, || match read_config(dir.path()) {
+        Err(FileError::Config {
+            source: ConfigError::Io { message, .. },
+            ..
+        }) => message,
+        other => panic!("{other:?}"),
+    });
 }
 
 /// What is accepted has a model, and is the same after it was written and read again.

@@ -1,10 +1,11 @@
 //! What the file system can do: links, pipes, files that are replaced while they are mapped.
 
 use std::fs;
+use std::path::Path;
 
 use onebit_model::files::{
     CONFIG_FILE, FileError, HfDirectory, MappedFile, ModelSource, OneFile, OneFileOptions, Parts, WEIGHTS_FILE,
-    Weights, save_one_file,
+    Weights, open_source, save_one_file,
 };
 use onebit_model::runtime::FloatStorage;
 
@@ -62,7 +63,12 @@ fn pipes_and_devices_are_refused_at_once() {
         let error = HfDirectory::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
     }
-    assert!(MappedFile::open("/dev/zero".as_ref()).is_err());
+    // Nor is the kind of a model asked of one.
+    for path in [&dir.path().join(WEIGHTS_FILE), Path::new("/dev/zero")] {
+        assert!(MappedFile::open(path).is_err());
+        let error = open_source(path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
 }
 
 /// A file is replaced by renaming: whoever has the old one mapped goes on with the old bytes.

@@ -1,10 +1,9 @@
 //! `generation_config.json`.
 
-use std::fs;
-
 use onebit_model::files::{FileError, GENERATION_FILE, GenerationConfig};
 
-use crate::harness::{check_damage, check_truncations, peak_of};
+use crate::harness::{check_damage, check_truncations};
+use crate::small;
 
 pub const GOOD: &str = r#"{"bos_token_id": 1, "eos_token_id": [2, 7], "do_sample": true, "temperature": 0.6, "top_k": 40, "top_p": 0.9,
     "min_p": 0.05, "repetition_penalty": 1.1, "max_new_tokens": 512, "transformers_version": "4.40.0"}"#;
@@ -62,21 +61,10 @@ fn each_class_has_its_own_message() {
 fn files_that_are_too_long_or_no_text() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(GENERATION_FILE);
-    let refused = |expected: &str| {
-        let (result, peak) = peak_of(|| GenerationConfig::read(dir.path()));
-        assert!(peak < 4 << 20, "{expected}: {peak} bytes");
-        assert!(
-            matches!(&result, Err(FileError::Io { source, .. }) if source.to_string().contains(expected)),
-            "{result:?}"
-        );
-    };
-    fs::write(&path, b"{\"a\": \"\xff\xfe\"}").unwrap();
-    refused("UTF-8");
-    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-    refused("longer than");
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    refused("not a regular file");
+    small::check_no_texts(&path, 4 << 20, || match GenerationConfig::read(dir.path()) {
+        Err(FileError::Io { source, .. }) => source.to_string(),
+        other => panic!("{other:?}"),
+    });
 }
 
 /// What is accepted is the same after it was written and read again.

@@ -3,10 +3,10 @@
 //!
 //! A further format is a further module of this test: a good file of a few kilobytes, and a closure that reads bytes as far as a program would.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use crate::counting::peak_of;
 
 /// Memory that a reader may ask for beyond four times the file.
 const SLACK: usize = 16 << 20;
@@ -14,61 +14,6 @@ const SLACK: usize = 16 << 20;
 /// Most bytes that may be held at once while a file of `len` bytes is read.
 pub fn bound(len: usize) -> usize {
     4 * len + SLACK
-}
-
-/// Counts the bytes that the current thread holds, and their peak.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let held = HELD.get() + change;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is passed on to the system's allocator; counting touches thread-local cells that never allocate. A size is at most
-// `isize::MAX`, by the rules of `Layout`.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's layout, unchanged.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's layout, unchanged.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Old and new lie beside each other while the bytes are moved.
-        count(size as isize);
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's pointer, layout and size, unchanged.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's pointer and layout, unchanged.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The result of `work`, and the most bytes that it held at once on this thread.
-pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = work();
-    (result, (PEAK.get() - before).unsigned_abs())
 }
 
 /// Reads one file: no panic, and memory within the bound. `what` names the input.
@@ -191,8 +136,6 @@ fn a_panic_and_a_large_allocation_are_found() {
     let large = |len: usize| move |_: &[u8]| drop(black_box(Vec::<u8>::with_capacity(len)));
     assert!(!caught(&large(SLACK)));
     assert!(caught(&large(SLACK + 41)));
-    let (_, peak) = peak_of(|| drop(black_box([vec![0u8; 1000], vec![0u8; 500]])));
-    assert!((1500..1700).contains(&peak), "{peak}");
     let changed = (0..100).filter(|&round| damaged(&[7; 100], round) != [7; 100]).count();
     assert!(changed > 60, "{changed}");
     assert_eq!(damaged(&[7; 100], 3), damaged(&[7; 100], 3));

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/counting.rs"]
+mod counting;
 mod harness;
 
 mod config_json;
@@ -11,6 +13,7 @@ mod directory;
 mod generation_config;
 mod gguf;
 mod one_file;
+mod prompt_cache;
 mod seeds;
 mod shard_index;
 mod small;

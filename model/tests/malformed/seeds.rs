@@ -9,7 +9,7 @@ use onebit_model::files::{CONFIG_FILE, GenerationConfig, ShardIndex, WEIGHTS_FIL
 use onebit_model::tokenizer::{Tokenizer, train_bpe, train_word};
 
 use crate::harness::seed;
-use crate::{generation_config, gguf, one_file, shard_index, small};
+use crate::{generation_config, gguf, one_file, prompt_cache, shard_index, small};
 
 #[test]
 fn seeds_of_containers() {
@@ -37,6 +37,7 @@ fn seeds_of_containers() {
     let bytes = gguf::whole();
     assert!(gguf::use_all(&bytes));
     seed("gguf", "model", &bytes);
+    seed("prompt_cache", "five", &prompt_cache::whole());
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A model of a few kilobytes.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use onebit_model::config::{LayerModes, LinearMode, ModelConfig};
 use onebit_model::files::{Dtype, Extras, HighPrecision, MasterTensor, NamedTensor, save_master, save_packed};
 
 use crate::common;
+use crate::harness::peak_of;
 
 /// One block of 16 channels, twelve tokens, all ternary.
 pub fn config() -> ModelConfig {
@@ -25,7 +27,7 @@ pub fn config() -> ModelConfig {
 }
 
 /// Random weights of a configuration.
-pub fn tensors(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
+fn tensors(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
     let specs = config.tensors().into_iter();
     specs
         .map(|spec| {
@@ -36,10 +38,14 @@ pub fn tensors(config: &ModelConfig) -> BTreeMap<String, MasterTensor> {
         .collect()
 }
 
+/// A model directory with float weights of a configuration.
+pub fn save(dir: &Path, config: &ModelConfig) {
+    save_master(dir, config, &NamedTensor::all(&tensors(config)), Extras::default()).unwrap();
+}
+
 /// A model directory with float weights.
 pub fn save_floats(dir: &Path) {
-    let config = config();
-    save_master(dir, &config, &NamedTensor::all(&tensors(&config)), Extras::default()).unwrap();
+    save(dir, &config());
 }
 
 /// A model directory with packed trits.
@@ -54,4 +60,22 @@ pub fn save_trits(dir: &Path) {
         HighPrecision::F32,
     )
     .unwrap();
+}
+
+/// Puts files at `path` that are no text, or far too long, or no file, and asks for the error of each, which the reader gives without reading them
+/// whole: in at most so many bytes of memory.
+pub fn check_no_texts(path: &Path, most: usize, error: impl Fn() -> String) {
+    let refused = |expected: &str| {
+        let (error, peak) = peak_of(&error);
+        assert!(peak < most, "{expected}: {peak} bytes");
+        assert!(error.contains(expected), "{error}");
+    };
+    fs::write(path, b"{\"a\": \"\xff\xfe\"}").unwrap();
+    refused("UTF-8");
+    // A sparse file, as long as a disk.
+    fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    refused("longer than");
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+    refused("not a regular file");
 }

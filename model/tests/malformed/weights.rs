@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use onebit_model::config::LinearMode;
 use onebit_model::files::{FileError, HfDirectory, ModelSource, WEIGHTS_FILE, Weights};
 use onebit_model::runtime::{FloatStorage, PackedModel};
 
@@ -127,21 +128,36 @@ fn sizes_of_another_model_are_refused() {
     );
 }
 
-/// A weight from which a scale is computed must be a number.
+/// Every weight must be a number, whether a scale is computed from it or not, in every type in which it may be kept.
 #[test]
 fn weights_that_are_not_finite() {
-    let name = "model.layers.0.self_attn.q_proj.weight";
-    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let dir = tempfile::tempdir().unwrap();
-        small::save_floats(dir.path());
-        let path = dir.path().join(WEIGHTS_FILE);
-        let mut bytes = fs::read(&path).unwrap();
-        let weights = Weights::from_bytes(bytes.clone(), "whole").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = small::config();
+    config.tie_word_embeddings = false;
+    config.layer_modes[0].k = LinearMode::F16;
+    small::save(dir.path(), &config);
+    let path = dir.path().join(WEIGHTS_FILE);
+    let whole = fs::read(&path).unwrap();
+    let weights = Weights::from_bytes(whole.clone(), "whole").unwrap();
+    let opened = |name: &str, value: f32, storage| {
+        let mut bytes = whole.clone();
         let start = place(&bytes, &weights, name).start;
         bytes[start..start + 4].copy_from_slice(&value.to_le_bytes());
         fs::write(&path, bytes).unwrap();
-        let opened = PackedModel::open(dir.path(), FloatStorage::Stored);
-        let error = opened.map(drop).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("finite"), "{error}");
+        PackedModel::open(dir.path(), storage).map(drop)
+    };
+    let refused = |name: &str, value, storage| {
+        let error = opened(name, value, storage).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("finite"), "{storage:?}: {error}");
+    };
+    for spec in config.tensors() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (_, storage) in FloatStorage::ALL {
+                refused(&spec.name, value, storage);
+            }
+        }
     }
+    // Finite as it is stored, and not in half precision.
+    opened("lm_head.weight", 1e6, FloatStorage::Stored).unwrap();
+    refused("lm_head.weight", 1e6, FloatStorage::F16);
 }

@@ -1,6 +1,8 @@
 //! Damaged and hostile token files: each class of damage is an error of its own, and no file makes the reader panic or take more memory than its size
 //! allows.
 
+#[path = "../../../model/tests/common/counting.rs"]
+mod counting;
 #[path = "../../../model/tests/malformed/harness.rs"]
 mod harness;
 

@@ -205,7 +205,7 @@ impl Bench {
             )),
             (None, Some(path)) => {
                 let directory = ModelDirectory::open(path)?;
-                Ok((path.display().to_string(), directory.config()?, Some(directory)))
+                Ok((path.display().to_string(), directory.config(), Some(directory)))
             }
             (shape, None) => {
                 let name = shape.as_deref().unwrap_or("25m");

@@ -38,11 +38,7 @@ impl Export {
         let options = GgufOptions {
             graph: self.graph.as_deref().map(graph).transpose()?,
             linears: one_of("--type", self.layout.as_deref(), &LINEAR_TYPES)?,
-            head: one_of(
-                "--head",
-                self.head.as_deref().filter(|head| *head != "stored"),
-                &HEAD_TYPES,
-            )?,
+            head: one_of("--head", self.head.as_deref(), &HEAD_TYPES)?,
             name: self.name.as_deref(),
             ..GgufOptions::default()
         };

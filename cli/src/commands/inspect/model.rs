@@ -1,4 +1,4 @@
-//! A model directory: its weights as inference keeps them.
+//! A model of whatever kind but GGUF: its weights as inference keeps them.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::TensorLine;
 use crate::Result;
-use crate::model::ModelDirectory;
+use crate::model::{ModelDirectory, weight_bytes};
 
 fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
     let shape = vec![linear.rows(), linear.cols()];
@@ -83,7 +83,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
     let (bytes, parameters) = (model.bytes(), config.parameter_count());
     let file_bytes = directory
         .file()
-        .map_or_else(|| files_size(path), |file| file.file_bytes() as u64);
+        .map_or_else(|| weight_bytes(path), |file| file.file_bytes() as u64);
     let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
     let facts = json!({
         "kind": "model",
@@ -119,11 +119,4 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         lines.extend(parts.map(|(name, bytes)| TensorLine::new(name.to_string(), vec![bytes], "bytes", bytes, None)));
     }
     Ok((facts, lines))
-}
-
-/// Bytes of the weight files.
-fn files_size(path: &Path) -> u64 {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let weights = entries.filter(|e| e.path().extension().is_some_and(|x| x == "safetensors"));
-    weights.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
 }

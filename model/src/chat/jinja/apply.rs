@@ -6,11 +6,10 @@ use minijinja::machinery::ast::{BinOpKind, CompareOpKind, Expr, Filter};
 
 use super::args::{Args, needed, text};
 use super::fault::{Fault, Result};
-use super::meter::Meter;
 use super::statements::Machine;
 use super::text::to_text;
 use super::value::{PAIR, Value, equal};
-use super::{filters, lists, ops};
+use super::{filters, lists, methods, ops};
 
 impl<'t> Machine<'t> {
     /// Applies a filter, or a chain of them, to a value that stands before them.
@@ -37,16 +36,8 @@ impl<'t> Machine<'t> {
         match name {
             "map" | "select" | "reject" | "selectattr" | "rejectattr" => {}
             _ => {
-                let meter = &mut self.meter;
-                meter.work(1)?;
-                // Whichever knows the filter takes the arguments.
-                let taken = std::mem::take(&mut args);
-                let found = if LISTS.contains(&name) {
-                    lists::apply(value, name, taken, meter)?
-                } else {
-                    filters::apply(value, name, taken, meter)?
-                };
-                return found.ok_or_else(|| Fault::wrong(format!("there is no filter `{name}`")));
+                self.meter.work(1)?;
+                return filters::apply(value, name, args, &mut self.meter);
             }
         }
         let entries = value.entries(&mut self.meter)?;
@@ -138,10 +129,6 @@ impl<'t> Machine<'t> {
             return equal(&rest, &Value::Int(0), &mut self.meter);
         }
         args.none(name)?;
-        let case = |change: fn(&str) -> bool, meter: &mut Meter| {
-            let text = to_text(value, meter)?;
-            Ok(change(&text))
-        };
         Ok(match name {
             "defined" => !matches!(value, Value::Undefined(_)),
             "undefined" => matches!(value, Value::Undefined(_)),
@@ -154,11 +141,7 @@ impl<'t> Machine<'t> {
             "number" => value.as_float().is_some(),
             "string" => matches!(value, Value::Str(_)),
             "mapping" => matches!(value, Value::Dict(_)),
-            "sequence" => matches!(
-                value,
-                Value::Str(_) | Value::List(_) | Value::Dict(_) | Value::Undefined(_)
-            ),
-            "iterable" => matches!(
+            "sequence" | "iterable" => matches!(
                 value,
                 Value::Str(_) | Value::List(_) | Value::Dict(_) | Value::Undefined(_)
             ),
@@ -169,28 +152,12 @@ impl<'t> Machine<'t> {
                     .ok_or_else(|| Fault::wrong(format!("{} is neither odd nor even", value.kind())))?;
                 (x % 2 == 0) == (name == "even")
             }
-            "lower" => {
-                return case(
-                    |s| s.chars().any(char::is_lowercase) && !s.chars().any(char::is_uppercase),
-                    &mut self.meter,
-                );
-            }
-            "upper" => {
-                return case(
-                    |s| s.chars().any(char::is_uppercase) && !s.chars().any(char::is_lowercase),
-                    &mut self.meter,
-                );
-            }
+            "lower" => methods::is_kind(&to_text(value, &mut self.meter)?, "islower"),
+            "upper" => methods::is_kind(&to_text(value, &mut self.meter)?, "isupper"),
             _ => return Err(Fault::wrong(format!("there is no test `{name}`"))),
         })
     }
 }
-
-/// The filters of `lists`.
-const LISTS: [&str; 14] = [
-    "length", "count", "list", "items", "first", "last", "reverse", "join", "sum", "min", "max", "sort", "dictsort",
-    "unique",
-];
 
 /// The value at the beginning of a chain of filters.
 fn innermost<'e, 't>(mut filter: &'e Filter<'t>) -> Option<&'e Expr<'t>> {

@@ -58,6 +58,14 @@ pub(super) fn text(value: Value, what: &str, name: &str) -> Result<Rc<str>> {
     }
 }
 
+/// A text, or nothing where it is not given or none.
+pub(super) fn optional_text(value: Option<Value>, what: &str, name: &str) -> Result<Option<Rc<str>>> {
+    match value {
+        None | Some(Value::None) => Ok(None),
+        Some(value) => text(value, what, name).map(Some),
+    }
+}
+
 /// An integer, `default` where it is not given or none.
 pub(super) fn integer(value: Option<Value>, default: i64, what: &str, name: &str) -> Result<i64> {
     match value {

@@ -1,21 +1,19 @@
 //! Filters on texts and numbers; those on lists are in [`super::lists`].
 
-use super::args::{Args, flag, integer, needed, text};
+use super::args::{Args, flag, integer, needed, optional_text};
 use super::fault::{Fault, Result};
+use super::lists;
 use super::meter::Meter;
 use super::methods::{changed_case, lines, replace, strip};
 use super::text::{JsonStyle, Text, to_text};
 use super::value::Value;
 
-/// `value|name(args)`, `None` if there is no such filter here.
-pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<Option<Value>> {
-    Ok(Some(match name {
+/// `value|name(args)`; filters that are not here are those on lists.
+pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<Value> {
+    Ok(match name {
         "trim" => {
             let [chars] = args.bind(name, ["chars"])?;
-            let chars = match chars {
-                None | Some(Value::None) => None,
-                Some(chars) => Some(text(chars, name, "chars")?),
-            };
+            let chars = optional_text(chars, name, "chars")?;
             let s = to_text(value, meter)?;
             let out = strip(&s, chars.as_deref(), [true, true], meter)?;
             Value::text(out, meter)?
@@ -113,8 +111,8 @@ pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter
             let [precision, method] = args.bind(name, ["precision", "method"])?;
             round(value, integer(precision, 0, name, "precision")?, method)?
         }
-        _ => return Ok(None),
-    }))
+        _ => lists::apply(value, name, args, meter)?,
+    })
 }
 
 /// Jinja's title: each word, also behind a hyphen or a bracket, begins with a capital.

@@ -3,15 +3,17 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use minijinja::machinery::ast::BinOpKind;
+
 use super::args::{Args, flag, integer};
 use super::fault::{Fault, Result};
 use super::meter::Meter;
-use super::methods;
-use super::value::{ENTRY, Value, compare, equal};
+use super::value::{ENTRY, Value, compare, equal, position};
+use super::{methods, ops};
 
-/// `value|name(args)`, `None` if there is no such filter here.
-pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<Option<Value>> {
-    Ok(Some(match name {
+/// `value|name(args)`, the last place where a filter may be.
+pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<Value> {
+    Ok(match name {
         "length" | "count" => {
             args.none(name)?;
             Value::Int(value.length(meter)? as i64)
@@ -67,19 +69,14 @@ pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter
             let entries = value.entries(meter)?;
             let mut sum = start.unwrap_or(Value::Int(0));
             for item in keys(&entries.items, attribute.as_ref(), meter)? {
-                let add = minijinja::machinery::ast::BinOpKind::Add;
-                sum = super::ops::binary(add, &sum, &item, meter)?;
+                sum = ops::binary(BinOpKind::Add, &sum, &item, meter)?;
             }
             sum
         }
         "min" | "max" => {
             let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
             let entries = value.entries(meter)?;
-            let keys = folded(
-                keys(&entries.items, attribute.as_ref(), meter)?,
-                flag(&sensitive),
-                meter,
-            )?;
+            let keys = ordering_keys(&entries.items, attribute.as_ref(), &sensitive, meter)?;
             let wanted = if name == "min" {
                 Ordering::Less
             } else {
@@ -98,11 +95,7 @@ pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter
         "sort" => {
             let [reverse, sensitive, attribute] = args.bind(name, ["reverse", "case_sensitive", "attribute"])?;
             let entries = value.entries(meter)?;
-            let keys = folded(
-                keys(&entries.items, attribute.as_ref(), meter)?,
-                flag(&sensitive),
-                meter,
-            )?;
+            let keys = ordering_keys(&entries.items, attribute.as_ref(), &sensitive, meter)?;
             sorted(&entries.items, &keys, flag(&reverse), meter)?
         }
         "dictsort" => {
@@ -113,17 +106,13 @@ pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter
                 Some("value") => Value::Int(1),
                 _ => return Err(Fault::wrong("`dictsort`: `by` must be key or value")),
             };
-            let keys = folded(keys(&pairs.items, Some(&by), meter)?, flag(&sensitive), meter)?;
+            let keys = ordering_keys(&pairs.items, Some(&by), &sensitive, meter)?;
             sorted(&pairs.items, &keys, flag(&reverse), meter)?
         }
         "unique" => {
             let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
             let entries = value.entries(meter)?;
-            let keys = folded(
-                keys(&entries.items, attribute.as_ref(), meter)?,
-                flag(&sensitive),
-                meter,
-            )?;
+            let keys = ordering_keys(&entries.items, attribute.as_ref(), &sensitive, meter)?;
             let mut kept: Vec<usize> = Vec::new();
             'next: for i in 0..keys.len() {
                 for &before in &kept {
@@ -137,8 +126,8 @@ pub(super) fn apply(value: &Value, name: &str, args: Args<'_>, meter: &mut Meter
             meter.make_many(kept.len(), ENTRY)?;
             Value::list(kept.into_iter().map(|i| entries.items[i].clone()).collect(), meter)?
         }
-        _ => return Ok(None),
-    }))
+        _ => return Err(Fault::wrong(format!("there is no filter `{name}`"))),
+    })
 }
 
 fn copied(items: &[Value], meter: &mut Meter) -> Result<Vec<Value>> {
@@ -147,7 +136,7 @@ fn copied(items: &[Value], meter: &mut Meter) -> Result<Vec<Value>> {
 }
 
 /// What each entry has under `path`: `"a.b"` or an index; the entries themselves without one.
-pub(super) fn keys(items: &[Value], path: Option<&Value>, meter: &mut Meter) -> Result<Vec<Value>> {
+fn keys(items: &[Value], path: Option<&Value>, meter: &mut Meter) -> Result<Vec<Value>> {
     let Some(path) = path else { return copied(items, meter) };
     meter.make_many(items.len(), ENTRY)?;
     items.iter().map(|item| attribute(item, path, meter)).collect()
@@ -183,7 +172,7 @@ pub(super) fn item(value: &Value, key: &Value, meter: &mut Meter) -> Result<Valu
         usize::try_from(index).ok()
     };
     Ok(match value {
-        Value::Dict(dict) => match super::value::position(&dict.pairs, key, meter)? {
+        Value::Dict(dict) => match position(&dict.pairs, key, meter)? {
             Some(at) => dict.pairs[at].1.clone(),
             None => missing(),
         },
@@ -233,9 +222,15 @@ pub(super) fn item(value: &Value, key: &Value, meter: &mut Meter) -> Result<Valu
     })
 }
 
-/// Texts in small letters, unless their case counts.
-fn folded(keys: Vec<Value>, sensitive: bool, meter: &mut Meter) -> Result<Vec<Value>> {
-    if sensitive {
+/// What entries are compared by: what they have under `path`, with texts in small letters unless their case counts.
+fn ordering_keys(
+    items: &[Value],
+    path: Option<&Value>,
+    sensitive: &Option<Value>,
+    meter: &mut Meter,
+) -> Result<Vec<Value>> {
+    let keys = keys(items, path, meter)?;
+    if flag(sensitive) {
         return Ok(keys);
     }
     let fold = |key: Value| match &key {

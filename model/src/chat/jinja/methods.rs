@@ -1,6 +1,6 @@
 //! The methods of Python's strings, lists and dictionaries.
 
-use super::args::{Args, integer, needed, text};
+use super::args::{Args, integer, needed, optional_text, text};
 use super::fault::{Fault, Result};
 use super::meter::Meter;
 use super::text::to_text;
@@ -115,10 +115,7 @@ fn of_string(s: &str, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<V
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = args.bind(name, ["chars"])?;
-            let chars = match chars {
-                None | Some(Value::None) => None,
-                Some(chars) => Some(text(chars, name, "chars")?),
-            };
+            let chars = optional_text(chars, name, "chars")?;
             let sides = [name != "rstrip", name != "lstrip"];
             let out = strip(s, chars.as_deref(), sides, meter)?;
             Value::text(out, meter)
@@ -212,7 +209,8 @@ fn of_string(s: &str, name: &str, args: Args<'_>, meter: &mut Meter) -> Result<V
     }
 }
 
-fn is_kind(s: &str, name: &str) -> bool {
+/// Whether a text is what a method such as `isupper` asks.
+pub(super) fn is_kind(s: &str, name: &str) -> bool {
     let all = |f: fn(char) -> bool| !s.is_empty() && s.chars().all(f);
     match name {
         "isalpha" => all(char::is_alphabetic),
@@ -261,8 +259,8 @@ fn strings(parts: &[&str], meter: &mut Meter) -> Result<Value> {
 
 fn split(s: &str, name: &str, separator: Option<Value>, most: i64, meter: &mut Meter) -> Result<Value> {
     let most = usize::try_from(most).unwrap_or(usize::MAX - 1);
-    let mut parts: Vec<&str> = match separator {
-        None | Some(Value::None) => {
+    let mut parts: Vec<&str> = match optional_text(separator, name, "sep")? {
+        None => {
             meter.make_many(1 + s.matches(is_space).count(), 2 * size_of::<&str>())?;
             let mut parts = Vec::new();
             let mut rest = s.trim_matches(is_space);
@@ -288,7 +286,6 @@ fn split(s: &str, name: &str, separator: Option<Value>, most: i64, meter: &mut M
             parts
         }
         Some(separator) => {
-            let separator = text(separator, name, "sep")?;
             if separator.is_empty() {
                 return Err(Fault::wrong(format!("`{name}`: the separator is empty")));
             }

@@ -15,7 +15,7 @@
 //!   those listed in `methods`, `filters` and `lists`, or an error that names it. Only a namespace can be changed, and no
 //!   value can hold one, so nothing refers to itself.
 //!
-//! `model/tests/chat_attacks.rs` runs the attacks under an allocator that counts.
+//! `model/tests/chat_attacks` runs the attacks under an allocator that counts.
 //!
 //! What a template can use is what `transformers` gives it (`ImmutableSandboxedEnvironment` with `trim_blocks`, `lstrip_blocks`,
 //! `loopcontrols` and its own `tojson`, `raise_exception`, `strftime_now` and `{% generation %}`), with Python's meaning of operators and

@@ -12,11 +12,7 @@ fn render(text: &str) -> Result<String> {
         eos_token: "",
         now,
     };
-    render_given(text, &given)
-}
-
-fn render_given(text: &str, given: &Given<'_>) -> Result<String> {
-    super::render(text, given)
+    super::render(text, &given)
 }
 
 fn ok(text: &str) -> String {

@@ -57,7 +57,7 @@ impl GgufModel {
 
     fn new(path: &Path, gguf: Gguf) -> Result<Self, GgufError> {
         let (graph, mut config) = config::read(&gguf)?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = vocabulary::note(Keys { gguf: &gguf })?.into_iter().collect();
         let sites = Plan::new(&gguf, graph, &mut notes).sites(&mut config)?;
         vocabulary::check(Keys { gguf: &gguf }, config.vocab_size)?;
         let generation = match (Keys { gguf: &gguf }).text(keys::GENERATION)? {

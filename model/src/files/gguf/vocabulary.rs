@@ -1,12 +1,13 @@
 //! The tokenizer's keys, read and written.
 
+use super::container::Gguf;
 use super::error::GgufError;
 use super::keys::{self, Keys};
 use super::value::Value;
 use super::write::Metadata;
 use crate::config::ModelConfig;
 use crate::files::GenerationConfig;
-use crate::tokenizer::{GgmlVocabulary, Tokenizer, TokenizerError};
+use crate::tokenizer::{BYTE_LEVEL, DEFAULT_PRE, GgmlVocabulary, Tokenizer, TokenizerError};
 
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -98,37 +99,59 @@ pub(super) fn special_ids(keys: Keys<'_>) -> Result<SpecialIds, GgufError> {
 /// `tokenizer.ggml.model` of a file without a vocabulary that ggml's programs could use.
 const NO_MODEL: &str = "none";
 
+impl Gguf {
+    /// The vocabulary under ggml's keys, as it stands there; `None` where the file has none. A file may hold one and no model.
+    ///
+    /// # Errors
+    /// A [`GgufError`] for a key that is missing or of another type.
+    pub fn vocabulary(&self) -> Result<Option<GgmlVocabulary>, GgufError> {
+        let keys = Keys { gguf: self };
+        let Some(model) = keys.text(MODEL)?.filter(|&model| model != NO_MODEL) else {
+            return Ok(None);
+        };
+        let Some(tokens) = keys.texts(TOKENS)? else {
+            return Err(GgufError::MissingKey {
+                key: TOKENS.to_string(),
+            });
+        };
+        Ok(Some(GgmlVocabulary {
+            model: model.to_string(),
+            pre: keys.text(PRE)?.map(str::to_string),
+            tokens,
+            scores: keys.f32s(SCORES)?.unwrap_or_default(),
+            token_types: keys.i32s(TOKEN_TYPES)?.unwrap_or_default(),
+            merges: keys.texts(MERGES)?.unwrap_or_default(),
+            bos: keys.id(BOS)?,
+            eos: keys.id(EOS)?,
+            unknown: keys.id(UNKNOWN)?,
+            padding: keys.id(PADDING)?,
+            add_bos: keys.bool(ADD_BOS)?,
+            add_eos: keys.bool(ADD_EOS)?,
+            add_space_prefix: keys.bool(ADD_SPACE)?,
+        }))
+    }
+}
+
 /// The tokenizer of a file, if it has one: from ggml's keys, or from the `tokenizer.json` in it.
 pub(super) fn read(keys: Keys<'_>) -> Result<Option<Tokenizer>, GgufError> {
     let refused = |e: TokenizerError| GgufError::Tokenizer(e.to_string());
-    let model = match keys.text(MODEL)? {
-        Some(model) if model != NO_MODEL => model,
-        _ => {
-            let json = keys.text(HUGGING_FACE)?;
-            return json.map(Tokenizer::from_bytes).transpose().map_err(refused);
-        }
+    let tokenizer = match keys.gguf.vocabulary()? {
+        Some(vocabulary) => Some(Tokenizer::from_ggml(&vocabulary)),
+        None => keys.text(HUGGING_FACE)?.map(Tokenizer::from_bytes),
     };
-    let Some(tokens) = keys.texts(TOKENS)? else {
-        return Err(GgufError::MissingKey {
-            key: TOKENS.to_string(),
-        });
-    };
-    let vocabulary = GgmlVocabulary {
-        model: model.to_string(),
-        pre: keys.text(PRE)?.map(str::to_string),
-        tokens,
-        scores: keys.f32s(SCORES)?.unwrap_or_default(),
-        token_types: keys.i32s(TOKEN_TYPES)?.unwrap_or_default(),
-        merges: keys.texts(MERGES)?.unwrap_or_default(),
-        bos: keys.id(BOS)?,
-        eos: keys.id(EOS)?,
-        unknown: keys.id(UNKNOWN)?,
-        padding: keys.id(PADDING)?,
-        add_bos: keys.bool(ADD_BOS)?,
-        add_eos: keys.bool(ADD_EOS)?,
-        add_space_prefix: keys.bool(ADD_SPACE)?,
-    };
-    Tokenizer::from_ggml(&vocabulary).map(Some).map_err(refused)
+    tokenizer.transpose().map_err(refused)
+}
+
+/// What is taken for granted where a file does not say how text is divided into words. It is what the programs that made such files do
+/// with them (those of BitNet b1.58 2B4T are of that kind), but they cannot know it either.
+pub(super) fn note(keys: Keys<'_>) -> Result<Option<String>, GgufError> {
+    let unsaid = keys.text(MODEL)? == Some(BYTE_LEVEL) && !keys.gguf.metadata().contains_key(PRE);
+    Ok(unsaid.then(|| {
+        format!(
+            "{PRE} is absent: text is divided into words by {DEFAULT_PRE:?}, as llama.cpp does then; where the model was trained with \
+             another division, some texts get other tokens"
+        )
+    }))
 }
 
 /// Checks what is not read on opening: that there is a token for each row of the embedding, as ggml's programs take it, and that the template is a

@@ -76,13 +76,14 @@ impl ModelSource for OneFile {
 impl OneFile {
     fn spec(&self, name: &str) -> Result<TensorSpec, FileError> {
         let specs = self.config().tensors();
-        let suggestion = nearest(name, specs.iter().map(|spec| spec.name.as_str()));
-        let found = specs.into_iter().find(|spec| spec.name == name);
-        found.ok_or_else(|| FileError::MissingTensor {
-            path: self.path.clone(),
-            name: name.to_string(),
-            suggestion,
-        })
+        match specs.iter().find(|spec| spec.name == name) {
+            Some(spec) => Ok(spec.clone()),
+            None => Err(FileError::MissingTensor {
+                path: self.path.clone(),
+                name: name.to_string(),
+                suggestion: nearest(name, specs.iter().map(|spec| spec.name.as_str())),
+            }),
+        }
     }
 
     /// The layout of a ternary or binary linear; of one that is in neither, the first.

@@ -94,26 +94,24 @@ fn flaw(mode: LinearMode, linear: &Linear) -> Option<PartProblem> {
             let outside = values.iter().any(|value| value.unsigned_abs() > most);
             outside.then_some(PartProblem::Range)
         }
-        Linear::Float(matrix) if !all_finite(&matrix.values) => Some(PartProblem::NotFinite),
+        Linear::Float(matrix) if !is_sound(&matrix.values) => Some(PartProblem::NotFinite),
         _ => None,
     }
 }
 
-fn all_finite(values: &FloatValues) -> bool {
-    match values {
-        FloatValues::F32(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::F16(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::Bf16(values) => values.iter().all(|v| v.is_finite()),
-        FloatValues::Int8 { values, steps } => steps.iter().all(|v| v.is_finite()) && !values.contains(&i8::MIN),
-        FloatValues::Int4 { codes, steps, cols } => {
-            steps.iter().all(|v| v.is_finite()) && int4_gemv::is_padded(codes, *cols)
-        }
-    }
+/// Whether every value is finite, and every integer one that its type has there.
+fn is_sound(values: &FloatValues) -> bool {
+    let integers = match values {
+        FloatValues::Int8 { values, .. } => !values.contains(&i8::MIN),
+        FloatValues::Int4 { codes, cols, .. } => int4_gemv::is_padded(codes, *cols),
+        _ => true,
+    };
+    integers && values.all_finite()
 }
 
 /// The embedding, the head or the norms, if a value in them is NaN or infinite.
 fn not_finite(model: &PackedModel) -> Option<&'static str> {
-    let finite = |matrix: &FloatMatrix| all_finite(&matrix.values);
+    let finite = |matrix: &FloatMatrix| is_sound(&matrix.values);
     let norm = |values: &[f32]| values.iter().all(|v| v.is_finite());
     let norms = model.blocks().iter().flat_map(|block| block.norms()).all(|w| norm(w)) && norm(model.norm());
     [

@@ -73,24 +73,6 @@ fn every_variant_is_read() {
 }
 
 #[test]
-fn the_packing_example_agrees() {
-    let Some(dir) = models() else { return };
-    let golden: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
-    let flat = |key: &str| -> Vec<f64> {
-        let rows = golden["pack_example"][key].as_array().unwrap();
-        rows.iter()
-            .flat_map(|row| row.as_array().unwrap())
-            .map(|v| v.as_f64().unwrap())
-            .collect()
-    };
-    let trits: Vec<i8> = flat("w").into_iter().map(|v| v as i8).collect();
-    let packed: Vec<u8> = flat("packed").into_iter().map(|v| v as u8).collect();
-    assert_eq!(pack_rows(&trits, 8, 2).unwrap(), packed);
-    assert_eq!(unpack_rows(&packed).unwrap(), trits);
-}
-
-#[test]
 fn packed_files_hold_the_quantised_online_weights() {
     let Some(dir) = models() else { return };
     let (config, master) = load_master(&dir.join("tiny-online")).unwrap();

@@ -6,7 +6,7 @@ use std::fs;
 use super::whole::read_whole;
 use super::*;
 use crate::config::{LinearMode, WeightStorage};
-use crate::runtime::{FloatStorage, PackedModel};
+use crate::runtime::{FloatStorage, FloatValues, PackedModel, TensorSource};
 
 const QUIET: &dyn Fn(u64, u64) = &|_, _| ();
 
@@ -207,4 +207,78 @@ fn kinds_are_told_by_content() {
     refused(&path, "unknown kind");
     fs::remove_file(dir.path().join(CONFIG_FILE)).unwrap();
     refused(dir.path(), "without config.json");
+}
+
+/// A source that gives another tensor than its headers say.
+struct Other<'s> {
+    source: &'s HfDirectory,
+    name: &'static str,
+    given: TensorSource,
+}
+
+impl ModelSource for Other<'_> {
+    fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    fn config(&self) -> &ModelConfig {
+        self.source.config()
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    fn stored(&self, name: &str) -> Result<StoredAs, FileError> {
+        self.source.stored(name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
+        match name == self.name {
+            true => Ok(self.given.clone()),
+            false => self.source.tensor(name),
+        }
+    }
+}
+
+#[test]
+fn a_tensor_that_is_not_what_was_announced_is_refused() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    packed_small(a.path(), HighPrecision::F32);
+    let source = &HfDirectory::open(a.path()).unwrap();
+    let (embedding, linear) = ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight");
+    let save = |name, given| {
+        let other = Other { source, name, given };
+        let options = DirectoryOptions::default();
+        save_directory(b.path(), &other, &options, Extras::default(), QUIET).unwrap_err()
+    };
+    let floats = |len| TensorSource::Float(FloatValues::F32(vec![0.5; len].into()));
+    let short = save(embedding, floats(39 * 32));
+    assert!(
+        matches!(&short, FileError::Changed { name, expected: 5120, found: 4992 } if name == embedding),
+        "{short}"
+    );
+    let trits = save(
+        embedding,
+        TensorSource::Packed {
+            bytes: Vec::new(),
+            scale: 1.0,
+        },
+    );
+    assert!(
+        matches!(&trits, FileError::Type { name, .. } if name == embedding),
+        "{trits}"
+    );
+    let integers = TensorSource::Integers {
+        values: vec![1; 48 * 32],
+        steps: vec![1.0; 48],
+    };
+    for given in [integers, floats(47 * 32)] {
+        let error = save(linear, given);
+        assert!(
+            matches!(&error, FileError::Weights { .. }) && error.to_string().contains(linear),
+            "{error}"
+        );
+    }
+    assert!(!b.path().join(WEIGHTS_FILE).exists());
 }

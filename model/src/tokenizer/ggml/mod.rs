@@ -15,7 +15,7 @@ mod read;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use error::GgmlError;
 
@@ -25,14 +25,17 @@ use super::{Result, Tokenizer, TokenizerError};
 /// The `model` of SentencePiece BPE.
 const SENTENCEPIECE: &str = "llama";
 /// The `model` of byte-level BPE.
-const BYTE_LEVEL: &str = "gpt2";
+pub(crate) const BYTE_LEVEL: &str = "gpt2";
+/// The `pre` of a byte-level vocabulary that names none: llama.cpp's.
+pub(crate) const DEFAULT_PRE: &str = "default";
 
 /// A vocabulary with the settings that turn text into its tokens. A token's id is its place in the lists.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GgmlVocabulary {
     /// `tokenizer.ggml.model`: `llama` or `gpt2`.
     pub model: String,
-    /// `tokenizer.ggml.pre`: how text is divided into words. Only `gpt2` has a use for it; absent means `default`.
+    /// `tokenizer.ggml.pre`: how text is divided into words. Only `gpt2` has a use for it; absent means `default`, and
+    /// [`GgufModel`](crate::files::gguf::GgufModel) says so in its notes.
     pub pre: Option<String>,
     /// `tokenizer.ggml.tokens`: the spellings.
     pub tokens: Vec<String>,
@@ -93,14 +96,16 @@ impl GgmlVocabulary {
         if self.token_types.is_empty() {
             self.token_types = vec![TokenKind::Normal.code(); tokens];
         }
-        let taken: std::collections::HashSet<String> = self.tokens.iter().cloned().collect();
-        self.tokens.extend((tokens..rows).map(|id| {
+        let taken: HashSet<&str> = self.tokens.iter().map(String::as_str).collect();
+        let unused = (tokens..rows).map(|id| {
             let mut name = unused_name(id);
-            while taken.contains(&name) {
+            while taken.contains(name.as_str()) {
                 name.push('_');
             }
             name
-        }));
+        });
+        let unused: Vec<String> = unused.collect();
+        self.tokens.extend(unused);
         self.token_types.resize(rows, TokenKind::Unused.code());
         if !self.scores.is_empty() {
             self.scores.resize(rows, UNUSED_SCORE);

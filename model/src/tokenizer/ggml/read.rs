@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::pre::{self, Pre};
-use super::{GgmlError, GgmlVocabulary, SENTENCEPIECE};
+use super::{DEFAULT_PRE, GgmlError, GgmlVocabulary, SENTENCEPIECE};
 use crate::tokenizer::kind::{TokenKind, byte_of};
 use crate::tokenizer::pieces::{self, Frame, LONGEST_PIECE, Piece};
 use crate::tokenizer::{Result, Tokenizer};
@@ -144,7 +144,7 @@ fn sentencepiece(vocabulary: &GgmlVocabulary, pieces: &[Piece], special: &Specia
 }
 
 fn byte_level(vocabulary: &GgmlVocabulary, pieces: &[Piece], special: &Special) -> Checked<Value> {
-    let name = vocabulary.pre.as_deref().unwrap_or("default");
+    let name = vocabulary.pre.as_deref().unwrap_or(DEFAULT_PRE);
     let pre: &Pre = pre::find(name).ok_or_else(|| GgmlError::UnknownPre { found: name.to_owned() })?;
     let begin = Special::around("bos", special.bos, vocabulary.add_bos, pre.add_bos, pieces)?;
     let end = Special::around("eos", special.eos, vocabulary.add_eos, false, pieces)?;

@@ -18,11 +18,9 @@ pub enum JsonError {
         reason: String,
     },
     /// A value of another type than its key has.
-    #[error("{place}: {reason}; export it again with Hugging Face tokenizers")]
+    #[error("{reason}; export it again with Hugging Face tokenizers")]
     Type {
-        /// The key.
-        place: String,
-        /// What was found and expected.
+        /// What was found and expected, with the place.
         reason: String,
     },
     /// Values inside values inside values.

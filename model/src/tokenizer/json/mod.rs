@@ -10,6 +10,7 @@ mod shapes;
 mod tests;
 
 use base64::Engine as _;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 pub use error::JsonError;
@@ -17,15 +18,13 @@ pub use error::JsonError;
 use super::charsmap;
 use super::vocabulary::Inner;
 
-/// Reads the file; the JSON is returned beside the tokenizer.
+/// Reads the file; the JSON is returned beside the tokenizer. The library gets what was checked, not the text once more.
 pub(super) fn read(json: &[u8]) -> Result<(Inner, Value), JsonError> {
     scan::scan(json)?;
     let library = |reason: String| JsonError::Library { reason };
     let value: Value = serde_json::from_slice(json).map_err(|e| library(e.to_string()))?;
-    for part in ["normalizer", "pre_tokenizer", "decoder"] {
-        check_part(part, &value[part])?;
-    }
-    let mut inner: Inner = serde_json::from_slice(json).map_err(|e| library(e.to_string()))?;
+    check_parts(&value)?;
+    let mut inner = Inner::deserialize(&value).map_err(|e| library(e.to_string()))?;
     // A file may carry the truncation and padding of its last use; a corpus must lose and gain nothing.
     inner.with_truncation(None).map_err(|e| library(e.to_string()))?;
     inner.with_padding(None);
@@ -49,7 +48,13 @@ pub(super) fn vocab_size(inner: &Inner) -> Result<usize, JsonError> {
     Ok(id as usize + 1)
 }
 
-/// Settings on which the library fails later, in a part and the steps inside it.
+/// Refuses settings on which the library fails later; the vocabulary is not looked at.
+pub(super) fn check_parts(value: &Value) -> Result<(), JsonError> {
+    let mut parts = ["normalizer", "pre_tokenizer", "decoder"].into_iter();
+    parts.try_for_each(|part| check_part(part, &value[part]))
+}
+
+/// The settings of a part and of the steps inside it.
 fn check_part(part: &str, step: &Value) -> Result<(), JsonError> {
     match (part, step["type"].as_str()) {
         ("normalizer", Some("Precompiled")) => {

@@ -10,12 +10,15 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::JsonError;
-use super::shapes::{AddedTokens, Merge, Merged, Text, TextSeed};
+use super::shapes::{AddedTokens, Merge, Merged, Text};
 
 /// Objects and lists inside each other, in parts other than the model's vocabulary: real files have six.
 const DEEPEST: usize = 16;
 /// Values in a part other than vocabulary, merges and added tokens: real files have some hundreds.
 const MOST_VALUES: usize = 1 << 16;
+
+/// Keys of the file and of its model: real files have some ten.
+const MOST_KEYS: usize = 64;
 
 /// The highest id that this many tokens can have: some files leave gaps.
 pub(super) fn highest_id(tokens: usize) -> u64 {
@@ -50,7 +53,6 @@ pub(super) fn scan(json: &[u8]) -> Result<(), JsonError> {
                 column: error.column(),
             },
             Category::Data => JsonError::Type {
-                place: "the file".to_owned(),
                 reason: error.to_string(),
             },
             Category::Io | Category::Syntax => JsonError::Syntax {
@@ -120,6 +122,42 @@ impl<'de> Scan<'de> {
     }
 }
 
+/// The keys of an object, none of which may be there twice.
+struct Keys {
+    place: &'static str,
+    seen: Vec<String>,
+}
+
+impl Keys {
+    fn of(place: &'static str) -> Self {
+        Self {
+            place,
+            seen: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: &str) -> Result<(), JsonError> {
+        if self.has(key) {
+            return Err(JsonError::DuplicateKey {
+                place: self.place.to_owned(),
+                key: key.to_owned(),
+            });
+        }
+        if self.seen.len() == MOST_KEYS {
+            return Err(JsonError::TooLarge {
+                part: self.place.to_owned(),
+                limit: MOST_KEYS,
+            });
+        }
+        self.seen.push(key.to_owned());
+        Ok(())
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.seen.iter().any(|seen| seen == key)
+    }
+}
+
 /// The object at the top.
 struct Top<'s, 'de>(&'s mut Scan<'de>);
 
@@ -136,12 +174,9 @@ impl<'de> Visitor<'de> for Top<'_, 'de> {
         f.write_str("an object with a model")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen: Vec<String> = Vec::new();
+        let mut keys = Keys::of("the file");
         while let Some(key) = map.next_key::<String>()? {
-            if seen.contains(&key) || seen.len() > 64 {
-                let place = "the file".to_owned();
-                return Err(self.0.stop(JsonError::DuplicateKey { place, key }));
-            }
+            keys.add(&key).map_err(|error| self.0.stop(error))?;
             self.0.values = 0;
             match key.as_str() {
                 "model" => map.next_value_seed(Model(self.0))?,
@@ -152,9 +187,8 @@ impl<'de> Visitor<'de> for Top<'_, 'de> {
                     depth: 0,
                 })?,
             }
-            seen.push(key);
         }
-        match seen.iter().any(|key| key == "model") {
+        match keys.has("model") {
             true => Ok(()),
             false => Err(A::Error::missing_field("model")),
         }
@@ -177,17 +211,9 @@ impl<'de> Visitor<'de> for Model<'_, 'de> {
         f.write_str("a model with a vocabulary")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (mut vocab, mut merges) = (false, false);
+        let mut keys = Keys::of("model");
         while let Some(key) = map.next_key::<String>()? {
-            let twice = match key.as_str() {
-                "vocab" => std::mem::replace(&mut vocab, true),
-                "merges" => std::mem::replace(&mut merges, true),
-                _ => false,
-            };
-            if twice {
-                let place = "model".to_owned();
-                return Err(self.0.stop(JsonError::DuplicateKey { place, key }));
-            }
+            keys.add(&key).map_err(|error| self.0.stop(error))?;
             match key.as_str() {
                 "vocab" => map.next_value_seed(Vocab(self.0))?,
                 "merges" => map.next_value_seed(Merges(self.0))?,
@@ -199,7 +225,7 @@ impl<'de> Visitor<'de> for Model<'_, 'de> {
                 })?,
             }
         }
-        match vocab {
+        match keys.has("vocab") {
             true => Ok(()),
             false => Err(A::Error::missing_field("vocab")),
         }
@@ -222,7 +248,7 @@ impl<'de> Visitor<'de> for Vocab<'_, 'de> {
         f.write_str("a vocabulary of tokens")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Text(token)) = map.next_key_seed(TextSeed)? {
+        while let Some(Text(token)) = map.next_key()? {
             let id: u64 = map.next_value()?;
             if let Some(first) = self.0.tokens.insert(token.clone(), id) {
                 return Err(self.0.stop(JsonError::DuplicateToken {
@@ -239,7 +265,7 @@ impl<'de> Visitor<'de> for Vocab<'_, 'de> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let mut tokens = 0;
-        while let Some((_, _)) = seq.next_element::<(Cow<'de, str>, f64)>()? {
+        while let Some((_, _)) = seq.next_element::<(Text<'de>, f64)>()? {
             tokens += 1;
         }
         match tokens {

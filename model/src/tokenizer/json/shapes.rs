@@ -7,29 +7,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 /// A string, borrowed from the file where it has no escapes.
-pub(super) struct Text<'de>(pub Cow<'de, str>);
-/// Reads a [`Text`].
-pub(super) struct TextSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Text<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Text<'de>, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextSeed {
-    type Value = Text<'de>;
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a token")
-    }
-    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-}
+#[derive(Deserialize)]
+pub(super) struct Text<'t>(#[serde(borrow)] pub Cow<'t, str>);
 
 /// Reads a [`Merged`].
 pub(super) struct Merge;
@@ -55,23 +34,13 @@ impl<'de> Visitor<'de> for Merge {
         f.write_str("a merge of two tokens")
     }
     fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        if text.starts_with("#version") {
-            return Ok(Merged::Header);
-        }
-        let pair = text.split_once(' ').filter(|(_, right)| !right.contains(' '));
-        Ok(Merged::Pair(pair.map(|(left, right)| (left.into(), right.into()))))
+        Ok(merged(text, Cow::Borrowed))
     }
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        if text.starts_with("#version") {
-            return Ok(Merged::Header);
-        }
-        let pair = text.split_once(' ').filter(|(_, right)| !right.contains(' '));
-        Ok(Merged::Pair(pair.map(|(left, right)| {
-            (left.to_owned().into(), right.to_owned().into())
-        })))
+        Ok(merged(text, |token| Cow::Owned(token.to_owned())))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let (left, right) = (seq.next_element_seed(TextSeed)?, seq.next_element_seed(TextSeed)?);
+        let (left, right) = (seq.next_element()?, seq.next_element()?);
         let more = seq.next_element::<IgnoredAny>()?.is_some();
         Ok(Merged::Pair(match (left, right) {
             (Some(Text(left)), Some(Text(right))) if !more => Some((left, right)),
@@ -80,15 +49,24 @@ impl<'de> Visitor<'de> for Merge {
     }
 }
 
+/// The entry that a string stands for.
+fn merged<'t, 'de>(text: &'t str, token: impl Fn(&'t str) -> Cow<'de, str>) -> Merged<'de> {
+    if text.starts_with("#version") {
+        return Merged::Header;
+    }
+    let pair = text.split_once(' ').filter(|(_, right)| !right.contains(' '));
+    Merged::Pair(pair.map(|(left, right)| (token(left), token(right))))
+}
+
 /// The list of added tokens; each has all of its keys, so a short file has few of them.
 pub(super) struct AddedTokens;
 
 #[derive(Deserialize)]
-struct AddedToken {
+struct AddedToken<'t> {
     #[serde(rename = "id")]
     _id: u64,
-    #[serde(rename = "content", deserialize_with = "text")]
-    _content: (),
+    #[serde(rename = "content", borrow)]
+    _content: Text<'t>,
     #[serde(rename = "single_word")]
     _single_word: bool,
     #[serde(rename = "lstrip")]
@@ -99,10 +77,6 @@ struct AddedToken {
     _normalized: bool,
     #[serde(rename = "special")]
     _special: bool,
-}
-
-fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<(), D::Error> {
-    TextSeed.deserialize(reader).map(|_| ())
 }
 
 impl<'de> DeserializeSeed<'de> for AddedTokens {
@@ -118,7 +92,7 @@ impl<'de> Visitor<'de> for AddedTokens {
         f.write_str("a list of added tokens")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<AddedToken>()?.is_some() {}
+        while seq.next_element::<AddedToken<'de>>()?.is_some() {}
         Ok(())
     }
 }

@@ -177,6 +177,17 @@ fn tokens_ids_and_merges() {
         refused(
             bpe()
                 .to_string()
+                .replace(r#""type":"BPE""#, r#""type":"WordLevel","type":"BPE""#)
+        ),
+        JsonError::DuplicateKey {
+            place: "model".to_owned(),
+            key: "type".to_owned()
+        }
+    );
+    assert_eq!(
+        refused(
+            bpe()
+                .to_string()
                 .replace(r#""version":"#, r#""decoder":null,"version":"#)
         ),
         JsonError::DuplicateKey {
@@ -213,6 +224,16 @@ fn nesting_and_sizes() {
             refused(open.repeat(100_000)),
             JsonError::Type { .. } | JsonError::TooDeep { .. }
         ));
+    }
+    for (place, part) in [("", "the file"), ("/model", "model")] {
+        let error = with(|j| (0..64).for_each(|i| j.pointer_mut(place).unwrap()[format!("key {i}")] = json!(0)));
+        assert_eq!(
+            error,
+            JsonError::TooLarge {
+                part: part.to_owned(),
+                limit: 64
+            }
+        );
     }
     let error = with(|j| j["post_processor"] = json!(vec![0; 70_000]));
     assert_eq!(

@@ -273,6 +273,12 @@ fn files_fingerprints_and_bad_bytes() {
         Tokenizer::from_file(folder.path().join("none")),
         Err(TokenizerError::Read { .. })
     ));
+    // A device, of which another would be read for ever.
+    #[cfg(unix)]
+    assert!(matches!(
+        Tokenizer::from_file("/dev/null"),
+        Err(TokenizerError::Read { .. })
+    ));
     assert!(matches!(
         tokenizer.save(folder.path().join("no/where.json")),
         Err(TokenizerError::Write { .. })

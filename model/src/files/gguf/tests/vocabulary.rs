@@ -99,6 +99,27 @@ fn a_tokenizer_that_ggml_has_no_form_for_stays_as_it_is() {
 }
 
 #[test]
+fn a_division_into_words_that_the_file_does_not_name_is_told() {
+    let tokenizer = tokenizer();
+    let options = GgufOptions {
+        tokenizer: Some(&tokenizer),
+        ..GgufOptions::default()
+    };
+    let mut bytes = written(&made(bitnet()), &options).unwrap();
+    assert!(read(&bytes).notes().is_empty());
+    let key = b"tokenizer.ggml.pre";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    bytes[at..at + key.len()].copy_from_slice(b"general.unused_key");
+    let back = read(&bytes);
+    let [note] = back.notes() else {
+        panic!("{:?}", back.notes())
+    };
+    assert!(note.contains("tokenizer.ggml.pre is absent"), "{note}");
+    let again = back.tokenizer().unwrap().unwrap();
+    assert_eq!(again.to_ggml().unwrap().pre.as_deref(), Some("default"));
+}
+
+#[test]
 fn more_tokens_than_rows_are_refused() {
     let tokenizer = tokenizer();
     let mut config = bitnet();

@@ -1,6 +1,7 @@
 //! Whatever else a file holds is an error that names file and part, never a panic.
 
 use super::*;
+use crate::files::PartProblem;
 
 #[test]
 fn a_file_cut_anywhere_is_an_error() {
@@ -130,33 +131,6 @@ fn every_refusal_names_the_file_and_the_part() {
 }
 
 #[test]
-fn misplaced_data_and_bad_scales_are_refused() {
-    let bytes = whole();
-    // One space less in the header moves all data by one byte.
-    let header = header_end(&bytes);
-    let mut moved = ((header - 9) as u64).to_le_bytes().to_vec();
-    assert_eq!(bytes[header - 1], b' ', "this header ends in a space");
-    moved.extend(&bytes[8..header - 1]);
-    moved.extend(&bytes[header..]);
-    let error = open(&moved).map(drop).unwrap_err().to_string();
-    assert!(
-        error.contains("onebit.scales: begins at byte") && error.contains("no multiple of 64"),
-        "{error}"
-    );
-
-    for value in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let mut bytes = bytes.clone();
-        // The scales are the first tensor.
-        bytes[header..header + 4].copy_from_slice(&value.to_le_bytes());
-        let error = open(&bytes).map(drop).unwrap_err().to_string();
-        assert!(
-            error.contains("onebit.scales") && error.contains("o_proj.weight"),
-            "{value}: {error}"
-        );
-    }
-}
-
-#[test]
 fn codes_that_stand_for_nothing_are_harmless_and_found_by_verifying() {
     let model = packed(&small(), FloatStorage::Stored).with_layout(Layout::T2);
     let dir = tempfile::tempdir().unwrap();
@@ -180,4 +154,44 @@ fn codes_that_stand_for_nothing_are_harmless_and_found_by_verifying() {
     fs::write(&path, with_checksum(bytes)).unwrap();
     let error = OneFile::open(&path).unwrap().verify().unwrap_err().to_string();
     assert!(error.contains("layers.1.mlp.up_proj.weight: holds a code"), "{error}");
+}
+
+/// Opening reads no weight, so what stands for nothing there is found by verifying, and by whoever wants it in another type.
+#[test]
+fn values_that_stand_for_nothing_are_found_by_verifying() {
+    let whole = whole();
+    let read = |bytes: &[u8]| OneFile::from_shared(aligned(bytes), std::path::Path::new("attack.1bit")).unwrap();
+    let embedding = "model.embed_tokens.weight";
+    let linear = "model.layers.0.self_attn.k_proj.weight";
+    let stored = &format!("{linear}.i8");
+    let cases: [(&str, &[u8], &str, PartProblem); 4] = [
+        (embedding, &[0x00, 0x7e], embedding, PartProblem::NotFinite),
+        (embedding, &[0x00, 0x7c], embedding, PartProblem::NotFinite),
+        (
+            "model.norm.weight",
+            &f32::NAN.to_le_bytes(),
+            "the norms",
+            PartProblem::NotFinite,
+        ),
+        (stored, &[8], linear, PartProblem::Range),
+    ];
+    for (tensor, value, part, expected) in cases {
+        let mut bytes = whole.clone();
+        let at = read(&whole).weights.place(tensor).unwrap().1.start;
+        bytes[at..at + value.len()].copy_from_slice(value);
+        let file = read(&with_checksum(bytes));
+        file.model().unwrap();
+        match file.verify() {
+            Err(FileError::Part {
+                part: found, problem, ..
+            }) => assert_eq!((&*found, problem), (part, expected)),
+            other => panic!("{tensor}: {other:?}"),
+        }
+        let widened = file.model_as(FloatStorage::F32).map(drop);
+        assert_eq!(
+            matches!(&widened, Err(FileError::Part { problem: PartProblem::Model { message }, .. }) if message.contains(embedding)),
+            tensor == embedding,
+            "{tensor}: {widened:?}"
+        );
+    }
 }
