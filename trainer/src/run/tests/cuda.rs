@@ -85,19 +85,15 @@ fn losses_of_a_run_are_those_of_the_cpu() {
             .zip(&expected)
             .map(|(found, expected)| found - expected)
             .collect();
-        let validated_apart = validated_there
-            .iter()
-            .zip(&validated)
-            .map(|(found, expected)| found - expected);
-        let worst = apart
-            .iter()
-            .copied()
-            .chain(validated_apart)
-            .fold(0.0, |worst: f64, d| worst.max(d.abs()));
+        let largest = |values: &[f64]| values.iter().fold(0.0, |worst: f64, d| worst.max(d.abs()));
+        let worst = largest(&apart);
         assert!(
             worst < bound,
             "{optimizer:?}: losses {losses:.4?} are apart from the CPU's by {apart:.5?}"
         );
+        // A validation has 480 tokens, wherever it runs.
+        let validated_apart: Vec<f64> = validated_there.iter().zip(&validated).map(|(a, b)| a - b).collect();
+        assert!(largest(&validated_apart) < 1e-2, "{optimizer:?}: {validated_apart:?}");
         // Both count the same matrices, and weights at a threshold fall to either side now and then.
         assert_eq!(
             (flips.len(), validated.len()),
