@@ -43,14 +43,6 @@ __device__ __forceinline__ void wgmma_columns(float (&d)[32], unsigned long long
                  : "l"(a), "l"(b), "r"(add));
 }
 
-// The same with a from registers.
-__device__ __forceinline__ void wgmma_columns(float (&d)[32], const unsigned (&a)[4], unsigned long long b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
-                 : SUMS_32(d)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-}
-
 // d += a · b: a from registers, b from shared memory, sums over rows of b.
 __device__ __forceinline__ void wgmma_rows_add(float (&d)[32], const unsigned (&a)[4], unsigned long long b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
