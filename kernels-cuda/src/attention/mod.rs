@@ -17,12 +17,13 @@
 //! **The backward** is two kernels, so that no two blocks add to the same element: one owns tiles of queries (`delta`, `dq`), the other tiles of keys
 //! (`dk`, `dv`, over the query heads of the group). Each recomputes the scores from `lse`: seven matrix products instead of five, and no atomics.
 //!
-//! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there is a forward with Hopper's products of a warpgroup (`wgmma.cu`), which a
-//! Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
+//! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there are a forward (`wgmma.cu`; padded heads too) and a backward
+//! (`backward_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
 //!
 //! **Order of blocks.** Heads are taken in sections whose keys and values stay in the second-level cache, and within a section the longest tiles go first.
 
 mod backward;
+mod backward_hopper;
 mod forward;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,8 @@
 use half::bf16;
 use onebit_kernels_cpu::{attention as cpu, isa};
 
+use super::backward::attention_backward_by;
+use super::backward_hopper::{self, Backward};
 use super::forward::attention_by;
 use super::*;
 use crate::device::Gpu;
@@ -118,7 +120,7 @@ fn run(
     let (o, dqkv) = (gpu.poisoned(d_o.len()).unwrap(), gpu.poisoned(qkv.len()).unwrap());
     let (lse, delta) = (gpu.poisoned(shape.rows()).unwrap(), gpu.poisoned(shape.rows()).unwrap());
     attention_by(gpu, shape, &qkv, &o, &lse, hopper).unwrap();
-    attention_backward(gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv).unwrap();
+    attention_backward_by(gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap();
     (
         gpu.download(&o).unwrap(),
         gpu.download(&lse).unwrap(),
@@ -374,7 +376,19 @@ fn bench_attention() {
         let delta = gpu.uninitialized(shape.rows()).unwrap();
         let table = RopeTable::new(&gpu, 1e4, head_dim, seq).unwrap();
         let forward = |hopper| attention_by(&gpu, shape, &qkv, &o, &lse, hopper).unwrap();
-        let backward = |table| attention_backward(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv).unwrap();
+        let backward = |table, hopper| {
+            attention_backward_by(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap()
+        };
+        let hopper = Backward {
+            shape,
+            qkv: &qkv,
+            o: &o,
+            lse: &lse,
+            d_o: &d_o,
+            rotation: Some(&table),
+            delta: &delta,
+            dqkv: &dqkv,
+        };
         let operations = (2 * head_dim * seq * seq * heads * batch) as f64;
         let report = |name: &str, factor: f64, run: &dyn Fn()| {
             let seconds = median(&gpu, run);
@@ -388,8 +402,16 @@ fn bench_attention() {
         if has_hopper_kernel(&gpu, &shape) {
             report("attention, Hopper", 1.0, &|| forward(true));
         }
-        report("attention backward", 2.5, &|| backward(None));
-        report("attention backward, rotated back", 2.5, &|| backward(Some(&table)));
+        report("attention backward", 2.5, &|| backward(None, false));
+        if has_hopper_kernel(&gpu, &shape) {
+            report("attention backward, Hopper", 2.5, &|| backward(None, true));
+            report("attention backward, Hopper, rotated back", 2.5, &|| {
+                backward(Some(&table), true)
+            });
+            let (queries, keys) = (backward_hopper::queries(head_dim), backward_hopper::keys(head_dim));
+            report("  queries", 1.5, &|| hopper.queries(&gpu, queries).unwrap());
+            report("  keys", 2.0, &|| hopper.keys(&gpu, keys).unwrap());
+        }
     }
 }
 

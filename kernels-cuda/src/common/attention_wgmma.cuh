@@ -24,6 +24,9 @@ __device__ __forceinline__ void wgmma_finish(float (&d)[N]) {
 // Orders this thread's copies to shared memory before products that read them after the next barrier.
 __device__ __forceinline__ void wgmma_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Arrives at a barrier of this block.
+__device__ __forceinline__ void mbarrier_arrive(unsigned barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+
 #define REGISTERS_32                                                                                                                    \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, " \
     "%28, %29, %30, %31"
