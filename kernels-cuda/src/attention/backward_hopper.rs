@@ -6,7 +6,8 @@ use super::AttentionShape;
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, Swizzle, TensorMap, ptx};
 use crate::rope::RopeTable;
 
-static MODULE: Module = ptx!("backward_wgmma.ptx");
+static QUERIES: Module = ptx!("backward_queries_wgmma.ptx");
+static KEYS: Module = ptx!("backward_keys_wgmma.ptx");
 
 /// Rows of a step and columns of a unit; a unit is a box of bulk copies.
 const UNIT: usize = 64;
@@ -23,9 +24,9 @@ pub(super) struct Plan {
     buffers: usize,
 }
 
-const fn plan(name: &'static str, groups: usize, stages: usize, buffers: usize) -> Plan {
+const fn plan(kernel: Kernel, groups: usize, stages: usize, buffers: usize) -> Plan {
     Plan {
-        kernel: MODULE.kernel(name),
+        kernel,
         groups,
         stages,
         buffers,
@@ -35,16 +36,105 @@ const fn plan(name: &'static str, groups: usize, stages: usize, buffers: usize) 
 /// The kernel that owns queries: `delta` and `dq`.
 pub(super) fn queries(head_dim: usize) -> Plan {
     match head_dim {
-        64 => plan("attention_queries_wgmma_64", 3, 4, 2),
-        _ => plan("attention_queries_wgmma_128", 2, 4, 1),
+        64 => plan(QUERIES.kernel("attention_queries_wgmma_64"), 3, 4, 2),
+        _ => plan(QUERIES.kernel("attention_queries_wgmma_128"), 2, 4, 1),
     }
 }
 
 /// The kernel that owns keys: `dk` and `dv`.
 pub(super) fn keys(head_dim: usize) -> Plan {
     match head_dim {
-        64 => plan("attention_keys_wgmma_64", 2, 4, 2),
-        _ => plan("attention_keys_wgmma_128", 2, 4, 1),
+        64 => plan(KEYS.kernel("attention_keys_wgmma_64"), 2, 4, 2),
+        _ => plan(KEYS.kernel("attention_keys_wgmma_128"), 2, 4, 1),
+    }
+}
+
+/// In which order the blocks of a persistent grid take tiles; as `take_tile` of `attention_backward_wgmma.cuh` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Heads in sections, whose operands stay in the second-level cache, and within a section tile by tile.
+    Sections = 0,
+    /// Head by head, a long tile and then the short one that makes up for it.
+    Pairs = 1,
+    /// Tile by tile over all heads, every other round of blocks in the opposite direction.
+    Snake = 2,
+}
+
+/// Tiles of rows, and the blocks that take them.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    /// Of a head, the longest first.
+    tiles: usize,
+    heads: usize,
+    blocks: usize,
+    /// Heads.
+    section: usize,
+}
+
+impl Work {
+    /// The tile and the head that are the `turn`-th of `block`.
+    fn take(&self, order: Order, block: usize, turn: usize) -> Option<(usize, usize)> {
+        let Work {
+            tiles,
+            heads,
+            blocks,
+            section,
+        } = *self;
+        if order == Order::Pairs {
+            let (pairs, unit) = (tiles / 2, turn / 2 * blocks + block);
+            let tile = if turn % 2 == 1 {
+                tiles - 1 - unit % pairs
+            } else {
+                unit % pairs
+            };
+            return (unit < pairs * heads).then_some((tile, unit / pairs));
+        }
+        let backwards = order == Order::Snake && turn % 2 == 1;
+        let index = turn * blocks + if backwards { blocks - 1 - block } else { block };
+        if index >= tiles * heads {
+            return None;
+        }
+        let first = index / (section * tiles) * section;
+        let (rest, width) = (index - first * tiles, section.min(heads - first));
+        Some((rest / width, first + rest % width))
+    }
+
+    /// The largest sum of the `lengths` of tiles that a block has.
+    fn longest(&self, order: Order, lengths: &[usize]) -> usize {
+        let of_block = |block| {
+            let taken = (0..).map_while(|turn| self.take(order, block, turn));
+            taken.map(|(tile, _)| lengths[tile]).sum()
+        };
+        (0..self.blocks).map(of_block).max().unwrap_or(0)
+    }
+
+    /// The order in which the block with the most work has the least, with `section` as that order has it. Where another is not much better it is that of sections.
+    fn best(mut self, lengths: &[usize]) -> (Order, usize) {
+        let sections = self.section;
+        // Many rounds are even in any order, and tedious to count.
+        if self.tiles * self.heads > 64 * self.blocks {
+            return (Order::Sections, sections);
+        }
+        let mut best = (
+            self.longest(Order::Sections, lengths) * 98 / 100,
+            Order::Sections,
+            sections,
+        );
+        if self.tiles.is_multiple_of(2) {
+            let longest = self.longest(Order::Pairs, lengths);
+            if longest < best.0 {
+                best = (longest, Order::Pairs, sections);
+            }
+        }
+        // What streams past a head's tiles should be read by some of them at a time.
+        if 2 * self.heads <= self.blocks {
+            self.section = self.heads;
+            let longest = self.longest(Order::Snake, lengths);
+            if longest < best.0 {
+                best = (longest, Order::Snake, self.heads);
+            }
+        }
+        (best.1, best.2)
     }
 }
 
@@ -64,37 +154,49 @@ pub(super) struct Backward<'a> {
 impl Backward<'_> {
     /// `delta` and `dq`.
     pub fn queries(&self, gpu: &Gpu, plan: Plan) -> Result<()> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.shape;
-        self.launch(gpu, plan, heads, self.shape.section(4 * head_dim) * (heads / kv_heads))
+        let shape = &self.shape;
+        let section = shape.section(4 * shape.head_dim) * (shape.heads / shape.kv_heads);
+        // The last tile sees the most keys.
+        let steps = |first: usize, rows: usize| (first + rows).min(shape.seq).div_ceil(UNIT);
+        let lengths: Vec<usize> = self.lengths(plan, steps).rev().collect();
+        self.launch(gpu, plan, shape.heads, section, &lengths)
     }
 
     /// `dk` and `dv`, after `delta`.
     pub fn keys(&self, gpu: &Gpu, plan: Plan) -> Result<()> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.shape;
+        let shape = &self.shape;
+        let group = shape.heads / shape.kv_heads;
+        let steps = |first: usize, _| group * (shape.seq - first).div_ceil(UNIT);
+        let lengths: Vec<usize> = self.lengths(plan, steps).collect();
         self.launch(
             gpu,
             plan,
-            kv_heads,
-            self.shape.section(4 * head_dim * (heads / kv_heads)),
+            shape.kv_heads,
+            shape.section(4 * shape.head_dim * group),
+            &lengths,
         )
     }
 
-    /// `heads`: those whose rows the kernel owns, `section` of which are worked on at a time.
-    fn launch(&self, gpu: &Gpu, plan: Plan, heads: usize, section: usize) -> Result<()> {
+    /// How long a tile of a head takes, in thirds of a step, by its steps; beginning and end are as five thirds.
+    fn lengths(&self, plan: Plan, steps: impl Fn(usize, usize) -> usize) -> impl DoubleEndedIterator<Item = usize> {
+        let rows = UNIT * plan.groups;
+        let tiles = self.shape.seq.div_ceil(rows);
+        (0..tiles).map(move |tile| 3 * steps(tile * rows, rows) + 5)
+    }
+
+    /// `heads`: those of a sequence whose rows the kernel owns, `section` of which are worked on at a time; `lengths` of the tiles of a head, the longest first.
+    fn launch(&self, gpu: &Gpu, plan: Plan, heads: usize, section: usize, lengths: &[usize]) -> Result<()> {
         let shape = &self.shape;
         let map = |array, row| TensorMap::matrix(array, (shape.tokens(), row), row, (UNIT, UNIT), Swizzle::B128);
-        let tiles = shape.seq.div_ceil(UNIT * plan.groups) * shape.batch * heads;
-        let blocks = tiles.min(gpu.properties().multiprocessors as usize);
+        let (tiles, heads) = (lengths.len(), shape.batch * heads);
+        let blocks = (tiles * heads).min(gpu.properties().multiprocessors as usize);
+        let work = Work {
+            tiles,
+            heads,
+            blocks,
+            section,
+        };
+        let (order, section) = work.best(lengths);
         let Plan {
             groups,
             stages,
@@ -120,9 +222,67 @@ impl Backward<'_> {
             .u32(shape.heads)
             .u32(shape.kv_heads)
             .u32(section)
+            .u32(order as usize)
             .f32(shape.scale());
         // SAFETY: the parameters are the kernel's; it reads matrices through maps, which do not leave them, and otherwise reads and writes rows of tokens below
         // `batch·seq`, columns of a row as `shape` has them and rows of the table below `seq`. Shared memory is what its plan takes.
         unsafe { launch.run() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Order, Work};
+
+    #[test]
+    fn every_tile_is_taken_once_in_any_order() {
+        for (tiles, heads, blocks, section) in [
+            (1, 1, 1, 1),
+            (2, 3, 5, 2),
+            (16, 40, 132, 4),
+            (7, 64, 132, 64),
+            (6, 11, 13, 3),
+        ] {
+            for order in [Order::Sections, Order::Pairs, Order::Snake] {
+                if order == Order::Pairs && tiles % 2 == 1 {
+                    continue;
+                }
+                let section = if order == Order::Snake { heads } else { section };
+                let work = Work {
+                    tiles,
+                    heads,
+                    blocks,
+                    section,
+                };
+                let mut taken = vec![0; tiles * heads];
+                for block in 0..blocks {
+                    for turn in 0.. {
+                        let Some((tile, head)) = work.take(order, block, turn) else {
+                            break;
+                        };
+                        taken[head * tiles + tile] += 1;
+                    }
+                }
+                assert!(taken.iter().all(|&times| times == 1), "{order:?} {work:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_shares_the_work_out() {
+        // Keys of 8 sequences of 2048 with 8 (5) heads, whose groups of 4 make sections short.
+        let lengths: Vec<usize> = (0..16).map(|tile| 3 * 4 * (32 - 2 * tile) + 5).collect();
+        for (heads, expected) in [(64, Order::Pairs), (40, Order::Snake)] {
+            let work = Work {
+                tiles: 16,
+                heads,
+                blocks: 132,
+                section: 4,
+            };
+            let (order, section) = work.best(&lengths);
+            assert_eq!(order, expected);
+            let mean = heads * lengths.iter().sum::<usize>() / 132;
+            assert!(Work { section, ..work }.longest(order, &lengths) * 94 / 100 < mean);
+        }
     }
 }

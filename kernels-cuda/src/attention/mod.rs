@@ -18,13 +18,17 @@
 //! (`dk`, `dv`, over the query heads of the group). Each recomputes the scores from `lse`: seven matrix products instead of five, and no atomics.
 //!
 //! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there are a forward (`wgmma.cu`; padded heads too) and a backward
-//! (`backward_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
+//! (`backward_queries_wgmma.cu`, `backward_keys_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
 //!
 //! **Order of blocks.** Heads are taken in sections whose keys and values stay in the second-level cache, and within a section the longest tiles go first.
 
 mod backward;
 mod backward_hopper;
+#[cfg(test)]
+mod benches;
 mod forward;
+#[cfg(test)]
+mod path_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
