@@ -65,16 +65,25 @@ __device__ __forceinline__ float squares_of(const float* x, unsigned n) {
     unsigned lane = threadIdx.x % 32;
     float sum = 0.0f;
     if (lane < 16) {
+        // Sixteen loads ahead of the chain, which then waits for nothing but itself.
+        constexpr unsigned AHEAD = 16;
         unsigned i = lane;
-        // Eight loads ahead of the chain, which then waits for nothing but itself.
-        for (; i + 7 * 16 < n; i += 8 * 16) {
-            float v[8];
+        float now[AHEAD];
 #pragma unroll
-            for (int u = 0; u < 8; u++) v[u] = x[i + 16 * u];
+        for (unsigned u = 0; u < AHEAD; u++) now[u] = i + 16 * u < n ? x[i + 16 * u] : 0.0f;
+        for (; i + 16 * (2 * AHEAD - 1) < n; i += 16 * AHEAD) {
+            float next[AHEAD];
 #pragma unroll
-            for (int u = 0; u < 8; u++) sum = fmaf(v[u], v[u], sum);
+            for (unsigned u = 0; u < AHEAD; u++) next[u] = x[i + 16 * (AHEAD + u)];
+#pragma unroll
+            for (unsigned u = 0; u < AHEAD; u++) sum = fmaf(now[u], now[u], sum);
+#pragma unroll
+            for (unsigned u = 0; u < AHEAD; u++) now[u] = next[u];
         }
-        for (; i < n; i += 16) sum = fmaf(x[i], x[i], sum);
+        // A square of 0 changes nothing: no sum is -0.
+#pragma unroll
+        for (unsigned u = 0; u < AHEAD; u++) sum = fmaf(now[u], now[u], sum);
+        for (i += 16 * AHEAD; i < n; i += 16) sum = fmaf(x[i], x[i], sum);
     }
     __syncwarp();
     return fold_lanes(sum);

@@ -126,7 +126,7 @@ impl Attention {
             || heads / kv > MOST_GROUP
             || heads < kv
             || dim == 0
-            || !dim.is_multiple_of(16)
+            || !dim.is_multiple_of(4)
         {
             let found = format!("{heads} over {kv} of {dim}");
             return Err(CudaError::shape(

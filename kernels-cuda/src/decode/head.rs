@@ -88,6 +88,21 @@ impl VocabularyMatrix {
         })
     }
 
+    /// For benches: a matrix of one byte throughout, which is a small number in all types.
+    #[cfg(test)]
+    pub(crate) fn synthetic(gpu: &Gpu, kind: FloatKind, [rows, cols]: [usize; 2]) -> Result<Self> {
+        let weights = gpu.uninitialized(rows.div_ceil(ROWS) * ROWS * cols.div_ceil(LANES) * LANES * kind.bytes())?;
+        gpu.fill_bytes(&weights, 0x2d)?;
+        let steps = (kind == FloatKind::Int8).then(|| gpu.upload(&vec![0.01f32; rows]));
+        Ok(VocabularyMatrix {
+            kind,
+            rows,
+            cols,
+            weights,
+            steps: steps.transpose()?,
+        })
+    }
+
     /// Words of the vocabulary.
     pub fn rows(&self) -> usize {
         self.rows

@@ -5,17 +5,17 @@
 //   t2   weights j, j+64, j+128, j+192 of 256, two bits each, code w+1
 //   t3   weights j, j+64, … j+256 of 320, as ceil(256·v/243), v the number to base 3 whose digits are the five codes, first digit first
 // so that a warp reads 512 bytes in a row, 16 a lane, and lane 4g+t has bytes 16t… of row g: what the tensor core's fragment of A wants.
-// t2 is masked where it stands (two fields share a sum that is 16 times too large). Of t3, byte 1 of q·3^i is the number of the first i
+// t2 is masked where it stands (the sum of field f is 4^f times too large). Of t3, byte 1 of q·3^i is the number of the first i
 // digits; less three times the one before, it is digit i. Codes are unsigned, so Σ w·x = Σ code·x − Σ x.
 //
-// The product is m16n8k32. For up to 4 tokens the 16 rows of A are the tile's 8 rows at two blocks of k, and the 8 columns of B are the
-// tokens at the first block, then at the second; the other quarter of the results is not used. For more, A is two tiles.
+// The last field of t2 is not w+1 but w, so that it counts 64·w where it stands, as a signed byte.
 //
-// Bytes: 0.25 (t2) or 0.2 (t3) a weight, read once, 16 a lane with six loads under way: 10 warps have 30 KB under way on a
-// multiprocessor. Instructions a KB of weights and warp: about 80 (t2) or 210 (t3), of which 8 or 10 are products.
-// One block of 10 warps on each multiprocessor takes neighbouring tiles; its warps share each row, 1 KB at a time, and add their integers in
-// shared memory. Weights do not depend on what runs ahead, so the first are fetched, and the others asked into the second cache level, before
-// the wait for it.
+// The product is m16n8k32: the 16 rows of A are those of a pair of neighbouring tiles, the 8 columns of B are tokens (a second product for more than 8).
+//
+// Bytes: 0.25 (t2) or 0.2 (t3) a weight, read once. Each multiprocessor has one block, which takes neighbouring tiles; a warp takes a run of its share, KB by KB,
+// through a ring of its own in shared memory (weight_ring.cuh), and adds its sums to the block's when it comes to another pair. Under way on a
+// multiprocessor: 64 to 96 KB. Instructions a KB of weights and warp, in the loop: 92 (t2) or 229 (t3), of which 8 or 10 are products.
+// Weights do not depend on what runs ahead, so the rings are filled before the wait for it.
 #include "memory.cuh"
 #include "mma.cuh"
 #include "reduce.cuh"
@@ -35,7 +35,7 @@ struct Tile {
 
 // The block's tiles into shared memory, before anything is waited for.
 __device__ __forceinline__ void copy_tiles(const Tile* tiles, unsigned first, unsigned end, Tile* to) {
-    for (unsigned i = threadIdx.x; i < end - first; i += THREADS) reinterpret_cast<uint4*>(to)[i] = __ldg(reinterpret_cast<const uint4*>(tiles + first) + i);
+    for (unsigned i = threadIdx.x; i < end - first; i += blockDim.x) reinterpret_cast<uint4*>(to)[i] = __ldg(reinterpret_cast<const uint4*>(tiles + first) + i);
 }
 
 // What `ADD` adds to in this thread's first result, fetched while the product runs.
@@ -51,14 +51,14 @@ __device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsign
                                        unsigned epilogue, float factor, float early, float* out, unsigned rows) {
     bool gated = epilogue >= GATED_RELU2;
     unsigned unit = gated ? 2 : 1;
-    for (unsigned i = threadIdx.x; i < count / unit * TILE * tokens; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < count / unit * TILE * tokens; i += blockDim.x) {
         unsigned row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens * unit;
         Tile info = tiles[tile];
         if (row >= info.rows) continue;
         float y = mul_rn((float)(sums[(tile * TILE + row) * tokens + token] - totals[token]), div_rn(info.gamma, steps[token]));
         float* at = out + (size_t)token * rows + info.first + row;
         if (epilogue == ADD) {
-            y = fmaf(factor, y, i < THREADS ? early : *at);
+            y = fmaf(factor, y, i < blockDim.x ? early : *at);
         } else if (epilogue == RELU2) {
             float r = 0.0f > y ? 0.0f : y;
             y = mul_rn(r, r);
@@ -78,27 +78,23 @@ __device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsign
 // The sum of the four bytes of `packed`, added to `sum`.
 __device__ __forceinline__ int add_bytes(unsigned packed, int sum) { return dot4_u8s8(0x01010101u, packed, sum); }
 
-__device__ __forceinline__ int warp_total(int x) {
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
+// What Σ code·x has too much counts the vector of 16 bytes, or the 4 bytes, at `at` of a token: not those of t2's last field.
+template <int CODE>
+__device__ __forceinline__ bool counts(unsigned at) { return CODE != 2 || at % 256 < 192; }
 
-// Bytes are there: `x`, `[tokens, stride]`, with their scales.
-template <int CODE, bool WIDE, int N>
+// Bytes are there: `x`, `[tokens, stride]`, with their scales. Shared memory has room for `span` blocks of each token.
+template <int CODE, int N, unsigned WARPS, unsigned SLOTS>
 __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const unsigned char* x,
-                                     unsigned stride, const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out,
-                                     unsigned rows) {
+                                     unsigned span, const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {
+    constexpr unsigned THREADS = 32 * WARPS;
     __shared__ int totals[16];
     __shared__ float steps[16];
     DYNAMIC_SHARED(unsigned char, shared);
-    unsigned weights_of_row = k_blocks * BLOCK<CODE>, apart = token_stride(weights_of_row);
-    unsigned char* xq = shared;
-    // Behind the last token lies a block that is read beside weights that are not there.
-    Tile* own = reinterpret_cast<Tile*>(shared + tokens * apart + BLOCK<CODE>);
+    unsigned stride = k_blocks * BLOCK<CODE>, apart = token_stride(span * BLOCK<CODE>);
+    unsigned char* xq = shared + WARPS * WeightRing<SLOTS>::BYTES;
+    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart);
 
-    unsigned unit = WIDE || epilogue >= GATED_RELU2 ? 2 : 1;
-    Share<CODE, WIDE, (N > 1 ? 2 : 3)> share(weights, k_blocks, tile_count, unit);
+    Share<CODE, WARPS, SLOTS> share(weights, k_blocks, span, tile_count, epilogue >= GATED_RELU2 ? 2 : 1, shared);
     unsigned count = share.end - share.first;
     int* sums = reinterpret_cast<int*>(own + count);
     copy_tiles(tiles, share.first, share.end, own);
@@ -108,63 +104,103 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     grid_wait();
     grid_launch_dependents();
 
-    float early = residual(own, count, tokens, epilogue, out, rows);
     if (threadIdx.x < tokens) steps[threadIdx.x] = scales[threadIdx.x];
-    for (unsigned token = 0; token < tokens; token++) {
-        const uint4* from = reinterpret_cast<const uint4*>(x + (size_t)token * stride);
-        uint4* to = reinterpret_cast<uint4*>(xq + token * apart);
-        int total = 0;
-        for (unsigned i = threadIdx.x; i < weights_of_row / 16; i += THREADS) {
-            uint4 v = from[i];
-            to[i] = v;
-            total = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, total))));
+    float early = residual(own, count, tokens, epilogue, out, rows);
+    // As many warps for a token as there are, each every so many 512 bytes of it.
+    unsigned parts = WARPS / tokens > 1 ? WARPS / tokens : 1;
+    for (unsigned chunk = 0; chunk * span < k_blocks; chunk++) {
+        if (chunk) __syncthreads();
+        unsigned vectors = share.blocks_of(chunk) * BLOCK<CODE> / 16;
+        for (unsigned at = threadIdx.x / 32; at < tokens * parts; at += WARPS) {
+            unsigned token = at / parts;
+            const uint4* from = reinterpret_cast<const uint4*>(x + (size_t)token * stride + chunk * span * BLOCK<CODE>);
+            uint4* to = reinterpret_cast<uint4*>(xq + token * apart);
+            int total = 0;
+#pragma unroll 4
+            for (unsigned i = at % parts * 32 + threadIdx.x % 32; i < vectors; i += parts * 32) {
+                uint4 v = from[i];
+                to[i] = v;
+                int sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, 0))));
+                if (counts<CODE>(16 * i)) total += sum;
+            }
+            total = warp_add(total);
+            if (threadIdx.x % 32 == 0) atomicAdd(&totals[token], total);
         }
-        total = warp_total(total);
-        if (threadIdx.x % 32 == 0) atomicAdd(&totals[token], total);
+        __syncthreads();
+        share.template run<N>(chunk, xq, apart, tokens, sums);
     }
-    __syncthreads();
-    share.template run<N>(xq, apart, tokens, sums);
     __syncthreads();
     finish(own, count, tokens, sums, totals, steps, epilogue, factor, early, out, rows);
 }
 
+// Four values, each of them times r and then times its norm's weight.
+__device__ __forceinline__ float4 normed(float4 v, float r, float4 w) {
+    return make_float4(mul_rn(mul_rn(v.x, r), w.x), mul_rn(mul_rn(v.y, r), w.y), mul_rn(mul_rn(v.z, r), w.z), mul_rn(mul_rn(v.w, r), w.w));
+}
+__device__ __forceinline__ float largest(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))); }
+
 // Floats are there: each block norms (unless `norm` is null) and quantises `x`, `[tokens, cols]`, for itself, as the CPU does. Up to 4 tokens.
-template <int CODE>
+// A thread has the values of a single token, and the weights of the norm, in registers, `KEPT` fours of them: then all that goes through shared memory is what
+// the chain of squares reads, and the bytes take its place. Several tokens, and longer rows, stay in shared memory.
+template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT>
 __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const float* x,
                                             unsigned cols, const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor,
                                             float* out, unsigned rows) {
+    constexpr unsigned THREADS = 32 * WARPS;
     __shared__ int totals[4];
-    __shared__ float steps[4], scratch[32], reciprocals[4];
+    __shared__ unsigned most[4];
+    __shared__ float steps[4], reciprocals[4];
     DYNAMIC_SHARED(unsigned char, shared);
-    unsigned weights_of_row = k_blocks * BLOCK<CODE>, apart = token_stride(weights_of_row);
-    unsigned padded = (cols + 3) / 4 * 4;
-    float* xs = reinterpret_cast<float*>(shared);
-    float* ws = xs + tokens * padded;
-    unsigned char* xq = reinterpret_cast<unsigned char*>(ws + padded);
-    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart + BLOCK<CODE>);
+    unsigned bytes_of_row = k_blocks * BLOCK<CODE>, apart = token_stride(bytes_of_row);
+    unsigned padded = (cols + 3) / 4 * 4, fours = padded / 4;
+    bool alone = tokens == 1 && cols % 4 == 0 && fours <= KEPT * THREADS;
+    float* xs = reinterpret_cast<float*>(shared + WARPS * WeightRing<SLOTS>::BYTES);
+    unsigned floats = 4 * tokens * padded, bytes = tokens * apart;
+    unsigned char* xq = reinterpret_cast<unsigned char*>(xs) + (alone ? 0 : floats);
+    Tile* own = reinterpret_cast<Tile*>(reinterpret_cast<unsigned char*>(xs) + (alone ? (floats > bytes ? floats : bytes) : floats + bytes));
 
-    Share<CODE, false, 3> share(weights, k_blocks, tile_count, epilogue >= GATED_RELU2 ? 2 : 1);
+    Share<CODE, WARPS, SLOTS> share(weights, k_blocks, k_blocks, tile_count, epilogue >= GATED_RELU2 ? 2 : 1, shared);
     unsigned count = share.end - share.first;
     int* sums = reinterpret_cast<int*>(own + count);
     copy_tiles(tiles, share.first, share.end, own);
     for (unsigned i = threadIdx.x; i < count * TILE * tokens; i += THREADS) sums[i] = 0;
-    for (unsigned i = threadIdx.x; i < padded; i += THREADS) ws[i] = norm && i < cols ? __ldg(norm + i) : 0.0f;
     if (threadIdx.x < tokens) {
         totals[threadIdx.x] = 0;
+        most[threadIdx.x] = 0;
         reciprocals[threadIdx.x] = 1.0f;
+    }
+    float4 w[KEPT], v[KEPT];
+#pragma unroll
+    for (unsigned u = 0; u < KEPT; u++) {
+        unsigned i = threadIdx.x + u * THREADS;
+        w[u] = v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (norm && alone && i < fours) w[u] = __ldg(reinterpret_cast<const float4*>(norm) + i);
     }
     __syncthreads();
     grid_wait();
     grid_launch_dependents();
 
     float early = residual(own, count, tokens, epilogue, out, rows);
-    for (unsigned token = 0; token < tokens; token++) {
-        const float* from = x + (size_t)token * cols;
-        float* to = xs + token * padded;
-        if (cols % 4 == 0) {
-            for (unsigned i = threadIdx.x; i < cols / 4; i += THREADS) reinterpret_cast<float4*>(to)[i] = reinterpret_cast<const float4*>(from)[i];
-        } else {
-            for (unsigned i = threadIdx.x; i < padded; i += THREADS) to[i] = i < cols ? from[i] : 0.0f;
+    if (alone) {
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) v[u] = reinterpret_cast<const float4*>(x)[i];
+        }
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) reinterpret_cast<float4*>(xs)[i] = v[u];
+        }
+    } else {
+        for (unsigned token = 0; token < tokens; token++) {
+            const float* from = x + (size_t)token * cols;
+            float* to = xs + token * padded;
+            if (cols % 4 == 0) {
+                for (unsigned i = threadIdx.x; i < fours; i += THREADS) reinterpret_cast<float4*>(to)[i] = reinterpret_cast<const float4*>(from)[i];
+            } else {
+                for (unsigned i = threadIdx.x; i < padded; i += THREADS) to[i] = i < cols ? from[i] : 0.0f;
+            }
         }
     }
     __syncthreads();
@@ -176,67 +212,104 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
         }
         __syncthreads();
     }
-    for (unsigned token = 0; token < tokens; token++) {
-        // Four values a thread and step, their normed values over them.
-        float4* values = reinterpret_cast<float4*>(xs + token * padded);
-        const float4* factors = reinterpret_cast<const float4*>(ws);
-        float r = reciprocals[token], most = 0.0f;
-        for (unsigned i = threadIdx.x; i < padded / 4; i += THREADS) {
-            float4 v = values[i];
-            if (norm) {
-                float4 w = factors[i];
-                v = make_float4(mul_rn(mul_rn(v.x, r), w.x), mul_rn(mul_rn(v.y, r), w.y), mul_rn(mul_rn(v.z, r), w.z), mul_rn(mul_rn(v.w, r), w.w));
-                values[i] = v;
-            }
-            most = fmaxf(fmaxf(most, fabsf(v.x)), fmaxf(fabsf(v.y), fmaxf(fabsf(v.z), fabsf(v.w))));
+    // The largest of each token.
+    if (alone) {
+        float found = 0.0f;
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            if (norm) v[u] = normed(v[u], reciprocals[0], w[u]);
+            found = fmaxf(found, largest(v[u]));
         }
-        most = block_max(most, scratch);
-        float scale = div_rn(127.0f, most > 1e-5f ? most : 1e-5f);
+        unsigned all = warp_most(bits_of(found));
+        if (threadIdx.x % 32 == 0) atomicMax(&most[0], all);
+    } else {
+        for (unsigned token = 0; token < tokens; token++) {
+            float r = reciprocals[token], found = 0.0f;
+            if (cols % 4 == 0) {
+                float4* values = reinterpret_cast<float4*>(xs + token * padded);
+                for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
+                    float4 y = values[i];
+                    if (norm) values[i] = y = normed(y, r, __ldg(reinterpret_cast<const float4*>(norm) + i));
+                    found = fmaxf(found, largest(y));
+                }
+            } else {
+                float* values = xs + token * padded;
+                for (unsigned i = threadIdx.x; i < cols; i += THREADS) {
+                    float y = values[i];
+                    if (norm) values[i] = y = mul_rn(mul_rn(y, r), __ldg(norm + i));
+                    found = fmaxf(found, fabsf(y));
+                }
+            }
+            unsigned all = warp_most(bits_of(found));
+            if (threadIdx.x % 32 == 0) atomicMax(&most[token], all);
+        }
+    }
+    __syncthreads();
+    for (unsigned token = 0; token < tokens; token++) {
+        float found = of_bits(most[token]);
+        float scale = div_rn(127.0f, found > 1e-5f ? found : 1e-5f);
         if (threadIdx.x == 0) steps[token] = scale;
         unsigned* to = reinterpret_cast<unsigned*>(xq + token * apart);
         int total = 0;
-        for (unsigned i = threadIdx.x; i < weights_of_row / 4; i += THREADS) {
-            unsigned packed = 0;
-            if (i < padded / 4) {
-                float4 v = values[i];
-                packed = pack_i8(v.x, v.y, v.z, v.w, scale);
+        if (alone) {
+#pragma unroll
+            for (unsigned u = 0; u < KEPT; u++) {
+                unsigned i = threadIdx.x + u * THREADS;
+                if (i < fours) {
+                    unsigned packed = pack_i8(v[u].x, v[u].y, v[u].z, v[u].w, scale);
+                    to[i] = packed;
+                    if (counts<CODE>(4 * i)) total = add_bytes(packed, total);
+                }
             }
-            to[i] = packed;
-            total = add_bytes(packed, total);
+        } else {
+            const float4* values = reinterpret_cast<const float4*>(xs + token * padded);
+            for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
+                float4 y = values[i];
+                unsigned packed = pack_i8(y.x, y.y, y.z, y.w, scale);
+                to[i] = packed;
+                if (counts<CODE>(4 * i)) total = add_bytes(packed, total);
+            }
         }
-        total = warp_total(total);
+        for (unsigned i = fours + threadIdx.x; i < bytes_of_row / 4; i += THREADS) to[i] = 0;
+        total = warp_add(total);
         if (threadIdx.x % 32 == 0) atomicAdd(&totals[token], total);
     }
     __syncthreads();
-    share.template run<1>(xq, apart, tokens, sums);
+    share.template run<1>(0, xq, apart, tokens, sums);
     __syncthreads();
     finish(own, count, tokens, sums, totals, steps, epilogue, factor, early, out, rows);
 }
 
-#define GEMV(name, code, wide, n)                                                                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                                                 \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const unsigned char* x, unsigned stride, \
+#ifdef EXPERIMENT
+#include EXPERIMENT
+#else
+// `warps` a block, `slots` of 1 KB a warp: mod.rs says which form is for what.
+#define GEMV(name, code, n, warps, slots)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(32 * warps, 2)                                                                              \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const unsigned char* x, unsigned span, \
              const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                             \
-        gemv<code, wide, n>(weights, tiles, k_blocks, tile_count, x, stride, scales, tokens, epilogue, factor, out, rows);                   \
+        gemv<code, n, warps, slots>(weights, tiles, k_blocks, tile_count, x, span, scales, tokens, epilogue, factor, out, rows);             \
     }
-GEMV(ternary_gemv_t2_4, 2, false, 1)
-GEMV(ternary_gemv_t2_8, 2, true, 1)
-GEMV(ternary_gemv_t2_16, 2, true, 2)
-GEMV(ternary_gemv_t3_4, 3, false, 1)
-GEMV(ternary_gemv_t3_8, 3, true, 1)
-GEMV(ternary_gemv_t3_16, 3, true, 2)
+GEMV(ternary_gemv_t2_4, 2, 1, 8, 8)
+GEMV(ternary_gemv_t2_4_long, 2, 1, 12, 8)
+GEMV(ternary_gemv_t2_8, 2, 1, 10, 4)
+GEMV(ternary_gemv_t2_16, 2, 2, 8, 5)
+GEMV(ternary_gemv_t3_4, 3, 1, 8, 8)
+GEMV(ternary_gemv_t3_4_long, 3, 1, 16, 4)
+GEMV(ternary_gemv_t3_8, 3, 1, 10, 4)
+GEMV(ternary_gemv_t3_16, 3, 2, 8, 5)
 
 #define NORMED(name, code)                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                                               \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                                   \
         name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const float* x, unsigned cols,       \
              const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                  \
-        normed_gemv<code>(weights, tiles, k_blocks, tile_count, x, cols, norm, eps, tokens, epilogue, factor, out, rows);                  \
+        normed_gemv<code, 8, 8, 7>(weights, tiles, k_blocks, tile_count, x, cols, norm, eps, tokens, epilogue, factor, out, rows);         \
     }
 NORMED(normed_gemv_t2, 2)
 NORMED(normed_gemv_t3, 3)
 
 // What `normed_gemv` does first, for many tokens: one block a token writes its bytes, `[tokens, stride]` filled up with zeros, and its scale.
-extern "C" __global__ void __launch_bounds__(THREADS) norm_quantize(const float* x, unsigned cols, const float* norm, float eps, unsigned char* out,
+extern "C" __global__ void __launch_bounds__(320) norm_quantize(const float* x, unsigned cols, const float* norm, float eps, unsigned char* out,
                                                                     unsigned stride, float* scales) {
     __shared__ float scratch[32], reciprocal;
     DYNAMIC_SHARED(unsigned char, shared);
@@ -244,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_quantize(const float*
     grid_wait();
     grid_launch_dependents();
     const float* from = x + (size_t)blockIdx.x * cols;
-    for (unsigned i = threadIdx.x; i < cols; i += THREADS) xs[i] = from[i];
+    for (unsigned i = threadIdx.x; i < cols; i += blockDim.x) xs[i] = from[i];
     __syncthreads();
     if (threadIdx.x < 32) {
         float squares = norm ? squares_of(xs, cols) : 0.0f;
@@ -252,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_quantize(const float*
     }
     __syncthreads();
     float r = reciprocal, most = 0.0f;
-    for (unsigned i = threadIdx.x; i < cols; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < cols; i += blockDim.x) {
         if (norm) xs[i] = mul_rn(mul_rn(xs[i], r), norm[i]);
         most = fmaxf(most, fabsf(xs[i]));
     }
@@ -260,7 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_quantize(const float*
     float scale = div_rn(127.0f, most > 1e-5f ? most : 1e-5f);
     if (threadIdx.x == 0) scales[blockIdx.x] = scale;
     unsigned* to = reinterpret_cast<unsigned*>(out + (size_t)blockIdx.x * stride);
-    for (unsigned i = threadIdx.x; i < stride / 4; i += THREADS) {
+    for (unsigned i = threadIdx.x; i < stride / 4; i += blockDim.x) {
         unsigned packed = 0;
 #pragma unroll
         for (unsigned j = 0; j < 4; j++)
@@ -268,3 +341,4 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_quantize(const float*
         to[i] = packed;
     }
 }
+#endif

@@ -1,7 +1,8 @@
 //! Ternary matrices as the kernels read them.
 //!
-//! The runtime's bytes are groups of four rows, block by block; here a tile is eight rows, and a block of it 512 bytes, `[8 rows][64 bytes]`. `t2` keeps its
-//! bytes. The byte of `t5` is a code for the byte lookups of CPUs; here it becomes `ceil(256·v / 243)` of the number `v` whose digits to base 3 are the five
+//! The runtime's bytes are groups of four rows, block by block; here a tile is eight rows, and a block of it 512 bytes, `[8 rows][64 bytes]`. The last of
+//! the four fields of a `t2` byte becomes the weight itself in two's complement, `w` in place of `w + 1`: where it stands it is then 64·w as a signed byte.
+//! The byte of `t5` is a code for the byte lookups of CPUs; here it becomes `ceil(256·v / 243)` of the number `v` whose digits to base 3 are the five
 //! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying.
 
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
@@ -51,6 +52,11 @@ const BASE3: [u8; 256] = {
     }
     table
 };
+
+/// A byte of `t2` as the kernels read it.
+const fn last_signed(byte: u8) -> u8 {
+    byte.wrapping_sub(0x40)
+}
 
 /// A matrix as the runtime has it.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +153,7 @@ impl TernaryMatrix {
                 {
                     let to = &mut to[out_half..][..GROUP * ROW_BYTES];
                     match code {
-                        TernaryCode::T2 => to.copy_from_slice(from),
+                        TernaryCode::T2 => to.iter_mut().zip(from).for_each(|(to, from)| *to = last_signed(*from)),
                         TernaryCode::T5 => to
                             .iter_mut()
                             .zip(from)
@@ -167,6 +173,31 @@ impl TernaryMatrix {
             tiles: order.len(),
             paired,
             weights: gpu.upload(&weights)?,
+            descriptors: gpu.upload(&descriptors)?,
+        })
+    }
+
+    /// For benches: a matrix of one byte throughout, which all codes have.
+    #[cfg(test)]
+    pub(crate) fn synthetic(gpu: &Gpu, code: TernaryCode, rows: usize, cols: usize, paired: bool) -> Result<Self> {
+        let (tiles, blocks) = (rows.div_ceil(TILE), cols.div_ceil(code.block()));
+        let order = (0..tiles).flat_map(|tile| std::iter::repeat_n(tile, if paired { 2 } else { 1 }));
+        let descriptors: Vec<u32> = order
+            .flat_map(|tile| {
+                let rows = (rows - tile * TILE).min(TILE) as u32;
+                [0.01f32.to_bits(), (tile * TILE) as u32, rows, 0]
+            })
+            .collect();
+        let tiles = descriptors.len() / 4;
+        let weights = gpu.uninitialized(tiles * blocks * TILE * ROW_BYTES)?;
+        gpu.fill_bytes(&weights, 0x15)?;
+        Ok(TernaryMatrix {
+            code,
+            rows,
+            cols,
+            tiles,
+            paired,
+            weights,
             descriptors: gpu.upload(&descriptors)?,
         })
     }

@@ -24,12 +24,61 @@ pub const MOST_TOKENS: usize = 16;
 /// Most tokens of [`normed_ternary_gemv`].
 pub const MOST_NORMED: usize = 4;
 
-const THREADS: u32 = 320;
 const TILE: usize = 8;
 /// Bytes of a tile's descriptor.
 const TILE_INFO: usize = 16;
 /// Static shared memory and what the driver keeps for itself.
 const RESERVED: usize = 4096;
+/// Bytes of a slot of a ring through which weights stream.
+const SLOT: usize = 1024;
+/// Bytes of a block's share of the weights from which on more of them have to be under way than what suits a short product best.
+const LONG: usize = 128 << 10;
+
+/// A kernel's name, the warps of its blocks, and the slots of each warp's ring.
+struct Form {
+    name: &'static str,
+    warps: usize,
+    slots: usize,
+}
+
+impl Form {
+    /// That of a product. With few bytes a block's start and end count, and fewer warps have less of both; with many, what is under way does, and for `t5` the
+    /// instructions, which want more warps to hide each other's delays.
+    fn of(code: TernaryCode, tokens: usize, share: usize) -> Self {
+        let (name, warps, slots) = match (code, tokens) {
+            (TernaryCode::T2, ..=4) if share > LONG => ("ternary_gemv_t2_4_long", 12, 8),
+            (TernaryCode::T2, ..=4) => ("ternary_gemv_t2_4", 8, 8),
+            (TernaryCode::T2, ..=8) => ("ternary_gemv_t2_8", 10, 4),
+            (TernaryCode::T2, _) => ("ternary_gemv_t2_16", 8, 5),
+            (TernaryCode::T5, ..=4) if share > LONG => ("ternary_gemv_t3_4_long", 16, 4),
+            (TernaryCode::T5, ..=4) => ("ternary_gemv_t3_4", 8, 8),
+            (TernaryCode::T5, ..=8) => ("ternary_gemv_t3_8", 10, 4),
+            (TernaryCode::T5, _) => ("ternary_gemv_t3_16", 8, 5),
+        };
+        Form { name, warps, slots }
+    }
+
+    /// That of a product of floats.
+    fn normed(code: TernaryCode) -> Self {
+        let name = match code {
+            TernaryCode::T2 => "normed_gemv_t2",
+            TernaryCode::T5 => "normed_gemv_t3",
+        };
+        Form {
+            name,
+            warps: 8,
+            slots: 8,
+        }
+    }
+
+    fn threads(&self) -> u32 {
+        32 * self.warps as u32
+    }
+
+    fn rings(&self) -> usize {
+        self.warps * self.slots * SLOT
+    }
+}
 
 /// What the results of a product become.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +158,7 @@ fn check(op: &'static str, matrix: &TernaryMatrix, tokens: usize, most: usize, e
 /// What the epilogue writes is `[tokens, matrix.rows()]`. Values of `xq` beyond the matrix's columns do not count.
 ///
 /// # Errors
-/// [`CudaError::Shape`] for lengths that do not agree, an epilogue that does not fit the matrix, or rows too long for shared memory.
+/// [`CudaError::Shape`] for lengths that do not agree, an epilogue that does not fit the matrix, or too many rows for shared memory.
 pub fn ternary_gemv(
     gpu: &Gpu,
     matrix: &TernaryMatrix,
@@ -121,55 +170,41 @@ pub fn ternary_gemv(
     let (tokens, padded) = (scales.len(), matrix.padded_cols());
     check(OP, matrix, tokens, MOST_TOKENS, &epilogue)?;
     need(OP, "xq", tokens * padded, xq.len())?;
-    let bytes = |tokens: usize| {
-        let unit = if tokens > 4 || matrix.paired { 2 } else { 1 };
-        let (_, most) = shares(gpu, matrix, unit);
-        tokens * token_stride(padded) + matrix.code.block() + most * (TILE_INFO + 4 * TILE * tokens)
-    };
+    let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
+    let block = matrix.code.block();
+    let form = Form::of(matrix.code, tokens, most * matrix.k_blocks() * TILE * 64);
+    let bytes =
+        |span: usize| form.rings() + tokens * token_stride(span * block) + most * (TILE_INFO + 4 * TILE * tokens);
+    // Of tokens that do not fit in shared memory as many blocks at a time as do.
     let room = gpu.properties().shared_memory as usize - RESERVED;
-    // What does not fit at once goes in several launches.
-    let at_once = (1..=tokens).rev().find(|&some| bytes(some) <= room);
-    let Some(at_once) = at_once else {
+    let k_blocks = matrix.k_blocks().max(1);
+    let chunks = (1..=k_blocks).find(|&chunks| bytes(k_blocks.div_ceil(chunks)) <= room);
+    let Some(chunks) = chunks else {
         return Err(CudaError::shape(
             OP,
-            format!("rows that fit in {room} bytes of shared memory"),
-            padded,
+            format!("results that fit in {room} bytes of shared memory"),
+            bytes(1),
         ));
     };
+    let span = k_blocks.div_ceil(chunks);
     let (kind, out, factor) = epilogue.parts();
-    let mut first = 0;
-    while first < tokens {
-        let some = at_once.min(tokens - first);
-        let unit = if some > 4 || matrix.paired { 2 } else { 1 };
-        let (blocks, _) = shares(gpu, matrix, unit);
-        let name = match (matrix.code, some) {
-            (TernaryCode::T2, ..=4) => "ternary_gemv_t2_4",
-            (TernaryCode::T2, ..=8) => "ternary_gemv_t2_8",
-            (TernaryCode::T2, _) => "ternary_gemv_t2_16",
-            (TernaryCode::T5, ..=4) => "ternary_gemv_t3_4",
-            (TernaryCode::T5, ..=8) => "ternary_gemv_t3_8",
-            (TernaryCode::T5, _) => "ternary_gemv_t3_16",
-        };
-        let launch = start(gpu, name, blocks, THREADS)
-            .shared(bytes(some))
-            .array(&matrix.weights)
-            .array(&matrix.descriptors)
-            .u32(matrix.k_blocks())
-            .u32(matrix.tiles)
-            .array(&xq.slice(first * padded..(first + some) * padded))
-            .u32(padded)
-            .array(&scales.slice(first..first + some))
-            .u32(some)
-            .u32(kind)
-            .f32(factor)
-            .array(&out.slice(first * matrix.rows..(first + some) * matrix.rows))
-            .u32(matrix.rows);
-        // SAFETY: the kernel's parameters in order; `layout.rs` made weights and descriptors for these tiles, the lengths of xq, scales and out
-        // were compared above, and shared memory holds tokens and sums of the largest share.
-        unsafe { launch.run()? };
-        first += some;
-    }
-    Ok(())
+    let launch = start(gpu, form.name, blocks, form.threads())
+        .shared(bytes(span))
+        .array(&matrix.weights)
+        .array(&matrix.descriptors)
+        .u32(matrix.k_blocks())
+        .u32(matrix.tiles)
+        .array(xq)
+        .u32(span)
+        .array(scales)
+        .u32(tokens)
+        .u32(kind)
+        .f32(factor)
+        .array(out)
+        .u32(matrix.rows);
+    // SAFETY: the kernel's parameters in order; `layout.rs` made weights and descriptors for these tiles, the lengths of xq, scales and out
+    // were compared above, and shared memory holds the rings, `span` blocks of each token, and sums of the largest share.
+    unsafe { launch.run() }
 }
 
 /// The product of `matrix` with `x`, `[tokens, matrix.cols()]`, 1 to [`MOST_NORMED`] tokens: RMSNorm with weights `norm`, `[matrix.cols()]`, unless
@@ -194,9 +229,11 @@ pub fn normed_ternary_gemv(
         need(OP, "norm", cols, norm.len())?;
     }
     let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
-    let bytes = 4 * (tokens + 1) * cols.next_multiple_of(4)
+    let form = Form::normed(matrix.code);
+    // Of a single token the bytes may take the floats' place.
+    let bytes = form.rings()
+        + 4 * tokens * cols.next_multiple_of(4)
         + tokens * token_stride(matrix.padded_cols())
-        + matrix.code.block()
         + most * (TILE_INFO + 4 * TILE * tokens);
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
@@ -207,11 +244,7 @@ pub fn normed_ternary_gemv(
         ));
     }
     let (kind, out, factor) = epilogue.parts();
-    let name = match matrix.code {
-        TernaryCode::T2 => "normed_gemv_t2",
-        TernaryCode::T5 => "normed_gemv_t3",
-    };
-    let launch = start(gpu, name, blocks, THREADS)
+    let launch = start(gpu, form.name, blocks, form.threads())
         .shared(bytes)
         .array(&matrix.weights)
         .array(&matrix.descriptors)
@@ -259,7 +292,7 @@ pub fn norm_quantize(
             stride,
         ));
     }
-    let launch = start(gpu, "norm_quantize", tokens, THREADS)
+    let launch = start(gpu, "norm_quantize", tokens, 320)
         .shared(4 * cols)
         .array(x)
         .u32(cols)

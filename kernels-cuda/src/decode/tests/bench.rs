@@ -1,24 +1,20 @@
 //! Time of a token and of each of its kernels.
 
-use half::bf16;
-use onebit_kernels_cpu::ternary::Layout;
-
 use super::attention::rotation;
 use crate::decode::*;
 use crate::device::{DeviceArray, Gpu};
-use crate::ternary_gemv::tests::{Both, Random, microseconds};
-use crate::ternary_gemv::{Epilogue, TernaryMatrix, normed_ternary_gemv};
+use crate::ternary_gemv::tests::microseconds;
+use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix, normed_ternary_gemv};
 
-/// A network with weights that need not mean anything, filled on the GPU.
+/// A network with weights that need not mean anything: each layer in memory of its own.
 fn synthetic(
     gpu: &Gpu,
     shape: DecodeShape,
     depth: usize,
     vocab: usize,
     kind: FloatKind,
-    layout: Layout,
+    code: TernaryCode,
 ) -> DecodeModel {
-    let random = &mut Random(3);
     let DecodeShape {
         hidden,
         heads,
@@ -28,38 +24,25 @@ fn synthetic(
         ..
     } = shape;
     let ones = |n: usize| gpu.upload(&vec![1.0f32; n]).unwrap();
-    let both = |random: &mut Random, rows: usize, cols: usize| Both::new(random, layout, rows, cols);
-    let qkv = [heads, kv_heads, kv_heads].map(|heads| both(random, heads * head_dim, hidden));
-    let (o, down) = (both(random, hidden, heads * head_dim), both(random, hidden, inner));
-    let (gate, up) = (both(random, inner, hidden), both(random, inner, hidden));
-    // Layers are equal, and lie in memory of their own.
+    let matrix =
+        |rows: usize, cols: usize, paired: bool| TernaryMatrix::synthetic(gpu, code, rows, cols, paired).unwrap();
     let layers = (0..depth).map(|_| DecodeLayer {
         input_norm: ones(hidden),
         post_attention_norm: ones(hidden),
         qk_norms: None,
         attn_sub_norm: Some(ones(heads * head_dim)),
         ffn_sub_norm: Some(ones(inner)),
-        qkv: TernaryMatrix::stacked(gpu, &qkv.each_ref().map(Both::part)).unwrap(),
-        o: TernaryMatrix::stacked(gpu, &[o.part()]).unwrap(),
-        up: TernaryMatrix::paired(gpu, gate.part(), up.part()).unwrap(),
-        down: TernaryMatrix::stacked(gpu, &[down.part()]).unwrap(),
+        qkv: matrix((heads + 2 * kv_heads) * head_dim, hidden, false),
+        o: matrix(hidden, heads * head_dim, false),
+        up: matrix(inner, hidden, true),
+        down: matrix(hidden, inner, false),
     });
-    let layers = layers.collect();
-    let values: Vec<u8> = match kind {
-        FloatKind::Int8 => (0..vocab * hidden).map(|_| random.next() as u8).collect(),
-        _ => (0..vocab * hidden)
-            .flat_map(|_| bf16::from_f32(random.float()).to_le_bytes())
-            .collect(),
-    };
-    let steps = vec![0.01; vocab];
-    let steps = (kind == FloatKind::Int8).then_some(&steps[..]);
-    let embedding = VocabularyMatrix::upload(gpu, kind, [vocab, hidden], &values, steps).unwrap();
     DecodeModel {
         shape,
-        embedding,
+        embedding: VocabularyMatrix::synthetic(gpu, kind, [vocab, hidden]).unwrap(),
         head: None,
         norm: ones(hidden),
-        layers,
+        layers: layers.collect(),
     }
 }
 
@@ -79,12 +62,12 @@ fn bench_decode() {
         residual_scale: 1.0,
         feed_forward: FeedForwardKind::GatedRelu2,
     };
-    for (layout, kind) in [
-        (Layout::T2, FloatKind::Int8),
-        (Layout::T5, FloatKind::Int8),
-        (Layout::T2, FloatKind::Bf16),
+    for (code, kind) in [
+        (TernaryCode::T2, FloatKind::Int8),
+        (TernaryCode::T5, FloatKind::Int8),
+        (TernaryCode::T2, FloatKind::Bf16),
     ] {
-        let model = synthetic(&gpu, shape, 30, 128_256, kind, layout);
+        let model = synthetic(&gpu, shape, 30, 128_256, kind, code);
         for (kv, context) in [(KvKind::F16, 128), (KvKind::F16, 4096)] {
             let (table, _) = rotation(&gpu, 128, context);
             let state = DecodeState::new(&gpu, &model, kv, context, 1, table).unwrap();
@@ -103,8 +86,7 @@ fn bench_decode() {
             let token = gpu.mark().unwrap().seconds_since(&before).unwrap() / (tokens - 1) as f64;
             let speed = model.bytes_per_token() as f64 / token / 1e9;
             println!(
-                "decode 2B-4T {} {kind:?} head, context {context}: {:.1} us a token, {:.0} tokens/s, {speed:.0} GB/s of weights",
-                layout.name(),
+                "decode 2B-4T {code:?} {kind:?} head, context {context}: {:.1} us a token, {:.0} tokens/s, {speed:.0} GB/s of weights",
                 token * 1e6,
                 1.0 / token
             );
