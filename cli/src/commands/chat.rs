@@ -9,7 +9,7 @@ use onebit_model::generation::{Finish, Generator, GeneratorOptions, Request};
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
-use crate::generation::{Given, note_dropped};
+use crate::generation::{self, Given, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -161,7 +161,7 @@ impl Chat {
             .map(|text| Message::new(Role::System, text))
             .into_iter()
             .collect();
-        let place = device::place(self.device.as_deref(), self.threads)?;
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
@@ -178,7 +178,7 @@ impl Chat {
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
+            generator: generation::generator(&mut place, model, tokenizer, ends, &sampler, options)?,
             template,
             sampler,
             stops,

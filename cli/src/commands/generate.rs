@@ -10,7 +10,7 @@ use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, R
 use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
-use crate::generation::{Given, MAX_TOKENS, note_dropped};
+use crate::generation::{self, Given, MAX_TOKENS, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -144,7 +144,7 @@ impl Generate {
         let params = given.resolve(&directory.generation)?;
         let several = self.prompts.is_some();
         let texts = prompts::texts(self.prompt, self.prompt_file.as_deref(), self.prompts.as_deref())?;
-        let place = device::place(self.device.as_deref(), self.threads)?;
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
@@ -184,7 +184,7 @@ impl Generate {
             kv,
         };
         let mut answers = Answers {
-            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
+            generator: generation::generator(&mut place, model, tokenizer, ends, &sampler, options)?,
             params,
             stops,
             vocab_size: config.vocab_size,

@@ -142,32 +142,38 @@ impl Bench {
                 "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"
             )));
         }
-        let place = device::place(self.device.as_deref(), self.threads)?;
-        let machine = Machine::new(place.clone())?;
-        let timed = if what == What::Train {
-            {
-                let (phase, precision) = training;
-                let how = (phase, precision, self.recompute);
-                train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?
-            }
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
+        let (machine, timed) = if what == What::Train {
+            let machine = Machine::new(place.clone())?;
+            let (phase, precision) = training;
+            let how = (phase, precision, self.recompute);
+            let timed = train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?;
+            (machine, timed)
         } else {
-            let mut model = match &directory {
-                Some(directory) => directory.load(head)?,
-                None => random::model(config.clone(), self.seed, head)?,
+            let make = |on_gpu: bool| match &directory {
+                Some(directory) => directory.load(head),
+                None => random::model(config.clone(), self.seed, head, !on_gpu),
             };
-            match what {
-                What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
-                _ => {
+            let chosen = place.gpu.is_some();
+            let mut model = make(chosen)?;
+            let on_gpu = place.upload(&model, tokens + more, kv)?;
+            if chosen && on_gpu.is_none() {
+                model = make(false)?;
+            }
+            let machine = Machine::new(place.clone())?;
+            let timed = match (on_gpu, &place.gpu, what) {
+                (Some(model), Some(gpu), What::Decode) => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
+                (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
+                (_, _, What::Decode) => {
                     if !self.exact_head {
-                        onebit_model::generation::add_sketch(
-                            &mut model,
-                            &Pool::new(place.threads)?,
-                            place.device.isa(),
-                        );
+                        let pool = Pool::new(place.threads)?;
+                        onebit_model::generation::add_sketch(&mut model, &pool, place.device.isa());
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }
-            }
+                _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
+            };
+            (machine, timed)
         };
         let report = Report::new(self.what, name, config.parameter_count(), timed, &machine);
         if self.json {

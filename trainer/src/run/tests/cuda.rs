@@ -74,17 +74,32 @@ fn losses_of_a_run_are_those_of_the_cpu() {
         let (losses, validated_there, flips_there) = told(wider(on(Some(&gpu), dir.path(), &name("cuda"), &options)));
         assert_eq!(losses.len(), 20);
         let mut worst = 0f64;
-        let pairs = losses.iter().zip(&expected).chain(validated_there.iter().zip(&validated));
+        let pairs = losses
+            .iter()
+            .zip(&expected)
+            .chain(validated_there.iter().zip(&validated));
         for (i, (found, expected)) in pairs.enumerate() {
             worst = worst.max((found - expected).abs());
-            assert!((found - expected).abs() < 1e-3, "{optimizer:?}, value {i}: {found}, on the CPU {expected}");
+            assert!(
+                (found - expected).abs() < 1e-3,
+                "{optimizer:?}, value {i}: {found}, on the CPU {expected}"
+            );
         }
         // Both count the same matrices, and weights at a threshold fall to either side now and then.
-        assert_eq!((flips.len(), validated.len()), (flips_there.len(), validated_there.len()));
+        assert_eq!(
+            (flips.len(), validated.len()),
+            (flips_there.len(), validated_there.len())
+        );
         for (found, expected) in flips_there.iter().zip(&flips) {
-            assert!((found - expected).abs() < 5e-3, "{optimizer:?}: flip rate {found}, on the CPU {expected}");
+            assert!(
+                (found - expected).abs() < 5e-3,
+                "{optimizer:?}: flip rate {found}, on the CPU {expected}"
+            );
         }
-        println!("{optimizer:?}: losses from {:.4} to {:.4}, at most {worst:.1e} apart", losses[0], losses[19]);
+        println!(
+            "{optimizer:?}: losses from {:.4} to {:.4}, at most {worst:.1e} apart",
+            losses[0], losses[19]
+        );
     }
 }
 
@@ -110,7 +125,10 @@ fn a_run_on_a_gpu_resumes_to_the_same_bytes_and_recomputes_to_them() {
         let name = format!("stopped-{stop_at}");
         assert_eq!(run(&name, &options, stop_at, false), Outcome::Interrupted);
         assert_eq!(run(&name, &options, 0, true), Outcome::Finished);
-        assert!(bytes(dir.path(), "whole") == bytes(dir.path(), &name), "stopped at {stop_at}");
+        assert!(
+            bytes(dir.path(), "whole") == bytes(dir.path(), &name),
+            "stopped at {stop_at}"
+        );
     }
     let recompute = TrainOptions {
         recompute: true,
@@ -129,12 +147,20 @@ fn a_number_that_is_not_finite_stops_the_run_before_it_reaches_the_weights() {
         ..options()
     };
     let mut broken = on(Some(&gpu), dir.path(), "broken", &options);
-    let down = broken.network.specs().iter().position(|s| s.name.ends_with("0.mlp.down_proj.weight")).unwrap();
+    let down = broken
+        .network
+        .specs()
+        .iter()
+        .position(|s| s.name.ends_with("0.mlp.down_proj.weight"))
+        .unwrap();
     broken.network.parameters_mut()[down].f32_mut().unwrap()[5] = f32::NAN;
     let mut trainer = Trainer::new(broken, false, &mut |_| ()).unwrap();
     let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("step 1: loss is not finite") && text.contains("model.layers.0.mlp"), "{text}");
+    assert!(
+        text.contains("step 1: loss is not finite") && text.contains("model.layers.0.mlp"),
+        "{text}"
+    );
 }
 
 #[test]
