@@ -2,7 +2,7 @@
 
 use onebit_kernels_cuda::Gpu;
 use onebit_model::runtime::cuda::{CudaMemory, CudaModel};
-use onebit_model::runtime::{FloatValues, KvType, PackedModel};
+use onebit_model::runtime::{FloatMatrix, FloatValues, KvType, PackedModel};
 
 use crate::device::Placement;
 use crate::{CliError, Result, output};
@@ -21,7 +21,7 @@ impl Placement {
         match upload(gpu, model, context, kv) {
             Ok(model) => Ok(Some(model)),
             Err(why) if self.gpu_by_name => Err(CliError::Failed(format!(
-                "--device cuda:{at}: {why}; or use --device cpu"
+                "--device cuda:{at}: {why}; otherwise use --device cpu"
             ))),
             Err(why) => {
                 output::note(&format!("note: cuda:{at} is not used: {why}; the CPU runs this model"));
@@ -34,23 +34,30 @@ impl Placement {
 
 /// The model on `gpu`, or why not and what would be possible.
 fn upload(gpu: &Gpu, model: &PackedModel, context: usize, kv: KvType) -> Result<CudaModel, String> {
-    let needed = CudaModel::memory(model, context, kv).map_err(|e| match matches_int4(model) {
-        true => format!("{e}: give --head int8"),
-        false => e.to_string(),
-    })?;
     let free = gpu.free_memory().map_err(|e| e.to_string())?.saturating_sub(RESERVE);
-    if needed.total() > free {
-        return Err(format!(
-            "the model with a context of {context} tokens needs {} of GPU memory and {} is available; {}",
-            output::bytes(needed.total()),
-            output::bytes(free),
-            advice(model, (context, kv), needed, free)
-        ));
-    }
+    check(model, (context, kv), free)?;
     CudaModel::new(gpu, model).map_err(|e| e.to_string())
 }
 
-fn matches_int4(model: &PackedModel) -> bool {
+/// Whether a GPU has the kernels and, with `free` bytes, the memory.
+fn check(model: &PackedModel, (context, kv): (usize, KvType), free: u64) -> Result<(), String> {
+    let needed = CudaModel::memory(model, context, kv).map_err(|e| match is_int4(model) {
+        true => format!("{e}; --head int8 would run there"),
+        false => e.to_string(),
+    })?;
+    if needed.total() <= free {
+        return Ok(());
+    }
+    Err(format!(
+        "the model with a context of {context} tokens needs {} of GPU memory and {} is available; {}",
+        output::bytes(needed.total()),
+        output::bytes(free),
+        advice(model, (context, kv), needed, free)
+    ))
+}
+
+/// Whether embedding or head is int4.
+fn is_int4(model: &PackedModel) -> bool {
     [model.embedding(), model.head()]
         .iter()
         .any(|matrix| matches!(matrix.values, FloatValues::Int4 { .. }))
@@ -59,11 +66,11 @@ fn matches_int4(model: &PackedModel) -> bool {
 /// What would fit in `free` bytes.
 fn advice(model: &PackedModel, (context, kv): (usize, KvType), needed: CudaMemory, free: u64) -> String {
     let memory = |context, kv| CudaModel::memory(model, context, kv).unwrap_or(needed);
-    // Bytes that an int8 head would save: embedding and head are whole bytes a value then.
-    let values = |matrix: &onebit_model::runtime::FloatMatrix| (matrix.rows * (matrix.cols + 4)) as u64;
-    let mut int8 = values(model.embedding());
+    // Embedding and head with a byte a value.
+    let int8_bytes = |matrix: &FloatMatrix| (matrix.rows * (matrix.cols + 4)) as u64;
+    let mut int8 = int8_bytes(model.embedding());
     if !std::ptr::eq(model.embedding(), model.head()) {
-        int8 += values(model.head());
+        int8 += int8_bytes(model.head());
     }
     let mut fits = Vec::new();
     if needed.head > int8 && needed.total() - needed.head + int8 <= free {
@@ -82,5 +89,44 @@ fn advice(model: &PackedModel, (context, kv): (usize, KvType), needed: CudaMemor
     match fits.is_empty() {
         true => "nothing smaller of this model fits".to_string(),
         false => format!("this would fit: {}", fits.join("; or ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onebit_model::config::presets;
+    use onebit_model::runtime::FloatStorage;
+
+    use super::*;
+    use crate::random;
+
+    #[test]
+    fn what_does_not_fit_is_told_with_what_would() {
+        let config = presets::by_name("quickstart").unwrap().config;
+        let context = config.max_position_embeddings;
+        let model = random::model(config.clone(), 1, FloatStorage::F32, true).unwrap();
+        let memory = |kv| CudaModel::memory(&model, context, kv).unwrap();
+        let needed = memory(KvType::F32);
+        assert_eq!(check(&model, (context, KvType::F32), needed.total()), Ok(()));
+        let why = |free| check(&model, (context, KvType::F32), free).unwrap_err();
+        let told = why(needed.total() - 1);
+        for part in [
+            "is available",
+            "--head int8",
+            "--kv-type f16",
+            "--kv-type int8",
+            "a context of",
+        ] {
+            assert!(told.contains(part), "{part:?} is not in {told:?}");
+        }
+        let told = why(memory(KvType::Int8).total());
+        assert!(
+            told.contains("--kv-type int8") && !told.contains("--kv-type f16"),
+            "{told}"
+        );
+        assert!(why(1000).contains("nothing smaller"), "{}", why(1000));
+        let model = random::model(config, 1, FloatStorage::Int4, true).unwrap();
+        let told = check(&model, (context, KvType::F32), u64::MAX).unwrap_err();
+        assert!(told.contains("int4") && told.contains("--head int8"), "{told}");
     }
 }

@@ -11,6 +11,8 @@ use crate::{Result, random};
 const SIDES: [usize; 2] = [128, 8192];
 /// Bytes of a copy, likewise.
 const COPIES: [usize; 2] = [16 << 20, 1 << 30];
+/// Different values of the product: a prime, so that rows differ.
+const PERIOD: usize = 65_521;
 /// What takes longer than this is large enough: launching it does not count.
 const LONG: f64 = 1e-3;
 
@@ -30,9 +32,15 @@ pub(crate) fn copy_bandwidth(gpu: &Gpu) -> Result<f64> {
 
 /// Operations a second of a product of bf16 that is large enough to be fast.
 pub(crate) fn product_rate(gpu: &Gpu) -> Result<f64> {
+    // Not zeros, on which a GPU runs faster.
+    let values: Vec<bf16> = random::ids(PERIOD, 1 << 16, 1)
+        .iter()
+        .map(|&id| bf16::from_f32(id as f32 / 32768.0 - 1.0))
+        .collect();
     let mut side = SIDES[0];
     loop {
-        let seconds = product(gpu, side)?;
+        let values: Vec<bf16> = values.iter().copied().cycle().take(side * side).collect();
+        let seconds = product(gpu, side, &values)?;
         if seconds > LONG || side >= SIDES[1] {
             return Ok(2.0 * (side as f64).powi(3) / seconds);
         }
@@ -41,14 +49,8 @@ pub(crate) fn product_rate(gpu: &Gpu) -> Result<f64> {
 }
 
 /// Seconds of a product of two squares.
-fn product(gpu: &Gpu, side: usize) -> Result<f64> {
-    // Not zeros, on which a GPU runs faster.
-    let ids = random::ids(side * side, 1 << 16, 1);
-    let values: Vec<bf16> = ids
-        .iter()
-        .map(|&id| bf16::from_f32(id as f32 / 32768.0 - 1.0))
-        .collect();
-    let (a, b) = (gpu.upload(&values)?, gpu.upload(&values)?);
+fn product(gpu: &Gpu, side: usize, values: &[bf16]) -> Result<f64> {
+    let (a, b) = (gpu.upload(values)?, gpu.upload(values)?);
     let out: DeviceArray<bf16> = gpu.zeros(side * side)?;
     let none = gpu.zeros(0)?;
     let matrix = |array| Matrix { array, stride: side };

@@ -52,20 +52,19 @@ pub(in super::super) fn prefill(gpu: &Gpu, model: &CudaModel, tokens: usize, kv:
     let mut session = CudaSession::new(model, tokens, kv)?;
     // Kernels are loaded when they are first used.
     session.prefill(&ids)?;
-    let (mut readings, mut peaks) = (Vec::new(), vec![limits::cuda::product_rate(gpu)?]);
+    let mut readings = Vec::new();
     for _ in 0..READINGS {
         session.reset();
         let start = Instant::now();
         session.prefill(&ids)?;
         readings.push(start.elapsed().as_secs_f64());
-        peaks.push(limits::cuda::product_rate(gpu)?);
     }
     let steps = tokens.div_ceil(CudaSession::CHUNK) as f64;
     Ok(Timed {
         tokens,
         seconds: median(&mut readings),
         bandwidth: Some(limits::cuda::copy_bandwidth(gpu)?),
-        peak_ops: Some(median(&mut peaks)),
+        peak_ops: Some(limits::cuda::product_rate(gpu)?),
         bytes_per_token: model.bytes_per_token() as f64 * steps / tokens as f64,
         ops_per_token: 2.0 * block_weights(config),
         decoding: None,
