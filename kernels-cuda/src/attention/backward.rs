@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::{AttentionShape, need};
+use super::backward_hopper::{self, Backward};
+use super::{AttentionShape, need, takes_hopper_kernel};
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 use crate::rope::{RopeTable, rope_backward};
 
@@ -41,6 +42,23 @@ pub fn attention_backward(
     delta: &DeviceArray<f32>,
     dqkv: &DeviceArray<bf16>,
 ) -> Result<()> {
+    let hopper = takes_hopper_kernel(gpu, &shape);
+    attention_backward_by(gpu, shape, qkv, o, lse, d_o, rotation, delta, dqkv, hopper)
+}
+
+/// [`attention_backward`] by Hopper's own kernels, where the shape has them, or by those of every GPU.
+pub(super) fn attention_backward_by(
+    gpu: &Gpu,
+    shape: AttentionShape,
+    qkv: &DeviceArray<bf16>,
+    o: &DeviceArray<bf16>,
+    lse: &DeviceArray<f32>,
+    d_o: &DeviceArray<bf16>,
+    rotation: Option<&RopeTable>,
+    delta: &DeviceArray<f32>,
+    dqkv: &DeviceArray<bf16>,
+    hopper: bool,
+) -> Result<()> {
     const OP: &str = "attention_backward";
     shape.check(OP)?;
     need(OP, "qkv", qkv, shape.tokens() * shape.qkv_row())?;
@@ -58,6 +76,20 @@ pub fn attention_backward(
     let d = shape.padded();
     // The halves of a head lie in the same thread if the head is not padded.
     let fused = rotation.filter(|_| d == shape.head_dim);
+    if hopper && d >= 64 && d == shape.head_dim {
+        let backward = Backward {
+            shape,
+            qkv,
+            o,
+            lse,
+            d_o,
+            rotation,
+            delta,
+            dqkv,
+        };
+        backward.queries(gpu, backward_hopper::queries(d))?;
+        return backward.keys(gpu, backward_hopper::keys(d));
+    }
     let tiles = shape.seq.div_ceil(TILE);
     let group = shape.heads / shape.kv_heads;
     let [queries, keys] = match d {

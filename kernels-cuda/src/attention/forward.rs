@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{AttentionShape, need};
+use super::{AttentionShape, need, takes_hopper_kernel};
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
 static MODULE: Module = ptx!("forward.ptx");
@@ -12,9 +12,6 @@ const D64: Kernel = MODULE.kernel("attention_64");
 const D128: Kernel = MODULE.kernel("attention_128");
 const WGMMA_64: Kernel = HOPPER.kernel("attention_wgmma_64");
 const WGMMA_128: Kernel = HOPPER.kernel("attention_wgmma_128");
-
-/// Whether Hopper's own kernels are taken where the GPU has them: not before they have been measured on one.
-const PREFER_HOPPER: bool = false;
 
 /// Queries of a block.
 const QUERIES: usize = 128;
@@ -35,12 +32,7 @@ pub fn attention(
     o: &DeviceArray<bf16>,
     lse: &DeviceArray<f32>,
 ) -> Result<()> {
-    attention_by(gpu, shape, qkv, o, lse, PREFER_HOPPER && has_hopper_kernel(gpu, &shape))
-}
-
-/// Whether there is a kernel of Hopper's own for this GPU and this shape.
-pub(super) fn has_hopper_kernel(gpu: &Gpu, shape: &AttentionShape) -> bool {
-    gpu.properties().is_hopper() && shape.padded() >= 64
+    attention_by(gpu, shape, qkv, o, lse, takes_hopper_kernel(gpu, &shape))
 }
 
 /// [`attention`] by Hopper's own kernel, or by that of every GPU.

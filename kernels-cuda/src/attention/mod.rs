@@ -17,12 +17,13 @@
 //! **The backward** is two kernels, so that no two blocks add to the same element: one owns tiles of queries (`delta`, `dq`), the other tiles of keys
 //! (`dk`, `dv`, over the query heads of the group). Each recomputes the scores from `lse`: seven matrix products instead of five, and no atomics.
 //!
-//! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there is a forward with Hopper's products of a warpgroup (`wgmma.cu`), which
-//! `forward.rs` says whether to take.
+//! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there are a forward (`wgmma.cu`; padded heads too) and a backward
+//! (`backward_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
 //!
 //! **Order of blocks.** Heads are taken in sections whose keys and values stay in the second-level cache, and within a section the longest tiles go first.
 
 mod backward;
+mod backward_hopper;
 mod forward;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,7 +31,9 @@ pub(crate) mod tests;
 pub use backward::attention_backward;
 pub use forward::attention;
 
-use crate::device::{CudaError, DeviceArray, Element, Result};
+use std::sync::OnceLock;
+
+use crate::device::{CudaError, DeviceArray, Element, Gpu, Result};
 
 /// The shape of attention over sequences of equal length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,18 @@ impl AttentionShape {
     fn scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
+}
+
+/// Whether there are kernels of Hopper's own for this GPU and this shape.
+fn has_hopper_kernel(gpu: &Gpu, shape: &AttentionShape) -> bool {
+    gpu.properties().is_hopper() && shape.padded() >= 64
+}
+
+/// Whether they are to be taken: where there are, unless `ONEBIT_CUDA_PATH` forbids it.
+fn takes_hopper_kernel(gpu: &Gpu, shape: &AttentionShape) -> bool {
+    static FORBIDDEN: OnceLock<bool> = OnceLock::new();
+    let forbidden = FORBIDDEN.get_or_init(|| std::env::var("ONEBIT_CUDA_PATH").is_ok_and(|path| path == "mma"));
+    has_hopper_kernel(gpu, shape) && !forbidden
 }
 
 /// `op` needs `len` elements of `what`, at an address that 16-byte accesses may use.

@@ -1,7 +1,9 @@
 use half::bf16;
 use onebit_kernels_cpu::{attention as cpu, isa};
 
-use super::forward::{attention_by, has_hopper_kernel};
+use super::backward::attention_backward_by;
+use super::backward_hopper::{self, Backward};
+use super::forward::attention_by;
 use super::*;
 use crate::device::Gpu;
 use crate::rope::{RopeTable, rope_backward};
@@ -98,6 +100,13 @@ fn reference(shape: &AttentionShape, qkv: &[bf16], d_o: &[bf16]) -> Reference {
     r
 }
 
+/// The kernels that the GPU has for the shape: whether they are Hopper's own.
+fn paths(gpu: &Gpu, shape: &AttentionShape) -> impl Iterator<Item = bool> {
+    [false, true]
+        .into_iter()
+        .take(if has_hopper_kernel(gpu, shape) { 2 } else { 1 })
+}
+
 /// What the kernels make of it: `o`, `lse` and `dqkv`.
 fn run(
     gpu: &Gpu,
@@ -105,12 +114,13 @@ fn run(
     qkv: &[bf16],
     d_o: &[bf16],
     table: Option<&RopeTable>,
+    hopper: bool,
 ) -> (Vec<bf16>, Vec<f32>, Vec<bf16>) {
     let (qkv, d_o) = (gpu.upload(qkv).unwrap(), gpu.upload(d_o).unwrap());
     let (o, dqkv) = (gpu.poisoned(d_o.len()).unwrap(), gpu.poisoned(qkv.len()).unwrap());
     let (lse, delta) = (gpu.poisoned(shape.rows()).unwrap(), gpu.poisoned(shape.rows()).unwrap());
-    attention(gpu, shape, &qkv, &o, &lse).unwrap();
-    attention_backward(gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv).unwrap();
+    attention_by(gpu, shape, &qkv, &o, &lse, hopper).unwrap();
+    attention_backward_by(gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap();
     (
         gpu.download(&o).unwrap(),
         gpu.download(&lse).unwrap(),
@@ -122,21 +132,28 @@ fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
     let qkv = random(state, shape.tokens() * shape.qkv_row(), scale);
     let d_o = random(state, shape.tokens() * shape.o_row(), 1.0);
     let expected = reference(&shape, &qkv, &d_o);
-    let (o, lse, dqkv) = run(gpu, shape, &qkv, &d_o, None);
-    let error = distance(&o, &expected.o);
-    assert!(error < 5e-3, "{shape:?}: o is {error} off");
-    for (i, (l, r)) in lse.iter().zip(&expected.lse).enumerate() {
-        assert!((f64::from(*l) - r).abs() < 1e-3, "{shape:?}: lse[{i}] is {l}, not {r}");
+    for hopper in paths(gpu, &shape) {
+        compare(gpu, &shape, &qkv, &d_o, &expected, hopper, scale);
     }
-    if has_hopper_kernel(gpu, &shape) {
-        let (qkv, o) = (gpu.upload(&qkv).unwrap(), gpu.poisoned(o.len()).unwrap());
-        let lse = gpu.poisoned(shape.rows()).unwrap();
-        attention_by(gpu, shape, &qkv, &o, &lse, true).unwrap();
-        let (o, lse) = (gpu.download(&o).unwrap(), gpu.download(&lse).unwrap());
-        let error = distance(&o, &expected.o);
-        assert!(error < 5e-3, "{shape:?}: Hopper's o is {error} off");
-        let near = |(l, r): (&f32, &f64)| (f64::from(*l) - r).abs() < 1e-3;
-        assert!(lse.iter().zip(&expected.lse).all(near), "{shape:?}: Hopper's lse");
+}
+
+fn compare(
+    gpu: &Gpu,
+    shape: &AttentionShape,
+    qkv: &[bf16],
+    d_o: &[bf16],
+    expected: &Reference,
+    hopper: bool,
+    scale: f32,
+) {
+    let (o, lse, dqkv) = run(gpu, *shape, qkv, d_o, None, hopper);
+    let error = distance(&o, &expected.o);
+    assert!(error < 5e-3, "{shape:?}, Hopper's {hopper}: o is {error} off");
+    for (i, (l, r)) in lse.iter().zip(&expected.lse).enumerate() {
+        assert!(
+            (f64::from(*l) - r).abs() < 1e-3,
+            "{shape:?}, Hopper's {hopper}: lse[{i}] is {l}, not {r}"
+        );
     }
     // Queries, keys and values each, lest a large one hide a small one.
     let (q, kv) = (shape.o_row(), shape.kv_heads * shape.head_dim);
@@ -153,7 +170,7 @@ fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
         let error = distance(&part(&dqkv), &expected.collect::<Vec<_>>());
         // With large scores p is nearly one key's, and do·v − delta a difference of near equals, of which delta is from an o that was rounded to bf16.
         let bound = if scale > 1.0 { 2.5e-2 } else { 1e-2 };
-        assert!(error < bound, "{shape:?}: {name} is {error} off");
+        assert!(error < bound, "{shape:?}, Hopper's {hopper}: {name} is {error} off");
     }
 }
 
@@ -217,7 +234,7 @@ fn it_is_what_the_cpu_computes() {
     let shape = shape_of(1, 100, 4, 2, 64);
     let qkv = random(&mut state, shape.tokens() * shape.qkv_row(), 1.5);
     let d_o = random(&mut state, shape.tokens() * shape.o_row(), 1.0);
-    let (o, lse, dqkv) = run(&gpu, shape, &qkv, &d_o, None);
+    let (o, lse, dqkv) = run(&gpu, shape, &qkv, &d_o, None, has_hopper_kernel(&gpu, &shape));
 
     let on_cpu = cpu::AttentionShape {
         seq: 100,
@@ -275,10 +292,15 @@ fn equal_inputs_give_equal_bytes() {
         let shape = shape_of(3, seq, 4, 2, head_dim);
         let qkv = random(&mut state, shape.tokens() * shape.qkv_row(), 1.0);
         let d_o = random(&mut state, shape.tokens() * shape.o_row(), 1.0);
-        let first = run(&gpu, shape, &qkv, &d_o, None);
-        let second = run(&gpu, shape, &qkv, &d_o, None);
-        assert!(first.0 == second.0 && first.2 == second.2, "head_dim {head_dim}");
-        assert_eq!(first.1, second.1);
+        for hopper in paths(&gpu, &shape) {
+            let first = run(&gpu, shape, &qkv, &d_o, None, hopper);
+            let second = run(&gpu, shape, &qkv, &d_o, None, hopper);
+            assert!(
+                first.0 == second.0 && first.2 == second.2,
+                "head_dim {head_dim}, Hopper's {hopper}"
+            );
+            assert_eq!(first.1, second.1);
+        }
     }
 }
 
@@ -293,13 +315,15 @@ fn the_rotation_can_be_undone_on_the_way_out() {
         let table = RopeTable::new(&gpu, 1e4, head_dim, 200).unwrap();
         let qkv = random(&mut state, shape.tokens() * shape.qkv_row(), 1.0);
         let d_o = random(&mut state, shape.tokens() * shape.o_row(), 1.0);
-        let (_, _, apart) = run(&gpu, shape, &qkv, &d_o, None);
-        let apart = gpu.upload(&apart).unwrap();
-        rope_backward(&gpu, shape, &table, &apart).unwrap();
-        let apart: Vec<f64> = gpu.download(&apart).unwrap().iter().map(|x| x.to_f64()).collect();
-        let (_, _, fused) = run(&gpu, shape, &qkv, &d_o, Some(&table));
-        let error = distance(&fused, &apart);
-        assert!(error < 4e-3, "head_dim {head_dim}: {error} off");
+        for hopper in paths(&gpu, &shape) {
+            let (_, _, apart) = run(&gpu, shape, &qkv, &d_o, None, hopper);
+            let apart = gpu.upload(&apart).unwrap();
+            rope_backward(&gpu, shape, &table, &apart).unwrap();
+            let apart: Vec<f64> = gpu.download(&apart).unwrap().iter().map(|x| x.to_f64()).collect();
+            let (_, _, fused) = run(&gpu, shape, &qkv, &d_o, Some(&table), hopper);
+            let error = distance(&fused, &apart);
+            assert!(error < 4e-3, "head_dim {head_dim}, Hopper's {hopper}: {error} off");
+        }
     }
 }
 
@@ -352,7 +376,19 @@ fn bench_attention() {
         let delta = gpu.uninitialized(shape.rows()).unwrap();
         let table = RopeTable::new(&gpu, 1e4, head_dim, seq).unwrap();
         let forward = |hopper| attention_by(&gpu, shape, &qkv, &o, &lse, hopper).unwrap();
-        let backward = |table| attention_backward(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv).unwrap();
+        let backward = |table, hopper| {
+            attention_backward_by(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap()
+        };
+        let hopper = Backward {
+            shape,
+            qkv: &qkv,
+            o: &o,
+            lse: &lse,
+            d_o: &d_o,
+            rotation: Some(&table),
+            delta: &delta,
+            dqkv: &dqkv,
+        };
         let operations = (2 * head_dim * seq * seq * heads * batch) as f64;
         let report = |name: &str, factor: f64, run: &dyn Fn()| {
             let seconds = median(&gpu, run);
@@ -366,8 +402,16 @@ fn bench_attention() {
         if has_hopper_kernel(&gpu, &shape) {
             report("attention, Hopper", 1.0, &|| forward(true));
         }
-        report("attention backward", 2.5, &|| backward(None));
-        report("attention backward, rotated back", 2.5, &|| backward(Some(&table)));
+        report("attention backward", 2.5, &|| backward(None, false));
+        if has_hopper_kernel(&gpu, &shape) {
+            report("attention backward, Hopper", 2.5, &|| backward(None, true));
+            report("attention backward, Hopper, rotated back", 2.5, &|| {
+                backward(Some(&table), true)
+            });
+            let (queries, keys) = (backward_hopper::queries(head_dim), backward_hopper::keys(head_dim));
+            report("  queries", 1.5, &|| hopper.queries(&gpu, queries).unwrap());
+            report("  keys", 2.0, &|| hopper.keys(&gpu, keys).unwrap());
+        }
     }
 }
 

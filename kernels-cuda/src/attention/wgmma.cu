@@ -3,9 +3,11 @@
 // forward.cu.
 //
 // A block has 128 queries of a head, each of its two warpgroups 64 of them, a thread parts of two rows. Keys and values come in steps of 64, two of which
-// are in shared memory. Queries are in registers (for heads of 128 in shared memory: their fragments do not fit beside the output), keys and values in
-// shared memory, probabilities in registers. A warpgroup waits for its own products; two blocks on a multiprocessor, which 128 registers a thread allow, are four warpgroups,
-// so that the exponentials of some run beside the products of others.
+// are in shared memory, as are the queries; probabilities are in registers. A warpgroup waits for its own products; two blocks on a multiprocessor, which
+// 128 registers a thread allow, are four warpgroups, so that the exponentials of some run beside the products of others.
+//
+// Queries are not kept in registers, though for heads of 64 they would fit: ptxas 13.0 takes the registers of an operand A to be free after a product, even
+// if the next step has the same operand again, and gave them to the probabilities. An operand A in registers must be new for each product.
 #include "attention.cuh"
 #include "attention_wgmma.cuh"
 
@@ -29,7 +31,6 @@ __device__ __forceinline__ void load_parts(bf16* tile, const bf16* matrix, int s
 template <int D>
 __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __restrict__ o, float* __restrict__ lse, int batch, int seq, int heads, int kv_heads,
                                        int head_dim, int section, float scale) {
-    constexpr bool KEEP = D == 64;
     DYNAMIC_SHARED(bf16, queries);
     bf16* keys = queries + QUERIES * D;
     bf16* values = keys + 2 * KEYS * D;
@@ -60,7 +61,6 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     const float to_log2 = scale * LOG2_E;
 
     const int end = min(first + QUERIES, seq);
-    unsigned kept[4][4];
     int stage = 0;
 #pragma unroll 1
     for (int key = 0; key < end; key += KEYS, stage ^= 1) {
@@ -77,19 +77,11 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
 
         float scores[KEYS / 2];
         unsigned q_at = shared_address(queries) + group * 64 * 128, k_at = shared_address(keys) + stage * KEYS * D * 2;
-        if (KEEP && key == 0) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) load_matrices(kept[i], rows_at<64>(queries, 16 * warp, 0, i));
-        }
         wgmma_begin();
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
             unsigned long long b = wgmma_rows(k_at + i / 4 * KEYS * 128 + i % 4 * 32, 16);
-            if constexpr (KEEP) {
-                wgmma_columns(scores, kept[i], b, i > 0);
-            } else {
-                wgmma_columns(scores, wgmma_rows(q_at + i / 4 * QUERIES * 128 + i % 4 * 32, 16), b, i > 0);
-            }
+            wgmma_columns(scores, wgmma_rows(q_at + i / 4 * QUERIES * 128 + i % 4 * 32, 16), b, i > 0);
         }
         wgmma_finish(scores);
 

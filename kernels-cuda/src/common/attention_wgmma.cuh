@@ -24,6 +24,9 @@ __device__ __forceinline__ void wgmma_finish(float (&d)[N]) {
 // Orders this thread's copies to shared memory before products that read them after the next barrier.
 __device__ __forceinline__ void wgmma_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Arrives at a barrier of this block.
+__device__ __forceinline__ void mbarrier_arrive(unsigned barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+
 #define REGISTERS_32                                                                                                                    \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, " \
     "%28, %29, %30, %31"
@@ -41,14 +44,6 @@ __device__ __forceinline__ void wgmma_columns(float (&d)[32], unsigned long long
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, %32, %33, p, 1, 1, 0, 0;\n}"
                  : SUMS_32(d)
                  : "l"(a), "l"(b), "r"(add));
-}
-
-// The same with a from registers.
-__device__ __forceinline__ void wgmma_columns(float (&d)[32], const unsigned (&a)[4], unsigned long long b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
-                 : SUMS_32(d)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 // d += a · b: a from registers, b from shared memory, sums over rows of b.

@@ -39,7 +39,10 @@ fn forced() -> Option<&'static str> {
 
 /// The product on the path that suits it.
 pub(super) fn run(gpu: &Gpu, problem: &Problem, workspace: &DeviceArray<f32>) -> Result<()> {
-    let path = Path::of(gpu.properties().is_hopper(), problem.k, forced())?;
+    let path = match Path::of(gpu.properties().is_hopper(), problem.k, forced())? {
+        Path::Wgmma if !wgmma::supports(gpu, problem) => Path::Mma,
+        path => path,
+    };
     run_on(gpu, path, problem, workspace)
 }
 

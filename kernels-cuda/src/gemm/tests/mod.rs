@@ -77,11 +77,13 @@ impl Way {
     /// Whether it takes `case`.
     fn takes(self, case: &Case, int8: bool) -> bool {
         let stages = case.sizes.2.div_ceil(if int8 { 128 } else { 64 });
-        let cut = match self {
-            Way::Wgmma(plan) => plan.splits <= stages, // each of its pieces has something to sum up
+        let whole_chunks = case.sizes.1.is_multiple_of(if case.kind == Kind::Bf16 { 8 } else { 4 });
+        let takes = match self {
+            Way::Wgmma(plan) => whole_chunks && plan.splits <= stages, // each of its pieces has something to sum up
+            Way::Path(Path::Wgmma) => whole_chunks,
             _ => true,
         };
-        cut && (case.workspace || self.splits() == 1)
+        takes && (case.workspace || self.splits() == 1)
     }
 }
 

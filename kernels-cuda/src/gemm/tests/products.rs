@@ -22,7 +22,7 @@ fn check_s8(gpu: &Gpu, ways: &[Way], random: &mut Random, case: Case) {
     }
 }
 
-const EDGES: [usize; 14] = [1, 7, 8, 9, 16, 31, 63, 64, 65, 127, 128, 129, 200, 257];
+const EDGES: [usize; 16] = [1, 7, 8, 9, 16, 31, 63, 64, 65, 127, 128, 129, 136, 200, 257, 264];
 
 /// Cases of all sizes along each direction, and all combinations of the rest somewhere.
 fn cases(random: &mut Random, gpu: &Gpu, layouts: &[Layout]) -> Vec<Case> {

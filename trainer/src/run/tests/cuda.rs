@@ -41,15 +41,16 @@ fn told(inputs: RunInputs) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     (losses, validated, flips)
 }
 
-/// Large enough that a trit which falls to the other side of its threshold is one of many, in twenty steps through all phases.
-fn twenty_steps(optimizer: OptimizerKind) -> TrainOptions {
+/// Twenty steps through all phases, on batches of `batch_size` sequences: branches in bf16 make the loss of a token differ now to one side, now to the other, and the
+/// mean over a batch so much the less the more tokens it has. Adam moves a weight by the whole rate even where its gradient is noise, so the rate decides how far rounding carries.
+fn twenty_steps(optimizer: OptimizerKind, batch_size: usize) -> TrainOptions {
     TrainOptions {
         optimizer,
-        batch_size: 16,
+        batch_size,
         seq_len: 32,
         accumulation_steps: 1,
         max_steps: 20,
-        lr: 1e-3,
+        lr: 3e-4,
         quant_warmup_steps: 5,
         quant_anneal_steps: 5,
         ..options()
@@ -68,23 +69,31 @@ fn losses_of_a_run_are_those_of_the_cpu() {
     let Some(gpu) = gpu("losses of a run") else { return };
     let dir = tempfile::tempdir().unwrap();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
-        let options = twenty_steps(optimizer);
+        // The emulation is slow.
+        let (batch_size, bound) = if gpu.properties().name == "emulated" {
+            (16, 4e-3)
+        } else {
+            (256, 1e-3)
+        };
+        let options = twenty_steps(optimizer, batch_size);
         let name = |device: &str| format!("{device}-{optimizer:?}");
         let (expected, validated, flips) = told(wider(on(None, dir.path(), &name("cpu"), &options)));
         let (losses, validated_there, flips_there) = told(wider(on(Some(&gpu), dir.path(), &name("cuda"), &options)));
         assert_eq!(losses.len(), 20);
-        let mut worst = 0f64;
-        let pairs = losses
+        let apart: Vec<f64> = losses
             .iter()
             .zip(&expected)
-            .chain(validated_there.iter().zip(&validated));
-        for (i, (found, expected)) in pairs.enumerate() {
-            worst = worst.max((found - expected).abs());
-            assert!(
-                (found - expected).abs() < 1e-3,
-                "{optimizer:?}, value {i}: {found}, on the CPU {expected}"
-            );
-        }
+            .map(|(found, expected)| found - expected)
+            .collect();
+        let largest = |values: &[f64]| values.iter().fold(0.0, |worst: f64, d| worst.max(d.abs()));
+        let worst = largest(&apart);
+        assert!(
+            worst < bound,
+            "{optimizer:?}: losses {losses:.4?} are apart from the CPU's by {apart:.5?}"
+        );
+        // A validation has 480 tokens, wherever it runs.
+        let validated_apart: Vec<f64> = validated_there.iter().zip(&validated).map(|(a, b)| a - b).collect();
+        assert!(largest(&validated_apart) < 1e-2, "{optimizer:?}: {validated_apart:?}");
         // Both count the same matrices, and weights at a threshold fall to either side now and then.
         assert_eq!(
             (flips.len(), validated.len()),
