@@ -51,7 +51,8 @@ fn logits_have_the_bits_of_the_cpu() {
             assert_eq!(bits(cuda.decode(id).unwrap()), want, "{kv:?} decode");
         }
         // Some again, with all their logits.
-        (cpu.truncate(19), cuda.truncate(19));
+        cpu.truncate(19);
+        cuda.truncate(19);
         let mut rows = Vec::new();
         cpu.prefill_all(&ids[..5], |_, logits| rows.push(bits(logits))).unwrap();
         cuda.prefill_all(&ids[..5], |i, logits| assert_eq!(bits(logits), rows[i], "{kv:?} {i}"))

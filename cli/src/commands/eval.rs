@@ -52,10 +52,10 @@ pub struct Eval {
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
-    /// auto, cpu, cuda or cuda:N (default: auto)
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N; the result is the same (default: auto)
     #[argh(option)]
     device: Option<String>,
-    /// threads (default: physical cores)
+    /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
     /// print the result as JSON

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_gpu_of_this_machine_passes() {
+    fn every_gpu_that_cuda_reports_passes() {
         let found = Gpus::find();
         if let Some(note) = &found.note {
             return println!("SKIPPED (no GPU): the self-test; {note}");
