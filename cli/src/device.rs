@@ -18,6 +18,8 @@ pub(crate) struct Placement {
     pub threads: usize,
     /// The GPU, if one was chosen.
     pub gpu: Option<Gpu>,
+    /// Whether it was asked for, and not only found.
+    pub gpu_by_name: bool,
 }
 
 impl Placement {
@@ -35,13 +37,15 @@ impl Placement {
 
 /// Sets up `--device` (default `auto`: the first GPU if there is one) and `--threads` (default: physical cores) and says on stderr what was chosen.
 pub(crate) fn place(device: Option<&str>, threads: Option<usize>) -> Result<Placement> {
-    let gpu = choose(device.unwrap_or("auto"))?;
-    place_on(gpu, threads)
+    let name = device.unwrap_or("auto");
+    let gpu = choose(name)?;
+    let by_name = name != "auto";
+    place_on(gpu, by_name, threads)
 }
 
 /// As [`place`], for what only the CPU does.
 pub(crate) fn place_on_cpu(threads: Option<usize>) -> Result<Placement> {
-    place_on(None, threads)
+    place_on(None, false, threads)
 }
 
 /// The GPU that `name` means, or none for the CPU.
@@ -69,7 +73,7 @@ fn choose(name: &str) -> Result<Option<Gpu>> {
     Gpu::open(ordinal).map(Some).map_err(failed)
 }
 
-fn place_on(gpu: Option<Gpu>, threads: Option<usize>) -> Result<Placement> {
+fn place_on(gpu: Option<Gpu>, gpu_by_name: bool, threads: Option<usize>) -> Result<Placement> {
     let device = Device::cpu()?;
     let threads = match threads {
         Some(0) => return Err(CliError::Usage("--threads: expected at least 1, found 0".into())),
@@ -87,7 +91,12 @@ fn place_on(gpu: Option<Gpu>, threads: Option<usize>) -> Result<Placement> {
             "cannot start {threads} threads: {e}; ask for fewer with --threads"
         ))
     })?;
-    let place = Placement { device, threads, gpu };
+    let place = Placement {
+        device,
+        threads,
+        gpu,
+        gpu_by_name,
+    };
     output::note(&format!("device: {}", place.describe()));
     Ok(place)
 }

@@ -8,6 +8,7 @@ use onebit_model::config::ConfigError;
 use onebit_model::files::FileError;
 use onebit_model::generation::{GenerationError, PromptCacheError};
 use onebit_model::network::NetworkError;
+use onebit_model::runtime::cuda::CudaRuntimeError;
 use onebit_model::runtime::{LoadError, RuntimeError};
 use onebit_model::sampling::SamplingError;
 use onebit_model::tokenizer::TokenizerError;
@@ -59,6 +60,9 @@ pub enum CliError {
     /// The GPU.
     #[error(transparent)]
     Cuda(#[from] onebit_kernels_cuda::CudaError),
+    /// Inference on the GPU.
+    #[error(transparent)]
+    CudaRuntime(#[from] CudaRuntimeError),
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),

@@ -1,9 +1,12 @@
-//! What `generate` and `chat` share: sampling options, and what is said when a text outgrows the context.
+//! What `generate` and `chat` share: sampling options, the generator on its device, and what is said when a text outgrows the context.
 
 use onebit_model::files::GenerationConfig;
-use onebit_model::generation::Generated;
-use onebit_model::sampling::SamplingParams;
+use onebit_model::generation::{Generated, Generator, GeneratorOptions};
+use onebit_model::runtime::PackedModel;
+use onebit_model::sampling::{Sampler, SamplingParams};
+use onebit_model::tokenizer::Tokenizer;
 
+use crate::device::Placement;
 use crate::{CliError, Result, output};
 
 /// Tokens generated when neither the command line nor the model says how many.
@@ -39,6 +42,21 @@ impl Given {
         params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
         Ok(params)
     }
+}
+
+/// A generator on the GPU that was chosen, or on the CPU.
+pub(crate) fn generator(
+    place: &mut Placement,
+    model: PackedModel,
+    tokenizer: Tokenizer,
+    ends: Vec<u32>,
+    sampler: &Sampler,
+    options: GeneratorOptions,
+) -> Result<Generator> {
+    Ok(match place.upload(&model, options.context, options.kv)? {
+        Some(cuda) => Generator::on_gpu(&cuda, &model, tokenizer, ends, options)?,
+        None => Generator::new(model, tokenizer, ends, sampler, options)?,
+    })
 }
 
 /// Says that tokens were let go, if any were: a text that is not read whole may be answered as if it said something else.

@@ -11,6 +11,7 @@ mod convert;
 mod device;
 mod error;
 mod generation;
+mod gpu;
 mod interrupt;
 mod limits;
 mod model;

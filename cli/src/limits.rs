@@ -1,5 +1,7 @@
 //! What the machine can do, measured in the same run as the figures that are compared with it.
 
+pub(crate) mod cuda;
+
 use std::time::Instant;
 
 use onebit_engine::Isa;

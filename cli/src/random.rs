@@ -156,8 +156,8 @@ impl ModelSource for RandomModel {
     }
 }
 
-/// The same model in memory, put together in packed form: single trits never exist.
-pub(crate) fn model(config: ModelConfig, seed: u64, head: FloatStorage) -> Result<PackedModel> {
+/// The same model in memory, put together in packed form: single trits never exist. In the layout that this CPU is fastest with, if it is `for_cpu`.
+pub(crate) fn model(config: ModelConfig, seed: u64, head: FloatStorage, for_cpu: bool) -> Result<PackedModel> {
     let random = RandomModel::new(config, seed);
     let get = |name: &str| -> std::result::Result<TensorSource, LoadError> {
         let (stream, spec) = random.spec(name)?;
@@ -169,7 +169,11 @@ pub(crate) fn model(config: ModelConfig, seed: u64, head: FloatStorage) -> Resul
             _ => Ok(random.floats(stream, spec)),
         }
     };
-    Ok(PackedModel::from_parts(random.config.clone(), head, get)?)
+    let config = random.config.clone();
+    Ok(match for_cpu {
+        true => PackedModel::from_parts(config, head, get)?,
+        false => PackedModel::from_parts_as_they_are(config, head, get)?,
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +195,7 @@ mod tests {
         config.num_hidden_layers = 1;
         config.layer_modes.truncate(1);
         let read = PackedModel::from_source(&RandomModel::new(config.clone(), 3), FloatStorage::Stored).unwrap();
-        let model = model(config, 3, FloatStorage::Stored).unwrap();
+        let model = model(config, 3, FloatStorage::Stored, true).unwrap();
         assert!(model.bytes().ternary > 0 && model.bytes().float == 0);
         assert_eq!(read.embedding(), model.embedding());
         let trits = |model: &PackedModel| {

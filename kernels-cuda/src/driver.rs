@@ -9,6 +9,8 @@ use crate::device::{CudaError, Result};
 /// What the driver reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
+    /// The newest CUDA that it supports, such as `13.0`.
+    pub cuda: String,
     /// Name and memory in bytes of each GPU.
     pub devices: Vec<(String, usize)>,
 }
@@ -48,7 +50,11 @@ pub fn driver() -> Result<Driver> {
             }))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Driver { devices })
+    let mut version = 0;
+    // SAFETY: writes one integer.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    let cuda = format!("{}.{}", version / 1000, version % 1000 / 10);
+    Ok(Driver { cuda, devices })
 }
 
 #[cfg(test)]

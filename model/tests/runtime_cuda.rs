@@ -7,14 +7,11 @@ use onebit_kernels_cpu::Isa;
 use onebit_kernels_cuda::Gpu;
 use onebit_model::config::{FeedForward, ModelConfig};
 use onebit_model::runtime::cuda::{CudaModel, CudaSession};
-use onebit_model::runtime::{FloatStorage, KvType, Serial, Session, SessionOptions};
+use onebit_model::runtime::{FloatStorage, KvType, Lookahead, Sequence, Serial, Session, SessionOptions};
 
 #[test]
 fn logits_have_the_bits_of_the_cpu() {
-    let gpu = match Gpu::open(0) {
-        Ok(gpu) => gpu,
-        Err(error) => return println!("SKIPPED (no GPU): {error}"),
-    };
+    let Some(gpu) = gpu("logits") else { return };
     let base = ModelConfig {
         max_position_embeddings: 40,
         head_dim: 16,
@@ -54,7 +51,8 @@ fn logits_have_the_bits_of_the_cpu() {
             assert_eq!(bits(cuda.decode(id).unwrap()), want, "{kv:?} decode");
         }
         // Some again, with all their logits.
-        (cpu.truncate(19), cuda.truncate(19));
+        cpu.truncate(19);
+        cuda.truncate(19);
         let mut rows = Vec::new();
         cpu.prefill_all(&ids[..5], |_, logits| rows.push(bits(logits))).unwrap();
         cuda.prefill_all(&ids[..5], |i, logits| assert_eq!(bits(logits), rows[i], "{kv:?} {i}"))
@@ -73,4 +71,124 @@ fn logits_have_the_bits_of_the_cpu() {
         assert!(cuda.prefill(&[config.vocab_size as u32]).is_err());
         assert!(CudaSession::new(&on_gpu, 41, kv).is_err());
     }
+}
+
+fn gpu(name: &str) -> Option<Gpu> {
+    match Gpu::open(0) {
+        Ok(gpu) => Some(gpu),
+        Err(error) => {
+            println!("SKIPPED (no GPU): {name}; {error}");
+            None
+        }
+    }
+}
+
+fn model_config() -> ModelConfig {
+    ModelConfig {
+        max_position_embeddings: 200,
+        head_dim: 16,
+        ..config()
+    }
+}
+
+/// The bytes of a snapshot.
+fn snapshot<S: Sequence>(session: &S, positions: usize) -> Vec<u8>
+where
+    S::Error: std::fmt::Debug,
+{
+    let mut bytes = Vec::new();
+    session
+        .snapshot(positions, |piece| bytes.extend_from_slice(piece))
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn snapshots_go_from_one_device_to_the_other() {
+    let Some(gpu) = gpu("snapshots") else { return };
+    let config = model_config();
+    let model = random_model(&config, 6, FloatStorage::F16);
+    let on_gpu = CudaModel::new(&gpu, &model).unwrap();
+    let ids = random_ids(config.vocab_size, 150, 7);
+    for kv in KvType::ALL {
+        let options = SessionOptions {
+            kv,
+            ..SessionOptions::new(200)
+        };
+        let cpu = || Session::new(&model, Serial, Isa::best(), options).unwrap();
+        let cuda = || CudaSession::new(&on_gpu, 200, kv).unwrap();
+        let (mut a, mut b) = (cpu(), cuda());
+        a.prefill(&ids).unwrap();
+        b.prefill(&ids).unwrap();
+        // Whole panels have no places that nobody wrote.
+        for positions in [0, 64, 128] {
+            assert_eq!(snapshot(&a, positions), snapshot(&b, positions), "{kv:?} {positions}");
+        }
+        let want = bits(a.decode(5).unwrap());
+        for stored in [snapshot(&a, 150), snapshot(&b, 150)] {
+            let (mut a, mut b) = (cpu(), cuda());
+            a.restore(150, 150, &stored).unwrap();
+            b.restore(150, 150, &stored).unwrap();
+            assert_eq!(bits(a.decode(5).unwrap()), want, "{kv:?}");
+            assert_eq!(bits(b.decode(5).unwrap()), want, "{kv:?}");
+            // A part of it.
+            b.restore(70, 150, &stored).unwrap();
+            assert_eq!(bits(b.prefill(&ids[70..]).unwrap()).len(), config.vocab_size);
+            assert_eq!(bits(b.decode(5).unwrap()), want, "{kv:?}");
+        }
+        assert!(b.snapshot(152, |_| ()).is_err());
+        assert!(b.restore(201, 201, &[]).is_err() && b.restore(4, 4, &[0; 3]).is_err());
+        assert_eq!(b.position(), 0);
+    }
+}
+
+#[test]
+fn reading_ahead_changes_no_logit() {
+    let Some(gpu) = gpu("reading ahead") else { return };
+    let config = model_config();
+    let model = random_model(&config, 8, FloatStorage::F32);
+    let on_gpu = CudaModel::new(&gpu, &model).unwrap();
+    let mut plain = CudaSession::new(&on_gpu, 200, KvType::F32).unwrap();
+    let mut ahead = Lookahead::new(CudaSession::new(&on_gpu, 200, KvType::F32).unwrap(), 8);
+    let ids: Vec<u32> = (0..60)
+        .map(|i| [3, 9, 4, 1, 7, 7, 2][i % 7] + u32::from(i == 33))
+        .collect();
+    assert_eq!(
+        bits(ahead.read(&ids[..9], None).unwrap()),
+        bits(plain.prefill(&ids[..9]).unwrap())
+    );
+    for &id in &ids[9..] {
+        assert_eq!(bits(ahead.next(id, None).unwrap()), bits(plain.decode(id).unwrap()));
+    }
+    assert!(ahead.counts().accepted > 20, "{:?}", ahead.counts());
+}
+
+#[test]
+fn what_is_needed_is_known_before() {
+    let Some(gpu) = gpu("memory") else { return };
+    let config = ModelConfig {
+        vocab_size: 3000,
+        ..model_config()
+    };
+    for (storage, kv) in [(FloatStorage::F16, KvType::F32), (FloatStorage::Int8, KvType::Int8)] {
+        let model = random_model(&config, 9, storage);
+        let needed = CudaModel::memory(&model, 200, kv).unwrap().total() as f64;
+        // Modules are loaded once.
+        drop(CudaSession::new(&CudaModel::new(&gpu, &model).unwrap(), 200, kv).unwrap());
+        let before = gpu.free_memory().unwrap();
+        let session = CudaSession::new(&CudaModel::new(&gpu, &model).unwrap(), 200, kv).unwrap();
+        let taken = (before - gpu.free_memory().unwrap()) as f64;
+        drop(session);
+        println!("{needed} bytes expected, {taken} taken");
+        // A GPU gives memory in pages of 2 MiB.
+        let pages = if gpu.properties().name.contains("emulated") {
+            0.0
+        } else {
+            64.0 * (2 << 20) as f64
+        };
+        assert!(taken <= 1.05 * needed + pages && taken + pages >= 0.9 * needed);
+    }
+    let model = random_model(&config, 9, FloatStorage::Int4);
+    assert!(CudaModel::memory(&model, 200, KvType::F32).is_err());
+    assert!(CudaModel::new(&gpu, &model).is_err());
 }

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onebit_engine::Isa;
-use onebit_model::runtime::{KvType, PackedModel, Serial, Session, SessionOptions};
+use onebit_model::config::ModelConfig;
+use onebit_model::runtime::cuda::{CudaModel, CudaSession};
+use onebit_model::runtime::{KvType, PackedModel, Sequence, Serial, Session, SessionOptions};
 use rayon::prelude::*;
 
 use crate::{Result, TrainError};
@@ -40,31 +42,7 @@ pub fn score(
     kv: KvType,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Score> {
-    let limit = model.config().max_position_embeddings;
-    if context == 0 || context > limit {
-        return Err(TrainError::Option {
-            option: "context",
-            why: format!("must lie between 1 and the model's {limit}"),
-        });
-    }
-    if stride == 0 || stride > context {
-        return Err(TrainError::Option {
-            option: "stride",
-            why: format!("must lie between 1 and the context of {context}"),
-        });
-    }
-    if ids.len() < 2 {
-        return Err(TrainError::Runtime("a text of no token cannot be scored".into()));
-    }
-    let failed = |e: onebit_model::runtime::RuntimeError| TrainError::Runtime(e.to_string());
-    let vocab = model.config().vocab_size;
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-        return Err(TrainError::Runtime(format!(
-            "token {id} is outside the model's vocabulary of {vocab}; tokenize with the model's own tokenizer"
-        )));
-    }
-    let targets = ids.len() - 1;
-    let windows = 1 + targets.saturating_sub(context).div_ceil(stride);
+    let text = Text::new(model.config(), ids, (context, stride))?;
     let options = SessionOptions {
         context,
         chunk: context.min(64),
@@ -72,34 +50,118 @@ pub fn score(
         kv,
     };
     let done = AtomicU64::new(0);
-    let sums: Vec<f64> = (0..windows)
+    let sums: Vec<f64> = (0..text.windows())
         .into_par_iter()
         .map_init(
             || Session::new(model, Serial, isa, options),
             |session, window| {
-                let session = session.as_mut().map_err(|e| TrainError::Runtime(e.to_string()))?;
-                let first = window * stride;
-                let last = (first + context).min(targets);
-                let scored_before = if window == 0 { 0 } else { first - stride + context };
-                session.reset();
-                let mut nats = 0.0;
-                session
-                    .prefill_all(&ids[first..last], |i, logits| {
-                        if first + i >= scored_before {
-                            nats += surprise(logits, ids[first + i + 1]);
-                        }
-                    })
-                    .map_err(failed)?;
-                let scored = (last - scored_before.max(first)) as u64;
+                let session = session.as_mut().map_err(|e| failed(&e))?;
+                let (nats, scored) = text.window(session, window).map_err(|e| failed(&e))?;
                 progress(done.fetch_add(scored, Ordering::Relaxed) + scored);
                 Ok(nats)
             },
         )
         .collect::<Result<_>>()?;
-    Ok(Score {
-        nats: sums.iter().sum(),
-        tokens: targets as u64,
-    })
+    Ok(text.score(&sums))
+}
+
+/// As [`score`] with a model on a GPU, one window after the other. The logits are those of the CPU, and so is the result.
+///
+/// # Errors
+/// As [`score`]; the GPU's.
+pub fn score_on_gpu(
+    model: &CudaModel,
+    ids: &[u32],
+    (context, stride): (usize, usize),
+    kv: KvType,
+    progress: &dyn Fn(u64),
+) -> Result<Score> {
+    let text = Text::new(model.config(), ids, (context, stride))?;
+    let mut session = CudaSession::new(model, context, kv).map_err(|e| failed(&e))?;
+    let mut done = 0;
+    let mut sums = Vec::with_capacity(text.windows());
+    for window in 0..text.windows() {
+        let (nats, scored) = text.window(&mut session, window).map_err(|e| failed(&e))?;
+        sums.push(nats);
+        done += scored;
+        progress(done);
+    }
+    Ok(text.score(&sums))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> TrainError {
+    TrainError::Runtime(error.to_string())
+}
+
+/// A text to be scored in windows.
+struct Text<'a> {
+    ids: &'a [u32],
+    context: usize,
+    stride: usize,
+}
+
+impl<'a> Text<'a> {
+    /// `ids`, if a model of `config` can score them.
+    fn new(config: &ModelConfig, ids: &'a [u32], (context, stride): (usize, usize)) -> Result<Self> {
+        let limit = config.max_position_embeddings;
+        if context == 0 || context > limit {
+            return Err(TrainError::Option {
+                option: "context",
+                why: format!("must lie between 1 and the model's {limit}"),
+            });
+        }
+        if stride == 0 || stride > context {
+            return Err(TrainError::Option {
+                option: "stride",
+                why: format!("must lie between 1 and the context of {context}"),
+            });
+        }
+        if ids.len() < 2 {
+            return Err(TrainError::Runtime("a text of no token cannot be scored".into()));
+        }
+        let vocab = config.vocab_size;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(TrainError::Runtime(format!(
+                "token {id} is outside the model's vocabulary of {vocab}; tokenize with the model's own tokenizer"
+            )));
+        }
+        Ok(Text { ids, context, stride })
+    }
+
+    /// Tokens that are scored.
+    fn targets(&self) -> usize {
+        self.ids.len() - 1
+    }
+
+    fn windows(&self) -> usize {
+        1 + self.targets().saturating_sub(self.context).div_ceil(self.stride)
+    }
+
+    /// Nats and number of the tokens that window `window` scores, read by `session` from its beginning.
+    fn window<S: Sequence>(&self, session: &mut S, window: usize) -> std::result::Result<(f64, u64), S::Error> {
+        let first = window * self.stride;
+        let last = (first + self.context).min(self.targets());
+        let scored_before = if window == 0 {
+            0
+        } else {
+            first - self.stride + self.context
+        };
+        session.truncate(0);
+        let mut nats = 0.0;
+        session.prefill_all_top(&self.ids[first..last], None, |i, logits| {
+            if first + i >= scored_before {
+                nats += surprise(logits, self.ids[first + i + 1]);
+            }
+        })?;
+        Ok((nats, (last - scored_before.max(first)) as u64))
+    }
+
+    fn score(&self, windows: &[f64]) -> Score {
+        Score {
+            nats: windows.iter().sum(),
+            tokens: self.targets() as u64,
+        }
+    }
 }
 
 /// `−ln softmax(logits)[target]` in f64; an id outside the vocabulary is infinitely surprising.

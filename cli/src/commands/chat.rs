@@ -9,7 +9,7 @@ use onebit_model::generation::{Finish, Generator, GeneratorOptions, Request};
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
-use crate::generation::{Given, note_dropped};
+use crate::generation::{self, Given, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -60,7 +60,7 @@ pub struct Chat {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
-    /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
+    /// compute every logit, also those that a sketch of the head shows cannot be drawn, as a GPU does; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
     /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
@@ -69,10 +69,10 @@ pub struct Chat {
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
-    /// auto, cpu, cuda or cuda:N (default: auto)
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N; the text is the same (default: auto)
     #[argh(option)]
     device: Option<String>,
-    /// threads (default: physical cores)
+    /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
     /// print each answer as a JSON object instead of streaming
@@ -161,7 +161,7 @@ impl Chat {
             .map(|text| Message::new(Role::System, text))
             .into_iter()
             .collect();
-        let place = device::place(self.device.as_deref(), self.threads)?;
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
@@ -178,7 +178,7 @@ impl Chat {
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
+            generator: generation::generator(&mut place, model, tokenizer, ends, &sampler, options)?,
             template,
             sampler,
             stops,

@@ -1,5 +1,7 @@
 //! `onebit doctor`: what this machine can do.
 
+mod gpu;
+
 use argh::FromArgs;
 use onebit_engine::Isa;
 use onebit_kernels_cpu::rng::Key;
@@ -7,16 +9,17 @@ use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_gemv;
 use serde::Serialize;
 
+use self::gpu::{GpuReport, Gpus};
 use crate::limits;
 use crate::{CliError, Result, device, output};
 
-/// Shows the CPU paths and tests each, measures memory and arithmetic, and looks for a GPU.
+/// Shows the CPU paths and the GPUs and tests each, and measures memory and arithmetic of the CPU.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "doctor",
     example = "{command_name} --json",
-    note = "The self-test multiplies random ternary matrices on every path and compares each sum with the portable path."
+    note = "The self-test multiplies random ternary matrices on every path and compares each sum with the portable path; on each GPU it multiplies such matrices and compares with their definition."
 )]
 pub struct Doctor {
     /// threads of the measurements (default: physical cores)
@@ -40,7 +43,9 @@ struct Report {
     paths: Vec<PathReport>,
     bandwidth_gb_s: f64,
     gpu: Option<String>,
+    gpu_driver: Option<String>,
     gpu_note: Option<String>,
+    gpus: Vec<GpuReport>,
 }
 
 /// One CPU path.
@@ -67,13 +72,7 @@ impl Doctor {
             })
             .collect();
         let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.device.isa());
-        let (gpu, gpu_note) = match onebit_kernels_cuda::driver() {
-            Ok(driver) => (
-                Some(driver.to_string()),
-                Some("found, but this version trains and runs on the CPU alone".to_string()),
-            ),
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let gpus = Gpus::find();
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             os: std::env::consts::OS,
@@ -84,13 +83,20 @@ impl Doctor {
             isa: place.device.isa().name(),
             paths,
             bandwidth_gb_s: bandwidth / 1e9,
-            gpu,
-            gpu_note,
+            gpu: gpus.names(),
+            gpu_driver: gpus.driver,
+            gpu_note: gpus.note,
+            gpus: gpus.all,
         };
         if self.json {
             output::json(&report)?
         } else {
             print(&report)?
+        }
+        if let Some(device) = report.gpus.iter().find_map(GpuReport::failed) {
+            return Err(CliError::Failed(format!(
+                "self-test: {device} gives other sums than the CPU, or none; use --device cpu and report this machine"
+            )));
         }
         match report.paths.iter().find(|path| !path.self_test) {
             Some(path) => Err(CliError::Failed(format!(
@@ -132,14 +138,9 @@ fn print(report: &Report) -> Result<()> {
             ),
         ));
     }
-    let gpu = report
-        .gpu
-        .clone()
-        .into_iter()
-        .chain(report.gpu_note.clone())
-        .collect::<Vec<_>>()
-        .join("; ");
-    rows.push(("gpu", gpu));
+    rows.extend(report.gpu_driver.clone().map(|driver| ("driver", driver)));
+    rows.extend(report.gpus.iter().map(|gpu| ("gpu", gpu.line())));
+    rows.extend(report.gpu_note.clone().map(|note| ("gpu", note)));
     output::table(&rows)
 }
 

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use argh::FromArgs;
-use onebit_model::runtime::{KvType, PackedModel, Pool, Session, SessionOptions};
+use onebit_model::runtime::cuda::CudaSession;
+use onebit_model::runtime::{KvType, PackedModel, Pool, Sequence, Session, SessionOptions};
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::data::text::Documents;
 use onebit_trainer::data::{TokenFile, count_words};
@@ -51,10 +52,10 @@ pub struct Eval {
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
-    /// auto, cpu, cuda or cuda:N (default: auto)
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N; the result is the same (default: auto)
     #[argh(option)]
     device: Option<String>,
-    /// threads (default: physical cores)
+    /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
     /// print the result as JSON
@@ -222,20 +223,25 @@ fn score(
     corpus: &Corpus,
     window: (usize, usize),
     kv: KvType,
-    place: Placement,
+    mut place: Placement,
 ) -> Result<Evaluation> {
     if corpus.ids.len() < 2 {
         return Err(CliError::Failed(
             "one token alone cannot be scored: the first is context; give at least two".into(),
         ));
     }
+    let on_gpu = place.upload(model, window.0, kv)?;
     let progress = Progress::new("scoring", corpus.ids.len() as u64 - 1);
     let start = Instant::now();
-    let score = evaluate::score(model, place.device.isa(), &corpus.ids, window, kv, &|done| {
+    let told = |done| {
         progress.set(done, || {
             format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
         });
-    })?;
+    };
+    let score = match on_gpu {
+        Some(model) => evaluate::score_on_gpu(&model, &corpus.ids, window, kv, &told)?,
+        None => evaluate::score(model, place.device.isa(), &corpus.ids, window, kv, &told)?,
+    };
     let seconds = start.elapsed().as_secs_f64();
     Ok(Evaluation {
         loss: score.loss(),
@@ -270,12 +276,16 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
     output::table(&rows)
 }
 
-fn print_logits(model: &PackedModel, ids: &[u32], kv: KvType, place: Placement, as_json: bool) -> Result<()> {
-    let mut options = SessionOptions::new(ids.len());
-    options.kv = kv;
-    let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
-    let mut logits: Vec<Vec<f32>> = Vec::with_capacity(ids.len());
-    session.prefill_all(ids, |_, row| logits.push(row.to_vec()))?;
+fn print_logits(model: &PackedModel, ids: &[u32], kv: KvType, mut place: Placement, as_json: bool) -> Result<()> {
+    let logits = match place.upload(model, ids.len(), kv)? {
+        Some(model) => all_logits(&mut CudaSession::new(&model, ids.len(), kv)?, ids)?,
+        None => {
+            let mut options = SessionOptions::new(ids.len());
+            options.kv = kv;
+            let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
+            all_logits(&mut session, ids)?
+        }
+    };
     if as_json {
         return output::json(&json!({ "ids": ids, "logits": logits }));
     }
@@ -286,4 +296,10 @@ fn print_logits(model: &PackedModel, ids: &[u32], kv: KvType, place: Placement, 
         output::line(&format!("after {id}: {}", best.join(", ")))?;
     }
     Ok(())
+}
+
+fn all_logits<S: Sequence>(session: &mut S, ids: &[u32]) -> Result<Vec<Vec<f32>>, S::Error> {
+    let mut logits = Vec::with_capacity(ids.len());
+    session.prefill_all_top(ids, None, |_, row| logits.push(row.to_vec()))?;
+    Ok(logits)
 }

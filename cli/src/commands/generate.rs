@@ -10,7 +10,7 @@ use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, R
 use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
-use crate::generation::{Given, MAX_TOKENS, note_dropped};
+use crate::generation::{self, Given, MAX_TOKENS, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
@@ -76,11 +76,11 @@ pub struct Generate {
     /// seed of the random numbers (default: 0)
     #[argh(option)]
     seed: Option<u64>,
-    /// tokens to read ahead where the text repeats itself, 0 to 8; changes the speed and nothing else (default: 8 for a model too large
-    /// for the caches, else 0)
+    /// tokens to read ahead where the text repeats itself, 0 to 8; changes the speed and nothing else (default: 3 on a GPU; on the CPU 8 for a
+    /// model too large for the caches, else 0)
     #[argh(option)]
     lookahead: Option<usize>,
-    /// compute every logit, also those that a sketch of the head shows cannot be drawn; changes the speed and nothing else
+    /// compute every logit, also those that a sketch of the head shows cannot be drawn, as a GPU does; changes the speed and nothing else
     #[argh(switch)]
     exact_head: bool,
     /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
@@ -89,10 +89,10 @@ pub struct Generate {
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
     #[argh(option)]
     kv_type: Option<String>,
-    /// auto, cpu, cuda or cuda:N (default: auto)
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N; the text is the same (default: auto)
     #[argh(option)]
     device: Option<String>,
-    /// threads (default: physical cores)
+    /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
     /// print the result as JSON, with speeds, instead of streaming
@@ -144,7 +144,7 @@ impl Generate {
         let params = given.resolve(&directory.generation)?;
         let several = self.prompts.is_some();
         let texts = prompts::texts(self.prompt, self.prompt_file.as_deref(), self.prompts.as_deref())?;
-        let place = device::place(self.device.as_deref(), self.threads)?;
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
@@ -184,7 +184,7 @@ impl Generate {
             kv,
         };
         let mut answers = Answers {
-            generator: Generator::new(model, tokenizer, ends, &sampler, options)?,
+            generator: generation::generator(&mut place, model, tokenizer, ends, &sampler, options)?,
             params,
             stops,
             vocab_size: config.vocab_size,

@@ -145,6 +145,7 @@ impl Fixture {
             ("--seq-len", "16"),
             ("--quant-warmup-steps", "1"),
             ("--quant-anneal-steps", "1"),
+            ("--device", "cpu"),
         ] {
             if !more.contains(&option) {
                 args.extend([option.to_string(), value.to_string()]);

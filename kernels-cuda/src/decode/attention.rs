@@ -83,6 +83,22 @@ impl KvCache {
         })
     }
 
+    /// The memory of each key head, by layer: keys, values, and the scales of both (empty but for int8). The first positions lie at its beginning, of keys in
+    /// whole panels of 64.
+    pub fn heads(&self) -> impl Iterator<Item = [DeviceArray<u8>; 4]> {
+        let bytes = self.context * self.head_dim * self.kind.bytes();
+        let part = |array: &DeviceArray<u8>, head: usize, bytes: usize| array.slice(head * bytes..(head + 1) * bytes);
+        (0..self.layers * self.kv_heads).map(move |head| {
+            let none = || self.keys.slice(..0);
+            let scales = |i: usize| match &self.scales {
+                Some(scales) => part(&scales[i].cast(), head, 4 * self.context),
+                None => none(),
+            };
+            let (keys, values) = (part(&self.keys, head, bytes), part(&self.values, head, bytes));
+            [keys, values, scales(0), scales(1)]
+        })
+    }
+
     /// Positions that there is room for.
     pub fn context(&self) -> usize {
         self.context

@@ -113,6 +113,15 @@ impl VocabularyMatrix {
         self.cols
     }
 
+    /// Bytes that a matrix of `[rows, cols]` takes.
+    pub const fn bytes_needed(kind: FloatKind, [rows, cols]: [usize; 2]) -> usize {
+        let steps = match kind {
+            FloatKind::Int8 => 4 * rows,
+            _ => 0,
+        };
+        rows.div_ceil(ROWS) * ROWS * cols.div_ceil(LANES) * kind.bytes() * 16 + steps
+    }
+
     /// Bytes on the GPU.
     pub fn bytes(&self) -> usize {
         self.weights.bytes() + self.steps.as_ref().map_or(0, DeviceArray::bytes)

@@ -157,6 +157,35 @@ impl DecodeState {
         })
     }
 
+    /// Bytes that a state takes, for a network of so many `layers` and words of `vocabulary`: what grows with the context, and what does not. About: arrays of a few
+    /// values are left out.
+    pub fn bytes_needed(
+        shape: &DecodeShape,
+        (layers, vocabulary): (usize, usize),
+        kind: KvKind,
+        context: usize,
+        tokens: usize,
+    ) -> [u64; 2] {
+        let DecodeShape {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            inner,
+            ..
+        } = *shape;
+        let scales = if kind == KvKind::Int8 { 4 } else { 0 };
+        let position = 2 * layers * kv_heads * (head_dim * kind.bytes() + scales) + 4 * head_dim + 4;
+        let parts = 4 * tokens * heads * (head_dim + 2);
+        let context = context.next_multiple_of(128);
+        let widest = hidden.max(heads * head_dim).max(inner).next_multiple_of(320);
+        let token = 4 * (vocabulary + hidden + (2 * heads + 2 * kv_heads) * head_dim + inner) + widest;
+        [
+            position as u64 * context as u64 + parts as u64 * (context / 128) as u64,
+            tokens as u64 * token as u64,
+        ]
+    }
+
     /// Writes `ids` from position `first` on, and says that what comes next is the token at `position`.
     ///
     /// # Errors

@@ -221,6 +221,11 @@ impl TernaryMatrix {
         self.cols.div_ceil(self.code.block())
     }
 
+    /// Bytes that a matrix of `[rows, cols]` takes as it is, or as a part of several.
+    pub const fn bytes_needed(code: TernaryCode, [rows, cols]: [usize; 2]) -> usize {
+        rows.div_ceil(TILE) * (cols.div_ceil(code.block()) * TILE * ROW_BYTES + 16)
+    }
+
     /// Bytes that a product reads of it.
     pub fn bytes(&self) -> usize {
         self.weights.bytes() + self.descriptors.bytes()

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::files::FileError;
 use crate::runtime::RuntimeError;
+use crate::runtime::cuda::CudaRuntimeError;
 use crate::sampling::SamplingError;
 use crate::tokenizer::TokenizerError;
 
@@ -14,12 +15,25 @@ pub enum GenerationError {
     /// Inference.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(CudaRuntimeError),
     /// Choosing tokens.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
     /// Tokens and text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+}
+
+impl From<CudaRuntimeError> for GenerationError {
+    /// What has nothing to do with the GPU is told as on the CPU.
+    fn from(error: CudaRuntimeError) -> Self {
+        match error {
+            CudaRuntimeError::Runtime(error) => GenerationError::Runtime(error),
+            error => GenerationError::Gpu(error),
+        }
+    }
 }
 
 /// Why a prompt cache could not be used or written.
@@ -59,7 +73,7 @@ pub enum PromptCacheError {
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] FileError),
-    /// The tokens do not fit the session.
+    /// The tokens do not fit the session, or the GPU failed.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Session(#[from] GenerationError),
 }

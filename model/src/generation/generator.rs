@@ -9,14 +9,18 @@ use serde::Serialize;
 
 use super::GenerationError;
 use super::logprobs::{Logprobs, TokenLogprob, likeliest};
+use super::session::AnySession;
+use crate::runtime::cuda::{CudaModel, CudaRuntimeError, CudaSession};
 use crate::runtime::{
-    Executor, KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Session, SessionOptions, Top,
+    Executor, KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Sequence, Session, SessionOptions, Top,
 };
 use crate::sampling::{Sampler, StopStrings};
 use crate::tokenizer::Tokenizer;
 
 /// Bytes from which on a head is worth the seconds that its sketch takes to make.
 const SKETCHED_HEAD: usize = 16 << 20;
+/// Tokens that a GPU reads ahead: with the token that is due as many as its fastest kernels take.
+const GPU_DRAFT: usize = onebit_kernels_cuda::ternary_gemv::MOST_NORMED - 1;
 
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,13 +84,13 @@ impl Generated {
 pub struct GeneratorOptions {
     /// The CPU path.
     pub isa: Isa,
-    /// Threads.
+    /// Threads of the CPU.
     pub threads: usize,
     /// Tokens of the window, prompt and answer; at most the model's `max_position_embeddings`.
     pub context: usize,
     /// Tokens read ahead at most; where not given, as many as pay.
     pub lookahead: Option<usize>,
-    /// Computes every logit, also those that cannot be drawn.
+    /// Computes every logit, also those that cannot be drawn; a GPU always does.
     pub exact_head: bool,
     /// How keys and values are kept.
     pub kv: KvType,
@@ -113,7 +117,7 @@ pub struct Generator {
     exact_head: bool,
 }
 
-type Reader = Lookahead<Arc<PackedModel>, Pool>;
+type Reader = Lookahead<AnySession>;
 
 impl Generator {
     /// A generator for texts drawn by samplers like `sampler`; `ends` are the tokens that end a text.
@@ -127,8 +131,6 @@ impl Generator {
         sampler: &Sampler,
         options: GeneratorOptions,
     ) -> Result<Self, RuntimeError> {
-        let ids = 0..model.config().vocab_size as u32;
-        let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
         let pool = Pool::new(options.threads)?;
         let sketched = sampler.needed().is_some() && !options.exact_head;
         if sketched && model.head().values.bytes() > SKETCHED_HEAD {
@@ -141,13 +143,35 @@ impl Generator {
         session.logit_rows = (longest_draft + 1).min(session.chunk);
         session.kv = options.kv;
         let session = Session::new(Arc::new(model), pool, options.isa, session)?;
-        Ok(Self {
+        let session = AnySession::Cpu(session);
+        Ok(Self::with(session, longest_draft, tokenizer, ends, options.exact_head))
+    }
+
+    /// The same on the GPU that `cuda`, a copy of `model`, lies on; `model` is not needed any more afterwards.
+    ///
+    /// # Errors
+    /// [`CudaRuntimeError`] for options outside their range and where memory is missing.
+    pub fn on_gpu(
+        cuda: &CudaModel,
+        model: &PackedModel,
+        tokenizer: Tokenizer,
+        ends: Vec<u32>,
+        options: GeneratorOptions,
+    ) -> Result<Self, CudaRuntimeError> {
+        let session = AnySession::on_gpu(CudaSession::new(cuda, options.context, options.kv)?, model);
+        let longest_draft = options.lookahead.unwrap_or(GPU_DRAFT);
+        Ok(Self::with(session, longest_draft, tokenizer, ends, true))
+    }
+
+    fn with(session: AnySession, longest_draft: usize, tokenizer: Tokenizer, ends: Vec<u32>, exact_head: bool) -> Self {
+        let ids = 0..session.vocab_size() as u32;
+        Self {
+            unused: ids.filter(|&id| !tokenizer.has_id(id)).collect(),
             reader: Lookahead::new(session, longest_draft),
-            unused,
             tokenizer,
             ends,
-            exact_head: options.exact_head,
-        })
+            exact_head,
+        }
     }
 
     /// The tokenizer.
@@ -155,14 +179,9 @@ impl Generator {
         &self.tokenizer
     }
 
-    /// The model.
-    pub fn model(&self) -> &PackedModel {
-        self.reader.session().model()
-    }
-
     /// Tokens of the window.
     pub fn context(&self) -> usize {
-        self.reader.session().options().context
+        self.reader.session().context()
     }
 
     /// The part of a prompt that is read: all of it, or the most recent tokens of one that is longer than the context, with room for
@@ -232,7 +251,6 @@ impl Generator {
             out.push_str(text);
             if text.is_empty() { Ok(()) } else { piece(text) }
         };
-        let wrong = |error| E::from(GenerationError::Runtime(error));
         let mut first_at = None;
         while out.ids.len() < request.max_tokens {
             if stop.load(Ordering::Relaxed) {
@@ -242,11 +260,11 @@ impl Generator {
             let top = needed.map(|count| Top { count, except: &except });
             let logits = match out.ids.last() {
                 Some(&last) => {
-                    let (logits, shifted) = step(&mut self.reader, last, top).map_err(wrong)?;
+                    let (logits, shifted) = step(&mut self.reader, last, top)?;
                     out.shifted += shifted;
                     logits
                 }
-                None => self.reader.read(prompt, top).map_err(wrong)?,
+                None => self.reader.read(prompt, top)?,
             };
             for &id in &self.unused {
                 if let Some(logit) = logits.get_mut(id as usize) {
@@ -312,8 +330,8 @@ pub fn add_sketch<E: Executor>(model: &mut PackedModel, executor: &E, isa: Isa) 
 }
 
 /// Reads one more token, after sliding the window if it is full; how many tokens were let go.
-fn step<'a>(reader: &'a mut Reader, id: u32, top: Option<Top<'_>>) -> Result<(&'a mut [f32], usize), RuntimeError> {
-    let context = reader.session().options().context;
+fn step<'a>(reader: &'a mut Reader, id: u32, top: Option<Top<'_>>) -> Result<(&'a mut [f32], usize), GenerationError> {
+    let context = reader.session().context();
     if reader.held().len() < context {
         return Ok((reader.next(id, top)?, 0));
     }

@@ -11,11 +11,15 @@
 //!
 //! What a prompt has in common with what was read before is not read again, within a [`Generator`] and, through a
 //! [prompt cache](Generator::load_prompt_cache), from one process to the next.
+//!
+//! A generator runs on the CPU ([`Generator::new`]) or on a GPU ([`Generator::on_gpu`]); the logits are the same, so the text is, and what one has read the other
+//! can take up.
 
 mod error;
 mod generator;
 mod logprobs;
 mod prompt_cache;
+mod session;
 
 pub use error::{GenerationError, PromptCacheError};
 pub use generator::{Finish, Generated, Generator, GeneratorOptions, Request, add_sketch};

@@ -19,7 +19,7 @@ use onebit_kernels_cpu::t2::GROUP_ROWS;
 
 use super::{Generator, PromptCacheError};
 use crate::files::{FileError, replace_file};
-use crate::runtime::{FloatValues, KvType, Linear, PackedModel};
+use crate::runtime::{FloatValues, KvType, Linear, PackedModel, Sequence};
 
 const MAGIC: [u8; 8] = *b"1bitKV\0\x01";
 const CHECKSUM: usize = 32;
@@ -30,7 +30,7 @@ const ROWS: usize = 64;
 
 /// What tells one model from another where keys and values are concerned: the configuration, every norm and scale, and rows of the
 /// embedding and of each linear. Two trainings agree in none of them. It costs a few milliseconds, where reading all weights would cost what the cache saves.
-fn fingerprint(model: &PackedModel, kv: KvType) -> [u8; 32] {
+pub(super) fn fingerprint(model: &PackedModel, kv: KvType) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     let floats = |hash: &mut blake3::Hasher, values: &[f32]| {
         values.iter().for_each(|x| {
@@ -121,8 +121,8 @@ impl Generator {
         let mut header = [0; HEADER - MAGIC.len()];
         let short = |_| damaged(format!("at least {} bytes", HEADER + CHECKSUM), format!("{length}"));
         file.read_exact(&mut header).map_err(short)?;
-        let (session, kv) = (self.reader.session(), self.reader.session().options().kv);
-        if header[..32] != fingerprint(session.model(), kv) {
+        let session = self.reader.session();
+        if header[..32] != session.fingerprint() {
             return Err(PromptCacheError::OtherModel {
                 path: path.to_path_buf(),
             });
@@ -187,7 +187,7 @@ impl Generator {
                 }
             };
             write(&MAGIC);
-            write(&fingerprint(session.model(), session.options().kv));
+            write(&session.fingerprint());
             write(&(ids.len() as u64).to_le_bytes());
             ids.iter().for_each(|id| write(&id.to_le_bytes()));
             // What is held is what the session has read.

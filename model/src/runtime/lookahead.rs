@@ -7,16 +7,11 @@
 //! the sampling nor the text depends on what was drafted. Drafts grow while they are right and stop for a while when they are not, so
 //! that plain text pays next to nothing.
 
-use core::ops::Deref;
-
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::RuntimeError;
-use super::executor::Executor;
-use super::session::Session;
+use super::sequence::Sequence;
 use super::sketch::Top;
-use super::weights::PackedModel;
 
 /// Tokens of the longest draft: with the token that is due they stay below what a pass reads at the price of one reading of the weights.
 pub const LONGEST_DRAFT: usize = 8;
@@ -35,8 +30,8 @@ pub struct LookaheadCounts {
 }
 
 /// A session with the tokens that it holds, and perhaps some that are to come.
-pub struct Lookahead<M, E> {
-    session: Session<M, E>,
+pub struct Lookahead<S> {
+    session: S,
     /// The tokens read so far, without drafts.
     held: Vec<u32>,
     /// The pass that was made last: its tokens, of which the first `used` have come, and their logits.
@@ -52,13 +47,12 @@ pub struct Lookahead<M, E> {
     counts: LookaheadCounts,
 }
 
-impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
-    /// Around a new session; drafts have at most `longest` tokens, 0 for none. The session should have been opened with
+impl<S: Sequence> Lookahead<S> {
+    /// Around a new session; drafts have at most `longest` tokens, 0 for none. A [`Session`](super::Session) should have been opened with
     /// `logit_rows` of `longest + 1`.
-    pub fn new(session: Session<M, E>, longest: usize) -> Self {
+    pub fn new(session: S, longest: usize) -> Self {
         let longest = longest.min(LONGEST_DRAFT);
-        let context = session.options().context;
-        let vocab = session.model().config().vocab_size;
+        let (context, vocab) = (session.context(), session.vocab_size());
         Self {
             held: Vec::with_capacity(context),
             pass: Vec::with_capacity(longest + 1),
@@ -74,7 +68,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
     }
 
     /// The session.
-    pub fn session(&self) -> &Session<M, E> {
+    pub fn session(&self) -> &S {
         &self.session
     }
 
@@ -96,11 +90,11 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
     }
 
     /// Makes `ids` what is held, reading only what is new, and returns the logits after the last, `[vocab_size]`; those that
-    /// cannot be among the `top` may be −∞ ([`Session::prefill_top`]).
+    /// cannot be among the `top` may be −∞ ([`Sequence::prefill_top`]).
     ///
     /// # Errors
-    /// As [`Session::prefill`]; what is held is then unspecified.
-    pub fn read(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&mut [f32], RuntimeError> {
+    /// As [`Sequence::prefill_top`]; what is held is then unspecified.
+    pub fn read(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&mut [f32], S::Error> {
         let known = self.known(ids);
         self.held.truncate(known);
         self.session.truncate(known);
@@ -113,27 +107,27 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
         Ok(row)
     }
 
-    /// Takes up the tokens `ids`, the first of a snapshot of `stored` tokens, as [`Session::restore`] does.
+    /// Takes up the tokens `ids`, the first of a snapshot of `stored` tokens, as [`Sequence::restore`] does.
     ///
     /// # Errors
-    /// As [`Session::restore`]; nothing is held afterwards.
-    pub fn restore(&mut self, ids: &[u32], stored: usize, bytes: &[u8]) -> Result<(), RuntimeError> {
+    /// As [`Sequence::restore`]; nothing is held afterwards.
+    pub fn restore(&mut self, ids: &[u32], stored: usize, bytes: &[u8]) -> Result<(), S::Error> {
         self.held.clear();
         self.pass.clear();
         self.used = 0;
-        self.session.reset();
+        self.session.truncate(0);
         self.session.restore(ids.len(), stored, bytes)?;
         self.held.extend_from_slice(ids);
         Ok(())
     }
 
-    /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Session::prefill_top`] would. The same number must be wanted
+    /// Takes `id` as the next token and returns the logits after it, `[vocab_size]`, as [`Sequence::prefill_top`] would. The same number must be wanted
     /// from call to call, and a token that was excepted must stay so: logits are read ahead.
     ///
     /// # Errors
-    /// As [`Session::decode`].
-    pub fn next(&mut self, id: u32, top: Option<Top<'_>>) -> Result<&mut [f32], RuntimeError> {
-        let vocab = self.session.model().config().vocab_size;
+    /// As [`Sequence::prefill_top`].
+    pub fn next(&mut self, id: u32, top: Option<Top<'_>>) -> Result<&mut [f32], S::Error> {
+        let vocab = self.session.vocab_size();
         if self.pass.get(self.used) == Some(&id) {
             self.used += 1;
             self.counts.accepted += 1;
@@ -186,7 +180,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Lookahead<M, E> {
             self.rest -= 1;
             return;
         }
-        let room = self.session.options().context.saturating_sub(self.held.len() + 1);
+        let room = self.session.context().saturating_sub(self.held.len() + 1);
         let wanted = self.width.min(self.longest).min(room);
         for length in MATCHES {
             if let Some(after) = follows(&self.held, id, length) {

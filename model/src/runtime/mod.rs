@@ -31,6 +31,7 @@ mod lookahead;
 #[cfg(feature = "std")]
 mod pool;
 mod product;
+mod sequence;
 mod session;
 mod sketch;
 mod snapshot;
@@ -57,6 +58,7 @@ pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
 pub use onebit_kernels_cpu::attention::cached::KvType;
 #[cfg(feature = "std")]
 pub use pool::Pool;
+pub use sequence::Sequence;
 pub use session::{Session, SessionOptions};
 #[cfg(feature = "std")]
 pub(crate) use sketch::RowFigures;

@@ -12,6 +12,7 @@ use super::RuntimeError;
 use super::executor::Executor;
 use super::session::Session;
 use super::weights::PackedModel;
+use crate::config::ModelConfig;
 
 /// Bytes of the parts of one head.
 pub(super) fn part_bytes(kv: KvType, positions: usize, head_dim: usize) -> [usize; 4] {
@@ -26,6 +27,16 @@ pub(super) fn part_bytes(kv: KvType, positions: usize, head_dim: usize) -> [usiz
         scales,
         scales,
     ]
+}
+
+/// Bytes of `positions` positions of a model; `None` where no machine has so many.
+pub(super) fn bytes_of(config: &ModelConfig, kv: KvType, positions: usize) -> Option<usize> {
+    let heads = config.num_hidden_layers * config.num_key_value_heads;
+    // A token's bytes times the positions, rounded up to panels, must be a number before it is computed exactly.
+    let widest = part_bytes(KvType::F32, 1, config.head_dim).iter().sum::<usize>();
+    positions.checked_mul(widest)?.checked_mul(heads)?;
+    let head: usize = part_bytes(kv, positions, config.head_dim).iter().sum();
+    head.checked_mul(heads)
 }
 
 /// The parts of one head as bytes.
@@ -71,12 +82,7 @@ pub(super) fn parts_mut<'a>(kv: KvHead<&'a mut [f32], &'a mut [half::f16], &'a m
 impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// Bytes of a snapshot of `positions` tokens; `None` where no machine has so many.
     pub fn snapshot_bytes(&self, positions: usize) -> Option<usize> {
-        let config = self.model().config();
-        // A token's bytes times the positions, rounded up to panels, must be a number before it is computed exactly.
-        let widest = part_bytes(KvType::F32, 1, config.head_dim).iter().sum::<usize>();
-        positions.checked_mul(widest)?.checked_mul(self.heads().len())?;
-        let head: usize = part_bytes(self.options().kv, positions, config.head_dim).iter().sum();
-        head.checked_mul(self.heads().len())
+        bytes_of(self.model().config(), self.options().kv, positions)
     }
 
     /// Hands the keys and values of the first `positions` tokens to `each`, piece by piece: [`snapshot_bytes`](Self::snapshot_bytes) in all.

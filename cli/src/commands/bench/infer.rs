@@ -1,5 +1,7 @@
 //! Decoding and prefill of random ids. The host's speed drifts, so parts of the work and measurements of the machine take turns.
 
+pub(super) mod cuda;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 

@@ -23,7 +23,7 @@ use crate::{CliError, Result, args, device, output, random};
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
     example = "{command_name} train --shape 25m --phase warmup",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts."
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding computes every logit and goes on without the host."
 )]
 pub struct Bench {
     /// what to measure: decode, prefill or train
@@ -53,7 +53,7 @@ pub struct Bench {
     /// arithmetic of training: auto, f32 or bf16 (default: auto)
     #[argh(option)]
     precision: Option<String>,
-    /// decode with every logit computed, and not by the shortcut to the largest
+    /// decode with every logit computed, as on a GPU, and not by the shortcut to the largest
     #[argh(switch)]
     exact_head: bool,
     /// seed of the random weights and ids (default: 0)
@@ -65,10 +65,10 @@ pub struct Bench {
     /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (decode and prefill; default: f32)
     #[argh(option)]
     kv_type: Option<String>,
-    /// auto, cpu, cuda or cuda:N (default: auto)
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
-    /// threads (default: physical cores)
+    /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
     /// print the result as JSON
@@ -142,32 +142,38 @@ impl Bench {
                 "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"
             )));
         }
-        let place = device::place(self.device.as_deref(), self.threads)?;
-        let machine = Machine::new(place.clone())?;
-        let timed = if what == What::Train {
-            {
-                let (phase, precision) = training;
-                let how = (phase, precision, self.recompute);
-                train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?
-            }
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
+        let (machine, timed) = if what == What::Train {
+            let machine = Machine::new(place.clone())?;
+            let (phase, precision) = training;
+            let how = (phase, precision, self.recompute);
+            let timed = train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?;
+            (machine, timed)
         } else {
-            let mut model = match &directory {
-                Some(directory) => directory.load(head)?,
-                None => random::model(config.clone(), self.seed, head)?,
+            let make = |on_gpu: bool| match &directory {
+                Some(directory) => directory.load(head),
+                None => random::model(config.clone(), self.seed, head, !on_gpu),
             };
-            match what {
-                What::Prefill => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
-                _ => {
+            let chosen = place.gpu.is_some();
+            let mut model = make(chosen)?;
+            let on_gpu = place.upload(&model, tokens + more, kv)?;
+            if chosen && on_gpu.is_none() {
+                model = make(false)?;
+            }
+            let machine = Machine::new(place.clone())?;
+            let timed = match (on_gpu, &place.gpu, what) {
+                (Some(model), Some(gpu), What::Decode) => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
+                (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
+                (_, _, What::Decode) => {
                     if !self.exact_head {
-                        onebit_model::generation::add_sketch(
-                            &mut model,
-                            &Pool::new(place.threads)?,
-                            place.device.isa(),
-                        );
+                        let pool = Pool::new(place.threads)?;
+                        onebit_model::generation::add_sketch(&mut model, &pool, place.device.isa());
                     }
                     infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
                 }
-            }
+                _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
+            };
+            (machine, timed)
         };
         let report = Report::new(self.what, name, config.parameter_count(), timed, &machine);
         if self.json {

@@ -9,18 +9,23 @@ use crate::{Result, limits, output};
 /// The machine, to be measured between the parts of what is timed.
 pub(super) struct Machine {
     pub place: Placement,
-    memory: limits::Bandwidth,
+    /// Where the CPU does the work.
+    memory: Option<limits::Bandwidth>,
 }
 
 impl Machine {
     pub fn new(place: Placement) -> Result<Self> {
-        let memory = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?;
+        let memory = match place.gpu {
+            Some(_) => None,
+            None => Some(limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?),
+        };
         Ok(Self { place, memory })
     }
 
     /// Bytes a second that all threads read from memory.
     pub fn sweep(&self) -> f64 {
-        self.memory.sweep(self.place.device.isa())
+        let isa = self.place.device.isa();
+        self.memory.as_ref().map_or(f64::NAN, |memory| memory.sweep(isa))
     }
 }
 
@@ -98,7 +103,10 @@ impl Report {
     pub fn new(bench: String, model: String, parameters: u64, timed: Timed, machine: &Machine) -> Self {
         let place = &machine.place;
         let isa = place.device.isa();
-        let bandwidth = timed.bandwidth.unwrap_or_else(|| machine.memory.measure(isa));
+        let bandwidth = timed.bandwidth.unwrap_or_else(|| {
+            let measured = machine.memory.as_ref().map(|memory| memory.measure(isa));
+            measured.unwrap_or(f64::NAN)
+        });
         let peak_ops = timed.peak_ops.unwrap_or_else(|| match timed.training {
             Some(_) => limits::fma_peak(isa, place.threads),
             None => limits::int8_peak(isa, place.threads),

@@ -35,20 +35,7 @@ impl CudaModel {
             false => Some(matrix(gpu, "the head", model.head())?),
         };
         let decode = DecodeModel {
-            shape: DecodeShape {
-                hidden: config.hidden_size,
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-                inner: config.intermediate_size,
-                eps: config.rms_norm_eps,
-                residual_scale: config.residual_scale(),
-                feed_forward: match config.feed_forward {
-                    FeedForward::Relu2Gated => FeedForwardKind::GatedRelu2,
-                    FeedForward::SwiGlu => FeedForwardKind::SwiGlu,
-                    FeedForward::Relu2 => FeedForwardKind::Relu2,
-                },
-            },
+            shape: decode_shape(config),
             embedding: matrix(gpu, "the embedding", model.embedding())?,
             head,
             norm: gpu.upload(model.norm())?,
@@ -69,6 +56,24 @@ impl CudaModel {
     /// Bytes of weights that one token reads.
     pub fn bytes_per_token(&self) -> usize {
         self.model.bytes_per_token()
+    }
+}
+
+/// The sizes of `config`.
+pub(super) fn decode_shape(config: &ModelConfig) -> DecodeShape {
+    DecodeShape {
+        hidden: config.hidden_size,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        inner: config.intermediate_size,
+        eps: config.rms_norm_eps,
+        residual_scale: config.residual_scale(),
+        feed_forward: match config.feed_forward {
+            FeedForward::Relu2Gated => FeedForwardKind::GatedRelu2,
+            FeedForward::SwiGlu => FeedForwardKind::SwiGlu,
+            FeedForward::Relu2 => FeedForwardKind::Relu2,
+        },
     }
 }
 
@@ -141,11 +146,11 @@ impl<'a> Packed<'a> {
                 });
             }
             Linear::Int8 { .. } => "int8",
-            Linear::Float(_) => "f16",
+            Linear::Float(matrix) => matrix.values.type_name(),
         };
         Err(CudaRuntimeError::Unsupported {
             what: name.into(),
-            found,
+            found: found.into(),
         })
     }
 
@@ -181,24 +186,29 @@ fn in_one_code(mut packed: Vec<Packed<'_>>) -> Vec<Packed<'_>> {
     packed
 }
 
+/// The kind of an embedding or a head that has a kernel.
+pub(super) fn float_kind(name: &str, matrix: &FloatMatrix) -> Result<FloatKind, CudaRuntimeError> {
+    match &matrix.values {
+        FloatValues::F32(_) => Ok(FloatKind::F32),
+        FloatValues::F16(_) => Ok(FloatKind::F16),
+        FloatValues::Bf16(_) => Ok(FloatKind::Bf16),
+        FloatValues::Int8 { .. } => Ok(FloatKind::Int8),
+        FloatValues::Int4 { .. } => Err(CudaRuntimeError::Unsupported {
+            what: name.into(),
+            found: "int4".into(),
+        }),
+    }
+}
+
 fn matrix(gpu: &Gpu, name: &str, matrix: &FloatMatrix) -> Result<VocabularyMatrix, CudaRuntimeError> {
-    let (kind, bytes, steps): (_, &[u8], Option<&[f32]>) = match &matrix.values {
-        FloatValues::F32(values) => (FloatKind::F32, bytemuck::cast_slice(&values[..]), None),
-        FloatValues::F16(values) => (FloatKind::F16, bytemuck::cast_slice(&values[..]), None),
-        FloatValues::Bf16(values) => (FloatKind::Bf16, bytemuck::cast_slice(&values[..]), None),
-        FloatValues::Int8 { values, steps } => (FloatKind::Int8, bytemuck::cast_slice(&values[..]), Some(&steps[..])),
-        FloatValues::Int4 { .. } => {
-            return Err(CudaRuntimeError::Unsupported {
-                what: name.into(),
-                found: "int4",
-            });
-        }
+    let kind = float_kind(name, matrix)?;
+    let (bytes, steps): (&[u8], Option<&[f32]>) = match &matrix.values {
+        FloatValues::F32(values) => (bytemuck::cast_slice(&values[..]), None),
+        FloatValues::F16(values) => (bytemuck::cast_slice(&values[..]), None),
+        FloatValues::Bf16(values) => (bytemuck::cast_slice(&values[..]), None),
+        FloatValues::Int8 { values, steps } => (bytemuck::cast_slice(&values[..]), Some(&steps[..])),
+        FloatValues::Int4 { codes, .. } => (&codes[..], None),
     };
-    Ok(VocabularyMatrix::upload(
-        gpu,
-        kind,
-        [matrix.rows, matrix.cols],
-        bytes,
-        steps,
-    )?)
+    let size = [matrix.rows, matrix.cols];
+    Ok(VocabularyMatrix::upload(gpu, kind, size, bytes, steps)?)
 }

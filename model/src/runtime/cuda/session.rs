@@ -1,12 +1,12 @@
 //! A sequence on a GPU.
 
 use onebit_kernels_cpu::rope::rope_table;
-use onebit_kernels_cuda::Graph;
-use onebit_kernels_cuda::decode::{DecodeState, KvKind, Logits, Rotation};
+use onebit_kernels_cuda::decode::{DecodeState, KvCache, KvKind, Logits, Rotation};
 use onebit_kernels_cuda::ternary_gemv::MOST_TOKENS;
+use onebit_kernels_cuda::{Gpu, Graph, Pinned};
 
 use super::{CudaModel, CudaRuntimeError};
-use crate::runtime::{KvType, RuntimeError};
+use crate::runtime::{KvType, RuntimeError, Sequence, Top};
 
 /// Tokens of the longer recording.
 const STEPS: usize = 8;
@@ -20,11 +20,25 @@ pub struct CudaSession {
     /// The same, [`STEPS`] times: between recordings the GPU waits for some microseconds.
     steps: Graph,
     context: usize,
+    kv: KvType,
     position: usize,
-    logits: Vec<f32>,
+    /// Those of one token, `[vocab_size]`.
+    logits: Pinned<f32>,
+}
+
+/// The form in which the kernels keep keys and values.
+pub(super) fn kv_kind(kv: KvType) -> KvKind {
+    match kv {
+        KvType::F32 => KvKind::F32,
+        KvType::F16 => KvKind::F16,
+        KvType::Int8 => KvKind::Int8,
+    }
 }
 
 impl CudaSession {
+    /// Tokens of a prompt that are read at once.
+    pub const CHUNK: usize = MOST_TOKENS;
+
     /// An empty session of `context` tokens, keys and values kept as `kv`.
     ///
     /// # Errors
@@ -40,11 +54,6 @@ impl CudaSession {
             };
             return Err(error.into());
         }
-        let kind = match kv {
-            KvType::F32 => KvKind::F32,
-            KvType::F16 => KvKind::F16,
-            KvType::Int8 => KvKind::Int8,
-        };
         // The cache is whole blocks of positions.
         let rows = context.next_multiple_of(128) * config.head_dim / 2;
         let (mut cos, mut sin) = (vec![0.0; rows], vec![0.0; rows]);
@@ -53,7 +62,7 @@ impl CudaSession {
             cos: gpu.upload(&cos)?,
             sin: gpu.upload(&sin)?,
         };
-        let state = DecodeState::new(gpu, &model.model, kind, context, MOST_TOKENS, rotation)?;
+        let state = DecodeState::new(gpu, &model.model, kv_kind(kv), context, Self::CHUNK, rotation)?;
         let record =
             |count: usize| gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, Logits::Next)));
         let (step, steps) = (record(1)?, record(STEPS)?);
@@ -63,14 +72,38 @@ impl CudaSession {
             step,
             steps,
             context,
+            kv,
             position: 0,
-            logits: vec![0.0; config.vocab_size],
+            logits: gpu.pinned(config.vocab_size)?,
         })
     }
 
     /// The model.
     pub fn model(&self) -> &CudaModel {
         &self.model
+    }
+
+    /// Tokens that there is room for.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// How keys and values are kept.
+    pub fn kv(&self) -> KvType {
+        self.kv
+    }
+
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.model.gpu
+    }
+
+    pub(super) fn cache(&self) -> &KvCache {
+        &self.state.cache
+    }
+
+    /// Says that `positions` tokens are held now.
+    pub(super) fn held(&mut self, positions: usize) {
+        self.position = positions;
     }
 
     /// Tokens held.
@@ -94,12 +127,11 @@ impl CudaSession {
     /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`], the session being unchanged then; the GPU's.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], CudaRuntimeError> {
         self.check(ids)?;
-        let last = (ids.len() - 1) / MOST_TOKENS;
-        for (i, ids) in ids.chunks(MOST_TOKENS).enumerate() {
+        let last = (ids.len() - 1) / Self::CHUNK;
+        for (i, ids) in ids.chunks(Self::CHUNK).enumerate() {
             self.launch(ids, if i == last { Logits::Last } else { Logits::None })?;
         }
-        self.download(1)?;
-        Ok(&self.logits)
+        self.download(0)
     }
 
     /// Reads `ids` and calls `each(i, logits)` for every one of them in order, with the logits `[vocab_size]` after `ids[i]`.
@@ -108,12 +140,10 @@ impl CudaSession {
     /// As [`prefill`](Self::prefill).
     pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), CudaRuntimeError> {
         self.check(ids)?;
-        let vocab = self.model.config().vocab_size;
-        for (chunk, ids) in ids.chunks(MOST_TOKENS).enumerate() {
+        for (chunk, ids) in ids.chunks(Self::CHUNK).enumerate() {
             self.launch(ids, Logits::All)?;
-            self.download(ids.len())?;
-            for (i, logits) in self.logits.chunks_exact(vocab).enumerate() {
-                each(chunk * MOST_TOKENS + i, logits);
+            for i in 0..ids.len() {
+                each(chunk * Self::CHUNK + i, self.download(i)?);
             }
         }
         Ok(())
@@ -124,9 +154,11 @@ impl CudaSession {
     /// # Errors
     /// As [`prefill`](Self::prefill).
     pub fn decode(&mut self, id: u32) -> Result<&[f32], CudaRuntimeError> {
-        self.greedy(id, 1)?;
-        self.download(1)?;
-        Ok(&self.logits)
+        self.check(&[id])?;
+        self.state.place(&self.model.gpu, self.position, &[id], self.position)?;
+        self.step.launch()?;
+        self.position += 1;
+        self.download(0)
     }
 
     /// Reads `id` and then `count - 1` tokens, each the one with the largest logit after those before (of equals the lowest), and returns the `count`
@@ -160,13 +192,16 @@ impl CudaSession {
         Ok(())
     }
 
-    fn download(&mut self, tokens: usize) -> Result<(), CudaRuntimeError> {
-        let len = tokens * self.model.config().vocab_size;
-        self.logits = self.model.gpu.download(&self.state.logits.slice(..len))?;
-        Ok(())
+    /// The logits of token `row` of the last launch.
+    fn download(&mut self, row: usize) -> Result<&[f32], CudaRuntimeError> {
+        let (gpu, vocab) = (&self.model.gpu, self.model.config().vocab_size);
+        let logits = self.state.logits.slice(row * vocab..(row + 1) * vocab);
+        gpu.read_pinned(&logits, &mut self.logits)?;
+        gpu.synchronize()?;
+        Ok(self.logits.as_slice())
     }
 
-    fn check_room(&self, tokens: usize) -> Result<(), RuntimeError> {
+    pub(super) fn check_room(&self, tokens: usize) -> Result<(), RuntimeError> {
         if tokens > self.context - self.position {
             return Err(RuntimeError::ContextFull {
                 position: self.position,
@@ -191,5 +226,56 @@ impl CudaSession {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl Sequence for CudaSession {
+    type Error = CudaRuntimeError;
+
+    fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn truncate(&mut self, position: usize) {
+        self.truncate(position);
+    }
+
+    /// With every logit: the whole head costs less here than a search in it.
+    fn prefill_top(&mut self, ids: &[u32], _: Option<Top<'_>>) -> Result<&[f32], CudaRuntimeError> {
+        match *ids {
+            [id] => self.decode(id),
+            _ => self.prefill(ids),
+        }
+    }
+
+    fn prefill_all_top(
+        &mut self,
+        ids: &[u32],
+        _: Option<Top<'_>>,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), CudaRuntimeError> {
+        match *ids {
+            [id] => {
+                each(0, self.decode(id)?);
+                Ok(())
+            }
+            _ => self.prefill_all(ids, each),
+        }
+    }
+
+    fn snapshot_bytes(&self, positions: usize) -> Option<usize> {
+        self.snapshot_bytes(positions)
+    }
+
+    fn snapshot(&self, positions: usize, each: impl FnMut(&[u8])) -> Result<(), CudaRuntimeError> {
+        self.snapshot(positions, each)
+    }
+
+    fn restore(&mut self, positions: usize, stored: usize, bytes: &[u8]) -> Result<(), CudaRuntimeError> {
+        self.restore(positions, stored, bytes)
     }
 }

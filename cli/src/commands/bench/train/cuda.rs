@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use half::bf16;
-use onebit_kernels_cuda::gemm::{Layout, Matrix, Output, Scales, gemm_bf16};
-use onebit_kernels_cuda::{DeviceArray, Gpu};
+use onebit_kernels_cuda::Gpu;
 use onebit_model::config::ModelConfig;
 use onebit_model::network::Network;
 use onebit_trainer::TrainOptions;
@@ -16,7 +14,7 @@ use onebit_trainer::schedule::Phase;
 use super::super::report::{Timed, Training, block_weights};
 use crate::commands::train::Memory;
 use crate::device::Placement;
-use crate::limits::median;
+use crate::limits::{self, median};
 use crate::progress::Progress;
 use crate::{Result, random};
 
@@ -24,10 +22,6 @@ use crate::{Result, random};
 const WARM: u64 = 3;
 /// Steps that are.
 const STEPS: u64 = 15;
-/// Side of the square product that the steps are compared with.
-const SIDE: usize = 8192;
-/// Bytes of a copy.
-const COPY: usize = 1 << 30;
 
 /// Times optimiser steps on `gpu`; the median counts.
 pub(super) fn measure(
@@ -47,7 +41,7 @@ pub(super) fn measure(
     let memory = Memory::new(config, &options, place)?;
     memory.refuse_if_too_large(config, &options, place)?;
     memory.tell();
-    let (bandwidth, gemm_ops) = (copy_bandwidth(gpu)?, product_rate(gpu)?);
+    let (bandwidth, gemm_ops) = (limits::cuda::copy_bandwidth(gpu)?, limits::cuda::product_rate(gpu)?);
 
     let network = Network::new(config.clone(), place.device, options.seed)?;
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
@@ -100,56 +94,4 @@ pub(super) fn measure(
             loss,
         }),
     })
-}
-
-/// Bytes read and written a second by a copy on the GPU.
-fn copy_bandwidth(gpu: &Gpu) -> Result<f64> {
-    let (from, to) = (gpu.zeros::<u8>(COPY)?, gpu.zeros::<u8>(COPY)?);
-    let seconds = timed(gpu, || Ok(gpu.copy(&from, &to)?))?;
-    Ok(2.0 * COPY as f64 / seconds)
-}
-
-/// Operations a second of the largest product that a GPU is usually measured by.
-fn product_rate(gpu: &Gpu) -> Result<f64> {
-    // Not zeros, on which a GPU runs faster.
-    let ids = random::ids(SIDE * SIDE, 1 << 16, 1);
-    let values: Vec<bf16> = ids
-        .iter()
-        .map(|&id| bf16::from_f32(id as f32 / 32768.0 - 1.0))
-        .collect();
-    let (a, b) = (gpu.upload(&values)?, gpu.upload(&values)?);
-    let out: DeviceArray<bf16> = gpu.zeros(SIDE * SIDE)?;
-    let none = gpu.zeros(0)?;
-    let matrix = |array| Matrix { array, stride: SIDE };
-    let seconds = timed(gpu, || {
-        let out = Output::Bf16(matrix(&out));
-        let size = (SIDE, SIDE, SIDE);
-        Ok(gemm_bf16(
-            gpu,
-            Layout::NT,
-            size,
-            matrix(&a),
-            matrix(&b),
-            out,
-            Scales::NONE,
-            &none,
-        )?)
-    })?;
-    Ok(2.0 * (SIDE as f64).powi(3) / seconds)
-}
-
-/// Seconds of `work`, the median of several.
-fn timed(gpu: &Gpu, work: impl Fn() -> Result<()>) -> Result<f64> {
-    const TIMES: usize = 10;
-    work()?;
-    let mut marks = vec![gpu.mark()?];
-    for _ in 0..TIMES {
-        work()?;
-        marks.push(gpu.mark()?);
-    }
-    let mut times = Vec::new();
-    for pair in marks.windows(2) {
-        times.push(pair[1].seconds_since(&pair[0])?);
-    }
-    Ok(median(&mut times))
 }

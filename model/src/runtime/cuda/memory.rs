@@ -1,0 +1,115 @@
+//! What a model and a session take of a GPU's memory, and what has no kernel, found before anything is uploaded.
+
+use onebit_kernels_cpu::ternary::Layout;
+use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, VocabularyMatrix};
+use onebit_kernels_cuda::ternary_gemv::{TernaryCode, TernaryMatrix};
+
+use super::convert::{decode_shape, float_kind};
+use super::session::kv_kind;
+use super::{CudaModel, CudaRuntimeError, CudaSession};
+use crate::runtime::{Block, FloatMatrix, KvType, Linear, PackedModel};
+
+/// Bytes on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CudaMemory {
+    /// The blocks.
+    pub blocks: u64,
+    /// Embedding and head.
+    pub head: u64,
+    /// What a session has for its context: keys and values, the rotation, the parts of attention.
+    pub context: u64,
+    /// What it has besides.
+    pub buffers: u64,
+}
+
+impl CudaMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.blocks + self.head + self.context + self.buffers
+    }
+}
+
+impl CudaModel {
+    /// What `model` and a session of `context` tokens with keys and values as `kv` take.
+    ///
+    /// # Errors
+    /// [`CudaRuntimeError::Unsupported`] for what has no kernel, as [`CudaModel::new`].
+    pub fn memory(model: &PackedModel, context: usize, kv: KvType) -> Result<CudaMemory, CudaRuntimeError> {
+        let config = model.config();
+        let shape = decode_shape(config);
+        let mut blocks = 4 * model.norm().len();
+        for (index, block) in model.blocks().iter().enumerate() {
+            blocks += block_bytes(index, block)?;
+        }
+        let mut head = matrix_bytes("the embedding", model.embedding())?;
+        if !std::ptr::eq(model.head(), model.embedding()) {
+            head += matrix_bytes("the head", model.head())?;
+        }
+        let DecodeShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = shape;
+        if !head_dim.is_multiple_of(16) || heads > 32 * kv_heads {
+            return Err(CudaRuntimeError::Unsupported {
+                what: "attention".into(),
+                found: format!(
+                    "{heads} heads over {kv_heads} of {head_dim} values (up to 32 for each key head, of a multiple of 16 values)"
+                ),
+            });
+        }
+        let sizes = (config.num_hidden_layers, config.vocab_size);
+        let [context, buffers] = DecodeState::bytes_needed(&shape, sizes, kv_kind(kv), context, CudaSession::CHUNK);
+        Ok(CudaMemory {
+            blocks: blocks as u64,
+            head: head as u64,
+            context,
+            buffers,
+        })
+    }
+}
+
+fn block_bytes(index: usize, block: &Block) -> Result<usize, CudaRuntimeError> {
+    let name = |part: &str| format!("layer {index}, {part}");
+    let up: Vec<&Linear> = block.gate.iter().chain([&block.up]).collect();
+    let matrices = [
+        ("q, k and v", vec![&block.q, &block.k, &block.v]),
+        ("o", vec![&block.o]),
+        ("gate and up", up),
+        ("down", vec![&block.down]),
+    ];
+    let mut bytes = block.norms().map(|norm| 4 * norm.len()).sum();
+    for (part, linears) in matrices {
+        let mut sizes = Vec::new();
+        let mut code = TernaryCode::T5;
+        for linear in linears {
+            let found = match linear {
+                Linear::Ternary { rows, cols, layout, .. } => {
+                    // One code for all that lie together: `t2` if one of them has it.
+                    if *layout == Layout::T2 {
+                        code = TernaryCode::T2;
+                    }
+                    sizes.push([*rows, *cols]);
+                    continue;
+                }
+                Linear::Int8 { .. } => "int8",
+                Linear::Float(matrix) => matrix.values.type_name(),
+            };
+            return Err(CudaRuntimeError::Unsupported {
+                what: name(part),
+                found: found.into(),
+            });
+        }
+        bytes += sizes
+            .into_iter()
+            .map(|size| TernaryMatrix::bytes_needed(code, size))
+            .sum::<usize>();
+    }
+    Ok(bytes)
+}
+
+fn matrix_bytes(name: &str, matrix: &FloatMatrix) -> Result<usize, CudaRuntimeError> {
+    let kind = float_kind(name, matrix)?;
+    Ok(VocabularyMatrix::bytes_needed(kind, [matrix.rows, matrix.cols]))
+}
