@@ -16,7 +16,7 @@ use crate::{CliError, Result};
 const PURPOSE: u32 = u32::from_be_bytes(*b"bnch");
 
 /// The shapes that can be had.
-const SHAPES: [&str; 6] = ["25m", "125m", "350m", "0.7b", "1b3", "2b4t"];
+const SHAPES: [&str; 7] = ["25m", "125m", "350m", "0.7b", "1b3", "2b4t", "8b"];
 
 /// The configuration of a shape.
 pub(crate) fn config(shape: &str) -> Result<ModelConfig> {

@@ -17,6 +17,7 @@ extern crate std;
 
 pub mod activation;
 pub mod adamw;
+pub mod adamw8bit;
 pub mod attention;
 mod bytes;
 pub mod cross_entropy;

@@ -1,81 +1,15 @@
 //! Options of a training run, with their checks.
 
+mod choice;
+
 use serde::{Deserialize, Serialize};
 
-use onebit_engine::Device;
-use onebit_engine::ops::matmul::Arithmetic;
 use onebit_model::network::Initialization;
 
+pub use self::choice::{OptimizerKind, Precision};
 use crate::data::Alignment;
 use crate::schedule::{LrDecay, LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};
-
-/// The optimiser of the linear layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// AdamW for everything.
-    AdamW,
-    /// Muon for the blocks' matrices, AdamW for norms, embedding and head.
-    Muon,
-}
-
-/// What the factors of training's matrix products are rounded to. The forward of the hard phase, validation and evaluation are exact either
-/// way, and sums, weights, moments and everything element by element are f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// bf16 where the CPU multiplies it faster than f32, else f32. A run decides once: its checkpoints and metrics hold the choice.
-    Auto,
-    /// Not rounded.
-    F32,
-    /// bf16; the same bytes on every CPU, but slower than f32 where the CPU has no instruction for it.
-    Bf16,
-}
-
-impl Precision {
-    /// The choice that `Auto` stands for on `device`.
-    pub fn resolved(self, device: Device) -> Self {
-        match self {
-            Precision::Auto if Arithmetic::bf16_is_fast(device) => Precision::Bf16,
-            Precision::Auto => Precision::F32,
-            chosen => chosen,
-        }
-    }
-
-    /// The arithmetic of products on `device`.
-    pub fn arithmetic(self, device: Device) -> Arithmetic {
-        match self.resolved(device) {
-            Precision::Bf16 => Arithmetic::Bf16,
-            _ => Arithmetic::F32,
-        }
-    }
-
-    /// Lower-case name, as in metrics and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::Auto => "auto",
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// What runs used before there was a choice.
-    fn of_older_runs() -> Self {
-        Precision::F32
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = String;
-
-    fn from_str(s: &str) -> std::result::Result<Self, String> {
-        [Precision::Auto, Precision::F32, Precision::Bf16]
-            .into_iter()
-            .find(|p| p.name() == s)
-            .ok_or_else(|| format!("expected auto, f32 or bf16, found {s:?}"))
-    }
-}
 
 /// How a model is trained. Saved with every checkpoint; a resumed run must agree on all that decides its bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,6 +67,9 @@ pub struct TrainOptions {
     /// Arithmetic of the matrix products.
     #[serde(default = "Precision::of_older_runs")]
     pub precision: Precision,
+    /// What gradients of the blocks' matrices are rounded to: f32, or, on a GPU, bf16 for half the memory. Sums of several micro-batches are f32 alone.
+    #[serde(default = "Precision::of_older_runs")]
+    pub gradients: Precision,
     /// On a GPU: keep only the input of each block, and compute the block again for its gradient. Less memory, a third more work, the same bytes.
     #[serde(default)]
     pub recompute: bool,
@@ -171,6 +108,7 @@ impl Default for TrainOptions {
             align_documents: false,
             log_every: 10,
             precision: Precision::Auto,
+            gradients: Precision::F32,
             recompute: false,
             init: Initialization::Normal,
             seed: 42,
@@ -227,7 +165,23 @@ impl TrainOptions {
         ] {
             ensure((0.0..1.0).contains(&value), option, "must be at least 0 and below 1")?;
         }
-        ensure(self.adam_eps > 0.0, "adam-eps", "must be positive")
+        ensure(self.adam_eps > 0.0, "adam-eps", "must be positive")?;
+        ensure(self.gradients != Precision::Auto, "gradients", "must be f32 or bf16")?;
+        ensure(
+            !self.bf16_gradients() || self.accumulation_steps == 1,
+            "gradients",
+            "bf16 would round each sum of micro-batches; use --accumulation-steps 1, or f32",
+        )?;
+        ensure(
+            !self.bf16_gradients() || self.optimizer != OptimizerKind::Muon,
+            "gradients",
+            "bf16 is for --optimizer adamw or adamw8bit; Muon's are f32",
+        )
+    }
+
+    /// Whether gradients of the blocks' matrices are bf16.
+    pub fn bf16_gradients(&self) -> bool {
+        self.gradients == Precision::Bf16
     }
 
     /// Checks what only one kind of device can do.
@@ -239,6 +193,11 @@ impl TrainOptions {
             !(gpu && self.precision == Precision::F32),
             "precision",
             "products on a GPU are bf16; use --device cpu, or leave it out",
+        )?;
+        ensure(
+            gpu || !self.bf16_gradients(),
+            "gradients",
+            "bf16 is for training on a GPU (--device cuda)",
         )?;
         ensure(
             gpu || !self.recompute,
@@ -367,5 +326,20 @@ mod tests {
         check(|o| o.dropout = 1.0, "dropout");
         check(|o| o.max_steps = 0, "max-steps");
         check(|o| o.grad_clip_max_norm = -1.0, "grad-clip-max-norm");
+        check(|o| o.gradients = Precision::Auto, "gradients");
+        let bf16 = |change: fn(&mut TrainOptions)| {
+            let mut options = TrainOptions {
+                gradients: Precision::Bf16,
+                optimizer: OptimizerKind::AdamW8bit,
+                ..Default::default()
+            };
+            options.validate().unwrap();
+            options.validate_device(true).unwrap();
+            assert!(options.validate_device(false).is_err());
+            change(&mut options);
+            options.validate().unwrap_err().to_string()
+        };
+        assert!(bf16(|o| o.accumulation_steps = 2).contains("--accumulation-steps 1"));
+        assert!(bf16(|o| o.optimizer = OptimizerKind::Muon).contains("adamw8bit"));
     }
 }

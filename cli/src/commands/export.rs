@@ -36,7 +36,7 @@ pub struct Export {
     /// the same as --model
     #[argh(option)]
     model_dir: Option<PathBuf>,
-    /// random weights of this shape instead of a model, to measure with: 25m, 125m, 350m, 0.7b, 1b3 or 2b4t
+    /// random weights of this shape instead of a model, to measure with: 25m, 125m, 350m, 0.7b, 1b3, 2b4t or 8b
     #[argh(option)]
     shape: Option<String>,
     /// seed of the random weights (default: 0)

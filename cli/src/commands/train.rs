@@ -25,7 +25,7 @@ use prepare::Prepared;
     subcommand,
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
-    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t.",
+    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
     note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
@@ -89,9 +89,12 @@ pub struct Train {
     /// cosine, linear, wsd, two-stage or none (default: cosine)
     #[argh(option)]
     lr_decay: Option<String>,
-    /// adamw, or muon for the blocks' matrices (default: adamw)
+    /// adamw, adamw8bit for moments in a quarter of the memory, or muon for the blocks' matrices (default: the preset's)
     #[argh(option)]
     optimizer: Option<String>,
+    /// what gradients of the blocks' matrices are rounded to: f32, or on a GPU bf16 for half the memory (default: f32)
+    #[argh(option)]
+    gradients: Option<String>,
     /// arithmetic of the matrix products: f32, bf16, or auto for bf16 where the CPU is faster with it (default: auto)
     #[argh(option)]
     precision: Option<String>,

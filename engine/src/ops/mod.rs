@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod adamw;
+pub mod adamw8bit;
 pub mod attention;
 pub mod bit_linear;
 pub mod cross_entropy;

@@ -40,31 +40,36 @@ pub struct AdamWStep {
 /// # Panics
 /// If the lengths differ.
 pub fn adamw(isa: Isa, step: &AdamWStep, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-    let factors = Factors {
-        keep: (1.0 - f64::from(step.lr) * f64::from(step.weight_decay)) as f32,
-        step_size: step.lr / step.bias_correction1,
-        root_scale: (1.0 / sqrt_f64(f64::from(step.bias_correction2))) as f32,
-        eps: step.eps,
-        beta1: step.beta1,
-        rest1: 1.0 - step.beta1,
-        beta2: step.beta2,
-        rest2: 1.0 - step.beta2,
-        grad_scale: step.grad_scale,
-    };
-    pass::adamw_pass(isa, &factors, g, p, m, v);
+    pass::adamw_pass(isa, &Factors::of(step), g, p, m, v);
 }
 
 /// A step's numbers, arranged so that a parameter takes one division and one square root.
-struct Factors {
-    keep: f32,
-    step_size: f32,
-    root_scale: f32,
-    eps: f32,
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    grad_scale: f32,
+pub(crate) struct Factors {
+    pub keep: f32,
+    pub step_size: f32,
+    pub root_scale: f32,
+    pub eps: f32,
+    pub beta1: f32,
+    pub rest1: f32,
+    pub beta2: f32,
+    pub rest2: f32,
+    pub grad_scale: f32,
+}
+
+impl Factors {
+    pub(crate) fn of(step: &AdamWStep) -> Self {
+        Factors {
+            keep: (1.0 - f64::from(step.lr) * f64::from(step.weight_decay)) as f32,
+            step_size: step.lr / step.bias_correction1,
+            root_scale: (1.0 / sqrt_f64(f64::from(step.bias_correction2))) as f32,
+            eps: step.eps,
+            beta1: step.beta1,
+            rest1: 1.0 - step.beta1,
+            beta2: step.beta2,
+            rest2: 1.0 - step.beta2,
+            grad_scale: step.grad_scale,
+        }
+    }
 }
 
 mod pass {

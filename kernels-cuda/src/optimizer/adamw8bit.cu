@@ -1,7 +1,7 @@
 // target: sm_80
-// AdamW with both moments in 8 bits and one f32 scale for each 256 elements (adamw8bit.rs has the codes and why). A warp has such a block: lane l elements
-// 4l.. and 128 + 4l... Moments are opened, updated as in adamw.cu, used in f32 for the parameters, and closed again: the largest of the block is the new
-// scale, and between two codes one is drawn by a hash of element and step, so that the mean is exact. Equal inputs give equal bytes.
+// AdamW with both moments in 8 bits and one f32 scale for each 256 elements; kernels-cpu/src/adamw8bit has the codes and why, and the same bits. A warp has
+// such a block: lane l elements 4l.. and 128 + 4l... Moments are opened, updated as in adamw.cu, used in f32 for the parameters, and closed again: the largest
+// of the block is the new scale, and between two codes one is drawn by a hash of element and step, so that the mean is exact. Equal inputs give equal bytes.
 // Cost: 10 bytes read and 6 written an element (2 less read with bf16 gradients), about 120 instructions: bound by memory.
 #include "optimizer.cuh"
 #include "reduce.cuh"

@@ -1,18 +1,6 @@
 //! AdamW with both moments in 8 bits, after the block-wise quantisation of Dettmers et al. 2022.
 //!
-//! For each [`BLOCK`] elements the largest |m| and the largest v are kept in f32, and each element as a code of a power law, computed rather than looked
-//! up:
-//!
-//! ```text
-//! m = scale·sign(q)·(q/127)²      q in −127..=127     16129 : 1 between the largest and the smallest that is not 0
-//! v = scale·((q + 1)/256)⁴        q in 0..=255        √v spans 65536 : 1, and is never 0 beside a gradient
-//! ```
-//! Adam divides m by √v, so both are squares of an even scale: the relative error of a code falls with its size, and of small values m is rounded towards
-//! 0 while √v stays above. Codes are drawn between the two neighbours so that the expected value is the moment itself: with
-//! β₂ = 0.999 a step changes v by less than the distance of two codes, and rounding to nearest would never let it decay. The draw is a hash of element and
-//! step: equal inputs give equal bytes.
-//!
-//! 2 bytes and 8/256 for the moments of a parameter, instead of 8.
+//! The codes, and what they are for, are in `kernels-cpu/src/adamw8bit`, whose bits these are. 2 bytes and 8/256 for the moments of a parameter, instead of 8.
 
 use super::*;
 use crate::device::{Kernel, Module, ptx};

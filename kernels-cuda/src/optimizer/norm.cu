@@ -2,7 +2,8 @@
 // The L2 norm of all gradients, the factor that clips it, and whether it and the losses are finite.
 //
 // First 1024 blocks of 256 threads, whatever the GPU, take every so many chunks of four gradients: 32 squares are added in f32 and then to an f64 sum of the
-// thread, and the block's sum is written. Then one block adds the 1024 sums. Every order is fixed. Cost: 4 (2) bytes read a gradient.
+// thread, and the block's sum is written. That is done for each arena, its sums behind those of the arenas before it. Then one block adds all sums. Every order is
+// fixed. Cost: 4 (2) bytes read a gradient.
 #include "optimizer.cuh"
 
 #define BLOCKS 1024
@@ -39,10 +40,10 @@ extern "C" __global__ void __launch_bounds__(256) gradient_squares_bf16(const bf
 
 // One block of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
-    gradient_norm(const double* partials, const float* losses, unsigned count, float max_norm, const StepScalars* scalars, Guard* guard) {
+    gradient_norm(const double* partials, unsigned sums, const float* losses, unsigned count, float max_norm, const StepScalars* scalars, Guard* guard) {
     __shared__ double scratch[256];
     double total = 0.0;
-    for (unsigned i = threadIdx.x; i < BLOCKS; i += 256) total += partials[i];
+    for (unsigned i = threadIdx.x; i < sums; i += 256) total += partials[i];
     // A loss that is not finite makes the sum NaN.
     for (unsigned i = threadIdx.x; i < count; i += 256)
         if (!is_finite(losses[i])) total = (double)__int_as_float(0x7fc00000);

@@ -1,4 +1,4 @@
-//! The norm and Muon against f64, AdamW against the CPU's bit for bit, its 8-bit form against a twin bit for bit.
+//! The norm and Muon against f64, AdamW, with moments in f32 and in 8 bits, against the CPU's bit for bit.
 
 use half::bf16;
 use onebit_kernels_cpu::Isa;
@@ -50,7 +50,7 @@ impl Step {
     fn norm(&self, gpu: &Gpu, gradients: Gradients, max_norm: f32) -> Guard {
         global_norm(
             gpu,
-            gradients,
+            &[gradients],
             &self.losses,
             max_norm,
             &self.scalars,
@@ -97,6 +97,49 @@ fn the_norm_is_that_of_all_gradients() {
             assert_eq!(step.norm(&gpu, gradients, 1e9).scale, 1.0);
         }
     }
+}
+
+#[test]
+fn the_norm_is_that_of_several_arenas() {
+    let Some(gpu) = Gpu::for_test("global norm of arenas") else {
+        return;
+    };
+    let key = Key::new(seed("norm of arenas"), 0, 0);
+    let step = Step::new(&gpu);
+    let (a, b, c) = (
+        normals(&key, 1, 256 * 5, 0.1),
+        normals(&key, 2, 256 * 300, 0.01),
+        normals(&key, 3, 256, 1.0),
+    );
+    let rounded: Vec<f32> = narrow(&b).iter().map(|x| x.to_f32()).collect();
+    let all = a.iter().chain(&rounded).chain(&c);
+    let want = all.map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let (a, b, c) = (
+        gpu.upload(&a).unwrap(),
+        gpu.upload(&narrow(&b)).unwrap(),
+        gpu.upload(&c).unwrap(),
+    );
+    let partials = gpu.poisoned(3 * NORM_PARTIALS).unwrap();
+    let arenas = [Gradients::F32(&a), Gradients::Bf16(&b), Gradients::F32(&c)];
+    let norm = |arenas: &[Gradients], partials: &DeviceArray<u64>| {
+        global_norm(&gpu, arenas, &step.losses, 1.0, &step.scalars, partials, &step.guard)
+    };
+    norm(&arenas, &partials).unwrap();
+    let guard = Guard::from_words(gpu.download(&step.guard).unwrap().try_into().unwrap());
+    assert!(
+        (f64::from(guard.norm) - want).abs() <= 2e-7 * want,
+        "{guard:?} for {want}"
+    );
+    assert!((f64::from(guard.scale) - 1.0 / want).abs() <= 2e-7 / want);
+    assert!(
+        norm(&arenas[..2], &partials).is_err(),
+        "room for another number of arenas"
+    );
+    // A number that is not finite in the last of them.
+    gpu.write(&c, &[f32::NAN; 256]).unwrap();
+    norm(&arenas, &partials).unwrap();
+    let guard = Guard::from_words(gpu.download(&step.guard).unwrap().try_into().unwrap());
+    assert_eq!(guard.failed_step, Some(0));
 }
 
 #[test]
@@ -356,7 +399,7 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(run(&p, &v, &decay.slice(..3), &step.guard).is_err());
     assert!(run(&p, &v, &decay, &step.scalars).is_err());
     let odd = Gradients::F32(&m.slice(..1000));
-    let norm = |g, partials| global_norm(&gpu, g, &step.losses, 1.0, &step.scalars, partials, &step.guard);
+    let norm = |g, partials| global_norm(&gpu, &[g], &step.losses, 1.0, &step.scalars, partials, &step.guard);
     assert!(norm(odd, &step.partials).is_err());
     assert!(norm(Gradients::F32(&m), &step.partials.slice(1..)).is_err());
     assert!(muon::momentum(&gpu, &p, &m.slice(4..), 0.9, &step.guard, &step.partials).is_err());

@@ -35,7 +35,7 @@ pub struct TrainingDefaults {
     pub quant_anneal_steps: u64,
     /// Where training begins: `normal`, or `mimetic` for attention that begins as matching and copying.
     pub init: &'static str,
-    /// `adamw` for everything, or `muon` for the blocks' matrices and AdamW for the rest.
+    /// `adamw` or `adamw8bit` for everything, or `muon` for the blocks' matrices and AdamW for the rest.
     pub optimizer: &'static str,
     /// Shape of the learning rate's decay: `cosine`, `linear`, `wsd`, `two-stage` or `none`.
     pub lr_decay: &'static str,
@@ -215,6 +215,7 @@ pub fn all() -> Vec<Preset> {
         all.push(preset(name, summary, bitnet(Shape { ..*shape })));
     }
     all.push(bitnet_2b4t());
+    all.push(eight_billion());
     all
 }
 
@@ -354,6 +355,36 @@ fn bitnet_2b4t() -> Preset {
         ..bitnet(shape)
     };
     preset("2b4t", "the shape of microsoft/bitnet-b1.58-2B-4T", config)
+}
+
+fn eight_billion() -> Preset {
+    let shape = Shape {
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        ffn: 14_336,
+        vocab: 128_256,
+        seq: 4096,
+    };
+    let config = ModelConfig {
+        rope_theta: 500_000.0,
+        ..bitnet(shape)
+    };
+    let mut preset = preset(
+        "8b",
+        "hidden 4096, 32 layers, vocabulary 128256: on one GPU of 80 GB with --recompute --gradients bf16",
+        config,
+    );
+    // What fits beside 7.5 billion weights, gradients and moments.
+    preset.training = TrainingDefaults {
+        batch_size: 1,
+        accumulation_steps: 1,
+        seq_len: 2048,
+        optimizer: "adamw8bit",
+        ..preset.training
+    };
+    preset
 }
 
 /// The preset of this name.

@@ -3,7 +3,7 @@
 //! ```text
 //! checkpoints/step-120/
 //!   model.safetensors       master weights, f32, Hugging Face names
-//!   optimizer.safetensors   moments, f32, `first.NAME` and `second.NAME`
+//!   optimizer.safetensors   moments, `first.NAME` and `second.NAME`: f32, or i8 and u8 with f32 scales `first_scale.NAME` and `second_scale.NAME`
 //!   state.json              step, options, data, length of metrics.jsonl
 //!   manifest.json           length and BLAKE3 of each file above, written last
 //! ```
@@ -62,6 +62,99 @@ pub struct Found {
     pub skipped: Vec<String>,
 }
 
+/// A tensor of a checkpoint.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// As many values.
+    pub values: Values<'a>,
+}
+
+/// A tensor to be filled from a checkpoint.
+#[derive(Debug)]
+pub struct StoredMut<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// As many values.
+    pub values: ValuesMut<'a>,
+}
+
+/// Values of a [`Stored`] tensor.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// f32.
+    F32(&'a [f32]),
+    /// i8.
+    I8(&'a [i8]),
+    /// u8.
+    U8(&'a [u8]),
+}
+
+/// Values of a [`StoredMut`] tensor.
+#[derive(Debug)]
+pub enum ValuesMut<'a> {
+    /// f32.
+    F32(&'a mut [f32]),
+    /// i8.
+    I8(&'a mut [i8]),
+    /// u8.
+    U8(&'a mut [u8]),
+}
+
+impl Values<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Values::F32(_) => Dtype::F32,
+            Values::I8(_) => Dtype::I8,
+            Values::U8(_) => Dtype::U8,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Values::F32(values) => bytemuck::cast_slice(values),
+            Values::I8(values) => bytemuck::cast_slice(values),
+            Values::U8(values) => values,
+        }
+    }
+}
+
+impl ValuesMut<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            ValuesMut::F32(_) => Dtype::F32,
+            ValuesMut::I8(_) => Dtype::I8,
+            ValuesMut::U8(_) => Dtype::U8,
+        }
+    }
+
+    /// Copies little-endian values, as many as there are.
+    fn fill(self, bytes: &[u8]) {
+        match self {
+            ValuesMut::F32(values) => {
+                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                }
+            }
+            ValuesMut::I8(values) => {
+                for (value, byte) in values.iter_mut().zip(bytes) {
+                    *value = *byte as i8;
+                }
+            }
+            ValuesMut::U8(values) => {
+                for (value, byte) in values.iter_mut().zip(bytes) {
+                    *value = *byte;
+                }
+            }
+        }
+    }
+}
+
 /// Writes the checkpoint of `state.step` under `root` and removes all but the newest `keep`. Returns its directory.
 ///
 /// # Errors
@@ -71,7 +164,7 @@ pub fn save(
     state: &State,
     specs: &[TensorSpec],
     parameters: &[Tensor],
-    optimizer: &Optimizer,
+    optimizer: &mut Optimizer,
     keep: usize,
 ) -> Result<PathBuf> {
     let target = root.join(format!("step-{}", state.step));
@@ -80,9 +173,16 @@ pub fn save(
     remove_if_there(&temporary)?;
     fs::create_dir(&temporary).map_err(io_error(&temporary, FULL_DISK))?;
 
-    let weights = specs.iter().map(|s| s.name.clone()).zip(parameters);
-    write_tensors(&temporary.join("model.safetensors"), weights)?;
-    write_tensors(&temporary.join("optimizer.safetensors"), optimizer.state(specs))?;
+    let mut weights = Vec::with_capacity(specs.len());
+    for (spec, tensor) in specs.iter().zip(parameters) {
+        weights.push(Stored {
+            name: spec.name.clone(),
+            shape: tensor.shape().dims().to_vec(),
+            values: Values::F32(tensor.f32()?),
+        });
+    }
+    write_tensors(&temporary.join("model.safetensors"), &weights)?;
+    write_tensors(&temporary.join("optimizer.safetensors"), &optimizer.state(specs)?)?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(&temporary, e.to_string()))?;
     manifest::write_synced(&temporary.join("state.json"), &json)?;
     manifest::write(&temporary, &FILES)?;
@@ -139,9 +239,16 @@ pub fn read_state(path: &Path) -> Result<State> {
 /// # Errors
 /// [`TrainError::Checkpoint`] if a tensor is missing or of another size.
 pub fn restore(path: &Path, specs: &[TensorSpec], parameters: &mut [Tensor], optimizer: &mut Optimizer) -> Result<()> {
-    let weights = specs.iter().map(|s| s.name.clone()).zip(parameters);
+    let mut weights = Vec::with_capacity(specs.len());
+    for (spec, tensor) in specs.iter().zip(parameters) {
+        weights.push(StoredMut {
+            name: spec.name.clone(),
+            shape: tensor.shape().dims().to_vec(),
+            values: ValuesMut::F32(tensor.f32_mut()?),
+        });
+    }
     read_tensors(path, "model.safetensors", weights)?;
-    read_tensors(path, "optimizer.safetensors", optimizer.state_mut(specs))
+    read_tensors(path, "optimizer.safetensors", optimizer.state_mut(specs)?)
 }
 
 /// Checkpoints under `root`, newest first.
@@ -164,42 +271,35 @@ fn list(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (String, &'a Tensor)>) -> Result<()> {
-    let mut views = Vec::new();
-    for (name, tensor) in tensors {
-        let bytes = bytemuck::cast_slice(tensor.f32()?);
-        let view = TensorView::new(Dtype::F32, tensor.shape().dims().to_vec(), bytes)
-            .map_err(|e| damaged(path, e.to_string()))?;
+fn write_tensors(path: &Path, tensors: &[Stored<'_>]) -> Result<()> {
+    let mut views = Vec::with_capacity(tensors.len());
+    for Stored { name, shape, values } in tensors {
+        let view =
+            TensorView::new(values.dtype(), shape.clone(), values.bytes()).map_err(|e| damaged(path, e.to_string()))?;
         views.push((name, view));
     }
     let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, e.to_string()))?;
     manifest::write_synced(path, &bytes)
 }
 
-fn read_tensors<'a>(
-    directory: &Path,
-    file: &str,
-    tensors: impl Iterator<Item = (String, &'a mut Tensor)>,
-) -> Result<()> {
+fn read_tensors(directory: &Path, file: &str, tensors: Vec<StoredMut<'_>>) -> Result<()> {
     let path = directory.join(file);
     let bytes = fs::read(&path).map_err(io_error(&path, "resume from another checkpoint"))?;
     let stored = SafeTensors::deserialize(&bytes).map_err(|e| damaged(directory, format!("{file}: {e}")))?;
-    for (name, tensor) in tensors {
+    for StoredMut { name, shape, values } in tensors {
         let view = stored
             .tensor(&name)
             .map_err(|e| damaged(directory, format!("{file}: {name}: {e}")))?;
-        if view.dtype() != Dtype::F32 || view.shape() != tensor.shape().dims() {
+        if view.dtype() != values.dtype() || view.shape() != shape {
             let found = format!(
-                "{file}: {name}: expected F32 {}, found {:?} {:?}",
-                tensor.shape(),
+                "{file}: {name}: expected {:?} {shape:?}, found {:?} {:?}",
+                values.dtype(),
                 view.dtype(),
                 view.shape()
             );
             return Err(damaged(directory, found));
         }
-        for (value, bytes) in tensor.f32_mut()?.iter_mut().zip(view.data().chunks_exact(4)) {
-            *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
+        values.fill(view.data());
     }
     Ok(())
 }

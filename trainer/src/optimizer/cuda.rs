@@ -7,76 +7,31 @@ use std::ops::Range;
 use half::bf16;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::optimizer::{
-    AdamW, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, global_norm, muon,
+    AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
+    global_norm, muon,
 };
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned};
 use onebit_model::config::{TensorKind, TensorSpec};
-use onebit_model::network::cuda::{CudaNetwork, Layout};
+use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 
-use super::Optimizer;
 use super::muon::{ITERATIONS, MOMENTUM, QUINTIC};
-use crate::Result;
+use super::{Moments as HostMoments, Optimizer};
 use crate::options::{OptimizerKind, TrainOptions};
-
-/// A run of parameters that AdamW updates, and where their second moments begin.
-#[derive(Clone, Debug)]
-struct AdamRange {
-    elements: Range<usize>,
-    second: usize,
-}
-
-/// What is updated how.
-#[derive(Clone, Debug)]
-struct Groups {
-    adam: Vec<AdamRange>,
-    /// Index, rows and columns of each matrix.
-    muon: Vec<(usize, usize, usize)>,
-    /// Second moments.
-    second: usize,
-}
-
-impl Groups {
-    fn new(kind: OptimizerKind, specs: &[TensorSpec], layout: &Layout) -> Self {
-        let is_muon = |spec: &TensorSpec| kind == OptimizerKind::Muon && matches!(spec.kind, TensorKind::Linear(_));
-        let mut groups = Groups {
-            adam: Vec::new(),
-            muon: Vec::new(),
-            second: 0,
-        };
-        for (index, spec) in specs.iter().enumerate() {
-            let end = layout.offsets.get(index + 1).copied().unwrap_or(layout.len);
-            let elements = layout.offsets[index]..end;
-            if is_muon(spec) {
-                groups.muon.push((index, spec.shape[0], spec.shape[1]));
-                continue;
-            }
-            let len = elements.len();
-            match groups.adam.last_mut() {
-                Some(last) if last.elements.end == elements.start => last.elements.end = elements.end,
-                _ => groups.adam.push(AdamRange {
-                    elements,
-                    second: groups.second,
-                }),
-            }
-            groups.second += len;
-        }
-        groups
-    }
-}
+use crate::{Result, TrainError};
 
 /// Moments of every parameter on the GPU, and what a step needs beside.
 #[derive(Debug)]
 pub(crate) struct CudaOptimizer {
     constants: AdamW,
     max_norm: f32,
-    groups: Groups,
+    /// What Muon has: index, rows and columns of each matrix.
+    muon: Vec<(usize, usize, usize)>,
     arrays: Arrays,
 }
 
 #[derive(Clone, Debug)]
 struct Arrays {
-    first: DeviceArray<f32>,
-    second: DeviceArray<f32>,
+    moments: Moments,
     decay: DeviceArray<u8>,
     scalars: DeviceArray<u32>,
     guard: DeviceArray<u32>,
@@ -86,17 +41,69 @@ struct Arrays {
     squares: [DeviceArray<bf16>; 2],
 }
 
+/// Moments in arenas that are laid out like the parameters.
+#[derive(Clone, Debug)]
+enum Moments {
+    /// In f32. With Muon `second` ends where the blocks' matrices begin.
+    Wide {
+        first: DeviceArray<f32>,
+        second: DeviceArray<f32>,
+    },
+    /// In 8 bits.
+    Eight {
+        first: DeviceArray<i8>,
+        second: DeviceArray<u8>,
+        first_scale: DeviceArray<f32>,
+        second_scale: DeviceArray<f32>,
+    },
+}
+
+impl Moments {
+    fn take(arena: &mut Arena, kind: OptimizerKind, layout: &Layout) -> Self {
+        let blocks = layout.len / ALIGNMENT;
+        match kind {
+            OptimizerKind::AdamW => Moments::Wide {
+                first: arena.take(layout.len),
+                second: arena.take(layout.len),
+            },
+            OptimizerKind::Muon => Moments::Wide {
+                first: arena.take(layout.len),
+                second: arena.take(layout.matrices),
+            },
+            OptimizerKind::AdamW8bit => Moments::Eight {
+                first: arena.take(layout.len),
+                second: arena.take(layout.len),
+                first_scale: arena.take(blocks),
+                second_scale: arena.take(blocks),
+            },
+        }
+    }
+}
+
+/// The blocks of a range, the last of which may be filled up.
+fn blocks(range: &Range<usize>) -> Range<usize> {
+    range.start / ALIGNMENT..range.end.div_ceil(ALIGNMENT)
+}
+
+/// Index, rows and columns of each matrix that Muon has.
+fn muon_matrices(kind: OptimizerKind, specs: &[TensorSpec]) -> Vec<(usize, usize, usize)> {
+    let is_muon = |spec: &TensorSpec| kind == OptimizerKind::Muon && matches!(spec.kind, TensorKind::Linear(_));
+    let all = specs.iter().enumerate().filter(|(_, spec)| is_muon(spec));
+    all.map(|(index, spec)| (index, spec.shape[0], spec.shape[1])).collect()
+}
+
 impl Arrays {
-    fn take(arena: &mut Arena, layout: &Layout, groups: &Groups) -> Self {
-        let largest = groups.muon.iter().map(|&(_, r, c)| r * c).max().unwrap_or(0);
-        let side = groups.muon.iter().map(|&(_, r, c)| r.min(c)).max().unwrap_or(0);
+    fn take(arena: &mut Arena, options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> Self {
+        let muon = muon_matrices(options.optimizer, specs);
+        let largest = muon.iter().map(|&(_, r, c)| r * c).max().unwrap_or(0);
+        let side = muon.iter().map(|&(_, r, c)| r.min(c)).max().unwrap_or(0);
+        let gradients = if options.bf16_gradients() { 2 } else { 1 };
         Arrays {
-            first: arena.take(layout.len),
-            second: arena.take(groups.second),
-            decay: arena.take(layout.len / onebit_model::network::cuda::ALIGNMENT),
+            moments: Moments::take(arena, options.optimizer, layout),
+            decay: arena.take(layout.len / ALIGNMENT),
             scalars: arena.take(STEP_WORDS),
             guard: arena.take(GUARD_WORDS),
-            partials: arena.take(NORM_PARTIALS),
+            partials: arena.take(gradients * NORM_PARTIALS),
             matrices: [arena.take(largest), arena.take(largest)],
             squares: [arena.take(side * side), arena.take(side * side)],
         }
@@ -105,19 +112,19 @@ impl Arrays {
 
 impl CudaOptimizer {
     /// Bytes that it takes.
-    pub fn plan(kind: OptimizerKind, specs: &[TensorSpec], layout: &Layout) -> u64 {
+    pub fn plan(options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> u64 {
         let mut arena = Arena::plan();
-        Arrays::take(&mut arena, layout, &Groups::new(kind, specs, layout));
+        Arrays::take(&mut arena, options, specs, layout);
         arena.used() as u64
     }
 
     /// The optimiser of `network`, with the moments of `host`.
     pub fn new(options: &TrainOptions, specs: &[TensorSpec], network: &CudaNetwork, host: &Optimizer) -> Result<Self> {
         let (gpu, layout) = (network.gpu(), network.layout());
-        let groups = Groups::new(options.optimizer, specs, layout);
         let mut plan = Arena::plan();
-        Arrays::take(&mut plan, layout, &groups);
-        let arrays = Arrays::take(&mut Arena::new(gpu, plan.used())?, layout, &groups);
+        Arrays::take(&mut plan, options, specs, layout);
+        // Zeros, which moments are at the beginning.
+        let arrays = Arrays::take(&mut Arena::new(gpu, plan.used())?, options, specs, layout);
         gpu.write(
             &arrays.decay,
             &layout.decayed(specs, |kind| matches!(kind, TensorKind::Linear(_))),
@@ -130,35 +137,68 @@ impl CudaOptimizer {
                 eps: options.adam_eps,
             },
             max_norm: options.grad_clip_max_norm,
-            groups,
+            muon: muon_matrices(options.optimizer, specs),
             arrays,
         };
-        for (index, tensor) in host.first.iter().enumerate() {
-            gpu.write(&this.arrays.first.slice(layout.range(index)), tensor.f32()?)?;
-        }
-        for (index, tensor) in host.second.iter().enumerate() {
-            if let (Some(tensor), Some(range)) = (tensor, this.second_moment(layout, index)) {
-                gpu.write(&this.arrays.second.slice(range), tensor.f32()?)?;
+        for (index, moments) in host.moments.iter().enumerate() {
+            let range = layout.range(index);
+            match (&this.arrays.moments, moments) {
+                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
+                    gpu.write(&first.slice(range), momentum.f32()?)?;
+                }
+                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
+                    gpu.write(&first.slice(range.clone()), m.f32()?)?;
+                    gpu.write(&second.slice(range), v.f32()?)?;
+                }
+                (
+                    Moments::Eight {
+                        first,
+                        second,
+                        first_scale,
+                        second_scale,
+                    },
+                    HostMoments::EightBit(host),
+                ) => {
+                    gpu.write(&first_scale.slice(blocks(&range)), &host.first_scale)?;
+                    gpu.write(&second_scale.slice(blocks(&range)), &host.second_scale)?;
+                    gpu.write(&first.slice(range.clone()), &host.first)?;
+                    gpu.write(&second.slice(range), &host.second)?;
+                }
+                _ => return Err(other_moments()),
             }
         }
         Ok(this)
     }
 
-    /// Where the second moment of parameter `index` lies.
-    fn second_moment(&self, layout: &Layout, index: usize) -> Option<Range<usize>> {
-        let wanted = layout.range(index);
-        let range = self.groups.adam.iter().find(|r| r.elements.contains(&wanted.start))?;
-        let start = range.second + wanted.start - range.elements.start;
-        Some(start..start + wanted.len())
-    }
-
     /// Copies the moments to `host`.
     pub fn download(&self, network: &CudaNetwork, host: &mut Optimizer) -> Result<()> {
-        network.read_arena(&self.arrays.first, host.first.iter_mut())?;
-        for (index, tensor) in host.second.iter_mut().enumerate() {
-            if let (Some(tensor), Some(range)) = (tensor, self.second_moment(network.layout(), index)) {
-                let values = network.gpu().download(&self.arrays.second.slice(range))?;
-                tensor.f32_mut()?.copy_from_slice(&values);
+        let (gpu, layout) = (network.gpu(), network.layout());
+        for (index, moments) in host.moments_mut().iter_mut().enumerate() {
+            let range = layout.range(index);
+            match (&self.arrays.moments, moments) {
+                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
+                    momentum.f32_mut()?.copy_from_slice(&gpu.download(&first.slice(range))?);
+                }
+                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
+                    m.f32_mut()?
+                        .copy_from_slice(&gpu.download(&first.slice(range.clone()))?);
+                    v.f32_mut()?.copy_from_slice(&gpu.download(&second.slice(range))?);
+                }
+                (
+                    Moments::Eight {
+                        first,
+                        second,
+                        first_scale,
+                        second_scale,
+                    },
+                    HostMoments::EightBit(host),
+                ) => {
+                    host.first_scale = gpu.download(&first_scale.slice(blocks(&range)))?;
+                    host.second_scale = gpu.download(&second_scale.slice(blocks(&range)))?;
+                    host.first = gpu.download(&first.slice(range.clone()))?;
+                    host.second = gpu.download(&second.slice(range))?;
+                }
+                _ => return Err(other_moments()),
             }
         }
         Ok(())
@@ -177,46 +217,88 @@ impl CudaOptimizer {
     /// Launches a step: the norm of all gradients, then the update, unless a number was not finite.
     pub fn step(&self, network: &CudaNetwork) -> Result<()> {
         let (gpu, a) = (network.gpu(), &self.arrays);
-        let gradients = network.gradients();
+        let wide = network.gradients();
+        let mut gradients = vec![Gradients::F32(wide)];
+        gradients.extend(network.matrix_gradients().map(Gradients::Bf16));
         global_norm(
             gpu,
-            Gradients::F32(gradients),
+            &gradients,
             network.losses(),
             self.max_norm,
             &a.scalars,
             &a.partials,
             &a.guard,
         )?;
-        for AdamRange { elements, second } in &self.groups.adam {
-            let block = onebit_model::network::cuda::ALIGNMENT;
-            adamw(
-                gpu,
-                self.constants,
-                &network.parameters().slice(elements.clone()),
-                Gradients::F32(&gradients.slice(elements.clone())),
-                (
-                    &a.first.slice(elements.clone()),
-                    &a.second.slice(*second..second + elements.len()),
-                ),
-                &a.decay.slice(elements.start / block..elements.end / block),
-                &a.scalars,
-                &a.guard,
-            )?;
+        let (matrices, len) = (network.layout().matrices, network.layout().len);
+        self.adamw(network, 0..matrices, Gradients::F32(&wide.slice(..matrices)))?;
+        if self.muon.is_empty() {
+            match network.matrix_gradients() {
+                Some(narrow) => self.adamw(network, matrices..len, Gradients::Bf16(narrow))?,
+                None => self.adamw(network, matrices..len, Gradients::F32(&wide.slice(matrices..)))?,
+            }
         }
-        for &(index, rows, cols) in &self.groups.muon {
+        for &(index, rows, cols) in &self.muon {
             self.muon(network, index, rows, cols)?;
         }
         Ok(())
     }
 
+    /// AdamW on a part of the arenas: all that is no matrix of a block, or these. What is drawn counts elements from the part's first, as on the CPU.
+    fn adamw(&self, network: &CudaNetwork, elements: Range<usize>, gradients: Gradients) -> Result<()> {
+        let (gpu, a) = (network.gpu(), &self.arrays);
+        let parameters = network.parameters().slice(elements.clone());
+        let decay = a.decay.slice(blocks(&elements));
+        Ok(match &a.moments {
+            Moments::Wide { first, second } => {
+                let moments = (&first.slice(elements.clone()), &second.slice(elements));
+                adamw(
+                    gpu,
+                    self.constants,
+                    &parameters,
+                    gradients,
+                    moments,
+                    &decay,
+                    &a.scalars,
+                    &a.guard,
+                )?
+            }
+            Moments::Eight {
+                first,
+                second,
+                first_scale,
+                second_scale,
+            } => {
+                let moments = EightBitMoments {
+                    first_scale: &first_scale.slice(blocks(&elements)),
+                    second_scale: &second_scale.slice(blocks(&elements)),
+                    first: &first.slice(elements.clone()),
+                    second: &second.slice(elements),
+                };
+                adamw8bit(
+                    gpu,
+                    self.constants,
+                    &parameters,
+                    gradients,
+                    moments,
+                    &decay,
+                    &a.scalars,
+                    &a.guard,
+                )?
+            }
+        })
+    }
+
     /// As [`super::muon::step`], in bf16.
     fn muon(&self, network: &CudaNetwork, index: usize, rows: usize, cols: usize) -> Result<()> {
         let (gpu, a, range) = (network.gpu(), &self.arrays, network.layout().range(index));
-        let (gradient, momentum) = (network.gradients().slice(range.clone()), a.first.slice(range.clone()));
+        let Moments::Wide { first, .. } = &a.moments else {
+            return Err(other_moments());
+        };
+        let (gradient, momentum) = (network.gradients().slice(range.clone()), first.slice(range.clone()));
         let [mut x, mut next] = [0, 1].map(|i| a.matrices[i].slice(..rows * cols));
         let side = rows.min(cols);
         let [gram, square] = [0, 1].map(|i| a.squares[i].slice(..side * side));
-        let none = DeviceArray::clone(&a.first).slice(..0);
+        let none = first.slice(..0);
         muon::momentum(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials)?;
         muon::normalize(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials, &x)?;
         let product = |layout,
@@ -278,4 +360,9 @@ impl CudaOptimizer {
     pub fn scalars(options: &TrainOptions, step: u64, lr: f32) -> [u32; STEP_WORDS] {
         StepScalars::new(step as u32, lr, options.weight_decay, options.beta1, options.beta2).words()
     }
+}
+
+/// Moments of another optimiser than the run's, which its caller sees to.
+fn other_moments() -> TrainError {
+    TrainError::Runtime("the moments are those of another optimizer".into())
 }

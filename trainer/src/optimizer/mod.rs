@@ -1,18 +1,21 @@
 //! Optimisers over a network's parameters, by group.
 //!
-//! Norms, embedding and head are never decayed. With [`OptimizerKind::Muon`] the blocks' matrices are updated by Muon, all else by AdamW.
+//! Norms, embedding and head are never decayed. With [`OptimizerKind::Muon`] the blocks' matrices are updated by Muon, all else by AdamW. With
+//! [`OptimizerKind::AdamW8bit`] all moments are kept in 8 bits ([`onebit_engine::ops::adamw8bit`]), on the CPU as on a GPU, by the same formulas.
 
 pub(crate) mod cuda;
 mod muon;
 #[cfg(test)]
 mod tests;
 
-use onebit_engine::Tensor;
 use onebit_engine::ops::adamw::{AdamWStep, adamw};
+use onebit_engine::ops::adamw8bit::{BLOCK, Draw, EightBit, adamw8bit};
 use onebit_engine::ops::elementwise::sum_squares;
+use onebit_engine::{Device, Shape, Tensor};
 use onebit_model::config::{TensorKind, TensorSpec};
 
 use crate::Result;
+use crate::checkpoint::{Stored, StoredMut, Values, ValuesMut};
 use crate::options::{OptimizerKind, TrainOptions};
 
 /// What is done to one parameter.
@@ -26,37 +29,88 @@ enum Group {
     Muon,
 }
 
+/// Moments of one parameter.
+#[derive(Clone, Debug)]
+enum Moments {
+    AdamW { first: Tensor, second: Tensor },
+    EightBit(EightBit),
+    Muon(Tensor),
+}
+
+/// A parameter.
+#[derive(Clone, Debug)]
+struct Slot {
+    group: Group,
+    /// Whether its moments have 8 bits.
+    eight_bit: bool,
+    device: Device,
+    shape: Shape,
+    /// The number of its first element, for what is drawn. The blocks' matrices are counted by themselves, because a GPU has them behind all else.
+    element: u32,
+}
+
+impl Slot {
+    fn zeros(&self) -> Moments {
+        let zeros = || Tensor::zeros(self.device, self.shape.clone());
+        match self.group {
+            Group::Muon => Moments::Muon(zeros()),
+            _ if self.eight_bit => Moments::EightBit(EightBit::zeros(self.shape.elements())),
+            _ => Moments::AdamW {
+                first: zeros(),
+                second: zeros(),
+            },
+        }
+    }
+}
+
 /// Moments of every parameter.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
-    groups: Vec<Group>,
-    first: Vec<Tensor>,
-    /// Second moments; Muon has none.
-    second: Vec<Option<Tensor>>,
+    slots: Vec<Slot>,
+    /// Of each parameter, or nothing as long as all are zero: a run on a GPU has them here only while it saves them.
+    moments: Vec<Moments>,
 }
 
 impl Optimizer {
-    /// Zero moments for `parameters`, described by `specs`.
+    /// Zero moments for `parameters`, described by `specs`. They take no memory until they are needed.
     pub fn new(kind: OptimizerKind, specs: &[TensorSpec], parameters: &[Tensor]) -> Self {
-        let zeros = |t: &Tensor| Tensor::zeros(t.device(), t.shape().clone());
-        let groups: Vec<Group> = specs
-            .iter()
-            .map(|spec| match (spec.kind, kind) {
-                (TensorKind::Linear(_), OptimizerKind::AdamW) => Group::Decayed,
-                (TensorKind::Linear(_), OptimizerKind::Muon) => Group::Muon,
-                _ => Group::Plain,
-            })
-            .collect();
-        let second = groups
-            .iter()
-            .zip(parameters)
-            .map(|(g, t)| (*g != Group::Muon).then(|| zeros(t)))
-            .collect();
+        let (mut of_matrices, mut of_others) = (0u32, 0u32);
+        let slots = specs.iter().zip(parameters).map(|(spec, tensor)| {
+            let next = match spec.kind {
+                TensorKind::Linear(_) => &mut of_matrices,
+                _ => &mut of_others,
+            };
+            let element = *next;
+            *next = element.wrapping_add(tensor.len().next_multiple_of(BLOCK) as u32);
+            Slot {
+                group: match (spec.kind, kind) {
+                    (TensorKind::Linear(_), OptimizerKind::Muon) => Group::Muon,
+                    (TensorKind::Linear(_), _) => Group::Decayed,
+                    _ => Group::Plain,
+                },
+                eight_bit: kind == OptimizerKind::AdamW8bit,
+                device: tensor.device(),
+                shape: tensor.shape().clone(),
+                element,
+            }
+        });
         Optimizer {
-            groups,
-            first: parameters.iter().map(zeros).collect(),
-            second,
+            slots: slots.collect(),
+            moments: Vec::new(),
         }
+    }
+
+    /// The moments, made if there are none yet.
+    fn moments_mut(&mut self) -> &mut [Moments] {
+        if self.moments.is_empty() {
+            self.moments = self.slots.iter().map(Slot::zeros).collect();
+        }
+        &mut self.moments
+    }
+
+    /// Frees the moments, which a GPU has; they are zero from here on.
+    pub(crate) fn release(&mut self) {
+        self.moments = Vec::new();
     }
 
     /// One update of `parameters` from `gradients`, at rate `lr`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
@@ -82,61 +136,91 @@ impl Optimizer {
             bias_correction2: correction(options.beta2),
             grad_scale,
         };
-        for (i, parameter) in parameters.iter_mut().enumerate() {
-            let weight_decay = if self.groups[i] == Group::Plain {
+        self.moments_mut();
+        let state = self.slots.iter().zip(&mut self.moments);
+        for ((parameter, gradient), (slot, moments)) in parameters.iter_mut().zip(gradients).zip(state) {
+            let weight_decay = if slot.group == Group::Plain {
                 0.0
             } else {
                 options.weight_decay
             };
-            match &mut self.second[i] {
-                Some(second) => adamw(
-                    &AdamWStep { weight_decay, ..adam },
-                    parameter,
-                    &gradients[i],
-                    &mut self.first[i],
-                    second,
-                )?,
-                None => muon::step(
-                    (lr, weight_decay, grad_scale),
-                    parameter,
-                    &gradients[i],
-                    &mut self.first[i],
-                )?,
+            let numbers = AdamWStep { weight_decay, ..adam };
+            match moments {
+                Moments::AdamW { first, second } => adamw(&numbers, parameter, gradient, first, second)?,
+                Moments::EightBit(moments) => {
+                    let draw = Draw {
+                        step: step as u32,
+                        element: slot.element,
+                    };
+                    adamw8bit(&numbers, draw, parameter, gradient, moments)?;
+                }
+                Moments::Muon(momentum) => {
+                    muon::step((lr, weight_decay, grad_scale), parameter, gradient, momentum)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The moments with their names, for a checkpoint: `first.NAME` and `second.NAME`.
-    pub fn state<'a>(&'a self, specs: &'a [TensorSpec]) -> impl Iterator<Item = (String, &'a Tensor)> {
-        let first = specs
-            .iter()
-            .zip(&self.first)
-            .map(|(s, t)| (format!("first.{}", s.name), t));
-        let second = specs
-            .iter()
-            .zip(&self.second)
-            .filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_ref()?)));
-        first.chain(second)
+    /// The moments for a checkpoint: `first.NAME` and `second.NAME`, in f32, or i8 and u8 with their scales `first_scale.NAME` and `second_scale.NAME`.
+    ///
+    /// # Errors
+    /// None in practice: moments are what they were made.
+    pub fn state(&mut self, specs: &[TensorSpec]) -> Result<Vec<Stored<'_>>> {
+        self.moments_mut();
+        let mut all = Vec::new();
+        for (spec, moments) in specs.iter().zip(&self.moments) {
+            let whole = || spec.shape.clone();
+            let mut push = |what: &str, shape, values| {
+                let name = format!("{what}.{}", spec.name);
+                all.push(Stored { name, shape, values });
+            };
+            match moments {
+                Moments::AdamW { first, second } => {
+                    push("first", whole(), Values::F32(first.f32()?));
+                    push("second", whole(), Values::F32(second.f32()?));
+                }
+                Moments::EightBit(m) => {
+                    let blocks = || vec![m.first_scale.len()];
+                    push("first", whole(), Values::I8(&m.first));
+                    push("second", whole(), Values::U8(&m.second));
+                    push("first_scale", blocks(), Values::F32(&m.first_scale));
+                    push("second_scale", blocks(), Values::F32(&m.second_scale));
+                }
+                Moments::Muon(momentum) => push("first", whole(), Values::F32(momentum.f32()?)),
+            }
+        }
+        Ok(all)
     }
 
     /// The moments, to be filled from a checkpoint.
-    pub fn state_mut<'a>(&'a mut self, specs: &'a [TensorSpec]) -> impl Iterator<Item = (String, &'a mut Tensor)> {
-        let first = specs
-            .iter()
-            .zip(&mut self.first)
-            .map(|(s, t)| (format!("first.{}", s.name), t));
-        let second = specs
-            .iter()
-            .zip(&mut self.second)
-            .filter_map(|(s, t)| Some((format!("second.{}", s.name), t.as_mut()?)));
-        first.chain(second)
-    }
-
-    /// Bytes of the moments.
-    pub fn bytes(&self) -> u64 {
-        let elements = self.first.iter().chain(self.second.iter().flatten()).map(Tensor::len);
-        4 * elements.sum::<usize>() as u64
+    ///
+    /// # Errors
+    /// None in practice: moments are what they were made.
+    pub fn state_mut(&mut self, specs: &[TensorSpec]) -> Result<Vec<StoredMut<'_>>> {
+        let mut all = Vec::new();
+        for (spec, moments) in specs.iter().zip(self.moments_mut()) {
+            let whole = || spec.shape.clone();
+            let mut push = |what: &str, shape, values| {
+                let name = format!("{what}.{}", spec.name);
+                all.push(StoredMut { name, shape, values });
+            };
+            match moments {
+                Moments::AdamW { first, second } => {
+                    push("first", whole(), ValuesMut::F32(first.f32_mut()?));
+                    push("second", whole(), ValuesMut::F32(second.f32_mut()?));
+                }
+                Moments::EightBit(m) => {
+                    let blocks = m.first_scale.len();
+                    push("first", whole(), ValuesMut::I8(&mut m.first));
+                    push("second", whole(), ValuesMut::U8(&mut m.second));
+                    push("first_scale", vec![blocks], ValuesMut::F32(&mut m.first_scale));
+                    push("second_scale", vec![blocks], ValuesMut::F32(&mut m.second_scale));
+                }
+                Moments::Muon(momentum) => push("first", whole(), ValuesMut::F32(momentum.f32_mut()?)),
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -28,8 +28,8 @@ fn newton_schulz_makes_singular_values_near_one() {
 
 /// Every optimiser walks down a quadratic bowl.
 #[test]
-fn both_optimisers_minimise() {
-    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+fn every_optimiser_minimises() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::Muon] {
         let specs = [TensorSpec {
             name: "w".into(),
             shape: vec![6, 9],

@@ -25,6 +25,7 @@ pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
         seq: options.seq_len,
         recompute: options.recompute,
         soft_phases: options.quant_warmup_steps + options.quant_anneal_steps > 0,
+        bf16_gradients: options.bf16_gradients(),
     }
 }
 
@@ -39,7 +40,7 @@ pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Res
     Ok(MemoryEstimate {
         weights: memory.weights,
         gradients: memory.gradients,
-        optimizer: CudaOptimizer::plan(options.optimizer, &specs, &layout),
+        optimizer: CudaOptimizer::plan(options, &specs, &layout),
         products: memory.products,
         activations: memory.activations,
     })

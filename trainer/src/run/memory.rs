@@ -1,5 +1,6 @@
 //! How much memory a run takes, before it starts.
 
+use onebit_engine::ops::adamw8bit::BLOCK;
 use onebit_model::config::{LinearMode, ModelConfig, TensorKind};
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use crate::options::{OptimizerKind, TrainOptions};
 pub struct MemoryEstimate {
     /// f32 master weights.
     pub weights: u64,
-    /// One f32 gradient for each weight, and a second set while micro-batches are added up.
+    /// One gradient for each weight, f32 or on a GPU in part bf16; on the CPU a second set while micro-batches are added up.
     pub gradients: u64,
     /// Moments.
     pub optimizer: u64,
@@ -46,9 +47,13 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
     let all = elements(&|_| true);
     let linears = elements(&|k| matches!(k, TensorKind::Linear(_)));
     let quantized = elements(&|k| matches!(k, TensorKind::Linear(m) if m != LinearMode::F16));
-    let second_moments = match options.optimizer {
-        OptimizerKind::AdamW => all,
-        OptimizerKind::Muon => all - linears,
+    let moments = match options.optimizer {
+        OptimizerKind::AdamW => 8 * all,
+        OptimizerKind::AdamW8bit => {
+            let blocks = specs.iter().map(|s| s.len().div_ceil(BLOCK) as u64);
+            2 * all + 8 * blocks.sum::<u64>()
+        }
+        OptimizerKind::Muon => 8 * all - 4 * linears,
     };
     let tokens = (options.batch_size * options.seq_len) as u64;
     let (h, f) = (config.hidden_size as u64, config.intermediate_size as u64);
@@ -64,7 +69,7 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
     MemoryEstimate {
         weights: 4 * all,
         gradients: 4 * all * if options.accumulation_steps > 1 { 2 } else { 1 },
-        optimizer: 4 * (all + second_moments),
+        optimizer: moments,
         products: 0,
         activations: 4 * (kept + quantized),
     }

@@ -195,6 +195,7 @@ impl Trainer {
         }
         if let Some(gpu) = gpu {
             let run = CudaRun::new(&gpu, &trainer.network, &trainer.optimizer, &trainer.options)?;
+            trainer.optimizer.release();
             trainer.cuda = Some(run);
         }
         Ok(trainer)
@@ -306,9 +307,12 @@ impl Trainer {
             &state,
             self.network.specs(),
             self.network.parameters(),
-            &self.optimizer,
+            &mut self.optimizer,
             self.options.keep,
         )?;
+        if self.cuda.is_some() {
+            self.optimizer.release();
+        }
         observe(Event::Saved(&path));
         self.last_checkpoint = Some(path);
         Ok(())

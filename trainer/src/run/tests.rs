@@ -14,6 +14,7 @@ use crate::options::{OptimizerKind, Precision};
 mod cuda;
 
 const VOCAB: usize = 61;
+const OPTIMIZERS: [OptimizerKind; 3] = [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::Muon];
 
 fn config() -> ModelConfig {
     let mut config = presets::by_name("quickstart").unwrap().config;
@@ -101,7 +102,7 @@ fn bytes(directory: &Path, name: &str) -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn seeded_runs_are_equal_bytes_for_any_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
-    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for optimizer in OPTIMIZERS {
         let options = TrainOptions { optimizer, ..options() };
         for threads in [1, 3] {
             let name = format!("run-{threads}-{optimizer:?}");
@@ -130,7 +131,7 @@ fn seeded_runs_are_equal_bytes_for_any_number_of_threads() {
 #[test]
 fn interrupted_and_resumed_equals_uninterrupted() {
     let dir = tempfile::tempdir().unwrap();
-    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for optimizer in OPTIMIZERS {
         let options = TrainOptions { optimizer, ..options() };
         let whole = format!("whole-{optimizer:?}");
         assert_eq!(
@@ -182,25 +183,27 @@ fn a_resume_keeps_the_precision() {
     }
 }
 
-/// Three seeds through all three phases in both precisions: what bf16 changes is small beside what another seed changes.
-#[test]
-fn losses_in_bf16_are_those_of_f32_within_the_noise_of_seeds() {
-    let dir = tempfile::tempdir().unwrap();
-    let tail = |precision: Precision, seed: u64| {
+/// Mean losses of ten steps at the end of each phase, of runs of three seeds through all phases.
+fn tails(directory: &Path, name: &str, gpu: Option<&Gpu>, options: &TrainOptions) -> [[f64; 3]; 3] {
+    [1, 2, 3].map(|seed| {
         let options = TrainOptions {
             seed,
             max_steps: 150,
+            accumulation_steps: 1,
             quant_warmup_steps: 50,
             quant_anneal_steps: 50,
             dropout: 0.0,
             label_smoothing: 0.0,
             save_every: 0,
             eval_every: 0,
-            ..in_precision(precision)
+            ..options.clone()
         };
         let mut losses = Vec::new();
-        let name = format!("{}-{seed}", precision.name());
-        let mut trainer = Trainer::new(inputs(dir.path(), &name, options), false, &mut |_| ()).unwrap();
+        let inputs = RunInputs {
+            gpu: gpu.cloned(),
+            ..inputs(directory, &format!("{name}-{seed}"), options)
+        };
+        let mut trainer = Trainer::new(inputs, false, &mut |_| ()).unwrap();
         let watch = &mut |event: Event<'_>| {
             if let Event::Step(m) = event {
                 losses.push(m.loss);
@@ -208,18 +211,16 @@ fn losses_in_bf16_are_those_of_f32_within_the_noise_of_seeds() {
         };
         trainer.run(&AtomicBool::new(false), watch).unwrap();
         assert!(losses[149] < 0.8 * losses[0], "the run learned nothing");
-        // The end of each phase, in means of ten steps.
         [40, 90, 140].map(|first| losses[first..first + 10].iter().sum::<f64>() / 10.0)
-    };
-    let seeds = [1, 2, 3];
-    let (f32s, bf16s) = (
-        seeds.map(|seed| tail(Precision::F32, seed)),
-        seeds.map(|seed| tail(Precision::Bf16, seed)),
-    );
+    })
+}
+
+/// What `rounded` changes is small beside what another seed changes.
+fn within_the_noise_of_seeds(what: &str, exact: &[[f64; 3]; 3], rounded: &[[f64; 3]; 3]) {
     for (phase, name) in ["warm-up", "anneal", "hard"].into_iter().enumerate() {
         let of = |runs: &[[f64; 3]; 3]| runs.map(|run| run[phase]);
         let mean = |x: [f64; 3]| x.iter().sum::<f64>() / 3.0;
-        let (exact, rounded) = (of(&f32s), of(&bf16s));
+        let (exact, rounded) = (of(exact), of(rounded));
         let spread = (exact.map(|x| (x - mean(exact)).powi(2)).iter().sum::<f64>() / 2.0).sqrt();
         let (bias, worst) = (
             mean(rounded) - mean(exact),
@@ -229,12 +230,33 @@ fn losses_in_bf16_are_those_of_f32_within_the_noise_of_seeds() {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f64::max),
         );
-        println!("{name}: f32 {exact:.4?}, spread {spread:.4}; bf16 {rounded:.4?}, bias {bias:+.4}, worst {worst:.4}");
+        println!("{name}: {exact:.4?}, spread {spread:.4}; {what} {rounded:.4?}, bias {bias:+.4}, worst {worst:.4}");
         assert!(
             bias.abs() < spread && worst < 2.0 * spread,
-            "{name}: {bias} {worst} against {spread}"
+            "{what}, {name}: {bias} {worst} against {spread}"
         );
     }
+}
+
+#[test]
+fn losses_in_bf16_are_those_of_f32_within_the_noise_of_seeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let [exact, rounded] = [Precision::F32, Precision::Bf16]
+        .map(|precision| tails(dir.path(), precision.name(), None, &in_precision(precision)));
+    within_the_noise_of_seeds("in bf16", &exact, &rounded);
+}
+
+#[test]
+fn losses_with_moments_in_8_bits_are_those_in_f32_within_the_noise_of_seeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let [exact, rounded] = [OptimizerKind::AdamW, OptimizerKind::AdamW8bit].map(|optimizer| {
+        let options = TrainOptions {
+            optimizer,
+            ..in_precision(Precision::F32)
+        };
+        tails(dir.path(), optimizer.name(), None, &options)
+    });
+    within_the_noise_of_seeds("with moments in 8 bits", &exact, &rounded);
 }
 
 /// A crash, unlike Ctrl-C, leaves metrics of steps that no checkpoint has; and the newest checkpoint may be damaged.
@@ -420,6 +442,15 @@ fn the_memory_estimate_counts_every_weight() {
     let estimate = memory_estimate(&config(), &options());
     assert_eq!(estimate.weights, 4 * config().parameter_count());
     assert_eq!(estimate.optimizer, 2 * estimate.weights);
+    let eight_bit = TrainOptions {
+        optimizer: OptimizerKind::AdamW8bit,
+        ..options()
+    };
+    let (n, least) = (
+        config().parameter_count(),
+        memory_estimate(&config(), &eight_bit).optimizer,
+    );
+    assert!((2 * n + n / 32..2 * n + n / 16).contains(&least), "{least} for {n}");
     let twice = memory_estimate(
         &config(),
         &TrainOptions {

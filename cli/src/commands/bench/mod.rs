@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use onebit_model::config::ModelConfig;
 use onebit_model::runtime::Pool;
-use onebit_trainer::options::Precision;
+use onebit_trainer::TrainOptions;
 use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
@@ -29,7 +29,7 @@ pub struct Bench {
     /// what to measure: decode, prefill or train
     #[argh(positional)]
     what: String,
-    /// 25m, 125m, 350m, 0.7b, 1b3 or 2b4t (default: 25m)
+    /// 25m, 125m, 350m, 0.7b, 1b3, 2b4t or 8b (default: 25m)
     #[argh(option)]
     shape: Option<String>,
     /// a model (directory, .1bit or .gguf file) instead of a shape
@@ -47,6 +47,12 @@ pub struct Bench {
     /// training on a GPU: keep only the input of each block and compute blocks again for their gradients
     #[argh(switch)]
     recompute: bool,
+    /// of training: adamw, adamw8bit or muon (default: adamw)
+    #[argh(option)]
+    optimizer: Option<String>,
+    /// training on a GPU: gradients of the blocks' matrices as f32 or bf16 (default: f32)
+    #[argh(option)]
+    gradients: Option<String>,
     /// phase of training: warmup (full precision) or hard (default: hard)
     #[argh(option)]
     phase: Option<String>,
@@ -145,9 +151,8 @@ impl Bench {
         let mut place = device::place(self.device.as_deref(), self.threads)?;
         let (machine, timed) = if what == What::Train {
             let machine = Machine::new(place.clone())?;
-            let (phase, precision) = training;
-            let how = (phase, precision, self.recompute);
-            let timed = train::measure(&config, (tokens, self.seq_len), how, &place, self.seed)?;
+            let (phase, options) = training;
+            let timed = train::measure(&config, (tokens, self.seq_len), phase, options, &place)?;
             (machine, timed)
         } else {
             let make = |on_gpu: bool| match &directory {
@@ -183,8 +188,8 @@ impl Bench {
         }
     }
 
-    /// Phase and arithmetic of training.
-    fn training(&self, what: What) -> Result<(Phase, Precision)> {
+    /// Phase of training, and its options but for the batch.
+    fn training(&self, what: What) -> Result<(Phase, TrainOptions)> {
         let phase = match self.phase.as_deref() {
             None | Some("hard") => Phase::Hard,
             Some("warmup") => Phase::Warmup,
@@ -194,13 +199,22 @@ impl Bench {
                 )));
             }
         };
-        if what != What::Train && (self.phase.is_some() || self.precision.is_some()) {
-            return Err(CliError::Usage("--phase and --precision are for bench train".into()));
+        let given = [&self.phase, &self.precision, &self.optimizer, &self.gradients];
+        if what != What::Train && given.iter().any(|option| option.is_some()) {
+            return Err(CliError::Usage(
+                "--phase, --precision, --optimizer and --gradients are for bench train".into(),
+            ));
         }
-        Ok((
-            phase,
-            args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
-        ))
+        let options = TrainOptions {
+            precision: args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
+            optimizer: args::parse(self.optimizer.as_deref().unwrap_or("adamw"), "--optimizer")?,
+            gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
+            recompute: self.recompute,
+            seed: self.seed,
+            ..Default::default()
+        };
+        options.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+        Ok((phase, options))
     }
 
     /// What is measured: its name, its configuration and, for a real model, its directory.

@@ -11,7 +11,6 @@ use onebit_model::config::ModelConfig;
 use onebit_model::network::{ForwardMode, Network};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, clip_scale, global_norm};
-use onebit_trainer::options::Precision;
 use onebit_trainer::schedule::Phase;
 
 use super::report::{Timed, Training, block_weights};
@@ -34,10 +33,11 @@ const PRODUCTS: usize = 3;
 pub(super) fn measure(
     config: &ModelConfig,
     (tokens, seq_len): (usize, Option<usize>),
-    (phase, precision, recompute): (Phase, Precision, bool),
+    phase: Phase,
+    options: TrainOptions,
     place: &Placement,
-    seed: u64,
 ) -> Result<Timed> {
+    options.validate_device(place.gpu.is_some())?;
     let seq_len = seq_len
         .unwrap_or(SEQUENCE.min(tokens))
         .min(config.max_position_embeddings);
@@ -46,17 +46,16 @@ pub(super) fn measure(
     let options = TrainOptions {
         batch_size,
         seq_len,
-        seed,
-        recompute,
-        ..Default::default()
+        ..options
     };
     if let Some(gpu) = &place.gpu {
         return cuda::measure(config, options, phase, place, gpu);
     }
     let options = TrainOptions {
-        precision: precision.resolved(place.device),
+        precision: options.precision.resolved(place.device),
         ..options
     };
+    let seed = options.seed;
     let memory = Memory::new(config, &options, place)?;
     memory.refuse_if_too_large(config, &options, place)?;
     let memory = memory.estimate;

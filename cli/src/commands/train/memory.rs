@@ -2,6 +2,7 @@
 
 use onebit_model::config::ModelConfig;
 use onebit_trainer::TrainOptions;
+use onebit_trainer::options::{OptimizerKind, Precision};
 use onebit_trainer::run::{MemoryEstimate, cuda_memory_estimate, memory_estimate};
 
 use crate::device::Placement;
@@ -37,11 +38,10 @@ impl Memory {
         }
         let free = self.available.unwrap_or(0);
         let fits = |options: &TrainOptions| estimate(config, options, place).is_ok_and(|e| e.total() <= free);
-        let smaller = |recompute: bool| {
+        let smaller = |options: TrainOptions| {
             let halves = std::iter::successors(Some(options.batch_size), |&batch| (batch > 1).then_some(batch / 2));
             let mut tried = halves.map(|batch_size| TrainOptions {
                 batch_size,
-                recompute,
                 ..options.clone()
             });
             tried.find(|options| fits(options)).map(|options| options.batch_size)
@@ -54,14 +54,34 @@ impl Memory {
             }
         };
         let mut advice = Vec::new();
-        if let Some(batch) = smaller(options.recompute) {
+        if let Some(batch) = smaller(options.clone()) {
             advice.push(with_batch(batch, ""));
         }
+        let recomputed = TrainOptions {
+            recompute: true,
+            ..options.clone()
+        };
         if place.gpu.is_some()
             && !options.recompute
-            && let Some(batch) = smaller(true)
+            && let Some(batch) = smaller(recomputed.clone())
         {
             advice.push(with_batch(batch, " and --recompute"));
+        }
+        let least = TrainOptions {
+            optimizer: OptimizerKind::AdamW8bit,
+            gradients: Precision::Bf16,
+            accumulation_steps: 1,
+            ..recomputed
+        };
+        if place.gpu.is_some()
+            && advice.is_empty()
+            && let Some(batch) = smaller(least)
+        {
+            let mut more = " and --recompute --optimizer adamw8bit --gradients bf16".to_string();
+            if options.accumulation_steps > 1 {
+                more += " --accumulation-steps 1";
+            }
+            advice.push(with_batch(batch, &more));
         }
         let advice = match advice.is_empty() {
             true => "no batch of these sequences fits: lower --seq-len, or choose a smaller model".to_string(),

@@ -9,7 +9,6 @@ use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{TokenFile, WindowOrder};
-use onebit_trainer::options::OptimizerKind;
 use onebit_trainer::run::RunInputs;
 
 use super::Train;
@@ -145,15 +144,6 @@ impl Train {
             }
             _ => steps,
         };
-        let optimizer = match self.optimizer.as_deref().unwrap_or(preset.optimizer) {
-            "adamw" => OptimizerKind::AdamW,
-            "muon" => OptimizerKind::Muon,
-            other => {
-                return Err(CliError::Usage(format!(
-                    "--optimizer: expected adamw or muon, found {other:?}"
-                )));
-            }
-        };
         let lr = self.lr.unwrap_or(preset.lr as f32);
         let options = TrainOptions {
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
@@ -165,7 +155,8 @@ impl Train {
             lr_min: self.lr_min.unwrap_or((preset.lr_min as f32).min(lr)),
             lr_warmup_steps: self.lr_warmup_steps.unwrap_or(scaled(preset.lr_warmup_steps)),
             lr_decay: args::parse(self.lr_decay.as_deref().unwrap_or(preset.lr_decay), "--lr-decay")?,
-            optimizer,
+            optimizer: args::parse(self.optimizer.as_deref().unwrap_or(preset.optimizer), "--optimizer")?,
+            gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
             weight_decay: self.weight_decay.unwrap_or(preset.weight_decay as f32),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),

@@ -45,7 +45,7 @@ fn bench_optimizer() {
         let half = g.slice(..n / 2).cast::<bf16>();
         let decay = gpu.zeros::<u8>(n / BLOCK).unwrap();
         let (s, guard) = (&step.scalars, &step.guard);
-        let norm = |g| global_norm(&gpu, g, &step.losses, 1.0, s, &step.partials, guard);
+        let norm = |g| global_norm(&gpu, &[g], &step.losses, 1.0, s, &step.partials, guard);
         time("global_norm", n, 4, &|| norm(Gradients::F32(&g)));
         time("global_norm bf16", n, 2, &|| norm(Gradients::Bf16(&half)));
         time("adamw", n, 28, &|| {

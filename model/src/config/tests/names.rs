@@ -41,6 +41,7 @@ fn names_say_the_size() {
     assert!((300..400).contains(&millions("350m")), "{}", millions("350m"));
     assert!((600..800).contains(&millions("0.7b")), "{}", millions("0.7b"));
     assert!((1200..1450).contains(&millions("1b3")), "{}", millions("1b3"));
+    assert!((7000..8500).contains(&millions("8b")), "{}", millions("8b"));
 }
 
 #[test]

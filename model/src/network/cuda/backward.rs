@@ -197,6 +197,7 @@ impl CudaNetwork {
             rows: width,
             cols,
             parameters,
+            codes,
             dense: at,
             ref segments,
             ..
@@ -224,10 +225,16 @@ impl CudaNetwork {
             };
             let weights = rows.start * cols..rows.end * cols;
             let dy = d_out.slice(rows.start..);
-            let gradient = a.gradients.slice(parameters + weights.start..parameters + weights.end);
-            let out = Output::F32 {
-                matrix: matrix(&gradient, cols),
-                accumulate,
+            let (wide, narrow);
+            let out = if self.shape.bf16_gradients {
+                narrow = a.matrix_gradients.slice(codes + weights.start..codes + weights.end);
+                Output::Bf16(matrix(&narrow, cols))
+            } else {
+                wide = a.gradients.slice(parameters + weights.start..parameters + weights.end);
+                Output::F32 {
+                    matrix: matrix(&wide, cols),
+                    accumulate,
+                }
             };
             let (dy, size) = (matrix(&dy, width), (rows.len(), cols, tokens));
             gemm_bf16(

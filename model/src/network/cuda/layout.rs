@@ -52,7 +52,7 @@ pub(super) struct GroupLayout {
     pub cols: usize,
     /// In the arenas of parameters and gradients.
     pub parameters: usize,
-    /// In the arena of codes, which has the blocks' matrices alone.
+    /// In the arenas that have the blocks' matrices alone: of codes, of gradients in bf16.
     pub codes: usize,
     /// In the arena of column scales.
     pub scales: usize,
@@ -114,7 +114,9 @@ pub struct Layout {
     lengths: Vec<usize>,
     /// Elements of the arena of parameters.
     pub len: usize,
-    /// Elements of the arena of codes.
+    /// Where the blocks' matrices begin in it: behind all else, in the order in which the arena of codes has them.
+    pub matrices: usize,
+    /// Elements of the arena of codes, and so of the blocks' matrices.
     pub codes: usize,
     /// Elements of the arena of column scales.
     pub scales: usize,
@@ -130,11 +132,15 @@ impl Layout {
     /// The arenas of `config`.
     pub fn new(config: &ModelConfig, specs: &[TensorSpec]) -> Result<Self> {
         check(config)?;
-        let mut offsets = Vec::with_capacity(specs.len());
-        let mut len = 0usize;
-        for spec in specs {
-            offsets.push(len);
-            len += spec.len().next_multiple_of(ALIGNMENT);
+        let is_matrix = |spec: &TensorSpec| matches!(spec.kind, TensorKind::Linear(_));
+        let mut offsets = vec![0; specs.len()];
+        let (mut len, mut matrices_at) = (0usize, 0);
+        for wanted in [false, true] {
+            matrices_at = if wanted { len } else { matrices_at };
+            for (spec, offset) in specs.iter().zip(&mut offsets).filter(|(s, _)| is_matrix(s) == wanted) {
+                *offset = len;
+                len += spec.len().next_multiple_of(ALIGNMENT);
+            }
         }
         let find = |name: &str| specs.iter().position(|s| s.name == name);
         let need = |name: &str| find(name).ok_or_else(|| NetworkError::MissingTensor { name: name.into() });
@@ -158,8 +164,8 @@ impl Layout {
                     segments: Vec::new(),
                 });
                 let rows = group.rows..group.rows + linear.rows;
-                // What `check` and the order of the specs see to: the group's matrices are one.
-                debug_assert_eq!(group.parameters + group.rows * group.cols, offsets[index]);
+                // What `check` and the order of the specs see to: the blocks' matrices follow each other without a gap.
+                debug_assert_eq!(matrices_at + codes, offsets[index]);
                 match group.segments.last_mut() {
                     Some(last) if last.quantized == quantized => last.rows.end = rows.end,
                     _ => group.segments.push(Segment {
@@ -206,6 +212,7 @@ impl Layout {
             lengths: specs.iter().map(TensorSpec::len).collect(),
             offsets,
             len,
+            matrices: matrices_at,
             codes,
             scales,
             dense,
@@ -217,6 +224,12 @@ impl Layout {
     /// Parameter `index` in its arena.
     pub fn range(&self, index: usize) -> Range<usize> {
         self.offsets[index]..self.offsets[index] + self.lengths[index]
+    }
+
+    /// Parameter `index` in the arenas that have the blocks' matrices alone, if it is one of them.
+    pub fn codes_range(&self, index: usize) -> Option<Range<usize>> {
+        let Range { start, end } = self.range(index);
+        Some(start.checked_sub(self.matrices)?..end - self.matrices)
     }
 
     /// For each block of [`ALIGNMENT`] elements of the arena, 1 where `decayed` of its parameter's spec.
@@ -271,30 +284,28 @@ mod tests {
         for preset in presets::all() {
             let (config, specs) = (&preset.config, preset.config.tensors());
             let layout = layout(config);
-            let mut end = 0;
-            for (index, spec) in specs.iter().enumerate() {
-                let range = layout.range(index);
-                assert!(
-                    range.start >= end && range.len() == spec.len(),
-                    "{}: {}",
-                    preset.name,
-                    spec.name
-                );
-                end = range.end;
+            let mut ranges: Vec<_> = (0..specs.len()).map(|index| layout.range(index)).collect();
+            for (spec, range) in specs.iter().zip(&ranges) {
+                let is_matrix = matches!(spec.kind, TensorKind::Linear(_));
+                assert_eq!((range.len(), range.start >= layout.matrices), (spec.len(), is_matrix));
             }
-            assert!(layout.len >= end);
+            ranges.sort_by_key(|range| range.start);
+            assert!(
+                ranges.windows(2).all(|pair| pair[0].end <= pair[1].start),
+                "{}",
+                preset.name
+            );
+            assert!(layout.len >= ranges[ranges.len() - 1].end);
+            assert_eq!(layout.matrices + layout.codes, layout.len);
             for block in &layout.blocks {
                 for group in Group::ALL {
                     let group = block.group(group);
                     assert_eq!(group.segments.iter().map(|s| s.rows.len()).sum::<usize>(), group.rows);
                 }
-                // A group's matrices are one in the arena of parameters too.
-                let first = block
-                    .matrices
-                    .iter()
-                    .find(|m| m.codes == block.group(Group::Qkv).codes)
-                    .unwrap();
-                assert_eq!(layout.offsets[first.index], block.group(Group::Qkv).parameters);
+                // Matrices lie in the arena of parameters as in that of codes.
+                for matrix in &block.matrices {
+                    assert_eq!(layout.offsets[matrix.index], layout.matrices + matrix.codes);
+                }
             }
             assert_eq!(
                 layout.codes,

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! f32   master weights, gradients, residual stream and its gradient, statistics of norms and softmax, sums of every product
-//! bf16  branches, attention, gate and up, logits, gradients of outputs; in the backward W and X as they were in the forward, dequantised
+//! bf16  branches, attention, gate and up, logits, gradients of outputs; in the backward W and X as they were in the forward, dequantised;
+//!       gradients of the blocks' matrices, where that is asked for
 //! int8  in the hard phase the inputs and the weights of quantised linears: the forward's products are exact, and these inputs are what is kept
 //! ```
 //!
@@ -83,7 +84,7 @@ pub struct CudaDropout {
 pub struct CudaMemory {
     /// f32 master weights.
     pub weights: u64,
-    /// f32 gradients.
+    /// Gradients, f32 or in part bf16.
     pub gradients: u64,
     /// What products read of the weights: int8 codes and bf16.
     pub products: u64,
@@ -122,7 +123,10 @@ pub struct CudaNetwork {
 #[derive(Clone, Debug)]
 struct Arrays {
     parameters: DeviceArray<f32>,
+    /// Of all parameters, or of those that are no matrices of a block.
     gradients: DeviceArray<f32>,
+    /// Of the blocks' matrices, laid out like their codes, or nothing.
+    matrix_gradients: DeviceArray<bf16>,
     codes: DeviceArray<i8>,
     scales: DeviceArray<f32>,
     /// bf16 weights of all blocks, or of one at a time.
@@ -206,8 +210,13 @@ impl Arrays {
         let before = arena.used();
         let parameters = arena.take(layout.len);
         memory.weights = (arena.used() - before) as u64;
-        let gradients = arena.take(layout.len);
-        memory.gradients = memory.weights;
+        let before = arena.used();
+        let (wide, narrow) = match shape.bf16_gradients {
+            true => (layout.matrices, layout.codes),
+            false => (layout.len, 0),
+        };
+        let (gradients, matrix_gradients) = (arena.take(wide), arena.take(narrow));
+        memory.gradients = (arena.used() - before) as u64;
         let before = arena.used();
         let dense = if keeps_dense(layout) {
             layout.codes
@@ -217,6 +226,7 @@ impl Arrays {
         let arrays = Arrays {
             parameters,
             gradients,
+            matrix_gradients,
             codes: arena.take(layout.codes),
             scales: arena.take(layout.scales),
             dense: arena.take(dense),
@@ -283,6 +293,13 @@ impl CudaNetwork {
                 limit,
             });
         }
+        if shape.bf16_gradients && accumulation > 1 {
+            return Err(NetworkError::NotOnCuda {
+                what: "micro-batches of a step with bf16 gradients",
+                expected: "1".into(),
+                found: accumulation,
+            });
+        }
         let layout = Layout::new(&config, network.specs())?;
         let mut plan = Arena::plan();
         arrays(&mut plan, &config, &layout, &shape, accumulation);
@@ -325,9 +342,14 @@ impl CudaNetwork {
         &self.arrays.parameters
     }
 
-    /// Gradients, laid out like the parameters.
+    /// Gradients, laid out like the parameters: of all of them, or, where there are [`CudaNetwork::matrix_gradients`], of the first `layout().matrices` elements.
     pub fn gradients(&self) -> &DeviceArray<f32> {
         &self.arrays.gradients
+    }
+
+    /// Gradients of the parameters from element `layout().matrices` on, if they are bf16.
+    pub fn matrix_gradients(&self) -> Option<&DeviceArray<bf16>> {
+        self.shape.bf16_gradients.then_some(&self.arrays.matrix_gradients)
     }
 
     /// Loss and smoothed loss of each micro-batch of a step, summed over its tokens: `[accumulation, 2]`.
@@ -525,7 +547,11 @@ impl CudaNetwork {
             return Ok(Some("lm_head".into()));
         }
         for (index, spec) in specs.iter().enumerate() {
-            if !finite(&self.gradient(index))? {
+            let finite = match self.matrix_gradients().zip(self.layout.codes_range(index)) {
+                Some((narrow, range)) => self.gpu.download(&narrow.slice(range))?.iter().all(|x| x.is_finite()),
+                None => finite(&self.gradient(index))?,
+            };
+            if !finite {
                 return Ok(Some(spec.name.clone()));
             }
         }
@@ -549,7 +575,7 @@ impl CudaNetwork {
         self.arrays.parameters.slice(self.layout.range(index))
     }
 
-    /// Its gradient.
+    /// Its gradient, which is f32.
     fn gradient(&self, index: usize) -> DeviceArray<f32> {
         self.arrays.gradients.slice(self.layout.range(index))
     }

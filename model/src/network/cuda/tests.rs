@@ -25,6 +25,7 @@ fn shape(recompute: bool) -> BatchShape {
         seq: SEQ,
         recompute,
         soft_phases: true,
+        bf16_gradients: false,
     }
 }
 
@@ -142,7 +143,10 @@ fn on_the_gpu(cuda: &CudaNetwork, number: u64, anneal: f32, accumulate: bool) ->
 
 fn results(cuda: &CudaNetwork) -> (f64, Vec<Vec<f32>>) {
     let losses = cuda.gpu.download(cuda.losses()).unwrap();
-    let gradients = cuda.gpu.download(cuda.gradients()).unwrap();
+    let mut gradients = cuda.gpu.download(cuda.gradients()).unwrap();
+    if let Some(narrow) = cuda.matrix_gradients() {
+        gradients.extend(cuda.gpu.download(narrow).unwrap().iter().map(|g| g.to_f32()));
+    }
     let specs = cuda.config.tensors();
     let gradients = (0..specs.len()).map(|i| gradients[cuda.layout.range(i)].to_vec());
     (f64::from(losses[0]) / TOKENS as f64, gradients.collect())
@@ -240,6 +244,33 @@ fn gradients_of_micro_batches_add_up() {
     }
 }
 
+/// The same sums, rounded once; and one step's only.
+#[test]
+fn gradients_in_bf16_are_those_in_f32_rounded() {
+    let Some(gpu) = gpu("gradients in bf16") else { return };
+    for (name, config) in variants() {
+        let network = network(&config);
+        let narrow = |recompute| BatchShape {
+            bf16_gradients: true,
+            ..shape(recompute)
+        };
+        for anneal in [0.0, 0.5, 1.0] {
+            let make = |shape| CudaNetwork::new(&gpu, &network, shape, 1, (None, 0.0)).unwrap();
+            let (loss, expected) = on_the_gpu(&make(shape(false)), 2, anneal, false);
+            let (found_loss, found) = on_the_gpu(&make(narrow(true)), 2, anneal, false);
+            assert_eq!(loss, found_loss);
+            for ((spec, expected), found) in network.specs().iter().zip(&expected).zip(&found) {
+                let is_matrix = matches!(spec.kind, crate::config::TensorKind::Linear(_));
+                let rounded = |g: &f32| if is_matrix { bf16::from_f32(*g).to_f32() } else { *g };
+                let expected: Vec<f32> = expected.iter().map(rounded).collect();
+                assert_eq!(*found, expected, "{name} at {anneal}: {}", spec.name);
+            }
+        }
+        let refused = CudaNetwork::new(&gpu, &network, narrow(false), 2, (None, 0.0)).unwrap_err();
+        assert!(refused.to_string().contains("bf16 gradients = 2"), "{refused}");
+    }
+}
+
 #[test]
 fn a_plan_needs_no_gpu_and_refuses_what_has_no_kernel() {
     for preset in presets::all() {
@@ -248,6 +279,7 @@ fn a_plan_needs_no_gpu_and_refuses_what_has_no_kernel() {
             seq: 64,
             recompute: false,
             soft_phases: true,
+            bf16_gradients: false,
         };
         let plan = CudaNetwork::plan(&preset.config, &shape, 1).unwrap();
         assert!(plan.weights >= 4 * preset.config.parameter_count(), "{}", preset.name);
@@ -261,6 +293,12 @@ fn a_plan_needs_no_gpu_and_refuses_what_has_no_kernel() {
         )
         .unwrap();
         assert!(less.activations <= plan.activations, "{}", preset.name);
+        let narrow = BatchShape {
+            bf16_gradients: true,
+            ..shape
+        };
+        let narrow = CudaNetwork::plan(&preset.config, &narrow, 1).unwrap();
+        assert!(narrow.gradients < plan.gradients, "{}", preset.name);
     }
     let odd = ModelConfig {
         hidden_size: 72,

@@ -1,7 +1,5 @@
 //! Runs on a GPU against the same runs on the CPU.
 
-use onebit_kernels_cuda::Gpu;
-
 use super::*;
 
 fn gpu(test: &str) -> Option<Gpu> {
@@ -68,7 +66,7 @@ fn wider(mut inputs: RunInputs) -> RunInputs {
 fn losses_of_a_run_are_those_of_the_cpu() {
     let Some(gpu) = gpu("losses of a run") else { return };
     let dir = tempfile::tempdir().unwrap();
-    for optimizer in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for optimizer in OPTIMIZERS {
         // The emulation is slow.
         let (batch_size, bound) = if gpu.properties().name == "emulated" {
             (16, 4e-3)
@@ -145,6 +143,48 @@ fn a_run_on_a_gpu_resumes_to_the_same_bytes_and_recomputes_to_them() {
     };
     assert_eq!(run("recomputed", &recompute, 0, false), Outcome::Finished);
     assert!(bytes(dir.path(), "whole") == bytes(dir.path(), "recomputed"));
+    // Muon, and moments in 8 bits beside gradients in bf16, which are those of another run than that with f32 gradients.
+    let other = |optimizer, gradients| TrainOptions {
+        optimizer,
+        gradients,
+        accumulation_steps: 1,
+        ..options.clone()
+    };
+    let kinds = [
+        ("muon", other(OptimizerKind::Muon, Precision::F32)),
+        ("wide", other(OptimizerKind::AdamW8bit, Precision::F32)),
+        ("narrow", other(OptimizerKind::AdamW8bit, Precision::Bf16)),
+        ("narrow-adamw", other(OptimizerKind::AdamW, Precision::Bf16)),
+    ];
+    for (name, options) in &kinds {
+        assert_eq!(run(name, options, 0, false), Outcome::Finished);
+        let stopped = format!("{name}-stopped");
+        for (stop_at, resume) in [(4, false), (13, true)] {
+            assert_eq!(run(&stopped, options, stop_at, resume), Outcome::Interrupted);
+        }
+        assert_eq!(run(&stopped, options, 0, true), Outcome::Finished);
+        assert!(bytes(dir.path(), name) == bytes(dir.path(), &stopped), "{name}");
+    }
+    assert!(bytes(dir.path(), "wide").0 != bytes(dir.path(), "narrow").0);
+}
+
+#[test]
+fn gradients_in_bf16_and_moments_in_8_bits_cost_less_than_another_seed() {
+    let Some(gpu) = gpu("what rounding costs") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let losses = |name, optimizer, gradients| {
+        let options = TrainOptions {
+            optimizer,
+            gradients,
+            ..options()
+        };
+        tails(dir.path(), name, Some(&gpu), &options)
+    };
+    let exact = losses("f32", OptimizerKind::AdamW, Precision::F32);
+    let eight = losses("eight", OptimizerKind::AdamW8bit, Precision::F32);
+    within_the_noise_of_seeds("with moments in 8 bits", &exact, &eight);
+    let both = losses("both", OptimizerKind::AdamW8bit, Precision::Bf16);
+    within_the_noise_of_seeds("and with gradients in bf16", &exact, &both);
 }
 
 #[test]
@@ -181,6 +221,13 @@ fn what_only_the_other_device_does_is_refused() {
     };
     let refused = Trainer::new(inputs(dir.path(), "cpu", recompute), false, &mut |_| ()).unwrap_err();
     assert!(refused.to_string().contains("--recompute"), "{refused}");
+    let narrow = TrainOptions {
+        gradients: Precision::Bf16,
+        accumulation_steps: 1,
+        ..options()
+    };
+    let refused = Trainer::new(inputs(dir.path(), "cpu", narrow), false, &mut |_| ()).unwrap_err();
+    assert!(refused.to_string().contains("--gradients: bf16"), "{refused}");
     let Some(gpu) = gpu("refusals") else { return };
     let in_f32 = on(Some(&gpu), dir.path(), "cuda", &in_precision(Precision::F32));
     let refused = Trainer::new(in_f32, false, &mut |_| ()).unwrap_err();
@@ -199,4 +246,32 @@ fn the_estimate_for_a_gpu_has_every_use() {
         ..options()
     };
     assert!(cuda_memory_estimate(&config(), &less).unwrap().total() < estimate.total());
+}
+
+/// The largest preset in what 80 GB leave, and the smallest in little.
+#[test]
+fn presets_fit_where_they_should() {
+    let estimate = |name: &str, options: TrainOptions| {
+        let config = presets::by_name(name).unwrap().config;
+        let estimate = cuda_memory_estimate(&config, &options).unwrap();
+        println!("{name}: {estimate:?}, in all {}", estimate.total());
+        estimate
+    };
+    let least = TrainOptions {
+        batch_size: 1,
+        seq_len: 2048,
+        recompute: true,
+        optimizer: OptimizerKind::AdamW8bit,
+        gradients: Precision::Bf16,
+        ..options()
+    };
+    let eight_billion = estimate("8b", least);
+    assert!(eight_billion.total() < 80_000_000_000, "{eight_billion:?}");
+    let small = TrainOptions {
+        batch_size: 32,
+        seq_len: 256,
+        accumulation_steps: 1,
+        ..options()
+    };
+    assert!(estimate("25m", small).total() < 2_200_000_000);
 }

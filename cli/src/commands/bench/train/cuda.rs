@@ -47,6 +47,8 @@ pub(super) fn measure(
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let began = Instant::now();
     let mut run = CudaRun::new(gpu, &network, &optimizer, &options)?;
+    // The GPU has the weights.
+    drop((network, optimizer));
     let tokens = options.batch_size * options.seq_len;
     let progress = Progress::new("training", steps);
     let (mut marks, mut first_step, mut loss) = (Vec::new(), None, None);
