@@ -137,21 +137,27 @@ fn every_path_is_the_twin() {
             3 => x * 1e-30,
             _ => x * 10f32.powi(-((i % 5) as i32)),
         };
-        let gradient = |t: i32| -> Vec<f32> { numbers(10 + t as u64, n).into_iter().enumerate().map(sized).collect() };
-        let draw = |t: i32| Draw {
-            step: t as u32,
-            element: 512,
-        };
+        // Made once: `powi` may be rounded otherwise where it is compiled a second time.
+        let steps: Vec<(AdamWStep, Draw, Vec<f32>)> = (0..6)
+            .map(|t| {
+                let g = numbers(10 + t as u64, n).into_iter().enumerate().map(sized);
+                let draw = Draw {
+                    step: t as u32,
+                    element: 512,
+                };
+                (step(t + 1, 0.1, 3e-3), draw, g.collect())
+            })
+            .collect();
         let got = on_every_path("adamw8bit", |isa| {
             let mut state = State::new(start.clone());
-            for t in 0..6 {
-                state.step(isa, &step(t + 1, 0.1, 3e-3), draw(t), &gradient(t));
+            for (step, draw, g) in &steps {
+                state.step(isa, step, *draw, g);
             }
             state.numbers()
         });
         let mut twin = State::new(start.clone());
-        for t in 0..6 {
-            twin.twin_step(&step(t + 1, 0.1, 3e-3), draw(t), &gradient(t));
+        for (step, draw, g) in &steps {
+            twin.twin_step(step, *draw, g);
         }
         for (i, (a, b)) in got.iter().zip(&twin.numbers()).enumerate() {
             assert_eq!(a.to_bits(), b.to_bits(), "{n}: value {i} is {a:e}, expected {b:e}");

@@ -143,26 +143,29 @@ fn a_run_on_a_gpu_resumes_to_the_same_bytes_and_recomputes_to_them() {
     };
     assert_eq!(run("recomputed", &recompute, 0, false), Outcome::Finished);
     assert!(bytes(dir.path(), "whole") == bytes(dir.path(), "recomputed"));
-    // Muon, and moments in 8 bits beside gradients in bf16, which are those of another run than that with f32 gradients.
-    let other = |optimizer, gradients| TrainOptions {
+    // Other optimisers, and gradients in bf16, which make another run than those in f32.
+    let short = |optimizer, gradients| TrainOptions {
         optimizer,
         gradients,
         accumulation_steps: 1,
+        max_steps: 7,
+        quant_warmup_steps: 2,
+        quant_anneal_steps: 2,
+        eval_every: 0,
+        save_every: 0,
         ..options.clone()
     };
-    let kinds = [
-        ("muon", other(OptimizerKind::Muon, Precision::F32)),
-        ("wide", other(OptimizerKind::AdamW8bit, Precision::F32)),
-        ("narrow", other(OptimizerKind::AdamW8bit, Precision::Bf16)),
-        ("narrow-adamw", other(OptimizerKind::AdamW, Precision::Bf16)),
-    ];
-    for (name, options) in &kinds {
-        assert_eq!(run(name, options, 0, false), Outcome::Finished);
+    for (name, optimizer, gradients) in [
+        ("muon", OptimizerKind::Muon, Precision::F32),
+        ("wide", OptimizerKind::AdamW8bit, Precision::F32),
+        ("narrow", OptimizerKind::AdamW8bit, Precision::Bf16),
+        ("narrow-adamw", OptimizerKind::AdamW, Precision::Bf16),
+    ] {
+        let options = short(optimizer, gradients);
+        assert_eq!(run(name, &options, 0, false), Outcome::Finished);
         let stopped = format!("{name}-stopped");
-        for (stop_at, resume) in [(4, false), (13, true)] {
-            assert_eq!(run(&stopped, options, stop_at, resume), Outcome::Interrupted);
-        }
-        assert_eq!(run(&stopped, options, 0, true), Outcome::Finished);
+        assert_eq!(run(&stopped, &options, 3, false), Outcome::Interrupted);
+        assert_eq!(run(&stopped, &options, 0, true), Outcome::Finished);
         assert!(bytes(dir.path(), name) == bytes(dir.path(), &stopped), "{name}");
     }
     assert!(bytes(dir.path(), "wide").0 != bytes(dir.path(), "narrow").0);
@@ -171,6 +174,10 @@ fn a_run_on_a_gpu_resumes_to_the_same_bytes_and_recomputes_to_them() {
 #[test]
 fn gradients_in_bf16_and_moments_in_8_bits_cost_less_than_another_seed() {
     let Some(gpu) = gpu("what rounding costs") else { return };
+    if gpu.properties().name.contains("emulated") && std::env::var_os("ONEBIT_SLOW_TESTS").is_none() {
+        println!("SKIPPED (minutes on the emulator, ONEBIT_SLOW_TESTS=1 runs it): what rounding costs");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let losses = |name, optimizer, gradients| {
         let options = TrainOptions {
@@ -181,10 +188,8 @@ fn gradients_in_bf16_and_moments_in_8_bits_cost_less_than_another_seed() {
         tails(dir.path(), name, Some(&gpu), &options)
     };
     let exact = losses("f32", OptimizerKind::AdamW, Precision::F32);
-    let eight = losses("eight", OptimizerKind::AdamW8bit, Precision::F32);
-    within_the_noise_of_seeds("with moments in 8 bits", &exact, &eight);
     let both = losses("both", OptimizerKind::AdamW8bit, Precision::Bf16);
-    within_the_noise_of_seeds("and with gradients in bf16", &exact, &both);
+    within_the_noise_of_seeds("with both", &exact, &both);
 }
 
 #[test]
@@ -271,6 +276,8 @@ fn presets_fit_where_they_should() {
         batch_size: 32,
         seq_len: 256,
         accumulation_steps: 1,
+        quant_warmup_steps: 0,
+        quant_anneal_steps: 0,
         ..options()
     };
     assert!(estimate("25m", small).total() < 2_200_000_000);
