@@ -237,7 +237,7 @@ fn configurations_are_checked() {
     let huge = CONFIG
         .replace("\"hidden_size\": 32", "\"hidden_size\": 16384")
         .replace("\"intermediate_size\": 64", "\"intermediate_size\": 262144");
-    refused(&config(huge), &["memory", "--batch-size"]);
+    refused(&config(huge), &["memory", "smaller model"]);
     assert!(!out.exists());
 }
 

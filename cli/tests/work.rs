@@ -111,6 +111,8 @@ fn onebit_isa_takes_every_path_of_this_cpu_to_the_same_logits() {
     let model = f.path("model");
     let eval = [
         "eval",
+        "--device",
+        "cpu",
         "--model",
         &model,
         "--ids",
@@ -120,6 +122,8 @@ fn onebit_isa_takes_every_path_of_this_cpu_to_the_same_logits() {
     ];
     let generate = [
         "generate",
+        "--device",
+        "cpu",
         "--model",
         &model,
         "--prompt",
