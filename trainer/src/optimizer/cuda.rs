@@ -248,7 +248,7 @@ impl CudaOptimizer {
         let (gpu, a) = (network.gpu(), &self.arrays);
         let parameters = network.parameters().slice(elements.clone());
         let decay = a.decay.slice(blocks(&elements));
-        Ok(match &a.moments {
+        match &a.moments {
             Moments::Wide { first, second } => {
                 let moments = (&first.slice(elements.clone()), &second.slice(elements));
                 adamw(
@@ -260,7 +260,7 @@ impl CudaOptimizer {
                     &decay,
                     &a.scalars,
                     &a.guard,
-                )?
+                )?;
             }
             Moments::Eight {
                 first,
@@ -283,9 +283,10 @@ impl CudaOptimizer {
                     &decay,
                     &a.scalars,
                     &a.guard,
-                )?
+                )?;
             }
-        })
+        }
+        Ok(())
     }
 
     /// As [`super::muon::step`], in bf16.
