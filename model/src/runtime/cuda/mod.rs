@@ -1,4 +1,4 @@
-//! Inference on a GPU: [`CudaModel`] is a [`PackedModel`] in its memory, [`CudaSession`] a sequence.
+//! Inference on a GPU: [`CudaModel`] is a [`PackedModel`](super::PackedModel) in its memory, [`CudaSession`] a sequence.
 //!
 //! The logits are those of [`Session`](super::Session), bit for bit (`onebit_kernels_cuda::decode`), so whatever is made of them is the same text.
 //! A single token is a recording that runs again, with the position on the GPU; [`CudaSession::greedy`] runs it many times without the host. Generation takes either session
