@@ -17,7 +17,6 @@ pub mod activation;
 pub mod attention;
 pub mod cross_entropy;
 pub mod decode;
-#[allow(dead_code, unused_imports, unused_macros)] // until the kernels are here
 pub mod device;
 mod driver;
 pub mod elementwise;

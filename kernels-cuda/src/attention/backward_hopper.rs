@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::AttentionShape;
-use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, Swizzle, TensorMap, ptx};
+use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, TensorMap, ptx};
 use crate::rope::RopeTable;
 
 static QUERIES: Module = ptx!("backward_queries_wgmma.ptx");
@@ -187,7 +187,7 @@ impl Backward<'_> {
     /// `heads`: those of a sequence whose rows the kernel owns, `section` of which are worked on at a time; `lengths` of the tiles of a head, the longest first.
     fn launch(&self, gpu: &Gpu, plan: Plan, heads: usize, section: usize, lengths: &[usize]) -> Result<()> {
         let shape = &self.shape;
-        let map = |array, row| TensorMap::matrix(array, (shape.tokens(), row), row, (UNIT, UNIT), Swizzle::B128);
+        let map = |array, row| TensorMap::matrix(array, (shape.tokens(), row), row, (UNIT, UNIT));
         let (tiles, heads) = (lengths.len(), shape.batch * heads);
         let blocks = (tiles * heads).min(gpu.properties().multiprocessors as usize);
         let work = Work {

@@ -7,7 +7,7 @@ use cudarc::driver::sys;
 
 use super::error::check;
 use super::memory::Allocation;
-use super::{DeviceArray, Element, Gpu, Kernel, Result, TensorMap};
+use super::{CudaError, DeviceArray, Element, Gpu, Kernel, Result, TensorMap};
 
 /// One argument, by value.
 enum Argument {
@@ -24,6 +24,8 @@ pub(crate) struct Launch<'a> {
     block: u32,
     shared: u32,
     programmatic: bool,
+    /// A size that the kernel's integers cannot hold.
+    too_large: Option<usize>,
 }
 
 impl<'a> Launch<'a> {
@@ -37,6 +39,7 @@ impl<'a> Launch<'a> {
             block,
             shared: 0,
             programmatic: false,
+            too_large: None,
         }
     }
 
@@ -67,10 +70,13 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// An `unsigned` or `uint32_t` parameter.
-    pub fn u32(self, value: usize) -> Self {
-        let value = u32::try_from(value).expect("launch functions compare sizes with the kernel's integers");
-        self.word(&value.to_ne_bytes())
+    /// An `unsigned` or `uint32_t` parameter; one that does not fit makes [`Launch::run`] refuse.
+    pub fn u32(mut self, value: usize) -> Self {
+        let narrow = u32::try_from(value).unwrap_or_else(|_| {
+            self.too_large = Some(value);
+            u32::MAX
+        });
+        self.word(&narrow.to_ne_bytes())
     }
 
     /// A `uint64_t` or `size_t` parameter.
@@ -99,11 +105,18 @@ impl<'a> Launch<'a> {
 
     /// Launches it. An empty grid is nothing to do.
     ///
+    /// # Errors
+    /// [`CudaError::Shape`] if a size was too large for the kernel, or the driver's.
+    ///
     /// # Safety
     /// The arguments are those of the kernel, in number, order and type, and what it reads and writes lies within the arrays.
     pub unsafe fn run(mut self) -> Result<()> {
         if self.grid.contains(&0) {
             return Ok(());
+        }
+        if let Some(size) = self.too_large {
+            let found = size.to_string();
+            return Err(CudaError::shape("launch", "sizes below 2^32", found));
         }
         self.gpu.bind()?;
         let function = self.gpu.function(self.kernel)?;

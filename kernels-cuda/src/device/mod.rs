@@ -19,4 +19,4 @@ pub use graph::Graph;
 pub(crate) use launch::Launch;
 pub use memory::{Arena, DeviceArray, Element, Pinned};
 pub(crate) use module::{Kernel, Module, ptx};
-pub(crate) use tensor_map::{Swizzle, TensorMap};
+pub(crate) use tensor_map::TensorMap;

@@ -9,16 +9,9 @@ use super::error::check;
 use super::memory::Allocation;
 use super::{CudaError, DeviceArray, Element, Result};
 
-/// How rows of a box lie in shared memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Swizzle {
-    /// One after the other.
-    None,
-    /// Rows of 128 bytes, the 16-byte chunk `c` of row `r` at `c xor (r mod 8)`.
-    B128,
-}
-
 /// A row-major matrix in device memory, and the box that one copy takes of it.
+///
+/// In shared memory a box is rows of 128 bytes, the 16-byte chunk `c` of row `r` at `c xor (r mod 8)`: what `wgmma` calls the 128-byte swizzle.
 pub(crate) struct TensorMap {
     pub(super) map: sys::CUtensorMap,
     pub(super) memory: Arc<Allocation>,
@@ -32,7 +25,6 @@ impl TensorMap {
         (rows, cols): (usize, usize),
         stride: usize,
         (box_rows, box_cols): (usize, usize),
-        swizzle: Swizzle,
     ) -> Result<Self> {
         const OP: &str = "tensor map";
         let size = size_of::<T>();
@@ -74,10 +66,7 @@ impl TensorMap {
                 block.as_ptr(),
                 steps.as_ptr(),
                 sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                match swizzle {
-                    Swizzle::None => sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_NONE,
-                    Swizzle::B128 => sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
-                },
+                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
                 sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                 sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )

@@ -9,7 +9,7 @@ mod protocol;
 
 use super::problem::{Layout, Operands, Output, Problem};
 use super::reduce::{self, Mode, Pieces};
-use crate::device::{CudaError, DeviceArray, Element, Gpu, Kernel, Launch, Module, Result, Swizzle, TensorMap, ptx};
+use crate::device::{CudaError, DeviceArray, Element, Gpu, Kernel, Launch, Module, Result, TensorMap, ptx};
 
 static MODULE: Module = ptx!("wgmma.ptx");
 
@@ -149,17 +149,11 @@ fn operand<T: Element>(
 ) -> Result<TensorMap> {
     let width = ROW_BYTES / size_of::<T>();
     let rows = if k_contiguous { rows } else { width };
-    TensorMap::matrix(array, shape, stride, (rows, width), Swizzle::B128)
+    TensorMap::matrix(array, shape, stride, (rows, width))
 }
 
 fn output<T: Element>(array: &DeviceArray<T>, shape: (usize, usize), stride: usize) -> Result<TensorMap> {
-    TensorMap::matrix(
-        array,
-        shape,
-        stride,
-        (BOX_ROWS, ROW_BYTES / size_of::<T>()),
-        Swizzle::B128,
-    )
+    TensorMap::matrix(array, shape, stride, (BOX_ROWS, ROW_BYTES / size_of::<T>()))
 }
 
 /// The product, cut as `plan` says. Where there is more than one piece, that is `[splits][partial_rows][partial_stride]` of partial sums in `workspace`, f32 or

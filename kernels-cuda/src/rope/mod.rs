@@ -90,7 +90,7 @@ pub struct QkNorm<'a> {
 /// which has the same layout; values are copied. Without a norm `out` may be `qkv` itself.
 ///
 /// # Errors
-/// [`CudaError::Shape`](crate::CudaError::Shape): lengths that do not follow from `shape`, a table that is not for it, or a norm in place.
+/// [`CudaError::Shape`]: lengths that do not follow from `shape`, a table that is not for it, or a norm in place.
 pub fn rope(
     gpu: &Gpu,
     shape: AttentionShape,

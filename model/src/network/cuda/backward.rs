@@ -13,9 +13,10 @@ use onebit_kernels_cuda::rms_norm::{
 };
 use onebit_kernels_cuda::rope::{QkNorm, rope_norm_backward};
 
+use super::arrays::plan_shape;
 use super::forward::{EMBEDDING_SITE, attention_site, feed_forward_site, matrix};
 use super::layout::{Group, GroupLayout, Segment};
-use super::{CudaNetwork, Stage, plan_shape};
+use super::{CudaNetwork, Stage};
 use crate::network::Result;
 
 impl CudaNetwork {

@@ -10,9 +10,10 @@ use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
 use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, drop_in_place, norm, residual_norm};
 use onebit_kernels_cuda::rope::{QkNorm, rope};
 
+use super::arrays::keeps_dense;
 use super::buffers::GroupInput;
 use super::layout::{Group, GroupLayout, Segment};
-use super::{CudaNetwork, Stage, keeps_dense};
+use super::{CudaNetwork, Stage};
 use crate::network::Result;
 use crate::network::forward::DROPOUT_PURPOSE;
 

@@ -18,14 +18,19 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `layout.rs` | arenas of parameters, gradients, codes; linears that are multiplied as one |
-//! | `buffers.rs` | activations, planned or allocated by the same code |
+//! | `layout.rs` | where each parameter lies in its arena; linears that are multiplied as one |
+//! | `arrays.rs`, `buffers.rs` | what there is once, and activations; planned or allocated by the same code |
+//! | `batch.rs` | a micro-batch on its way to the GPU |
 //! | `forward.rs`, `head.rs`, `backward.rs` | the launches |
+//! | `inspect.rs` | counts of trits, and where a number stopped being one |
 
+mod arrays;
 mod backward;
+mod batch;
 mod buffers;
 mod forward;
 mod head;
+mod inspect;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -34,17 +39,19 @@ use half::bf16;
 use onebit_engine::Tensor;
 use onebit_kernels_cuda::activation::Activation;
 use onebit_kernels_cuda::attention::AttentionShape;
-use onebit_kernels_cuda::embedding::{PlanShape, Planner};
-use onebit_kernels_cuda::rms_norm;
-use onebit_kernels_cuda::rope::{RopeTable, rope_norm_partials};
-use onebit_kernels_cuda::weights::{COUNTS, WeightMode, WeightTable, WeightTensor};
-use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned};
+use onebit_kernels_cuda::rope::RopeTable;
+use onebit_kernels_cuda::weights::WeightTable;
+use onebit_kernels_cuda::{Arena, DeviceArray, Gpu};
 
+pub use self::arrays::CudaMemory;
+use self::arrays::{Arrays, arrays, attention_shape, weight_tensors};
+pub use self::batch::HostBatch;
 pub use self::buffers::BatchShape;
 use self::buffers::Buffers;
+pub use self::inspect::CountsOnHost;
 pub use self::layout::{ALIGNMENT, Layout};
 use super::{Network, NetworkError, Result};
-use crate::config::{FeedForward, LinearMode, ModelConfig, TensorSpec};
+use crate::config::{FeedForward, ModelConfig};
 
 /// How linears that are quantised in the end are computed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,29 +86,6 @@ pub struct CudaDropout {
     pub seed: u64,
 }
 
-/// Bytes on the GPU, by use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CudaMemory {
-    /// f32 master weights.
-    pub weights: u64,
-    /// Gradients, f32 or in part bf16.
-    pub gradients: u64,
-    /// What products read of the weights: int8 codes and bf16.
-    pub products: u64,
-    /// What a micro-batch keeps, and scratch.
-    pub activations: u64,
-}
-
-impl CudaMemory {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.products + self.activations
-    }
-}
-
-/// Bytes up to which the bf16 weights of all blocks are kept, not only those of the block at work.
-const DENSE_LIMIT: usize = 4 << 30;
-
 /// A model in training on a GPU.
 #[derive(Debug)]
 pub struct CudaNetwork {
@@ -117,151 +101,6 @@ pub struct CudaNetwork {
     rope: RopeTable,
     arrays: Arrays,
     buffers: Buffers,
-}
-
-/// What does not depend on the micro-batch's shape, and the batch itself.
-#[derive(Clone, Debug)]
-struct Arrays {
-    parameters: DeviceArray<f32>,
-    /// Of all parameters, or of those that are no matrices of a block.
-    gradients: DeviceArray<f32>,
-    /// Of the blocks' matrices, laid out like their codes, or nothing.
-    matrix_gradients: DeviceArray<bf16>,
-    codes: DeviceArray<i8>,
-    scales: DeviceArray<f32>,
-    /// bf16 weights of all blocks, or of one at a time.
-    dense: DeviceArray<bf16>,
-    head: DeviceArray<bf16>,
-    partials: DeviceArray<f32>,
-    rope_partials: DeviceArray<f32>,
-    embedding_partials: DeviceArray<f32>,
-    ids: DeviceArray<u32>,
-    targets: DeviceArray<u32>,
-    plan: DeviceArray<u32>,
-    /// Number of the micro-batch for dropout, and its slot among the losses of the step.
-    numbers: DeviceArray<u32>,
-    anneal: DeviceArray<f32>,
-    /// Loss and smoothed loss of each micro-batch of the step, summed over tokens `[accumulation, 2]`.
-    losses: DeviceArray<f32>,
-    counts: DeviceArray<u32>,
-}
-
-/// What is copied to the GPU for a micro-batch, in memory that it copies from by itself.
-#[derive(Debug)]
-pub struct HostBatch {
-    ids: Pinned<u32>,
-    targets: Pinned<u32>,
-    plan: Pinned<u32>,
-    numbers: Pinned<u32>,
-    anneal: Pinned<f32>,
-    planner: Planner,
-}
-
-impl HostBatch {
-    /// Fills it with inputs and targets `[tokens]`, the micro-batch's number for dropout, its slot within the step, and the annealing value.
-    ///
-    /// # Errors
-    /// An id outside the vocabulary, or another number of tokens.
-    pub fn fill(&mut self, (ids, targets): (&[u32], &[u32]), number: u64, slot: usize, anneal: f32) -> Result<()> {
-        self.planner.plan(ids, self.plan.as_mut_slice())?;
-        let PlanShape { vocab, .. } = self.planner.shape();
-        if targets.len() != ids.len() || targets.iter().any(|&id| id as usize >= vocab) {
-            let found = format!("{} targets", targets.len());
-            return Err(NetworkError::Batch { vocab, found });
-        }
-        self.ids.as_mut_slice().copy_from_slice(ids);
-        self.targets.as_mut_slice().copy_from_slice(targets);
-        self.numbers
-            .as_mut_slice()
-            .copy_from_slice(&[number as u32, slot as u32]);
-        self.anneal.as_mut_slice().copy_from_slice(&[anneal]);
-        Ok(())
-    }
-}
-
-/// What [`CudaNetwork::count`] found, on the host.
-#[derive(Debug)]
-pub struct CountsOnHost {
-    counts: Pinned<u32>,
-    gammas: Pinned<f32>,
-}
-
-/// Whether all blocks' bf16 weights are kept.
-fn keeps_dense(layout: &Layout) -> bool {
-    2 * layout.codes <= DENSE_LIMIT
-}
-
-impl Arrays {
-    fn take(
-        arena: &mut Arena,
-        memory: &mut CudaMemory,
-        (config, layout): (&ModelConfig, &Layout),
-        shape: &BatchShape,
-        accumulation: usize,
-    ) -> Self {
-        let tokens = shape.tokens();
-        // Whole chunks of logits are written, so there are weights (of zeros) for their last columns.
-        let head = buffers::vocab_stride(config) * config.hidden_size;
-        let widest = config
-            .hidden_size
-            .max(config.query_size())
-            .max(config.intermediate_size);
-        let plan = plan_shape(config, shape);
-        let before = arena.used();
-        let parameters = arena.take(layout.len);
-        memory.weights = (arena.used() - before) as u64;
-        let before = arena.used();
-        let (wide, narrow) = match shape.bf16_gradients {
-            true => (layout.matrices, layout.codes),
-            false => (layout.len, 0),
-        };
-        let (gradients, matrix_gradients) = (arena.take(wide), arena.take(narrow));
-        memory.gradients = (arena.used() - before) as u64;
-        let before = arena.used();
-        let dense = if keeps_dense(layout) {
-            layout.codes
-        } else {
-            layout.dense
-        };
-        let arrays = Arrays {
-            parameters,
-            gradients,
-            matrix_gradients,
-            codes: arena.take(layout.codes),
-            scales: arena.take(layout.scales),
-            dense: arena.take(dense),
-            head: arena.take(head),
-            partials: arena.take(rms_norm::partial_len(widest)),
-            rope_partials: arena.take(rope_norm_partials(attention_shape(config, shape))),
-            embedding_partials: arena.take(plan.partial_rows() * config.hidden_size),
-            ids: arena.take(tokens),
-            targets: arena.take(tokens),
-            plan: arena.take(plan.words()),
-            numbers: arena.take(2),
-            anneal: arena.take(1),
-            losses: arena.take(2 * accumulation),
-            counts: arena.take(COUNTS * (layout.blocks.iter().map(|b| b.matrices.len()).sum::<usize>() + 1)),
-        };
-        memory.products = (arena.used() - before) as u64;
-        arrays
-    }
-}
-
-fn attention_shape(config: &ModelConfig, shape: &BatchShape) -> AttentionShape {
-    AttentionShape {
-        batch: shape.batch,
-        seq: shape.seq,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-    }
-}
-
-fn plan_shape(config: &ModelConfig, shape: &BatchShape) -> PlanShape {
-    PlanShape {
-        tokens: shape.tokens(),
-        vocab: config.vocab_size,
-    }
 }
 
 impl CudaNetwork {
@@ -398,35 +237,6 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// Room on the host for a micro-batch.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn host_batch(&self) -> Result<HostBatch> {
-        let (gpu, tokens, plan) = (&self.gpu, self.shape.tokens(), plan_shape(&self.config, &self.shape));
-        Ok(HostBatch {
-            ids: gpu.pinned(tokens)?,
-            targets: gpu.pinned(tokens)?,
-            plan: gpu.pinned(plan.words())?,
-            numbers: gpu.pinned(2)?,
-            anneal: gpu.pinned(1)?,
-            planner: Planner::new(plan)?,
-        })
-    }
-
-    /// Starts copying `batch` to the GPU; it must stay as it is until the stream has come that far.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn send(&self, batch: &HostBatch) -> Result<()> {
-        let to = &self.arrays;
-        self.gpu.write_pinned(&to.ids, &batch.ids)?;
-        self.gpu.write_pinned(&to.targets, &batch.targets)?;
-        self.gpu.write_pinned(&to.plan, &batch.plan)?;
-        self.gpu.write_pinned(&to.numbers, &batch.numbers)?;
-        Ok(self.gpu.write_pinned(&to.anneal, &batch.anneal)?)
-    }
-
     /// Launches forward and backward of the micro-batch that was sent. Gradients replace what was there, or with `accumulate` are added to it; they are those of the
     /// mean loss over the tokens of a whole step.
     ///
@@ -453,111 +263,6 @@ impl CudaNetwork {
         self.head_losses()
     }
 
-    /// Launches the counting of zeros, clipped weights and trits that differ from those of the last forward, for each ternary matrix of the master weights as they
-    /// are now; [`CudaNetwork::read_counts`] copies the result.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn count(&self) -> Result<()> {
-        let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
-        self.table
-            .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
-        Ok(self
-            .table
-            .statistics(&self.gpu, blocks, &a.parameters, Some(&a.codes), &a.counts)?)
-    }
-
-    /// Launches the quantisation of the master weights for [`CudaNetwork::count`] to compare with, in stages whose forward does not do it.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn quantize_codes(&self) -> Result<()> {
-        let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
-        self.table
-            .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
-        Ok(self.table.write(
-            &self.gpu,
-            blocks,
-            &a.parameters,
-            &a.scales,
-            Some(&a.codes),
-            None,
-            &a.anneal,
-        )?)
-    }
-
-    /// Room on the host for what [`CudaNetwork::count`] finds.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn counts_on_host(&self) -> Result<CountsOnHost> {
-        Ok(CountsOnHost {
-            counts: self.gpu.pinned(self.arrays.counts.len())?,
-            gammas: self.gpu.pinned(self.table.gammas().len())?,
-        })
-    }
-
-    /// Starts copying what [`CudaNetwork::count`] found.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn read_counts(&self, to: &mut CountsOnHost) -> Result<()> {
-        self.gpu.read_pinned(&self.arrays.counts, &mut to.counts)?;
-        Ok(self.gpu.read_pinned(self.table.gammas(), &mut to.gammas)?)
-    }
-
-    /// Of each ternary matrix the index of its parameter, γ, and how many weights are zero, clipped and flipped.
-    pub fn ternary_counts<'a>(
-        &'a self,
-        from: &'a CountsOnHost,
-    ) -> impl Iterator<Item = (usize, f32, [u32; COUNTS])> + 'a {
-        let matrices = self.layout.blocks.iter().flat_map(|b| &b.matrices);
-        let counts = from.counts.as_slice().chunks_exact(COUNTS);
-        matrices
-            .zip(counts.zip(from.gammas.as_slice()))
-            .filter(|(m, _)| m.mode == LinearMode::Ternary)
-            .map(|(m, (counts, gamma))| (m.index, *gamma, [counts[0], counts[1], counts[2]]))
-    }
-
-    /// The first place in the last forward, or else the first gradient of its backward, with a number that is not finite.
-    ///
-    /// # Errors
-    /// What a kernel ran into.
-    pub fn first_not_finite(&self, specs: &[TensorSpec]) -> Result<Option<String>> {
-        let finite =
-            |array: &DeviceArray<f32>| Ok::<_, NetworkError>(self.gpu.download(array)?.iter().all(|x| x.is_finite()));
-        let b = &self.buffers;
-        for (i, block) in b.blocks.iter().enumerate() {
-            let before = match i.checked_sub(1) {
-                Some(before) => format!("model.layers.{before}.mlp"),
-                None => "model.embed_tokens".into(),
-            };
-            if !finite(&block.x_in)? {
-                return Ok(Some(before));
-            }
-            // With recomputation the blocks share this array.
-            if !self.shape.recompute && !finite(&block.x_mid)? {
-                return Ok(Some(format!("model.layers.{i}.self_attn")));
-            }
-        }
-        if !finite(&b.x_last)? {
-            return Ok(Some(format!("model.layers.{}.mlp", b.blocks.len() - 1)));
-        }
-        if !finite(&b.nll)? {
-            return Ok(Some("lm_head".into()));
-        }
-        for (index, spec) in specs.iter().enumerate() {
-            let finite = match self.matrix_gradients().zip(self.layout.codes_range(index)) {
-                Some((narrow, range)) => self.gpu.download(&narrow.slice(range))?.iter().all(|x| x.is_finite()),
-                None => finite(&self.gradient(index))?,
-            };
-            if !finite {
-                return Ok(Some(spec.name.clone()));
-            }
-        }
-        Ok(None)
-    }
-
     fn attention_shape(&self) -> AttentionShape {
         attention_shape(&self.config, &self.shape)
     }
@@ -579,55 +284,4 @@ impl CudaNetwork {
     fn gradient(&self, index: usize) -> DeviceArray<f32> {
         self.arrays.gradients.slice(self.layout.range(index))
     }
-}
-
-/// Everything, out of one arena.
-fn arrays(
-    arena: &mut Arena,
-    config: &ModelConfig,
-    layout: &Layout,
-    shape: &BatchShape,
-    accumulation: usize,
-) -> (Arrays, Buffers, CudaMemory) {
-    let mut memory = CudaMemory::default();
-    let arrays = Arrays::take(arena, &mut memory, (config, layout), shape, accumulation);
-    let before = arena.used();
-    let buffers = Buffers::take(arena, config, layout, shape);
-    memory.activations = (arena.used() - before) as u64;
-    (arrays, buffers, memory)
-}
-
-/// The table of what is quantised: the blocks' matrices in order, and the head behind them.
-fn weight_tensors(config: &ModelConfig, layout: &Layout) -> Vec<WeightTensor> {
-    let whole = keeps_dense(layout);
-    let mut tensors: Vec<WeightTensor> = layout
-        .blocks
-        .iter()
-        .flat_map(|b| &b.matrices)
-        .map(|m| WeightTensor {
-            master: layout.offsets[m.index],
-            rows: m.rows,
-            cols: m.cols,
-            mode: match m.mode {
-                LinearMode::F16 => WeightMode::Full,
-                LinearMode::Int8 => WeightMode::Int8,
-                LinearMode::Int4 => WeightMode::Int4,
-                LinearMode::Ternary => WeightMode::Ternary,
-                LinearMode::Binary => WeightMode::Binary,
-            },
-            codes: m.codes,
-            dense: if whole { m.codes } else { m.dense },
-            scales: m.scales,
-        })
-        .collect();
-    tensors.push(WeightTensor {
-        master: layout.offsets[layout.head],
-        rows: config.vocab_size,
-        cols: config.hidden_size,
-        mode: WeightMode::Full,
-        codes: 0,
-        dense: 0,
-        scales: 0,
-    });
-    tensors
 }

@@ -2,7 +2,7 @@ use onebit_autograd::Tape;
 use onebit_engine::{Device, rng::Key};
 
 use super::*;
-use crate::config::presets;
+use crate::config::{LinearMode, presets};
 use crate::network::{Dropout, ForwardMode};
 
 const BATCH: usize = 3;

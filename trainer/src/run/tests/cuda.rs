@@ -1,5 +1,6 @@
 //! Runs on a GPU against the same runs on the CPU.
 
+use super::rounding::{tails, within_the_noise_of_seeds};
 use super::*;
 
 fn gpu(test: &str) -> Option<Gpu> {
