@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::{result, sys};
 
 use super::error::check;
-use super::memory::Allocation;
+use super::graph::Recording;
 use super::{CudaError, Result};
 use crate::driver::initialize;
 
@@ -43,11 +43,10 @@ pub(super) struct Inner {
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
     properties: Properties,
-    /// Modules by the address of their PTX, and kernels by module and name.
-    pub(super) loaded: Mutex<HashMap<(usize, &'static str), sys::CUfunction>>,
-    pub(super) modules: Mutex<HashMap<usize, sys::CUmodule>>,
-    /// What a recording in progress refers to; none while nothing is recorded.
-    pub(super) recording: Mutex<Option<Vec<Arc<Allocation>>>>,
+    /// Kernels by the address of their PTX and their name; each is in a module of its own.
+    pub(super) functions: Mutex<HashMap<(usize, &'static str), sys::CUfunction>>,
+    pub(super) modules: Mutex<Vec<sys::CUmodule>>,
+    pub(super) recording: Mutex<Recording>,
 }
 
 // SAFETY: contexts, streams, modules and functions are handles that the driver allows any thread to use once the context is current to it,
@@ -94,7 +93,7 @@ impl Gpu {
             context,
             stream,
             properties,
-            loaded: Mutex::default(),
+            functions: Mutex::default(),
             modules: Mutex::default(),
             recording: Mutex::default(),
         })))
@@ -155,8 +154,8 @@ impl Drop for Inner {
         unsafe {
             let _ = result::ctx::set_current(self.context);
             let _ = result::stream::synchronize(self.stream);
-            for module in self.modules.get_mut().into_iter().flat_map(|m| m.drain()) {
-                let _ = result::module::unload(module.1);
+            for module in self.modules.get_mut().into_iter().flat_map(|m| m.drain(..)) {
+                let _ = result::module::unload(module);
             }
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);

@@ -1,12 +1,10 @@
 //! Launching a kernel.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use cudarc::driver::sys;
 
 use super::error::check;
-use super::memory::Allocation;
 use super::{CudaError, DeviceArray, Element, Gpu, Kernel, Result, TensorMap};
 
 /// One argument, by value.
@@ -111,7 +109,7 @@ impl<'a> Launch<'a> {
     /// # Safety
     /// The arguments are those of the kernel, in number, order and type, and what it reads and writes lies within the arrays.
     pub unsafe fn run(mut self) -> Result<()> {
-        if self.grid.contains(&0) {
+        if self.grid.contains(&0) || self.gpu.note(self.kernel) {
             return Ok(());
         }
         if let Some(size) = self.too_large {
@@ -149,17 +147,5 @@ impl<'a> Launch<'a> {
         };
         // SAFETY: the caller's promise; the driver copies the parameters before it returns.
         check(unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), std::ptr::null_mut()) })
-    }
-}
-
-impl Gpu {
-    /// Remembers that a recording in progress refers to `memory`.
-    pub(super) fn keep(&self, memory: &Arc<Allocation>) {
-        let mut recording = self.0.recording.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(kept) = recording.as_mut()
-            && !kept.iter().rev().take(64).any(|k| Arc::ptr_eq(k, memory))
-        {
-            kept.push(memory.clone());
-        }
     }
 }

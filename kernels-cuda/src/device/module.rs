@@ -1,6 +1,9 @@
-//! PTX in the binary, compiled by the driver for the GPU at hand when a kernel of it is first used.
+//! PTX in the binary, of which the driver compiles for the GPU at hand what is used: a kernel when it is first launched, those of a recording at the same time.
 
+use std::collections::HashSet;
 use std::ffi::CString;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cudarc::driver::{result, sys};
 
@@ -20,6 +23,12 @@ pub(crate) struct Kernel {
     pub name: &'static str,
 }
 
+impl Kernel {
+    fn key(&self) -> (usize, &'static str) {
+        (self.module.ptx.as_ptr() as usize, self.name)
+    }
+}
+
 /// A [`Module`] of the file `$path` beside the source that names it.
 macro_rules! ptx {
     ($path:literal) => {
@@ -37,25 +46,76 @@ impl Module {
     }
 }
 
-impl Gpu {
-    /// The handle of `kernel`, whose module is loaded the first time. A block may use all the shared memory that the GPU allows.
-    pub(super) fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
-        let key = (kernel.module.ptx.as_ptr() as usize, kernel.name);
-        let mut loaded = self.0.loaded.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(function) = loaded.get(&key) {
-            return Ok(*function);
+/// The part of `ptx` that is kernel `name`: a module of its own, so that the driver compiles what is launched and nothing else. Kernels have nothing in common but
+/// what stands before the first of them and names of dynamic shared memory.
+fn only(ptx: &str, name: &str) -> String {
+    let mut kept = String::new();
+    let mut keep = true;
+    for line in ptx.trim_end_matches('\0').lines() {
+        if let Some(entry) = line.strip_prefix(".visible .entry ") {
+            keep = entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('('));
         }
-        let mut modules = self.0.modules.lock().unwrap_or_else(|e| e.into_inner());
-        let module = match modules.get(&key.0) {
-            Some(module) => *module,
-            None => {
-                // SAFETY: the text ends with a zero, and PTX is what it is.
-                let module = unsafe { result::module::load_data(kernel.module.ptx.as_ptr().cast())? };
-                modules.insert(key.0, module);
-                module
+        if keep || line.starts_with(".extern .shared") {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+impl Gpu {
+    /// The handle of `kernel`, which is compiled the first time.
+    pub(super) fn function(&self, kernel: Kernel) -> Result<sys::CUfunction> {
+        if let Some(function) = self.compiled(kernel) {
+            return Ok(function);
+        }
+        let function = self.compile(kernel)?;
+        let mut functions = self.0.functions.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(*functions.entry(kernel.key()).or_insert(function))
+    }
+
+    fn compiled(&self, kernel: Kernel) -> Option<sys::CUfunction> {
+        let functions = self.0.functions.lock().unwrap_or_else(|e| e.into_inner());
+        functions.get(&kernel.key()).copied()
+    }
+
+    /// Compiles those of `kernels` that have not been yet, as many at a time as there are cores.
+    pub(super) fn prepare(&self, kernels: &[Kernel]) -> Result<()> {
+        let mut seen = HashSet::new();
+        let missing: Vec<Kernel> = kernels
+            .iter()
+            .filter(|k| seen.insert(k.key()) && self.compiled(**k).is_none())
+            .copied()
+            .collect();
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(kernel) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.function(*kernel) {
+                    failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                }
             }
         };
-        let name = CString::new(kernel.name).unwrap_or_default();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(missing.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failed
+            .into_inner()
+            .unwrap_or_else(|e| e.into_inner())
+            .map_or(Ok(()), Err)
+    }
+
+    /// A block may use all the shared memory that the GPU allows.
+    fn compile(&self, kernel: Kernel) -> Result<sys::CUfunction> {
+        self.bind()?;
+        let text = |text: String| CString::new(text).unwrap_or_default();
+        let (ptx, name) = (text(only(kernel.module.ptx, kernel.name)), text(kernel.name.into()));
+        // SAFETY: the text ends with a zero, and PTX is what it is.
+        let module = unsafe { result::module::load_data(ptx.as_ptr().cast())? };
+        self.0.modules.lock().unwrap_or_else(|e| e.into_inner()).push(module);
         // SAFETY: the module stays loaded as long as the GPU is open.
         let function = unsafe { result::module::get_function(module, name)? };
         use sys::CUfunction_attribute_enum as attribute;
@@ -72,7 +132,24 @@ impl Gpu {
                 room,
             )?;
         }
-        loaded.insert(key, function);
         Ok(function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::only;
+
+    const PTX: &str = ".version 9.0\n.extern .shared .b8 a[];\n.visible .entry one(\n\t.param .u32 x\n)\n{\n\tret;\n\n}\n\t// .globl\tone_more\n\
+                       .visible .entry one_more()\n{\n}\n.extern .shared .b8 b[];\n.visible .entry two()\n{\n\texit;\n}\n\0";
+
+    #[test]
+    fn a_kernel_is_cut_out_with_what_all_share() {
+        let head = ".version 9.0\n.extern .shared .b8 a[];\n";
+        let one = ".visible .entry one(\n\t.param .u32 x\n)\n{\n\tret;\n\n}\n\t// .globl\tone_more\n";
+        assert_eq!(only(PTX, "one"), format!("{head}{one}.extern .shared .b8 b[];\n"));
+        let two = ".visible .entry two()\n{\n\texit;\n}\n";
+        assert_eq!(only(PTX, "two"), format!("{head}.extern .shared .b8 b[];\n{two}"));
+        assert_eq!(only(PTX, "none"), format!("{head}.extern .shared .b8 b[];\n"));
     }
 }

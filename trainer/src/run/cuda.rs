@@ -193,7 +193,7 @@ impl CudaRun {
         Ok(earlier)
     }
 
-    /// Launches a part: from its recording, or, the first time, one by one, which loads the kernels.
+    /// Launches a part from its recording, which is made the first time.
     fn part(&mut self, part: Part) -> Result<()> {
         if let Some(graph) = self.graphs.get(&part) {
             return Ok(graph.launch()?);
@@ -203,7 +203,6 @@ impl CudaRun {
             network.forward_backward(part.stage, part.accumulate)?;
             if part.last { optimizer.step(network) } else { Ok(()) }
         };
-        launches()?;
         let mut failed = None;
         let graph = network.gpu().record(|| {
             launches().map_err(|error| match error {
@@ -218,8 +217,7 @@ impl CudaRun {
         if let Some(error) = failed {
             return Err(error);
         }
-        self.graphs.insert(part, graph?);
-        Ok(())
+        Ok(self.graphs.entry(part).or_insert(graph?).launch()?)
     }
 
     /// Waits for the oldest step under way, if there is one.
