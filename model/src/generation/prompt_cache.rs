@@ -18,7 +18,7 @@ use std::path::Path;
 use onebit_kernels_cpu::t2::GROUP_ROWS;
 
 use super::{Generator, PromptCacheError};
-use crate::files::{FileError, replace_file};
+use crate::files::{FileError, open_regular, replace_file};
 use crate::runtime::{FloatValues, KvType, Linear, PackedModel, Sequence};
 
 const MAGIC: [u8; 8] = *b"1bitKV\0\x01";
@@ -107,7 +107,7 @@ impl Generator {
             expected,
             found,
         };
-        let mut file = match File::open(path) {
+        let mut file = match open_regular(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             other => other.map_err(read)?,
         };

@@ -86,3 +86,17 @@ fn damaged_caches_are_refused_or_used() {
     });
     assert!(used.take() > 100, "damage that the checksum hides gets through");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("prompt.kv");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(
+        made.is_ok_and(|status| status.success()),
+        "mkfifo is a part of every Unix"
+    );
+    let error = generator().load_prompt_cache(&path, REQUEST.prompt).unwrap_err();
+    assert!(matches!(error, PromptCacheError::Read { .. }), "{error}");
+}
