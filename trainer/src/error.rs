@@ -19,14 +19,6 @@ pub enum TrainError {
     /// The GPU.
     #[error(transparent)]
     Cuda(#[from] onebit_kernels_cuda::CudaError),
-    /// A step on the GPU met a number that is not finite. [`TrainError::NotFinite`] is what the trainer makes of it, once it has found the place.
-    #[error("step {}: a number is not finite", step + 1)]
-    StoppedOnGpu {
-        /// The step, counted from 0.
-        step: u64,
-        /// Whether it was a gradient, not the loss.
-        loss_is_finite: bool,
-    },
     /// A tensor operation.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -57,6 +49,24 @@ pub enum TrainError {
         /// What to do.
         action: &'static str,
     },
+    /// Less room on the disk than a checkpoint takes.
+    #[error("{}: a checkpoint takes {needed} bytes and {free} are free; make room, or give --keep a smaller number", path.display())]
+    NoSpace {
+        /// Where it would go.
+        path: PathBuf,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// Another run has the directory.
+    #[error("{}: another run is at work there (its process is {owner}); wait for it, stop it, or choose another directory", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Number of the process, as far as it is known.
+        owner: String,
+    },
     /// A checkpoint that cannot be used.
     #[error("checkpoint {}: {why}", path.display())]
     Checkpoint {
@@ -67,7 +77,7 @@ pub enum TrainError {
     },
     /// The loss or a gradient is not a finite number.
     #[error(
-        "step {step}: {what} is not finite, first seen in {place}; the last good checkpoint is {checkpoint}; lower --lr or --grad-clip-max-norm, then --resume"
+        "step {step}: {what} is not finite, first seen in {place}, and {skipped} steps before it were skipped for the like; the last good state is {checkpoint}; begin from it in another directory (--init-from) with a lower --lr or --grad-clip-max-norm"
     )]
     NotFinite {
         /// Optimiser step.
@@ -76,7 +86,23 @@ pub enum TrainError {
         what: &'static str,
         /// The layer or parameter.
         place: String,
+        /// Steps in a row before it that were skipped.
+        skipped: u64,
         /// Where to go on from.
+        checkpoint: String,
+    },
+    /// The loss rose beyond all measure again and again.
+    #[error(
+        "step {step}: the loss is {loss} again after {times} rollbacks to {checkpoint}; begin from it in another directory (--init-from) with a lower --lr"
+    )]
+    Diverged {
+        /// Optimiser step.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Rollbacks to the same checkpoint.
+        times: u64,
+        /// That checkpoint.
         checkpoint: String,
     },
 }

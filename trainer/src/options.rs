@@ -56,6 +56,15 @@ pub struct TrainOptions {
     pub save_every: u64,
     /// Checkpoints kept.
     pub keep: usize,
+    /// Whether the one with the lowest validation loss on ternary weights is kept besides.
+    #[serde(default)]
+    pub keep_best: bool,
+    /// Steps in a row with a loss or gradient that is not finite after which the run stops; those before are skipped.
+    #[serde(default = "most_skipped")]
+    pub max_skipped: u64,
+    /// A loss so many standard deviations above the mean, three times in a row, brings the run back to its newest checkpoint; 0 means never.
+    #[serde(default)]
+    pub spike_guard: f32,
     /// Steps between validations; 0 means only at the end.
     pub eval_every: u64,
     /// Validation windows of one validation; 0 means all.
@@ -77,6 +86,11 @@ pub struct TrainOptions {
     pub init: Initialization,
     /// Seed of initial weights, data order and dropout.
     pub seed: u64,
+}
+
+/// Steps in a row that a run may skip but for the last.
+fn most_skipped() -> u64 {
+    3
 }
 
 impl Default for TrainOptions {
@@ -103,6 +117,9 @@ impl Default for TrainOptions {
             quant_anneal_steps: 4_000,
             save_every: 1_000,
             keep: 2,
+            keep_best: false,
+            max_skipped: most_skipped(),
+            spike_guard: 0.0,
             eval_every: 500,
             eval_windows: 64,
             align_documents: false,
@@ -140,6 +157,17 @@ impl TrainOptions {
             self.keep > 0,
             "keep",
             "must be at least 1, or a resume would find nothing",
+        )?;
+        ensure(self.max_skipped > 0, "max-skipped-steps", "must be at least 1")?;
+        ensure(
+            self.spike_guard == 0.0 || self.spike_guard >= 2.0 && self.spike_guard.is_finite(),
+            "spike-guard",
+            "must be at least 2 standard deviations, or 0 for none",
+        )?;
+        ensure(
+            self.spike_guard == 0.0 || self.save_every > 0,
+            "spike-guard",
+            "needs checkpoints to go back to; give --save-every",
         )?;
         ensure(self.lr.is_finite() && self.lr > 0.0, "lr", "must be a positive number")?;
         ensure(
@@ -206,16 +234,19 @@ impl TrainOptions {
         )
     }
 
-    /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves, how many
-    /// checkpoints it keeps and what it computes again may differ.
+    /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves (unless it may go back to what it saved), how many
+    /// checkpoints it keeps, when it gives up and what it computes again may differ.
     pub fn same_run(&self, other: &TrainOptions) -> bool {
         let deciding = |o: &TrainOptions| TrainOptions {
             save_every: 0,
             keep: 1,
+            keep_best: false,
+            max_skipped: 1,
             recompute: false,
             ..o.clone()
         };
-        deciding(self) == deciding(other)
+        let saves = |o: &TrainOptions| (o.spike_guard > 0.0).then_some(o.save_every);
+        deciding(self) == deciding(other) && saves(self) == saves(other)
     }
 
     /// Where windows begin.

@@ -203,7 +203,8 @@ fn train(trainer: &mut Trainer, steps: u64) -> Result<()> {
             format!("step {} loss {:.3} {}", m.step, m.loss, m.phase.name())
         }),
         Event::Validated(m) => progress.note(&format!("step {}: validation loss {:.4}", m.step, m.val_loss)),
-        Event::Saved(_) | Event::Resumed { .. } => {}
+        Event::SaveFailed(error) => progress.note(&format!("no checkpoint: {error}")),
+        Event::Saved(_) | Event::Resumed { .. } | Event::RolledBack(_) => {}
     })?;
     drop(progress);
     match outcome {

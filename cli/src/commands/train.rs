@@ -1,5 +1,6 @@
 //! `onebit train`: a training run.
 
+mod disk;
 mod dry_run;
 mod memory;
 mod prepare;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output, plot};
+use disk::Disk;
 pub(super) use memory::Memory;
 use prepare::Prepared;
 
@@ -59,7 +61,7 @@ pub struct Train {
     /// begin with the weights of this model directory, which must hold floats
     #[argh(option)]
     init_from: Option<PathBuf>,
-    /// print parameters, options and memory, and stop
+    /// check everything that a run needs, print what it would be and take, and stop
     #[argh(switch)]
     dry_run: bool,
     /// sequences of a micro-batch (default: the preset's)
@@ -122,6 +124,15 @@ pub struct Train {
     /// checkpoints kept (default: 2)
     #[argh(option)]
     keep: Option<usize>,
+    /// keep the checkpoint with the lowest validation loss on ternary weights besides
+    #[argh(switch)]
+    keep_best: bool,
+    /// steps in a row with a loss or gradient that is not finite after which the run stops; those before are skipped (default: 3)
+    #[argh(option)]
+    max_skipped_steps: Option<u64>,
+    /// go back to the newest checkpoint, and on with other data, after three losses so many standard deviations above the mean (default: 0, never)
+    #[argh(option)]
+    spike_guard: Option<f32>,
     /// steps between validations; 0 for one at the end (default: the preset's)
     #[argh(option)]
     eval_every: Option<u64>,
@@ -182,16 +193,32 @@ impl Train {
         let place = device::place(self.device.as_deref(), self.threads)?;
         options.validate_device(place.gpu.is_some())?;
         let memory = Memory::new(&config, &options, &place)?;
+        let disk = match &self.output_dir {
+            Some(directory) => Some(Disk::new(directory, &memory, &options)?),
+            None => None,
+        };
         if self.dry_run {
-            let windows = data.windows(options.seq_len, options.seed)?;
             let precision = match (&place.gpu, options.precision) {
                 (Some(_), Precision::Auto) => Precision::Bf16,
                 (_, chosen) => chosen.resolved(place.device),
             };
             let options = TrainOptions { precision, ..options };
-            return dry_run::print(&config, &options, &memory, (data.file.len(), windows), self.json);
+            let plan = dry_run::Plan {
+                windows: data.windows(options.seq_len, options.seed)?,
+                tokens: data.file.len(),
+                validation: validation.map(|tokens| tokens.file.len()),
+                vocab_size: tokenizer.vocab_size(),
+                seconds: dry_run::seconds(&config, &options, &place, data.windows(options.seq_len, options.seed)?)?,
+            };
+            dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
+            // As the run itself would refuse it.
+            memory.refuse_if_too_large(&config, &options, &place)?;
+            return disk.map_or(Ok(()), |disk| disk.refuse_if_too_small());
         }
         memory.refuse_if_too_large(&config, &options, &place)?;
+        if let Some(disk) = &disk {
+            disk.refuse_if_too_small()?;
+        }
         if place.gpu.is_some() {
             memory.tell();
         }
@@ -229,7 +256,13 @@ impl Train {
                         m.lr
                     )
                 });
-                last = Some((m.loss, m.phase));
+                match m.skipped {
+                    Some(what) => progress.note(&format!(
+                        "step {}: the {what} is not finite; the step is skipped",
+                        m.step
+                    )),
+                    None => last = Some((m.loss, m.phase)),
+                }
             }
             Event::Validated(m) => {
                 progress.note(&format!(
@@ -239,6 +272,11 @@ impl Train {
                 validated = Some((m.val_loss, m.val_ppl));
             }
             Event::Saved(path) => saved = Some(path.to_path_buf()),
+            Event::SaveFailed(error) => progress.note(&format!("no checkpoint was written; training goes on: {error}")),
+            Event::RolledBack(back) => progress.note(&format!(
+                "step {}: the loss is {:.4}; back to step {}, and on with other data",
+                back.rolled_back_from, back.spike_loss, back.step
+            )),
             Event::Resumed { .. } => {}
         })?;
         drop(progress);

@@ -10,15 +10,16 @@ struct StepScalars {
     float step_size;  // lr / (1 - beta1^t), t = step + 1
     float root_scale; // 1 / sqrt(1 - beta2^t)
     float keep;       // 1 - lr * weight decay
-    unsigned unused[3];
+    unsigned limit;   // bad steps in a row after which no step changes anything
+    unsigned unused[2];
 };
 
 // Written by gradient_norm (Guard in optimizer/mod.rs).
 struct Guard {
-    float norm;           // of all gradients, before clipping
-    float scale;          // what gradients are multiplied by
-    unsigned finite;      // 1, and 0 from the first step on that had a norm or a loss that was not finite
-    unsigned failed_step; // that step
+    float norm;        // of all gradients, before clipping
+    float scale;       // what gradients are multiplied by
+    unsigned applies;  // whether this step changes anything: its norm and losses are finite, and `in_a_row` has not come to the limit
+    unsigned in_a_row; // steps up to this one that did not
 };
 
 __device__ __forceinline__ bool is_finite(float x) { return fabsf(x) <= 3.402823466e38f; }

@@ -29,7 +29,7 @@ __device__ __forceinline__ void adamw_step(float4* p, const T* g, float4* m, flo
     const float scale = guard->scale, step_size = scalars->step_size, root_scale = scalars->root_scale;
     const float decayed = scalars->keep, keep = decay[chunk / 64] ? decayed : 1.0f;
     // Only now, so that no load waits for it.
-    if (!guard->finite) return;
+    if (!guard->applies) return;
     update(pi.x, gi.x, mi.x, vi.x, b, scale, keep, step_size, root_scale);
     update(pi.y, gi.y, mi.y, vi.y, b, scale, keep, step_size, root_scale);
     update(pi.z, gi.z, mi.z, vi.z, b, scale, keep, step_size, root_scale);

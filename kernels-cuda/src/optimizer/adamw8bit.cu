@@ -76,7 +76,7 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
     const float decayed = scalars->keep, keep = decay[block] ? decayed : 1.0f;
     const unsigned step = scalars->step;
     // Only now, so that no load waits for it; the same for all lanes.
-    if (!guard->finite) return;
+    if (!guard->applies) return;
 
     float mean[8], square[8], root[8], most_m = 0.0f, most_v = 0.0f;
 #pragma unroll

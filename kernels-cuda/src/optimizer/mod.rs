@@ -3,8 +3,8 @@
 //!
 //! A step is [`global_norm`], then [`adamw`] or [`adamw8bit`] (or, for the matrices that Muon has, the pieces of [`muon`] between its matrix products).
 //! Nothing that changes from step to step is a launch parameter: the host writes [`StepScalars`] before it, and the norm, the clipping and whether all
-//! is finite are the [`Guard`], which stays on the GPU. Once a norm or a loss is not finite, no weight and no moment changes until the host
-//! resets the guard: it may look as late as it likes, and finds the weights of before that step and its number.
+//! is finite are the [`Guard`], which stays on the GPU. A step whose norm or loss is not finite changes no weight and no moment; after so many in a row no step does until
+//! the host resets the guard: it may look as late as it likes, and finds the weights of before those steps.
 //!
 //! An update may be given a part of the arenas: with Muon, AdamW has the part in which Muon's matrices are not.
 //!
@@ -47,10 +47,12 @@ pub struct StepScalars {
     pub bias_correction1: f32,
     /// `1 − beta2^(step + 1)`.
     pub bias_correction2: f32,
+    /// Steps in a row that are not finite after which no step changes anything.
+    pub limit: u32,
 }
 
 impl StepScalars {
-    /// Those of step `step`, which counts from 0.
+    /// Those of step `step`, which counts from 0; the run stops at the first that is not finite.
     pub fn new(step: u32, lr: f32, weight_decay: f32, beta1: f32, beta2: f32) -> Self {
         let correction = |beta: f32| (1.0 - f64::from(beta).powf(f64::from(step) + 1.0)) as f32;
         StepScalars {
@@ -59,6 +61,7 @@ impl StepScalars {
             weight_decay,
             bias_correction1: correction(beta1),
             bias_correction2: correction(beta2),
+            limit: 1,
         }
     }
 
@@ -68,7 +71,7 @@ impl StepScalars {
         let root_scale = (1.0 / f64::from(self.bias_correction2).sqrt()) as f32;
         let keep = (1.0 - f64::from(self.lr) * f64::from(self.weight_decay)) as f32;
         let [lr, step_size, root_scale, keep] = [self.lr, step_size, root_scale, keep].map(f32::to_bits);
-        [self.step, lr, step_size, root_scale, keep, 0, 0, 0]
+        [self.step, lr, step_size, root_scale, keep, self.limit, 0, 0]
     }
 }
 
@@ -79,20 +82,25 @@ pub struct Guard {
     pub norm: f32,
     /// What the optimiser multiplies gradients by.
     pub scale: f32,
-    /// The first step since the last reset whose norm or losses were not finite: from it on nothing was changed.
-    pub failed_step: Option<u32>,
+    /// Whether the step changes anything: its norm and losses are finite, and the limit has not been reached.
+    pub applies: bool,
+    /// Steps up to this one, one after the other, that did not.
+    pub in_a_row: u32,
 }
 
 impl Guard {
-    /// The words `[GUARD_WORDS]` of a guard that has seen nothing: written before the first step, and to reset it.
-    pub const RESET: [u32; GUARD_WORDS] = [0, 0x3f80_0000, 1, 0];
+    /// The words `[GUARD_WORDS]` of a guard that has seen nothing but `in_a_row` steps that were not finite: written before the first step, and to reset it.
+    pub const fn words(in_a_row: u32) -> [u32; GUARD_WORDS] {
+        [0, 0x3f80_0000, 1, in_a_row]
+    }
 
     /// From its words in device memory.
-    pub fn from_words([norm, scale, finite, step]: [u32; GUARD_WORDS]) -> Self {
+    pub fn from_words([norm, scale, applies, in_a_row]: [u32; GUARD_WORDS]) -> Self {
         Guard {
             norm: f32::from_bits(norm),
             scale: f32::from_bits(scale),
-            failed_step: (finite == 0).then_some(step),
+            applies: applies != 0,
+            in_a_row,
         }
     }
 }

@@ -11,7 +11,7 @@
 extern "C" __global__ void __launch_bounds__(256)
     muon_momentum(const float4* g, float4* momentum, size_t chunks, float c, const Guard* guard, double* partials) {
     __shared__ double scratch[256];
-    if (!guard->finite) return;
+    if (!guard->applies) return;
     const float scale = guard->scale;
     double total = 0.0;
 #pragma unroll 4
@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     muon_normalize(const float4* g, const float4* momentum, size_t chunks, float c, const Guard* guard, const double* partials, uint2* x) {
     __shared__ double scratch[256];
-    if (!guard->finite) return;
+    if (!guard->applies) return;
     double total = 0.0;
     for (unsigned i = threadIdx.x; i < BLOCKS; i += 256) total += partials[i];
     block_sum_f64(total, scratch);
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(256)
     uint2 u = __ldcs(&x[i]);
     const float rate = scalars->lr * size, keep = scalars->keep;
     // Only now, so that no load waits for it.
-    if (!guard->finite) return;
+    if (!guard->applies) return;
     pi.x = fmaf(-rate, low_f32(u.x), pi.x * keep);
     pi.y = fmaf(-rate, high_f32(u.x), pi.y * keep);
     pi.z = fmaf(-rate, low_f32(u.y), pi.z * keep);

@@ -53,9 +53,9 @@ extern "C" __global__ void __launch_bounds__(256)
         bool finite = is_finite((float)norm);
         guard->norm = (float)norm;
         guard->scale = finite && max_norm > 0.0f && norm > (double)max_norm ? (float)((double)max_norm / norm) : 1.0f;
-        if (!finite && guard->finite) {
-            guard->finite = 0;
-            guard->failed_step = scalars->step;
-        }
+        const unsigned before = guard->in_a_row;
+        const bool stopped = before >= scalars->limit;
+        guard->applies = finite && !stopped;
+        guard->in_a_row = stopped ? before : finite ? 0 : before + 1;
     }
 }

@@ -12,7 +12,7 @@ const NORM: Kernel = MODULE.kernel("gradient_norm");
 pub const NORM_PARTIALS: usize = 1024;
 
 /// Writes the L2 norm of all `gradients`, arenas whose order is that of the sums, and the factor min(1, `max_norm` / norm) that clips it (1 where `max_norm` is 0), to `guard` `[GUARD_WORDS]`. If the
-/// norm or one of `losses` (any number of them) is not finite, the guard notes the step in `scalars` `[STEP_WORDS]` and stays shut from then on.
+/// norm or one of `losses` (any number of them) is not finite, the guard shuts for this step, and, after as many in a row as `scalars` `[STEP_WORDS]` allow, for good.
 /// `partials` `[arenas · NORM_PARTIALS]` is scratch memory. Squares are added in f32 by 32 and in f64 from there, in the same order on every GPU.
 ///
 /// # Errors

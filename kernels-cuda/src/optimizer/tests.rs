@@ -41,7 +41,7 @@ impl Step {
     fn new(gpu: &Gpu) -> Self {
         Step {
             scalars: gpu.upload(&[0; STEP_WORDS]).unwrap(),
-            guard: gpu.upload(&Guard::RESET).unwrap(),
+            guard: gpu.upload(&Guard::words(0)).unwrap(),
             partials: gpu.poisoned(NORM_PARTIALS).unwrap(),
             losses: gpu.upload(&[1.0f32, 2.0, 3.0]).unwrap(),
         }
@@ -83,7 +83,7 @@ fn the_norm_is_that_of_all_gradients() {
                 "{n}: {} for {want}",
                 free.norm
             );
-            assert_eq!((free.scale, free.failed_step), (1.0, None));
+            assert_eq!((free.scale, free.applies), (1.0, true));
             if n > 1 << 20 && gpu.properties().name.contains("emulated") {
                 continue;
             }
@@ -139,11 +139,11 @@ fn the_norm_is_that_of_several_arenas() {
     gpu.write(&c, &[f32::NAN; 256]).unwrap();
     norm(&arenas, &partials).unwrap();
     let guard = Guard::from_words(gpu.download(&step.guard).unwrap().try_into().unwrap());
-    assert_eq!(guard.failed_step, Some(0));
+    assert!(!guard.applies);
 }
 
 #[test]
-fn the_guard_stays_shut_until_it_is_reset() {
+fn the_guard_shuts_for_a_step_and_after_some_for_good() {
     let Some(gpu) = Gpu::for_test("guard") else { return };
     let step = Step::new(&gpu);
     let mut g = vec![0.5f32; 512];
@@ -154,29 +154,33 @@ fn the_guard_stays_shut_until_it_is_reset() {
         (1.0, f32::NAN),
         (1.0, f32::NEG_INFINITY),
     ] {
-        let at = |step_number: u32| {
-            let words = StepScalars::new(step_number, 1e-3, 0.1, 0.9, 0.95).words();
-            gpu.write(&step.scalars, &words).unwrap();
+        let scalars = StepScalars {
+            limit: 3,
+            ..StepScalars::new(6, 1e-3, 0.1, 0.9, 0.95)
         };
-        at(6);
-        assert_eq!(step.norm(&gpu, Gradients::F32(&fine), 1.0).failed_step, None);
-        at(7);
+        gpu.write(&step.scalars, &scalars.words()).unwrap();
         g[300] = bad_gradient;
-        gpu.write(&step.losses, &[1.0, 2.0, bad_loss]).unwrap();
         let bad = gpu.upload(&g).unwrap();
-        assert_eq!(step.norm(&gpu, Gradients::F32(&bad), 1.0).failed_step, Some(7));
-        gpu.write(&step.losses, &[1.0; 3]).unwrap();
-        at(8);
-        let late = step.norm(&gpu, Gradients::F32(&fine), 1.0);
-        assert_eq!(late.failed_step, Some(7));
-        at(9);
-        g[300] = f32::NAN;
-        gpu.write(&bad, &g).unwrap();
-        assert_eq!(
-            step.norm(&gpu, Gradients::F32(&bad), 1.0).failed_step,
-            Some(7),
-            "the first step is kept"
-        );
+        let found = |is_bad: bool| {
+            let loss = if is_bad { bad_loss } else { 1.0 };
+            gpu.write(&step.losses, &[1.0, 2.0, loss]).unwrap();
+            let guard = step.norm(&gpu, Gradients::F32(if is_bad { &bad } else { &fine }), 1.0);
+            (guard.applies, guard.in_a_row)
+        };
+        let steps = [false, true, true, false, true, true, true, false, true];
+        let expected = [
+            (true, 0),
+            (false, 1),
+            (false, 2),
+            (true, 0),
+            (false, 1),
+            (false, 2),
+            (false, 3),
+            // Shut for good.
+            (false, 3),
+            (false, 3),
+        ];
+        assert_eq!(steps.map(found), expected);
         g[300] = 0.5;
 
         // A shut guard stops every form of the update.
@@ -231,7 +235,7 @@ fn the_guard_stays_shut_until_it_is_reset() {
         }
         assert_eq!(gpu.download(&codes).unwrap(), [9; 512]);
         assert_eq!(gpu.download(&scales).unwrap(), [3.0; 2]);
-        gpu.write(&step.guard, &Guard::RESET).unwrap();
+        gpu.write(&step.guard, &Guard::words(0)).unwrap();
     }
 }
 

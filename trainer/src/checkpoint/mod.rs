@@ -4,35 +4,63 @@
 //! checkpoints/step-120/
 //!   model.safetensors       master weights, f32, Hugging Face names
 //!   optimizer.safetensors   moments, `first.NAME` and `second.NAME`: f32, or i8 and u8 with f32 scales `first_scale.NAME` and `second_scale.NAME`
-//!   state.json              step, options, data, length of metrics.jsonl
+//!   state.json              step, options, data, guards, length of metrics.jsonl
+//!   config.json, tokenizer.json, generation_config.json   which make it a model directory: it can be run, scored and exported
 //!   manifest.json           length and BLAKE3 of each file above, written last
 //! ```
 //!
-//! A checkpoint is written to a temporary directory, every file and the directory are synced, and the directory is renamed: it is there whole or
-//! not at all. [`latest`] takes the newest whose manifest holds and says which ones it passed over. The random numbers of a
-//! run are counter-based, a function of seed and step, and so is the position in the data: the step is all the state they have.
+//! **Whole or not at all.** A checkpoint is written to a directory of another name, every file is synced, then the manifest, then the directory; so is `metrics.jsonl`, of
+//! which the state names a length; then the directory is renamed and its parent synced. Old checkpoints are renamed before they are removed. So
+//! whatever ends the program, [`latest`] finds the newest that was there before, or the new one; it takes the newest whose manifest holds, and says which ones it
+//! passed over and why.
+//!
+//! **While training goes on.** A [`Snapshot`] shares the memory of the weights and moments that it was made of ([`Tensor`]s are copied when one of two owners writes), and
+//! [`Snapshot::save`] may run on another thread.
+//!
+//! The random numbers of a run are counter-based, a function of seed and step, and so is the position in the data but for what a rollback left out: the state has no
+//! more than that.
 
 mod manifest;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use onebit_engine::Tensor;
 use onebit_model::config::TensorSpec;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use onebit_model::files::open_regular;
 use serde::{Deserialize, Serialize};
+
+pub use manifest::{Entry, Manifest, parse_manifest};
+pub use tensors::{Stored, StoredMut, Values, ValuesMut};
 
 use crate::error::io_error;
 use crate::optimizer::Optimizer;
 use crate::options::TrainOptions;
+use crate::run::GuardState;
+use crate::storage::Storage;
 use crate::{Result, TrainError};
 
-/// The files that the manifest names.
-const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// The files that a manifest names, and whether a resume needs them.
+const FILES: [(&str, bool); 6] = [
+    (MODEL, true),
+    (OPTIMIZER, true),
+    (STATE, true),
+    ("config.json", false),
+    ("tokenizer.json", false),
+    ("generation_config.json", false),
+];
 
 const FULL_DISK: &str = "check the space and the permissions there";
+/// No state is longer.
+const LARGEST_STATE: u64 = 1 << 20;
 
 /// What a checkpoint says beside its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +77,12 @@ pub struct State {
     pub data: String,
     /// Bytes of `metrics.jsonl` that belong to the steps done.
     pub metrics_bytes: u64,
+    /// What the guards of the run remember.
+    #[serde(default)]
+    pub guard: GuardState,
+    /// Validation loss at this step, if it was measured on ternary weights: what the best checkpoint is chosen by.
+    #[serde(default)]
+    pub val_loss: Option<f64>,
 }
 
 /// A checkpoint that was found whole.
@@ -62,139 +96,206 @@ pub struct Found {
     pub skipped: Vec<String>,
 }
 
-/// A tensor of a checkpoint.
-#[derive(Debug)]
-pub struct Stored<'a> {
-    /// Its name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// As many values.
-    pub values: Values<'a>,
+/// What of a run's checkpoints is kept: beside these the newest of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The newest so many of those that the run makes by itself. An interruption pushes none of them out, so that a run that goes back to one finds it.
+    pub last: usize,
+    /// And of those that know their validation loss the one with the lowest.
+    pub best: bool,
+    /// When the run makes one by itself.
+    pub schedule: SaveSchedule,
 }
 
-/// A tensor to be filled from a checkpoint.
-#[derive(Debug)]
-pub struct StoredMut<'a> {
-    /// Its name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// As many values.
-    pub values: ValuesMut<'a>,
+/// When a run makes a checkpoint by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveSchedule {
+    /// Every so many steps, if not 0.
+    pub every: u64,
+    /// And at this step, the last.
+    pub last_step: u64,
 }
 
-/// Values of a [`Stored`] tensor.
-#[derive(Debug)]
-pub enum Values<'a> {
-    /// f32.
-    F32(&'a [f32]),
-    /// i8.
-    I8(&'a [i8]),
-    /// u8.
-    U8(&'a [u8]),
-}
-
-/// Values of a [`StoredMut`] tensor.
-#[derive(Debug)]
-pub enum ValuesMut<'a> {
-    /// f32.
-    F32(&'a mut [f32]),
-    /// i8.
-    I8(&'a mut [i8]),
-    /// u8.
-    U8(&'a mut [u8]),
-}
-
-impl Values<'_> {
-    fn dtype(&self) -> Dtype {
-        match self {
-            Values::F32(_) => Dtype::F32,
-            Values::I8(_) => Dtype::I8,
-            Values::U8(_) => Dtype::U8,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Values::F32(values) => bytemuck::cast_slice(values),
-            Values::I8(values) => bytemuck::cast_slice(values),
-            Values::U8(values) => values,
-        }
+impl SaveSchedule {
+    /// Whether it makes one after `step` steps.
+    pub fn has(&self, step: u64) -> bool {
+        step == self.last_step || self.every > 0 && step.is_multiple_of(self.every)
     }
 }
 
-impl ValuesMut<'_> {
-    fn dtype(&self) -> Dtype {
-        match self {
-            ValuesMut::F32(_) => Dtype::F32,
-            ValuesMut::I8(_) => Dtype::I8,
-            ValuesMut::U8(_) => Dtype::U8,
+/// A run at one of its steps.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What is said beside tensors.
+    pub state: State,
+    /// Names and shapes.
+    pub specs: Vec<TensorSpec>,
+    /// Master weights.
+    pub parameters: Vec<Tensor>,
+    /// Moments.
+    pub optimizer: Optimizer,
+    /// Further files of a model directory, by name.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// `metrics.jsonl`, whose first `state.metrics_bytes` bytes are there.
+    pub metrics: Option<PathBuf>,
+}
+
+impl Snapshot {
+    /// Bytes that it takes on the disk, but for some thousand.
+    ///
+    /// # Errors
+    /// None in practice: tensors are f32.
+    pub fn bytes(&mut self) -> Result<u64> {
+        let moments = tensors::bytes(&self.optimizer.state(&self.specs)?);
+        let weights: usize = self.parameters.iter().map(Tensor::len).sum();
+        let files: usize = self.files.iter().map(|(_, content)| content.len()).sum();
+        Ok(moments + 4 * weights as u64 + files as u64)
+    }
+
+    /// Writes it under `root` and removes what `keep` leaves out. Returns its directory. If the checkpoint of this step is there and whole, it stays as it is.
+    ///
+    /// # Errors
+    /// [`TrainError::NoSpace`] before anything is written; [`TrainError::Io`]. Earlier checkpoints are then untouched.
+    pub fn save(&mut self, storage: &dyn Storage, root: &Path, keep: Keep) -> Result<PathBuf> {
+        let step = self.state.step;
+        let target = root.join(format!("step-{step}"));
+        let failed = |path: &Path| io_error(path.to_path_buf(), FULL_DISK);
+        // A run that was interrupted before its first step, or twice at the same one.
+        if read_state(&target).is_ok_and(|state| state == self.state) {
+            prune(storage, root, step, keep)?;
+            return Ok(target);
+        }
+        storage.create_directory(root).map_err(failed(root))?;
+        self.check_space(storage, root)?;
+        clean(storage, root)?;
+        let temporary = root.join(format!(".step-{step}.tmp"));
+        storage.create_directory(&temporary).map_err(failed(&temporary))?;
+        self.write(storage, &temporary)?;
+        if let Some(metrics) = &self.metrics {
+            storage.sync_file(metrics).map_err(failed(metrics))?;
+        }
+        if fs::symlink_metadata(&target).is_ok() {
+            // It is not whole, or of another run.
+            discard(storage, root, &target)?;
+        }
+        storage.rename(&temporary, &target).map_err(failed(&target))?;
+        storage.sync_directory(root).map_err(failed(root))?;
+        prune(storage, root, step, keep)?;
+        Ok(target)
+    }
+
+    fn check_space(&mut self, storage: &dyn Storage, root: &Path) -> Result<()> {
+        // A block of each file, and what else writes there meanwhile.
+        const MARGIN: u64 = 1 << 20;
+        let needed = self.bytes()? + MARGIN;
+        match storage.free_space(root).map_err(io_error(root, FULL_DISK))? {
+            Some(free) if free < needed => Err(TrainError::NoSpace {
+                path: root.into(),
+                needed,
+                free,
+            }),
+            _ => Ok(()),
         }
     }
 
-    /// Copies little-endian values, as many as there are.
-    fn fill(self, bytes: &[u8]) {
-        match self {
-            ValuesMut::F32(values) => {
-                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                }
-            }
-            ValuesMut::I8(values) => {
-                for (value, byte) in values.iter_mut().zip(bytes) {
-                    *value = *byte as i8;
-                }
-            }
-            ValuesMut::U8(values) => {
-                for (value, byte) in values.iter_mut().zip(bytes) {
-                    *value = *byte;
-                }
-            }
+    fn write(&mut self, storage: &dyn Storage, directory: &Path) -> Result<()> {
+        let mut weights = Vec::with_capacity(self.specs.len());
+        for (spec, tensor) in self.specs.iter().zip(&self.parameters) {
+            weights.push(Stored {
+                name: spec.name.clone(),
+                shape: tensor.shape().dims().to_vec(),
+                values: Values::F32(tensor.f32()?),
+            });
         }
+        let mut files = manifest::Writer::new(storage, directory);
+        files.file(MODEL, |path, mut to| tensors::write_tensors(path, &mut to, weights))?;
+        let moments = self.optimizer.state(&self.specs)?;
+        files.file(OPTIMIZER, |path, mut to| tensors::write_tensors(path, &mut to, moments))?;
+        let json = serde_json::to_vec_pretty(&self.state).map_err(|e| damaged(directory, e.to_string()))?;
+        files.bytes(STATE, &json)?;
+        for (name, content) in &self.files {
+            files.bytes(name, content)?;
+        }
+        files.finish()?;
+        storage
+            .sync_directory(directory)
+            .map_err(io_error(directory, FULL_DISK))
     }
 }
 
-/// Writes the checkpoint of `state.step` under `root` and removes all but the newest `keep`. Returns its directory.
+/// Removes a checkpoint: by another name first, so that what is half removed is no checkpoint.
+fn discard(storage: &dyn Storage, root: &Path, path: &Path) -> Result<()> {
+    let by_hand = |path: &Path| io_error(path.to_path_buf(), "remove it by hand");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let old = root.join(format!(".{name}.old"));
+    storage.remove_directory(&old).map_err(by_hand(&old))?;
+    storage.rename(path, &old).map_err(by_hand(path))?;
+    storage.remove_directory(&old).map_err(by_hand(&old))
+}
+
+/// Removes what need not be kept now that there is a checkpoint of `step`.
+fn prune(storage: &dyn Storage, root: &Path, step: u64, keep: Keep) -> Result<()> {
+    superfluous(root, step, keep)?
+        .iter()
+        .try_for_each(|old| discard(storage, root, old))
+}
+
+/// Removes the checkpoints of steps behind `step`, for a run that has gone back to it.
 ///
 /// # Errors
-/// [`TrainError::Io`]; an earlier checkpoint is then untouched.
-pub fn save(
-    root: &Path,
-    state: &State,
-    specs: &[TensorSpec],
-    parameters: &[Tensor],
-    optimizer: &mut Optimizer,
-    keep: usize,
-) -> Result<PathBuf> {
-    let target = root.join(format!("step-{}", state.step));
-    let temporary = root.join(format!(".step-{}.tmp", state.step));
-    fs::create_dir_all(root).map_err(io_error(root, FULL_DISK))?;
-    remove_if_there(&temporary)?;
-    fs::create_dir(&temporary).map_err(io_error(&temporary, FULL_DISK))?;
-
-    let mut weights = Vec::with_capacity(specs.len());
-    for (spec, tensor) in specs.iter().zip(parameters) {
-        weights.push(Stored {
-            name: spec.name.clone(),
-            shape: tensor.shape().dims().to_vec(),
-            values: Values::F32(tensor.f32()?),
-        });
+/// [`TrainError::Io`].
+pub fn discard_after(storage: &dyn Storage, root: &Path, step: u64) -> Result<()> {
+    for (_, later) in list(root)?.into_iter().filter(|(of, _)| *of > step) {
+        discard(storage, root, &later)?;
     }
-    write_tensors(&temporary.join("model.safetensors"), &weights)?;
-    write_tensors(&temporary.join("optimizer.safetensors"), &optimizer.state(specs)?)?;
-    let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(&temporary, e.to_string()))?;
-    manifest::write_synced(&temporary.join("state.json"), &json)?;
-    manifest::write(&temporary, &FILES)?;
-    manifest::sync_directory(&temporary)?;
+    storage.sync_directory(root).map_err(io_error(root, FULL_DISK))
+}
 
-    remove_if_there(&target)?;
-    fs::rename(&temporary, &target).map_err(io_error(&target, FULL_DISK))?;
-    manifest::sync_directory(root)?;
-    for (_, old) in list(root)?.into_iter().skip(keep.max(1)) {
-        fs::remove_dir_all(&old).map_err(io_error(&old, "remove it by hand"))?;
+/// The checkpoints under `root` that need not be kept now that there is one of `step`. Those of later steps do not count: a run that is at `step` passed them over.
+fn superfluous(root: &Path, step: u64, keep: Keep) -> Result<Vec<PathBuf>> {
+    let mut all = list(root)?;
+    all.retain(|(of, _)| *of <= step);
+    let loss = |path: &Path| parse_state_of(path).ok().and_then(|state| state.val_loss);
+    let best = all
+        .iter()
+        .filter(|_| keep.best)
+        .filter_map(|(_, path)| Some((loss(path)?, path)))
+        .filter(|(loss, _)| loss.is_finite())
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, path)| path.clone());
+    let newest = all.first().map(|(of, _)| *of);
+    let mut left = keep.last.max(1);
+    all.retain(|(of, path)| {
+        let kept = keep.schedule.has(*of) && left > 0;
+        left -= usize::from(kept);
+        !kept && Some(*of) != newest && Some(path) != best.as_ref()
+    });
+    Ok(all.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Ends what an interrupted save of `step` left to do under `root`: removes what it replaced.
+///
+/// # Errors
+/// [`TrainError::Io`].
+pub fn tidy(storage: &dyn Storage, root: &Path, step: u64, keep: Keep) -> Result<()> {
+    clean(storage, root)?;
+    prune(storage, root, step, keep)
+}
+
+/// Removes what interrupted saves left under `root`.
+///
+/// # Errors
+/// [`TrainError::Io`].
+fn clean(storage: &dyn Storage, root: &Path) -> Result<()> {
+    for path in entries(root)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(".step-") && (name.ends_with(".tmp") || name.ends_with(".old")) {
+            storage
+                .remove_directory(&path)
+                .map_err(io_error(&path, "remove it by hand"))?;
+        }
     }
-    Ok(target)
+    Ok(())
 }
 
 /// The newest whole checkpoint under `root`, or `None` if there is none at all.
@@ -202,8 +303,17 @@ pub fn save(
 /// # Errors
 /// [`TrainError::Checkpoint`] if there are checkpoints but none is whole.
 pub fn latest(root: &Path) -> Result<Option<Found>> {
+    latest_of(root, |_| true)
+}
+
+/// The newest whole checkpoint under `root` of a step that is `wanted`, or `None` if there is none at all.
+///
+/// # Errors
+/// As [`latest`].
+pub fn latest_of(root: &Path, wanted: impl Fn(u64) -> bool) -> Result<Option<Found>> {
     let mut skipped = Vec::new();
-    let all = list(root)?;
+    let mut all = list(root)?;
+    all.retain(|(step, _)| wanted(*step));
     for (_, path) in &all {
         match read_state(path) {
             Ok(state) => {
@@ -228,10 +338,25 @@ pub fn latest(root: &Path) -> Result<Option<Found>> {
 /// # Errors
 /// [`TrainError::Checkpoint`] with what does not hold.
 pub fn read_state(path: &Path) -> Result<State> {
-    manifest::check(path, &FILES)?;
-    let file = path.join("state.json");
-    let bytes = fs::read(&file).map_err(io_error(&file, "resume from another checkpoint"))?;
-    serde_json::from_slice(&bytes).map_err(|e| damaged(path, format!("state.json: {e}")))
+    manifest::check(path)?;
+    parse_state_of(path)
+}
+
+fn parse_state_of(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let mut text = Vec::new();
+    open_regular(&file)
+        .and_then(|file| file.take(LARGEST_STATE).read_to_end(&mut text))
+        .map_err(io_error(&file, "resume from another checkpoint"))?;
+    parse_state(&text).map_err(|why| damaged(path, format!("{STATE}: {why}")))
+}
+
+/// A state from its text.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_state(text: &[u8]) -> std::result::Result<State, String> {
+    serde_json::from_slice(text).map_err(|e| e.to_string())
 }
 
 /// Fills `parameters` and `optimizer` from the checkpoint at `path`.
@@ -247,68 +372,29 @@ pub fn restore(path: &Path, specs: &[TensorSpec], parameters: &mut [Tensor], opt
             values: ValuesMut::F32(tensor.f32_mut()?),
         });
     }
-    read_tensors(path, "model.safetensors", weights)?;
-    read_tensors(path, "optimizer.safetensors", optimizer.state_mut(specs)?)
+    tensors::read_tensors(path, MODEL, weights)?;
+    tensors::read_tensors(path, OPTIMIZER, optimizer.state_mut(specs)?)
 }
 
 /// Checkpoints under `root`, newest first.
 fn list(root: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(io_error(root, "check the permissions")(e)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(io_error(root, "check the permissions"))?;
-        let step = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.strip_prefix("step-")?.parse().ok());
-        found.extend(step.map(|step| (step, entry.path())));
-    }
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> = entries(root)?
+        .into_iter()
+        .filter_map(|path| Some((step(&path)?, path)))
+        .collect();
     found.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
     Ok(found)
 }
 
-fn write_tensors(path: &Path, tensors: &[Stored<'_>]) -> Result<()> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for Stored { name, shape, values } in tensors {
-        let view =
-            TensorView::new(values.dtype(), shape.clone(), values.bytes()).map_err(|e| damaged(path, e.to_string()))?;
-        views.push((name, view));
-    }
-    let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, e.to_string()))?;
-    manifest::write_synced(path, &bytes)
-}
-
-fn read_tensors(directory: &Path, file: &str, tensors: Vec<StoredMut<'_>>) -> Result<()> {
-    let path = directory.join(file);
-    let bytes = fs::read(&path).map_err(io_error(&path, "resume from another checkpoint"))?;
-    let stored = SafeTensors::deserialize(&bytes).map_err(|e| damaged(directory, format!("{file}: {e}")))?;
-    for StoredMut { name, shape, values } in tensors {
-        let view = stored
-            .tensor(&name)
-            .map_err(|e| damaged(directory, format!("{file}: {name}: {e}")))?;
-        if view.dtype() != values.dtype() || view.shape() != shape {
-            let found = format!(
-                "{file}: {name}: expected {:?} {shape:?}, found {:?} {:?}",
-                values.dtype(),
-                view.dtype(),
-                view.shape()
-            );
-            return Err(damaged(directory, found));
-        }
-        values.fill(view.data());
-    }
-    Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error(path, "remove it by hand")(e)),
-        _ => Ok(()),
-    }
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let denied = || io_error(directory, "check the permissions");
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(denied()(e)),
+    };
+    entries.map(|entry| Ok(entry.map_err(denied())?.path())).collect()
 }
 
 fn damaged(path: &Path, why: String) -> TrainError {

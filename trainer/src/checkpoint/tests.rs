@@ -1,8 +1,11 @@
 use onebit_engine::Device;
 use onebit_model::config::{LinearMode, TensorKind};
 
+use safetensors::tensor::{Dtype, SafeTensors};
+
 use super::*;
 use crate::options::OptimizerKind;
+use crate::storage::Disk;
 
 fn model() -> (Vec<TensorSpec>, Vec<Tensor>, Optimizer) {
     model_with(OptimizerKind::AdamW)
@@ -40,7 +43,43 @@ fn state(step: u64) -> State {
         config: "{}".into(),
         data: "d".into(),
         metrics_bytes: 10 * step,
+        guard: GuardState::default(),
+        val_loss: None,
     }
+}
+
+fn save(
+    root: &Path,
+    state: &State,
+    specs: &[TensorSpec],
+    parameters: &[Tensor],
+    optimizer: &mut Optimizer,
+    last: usize,
+) -> Result<PathBuf> {
+    save_keeping(root, state, (specs, parameters, optimizer), keeping(last, false))
+}
+
+/// Every step is one of the run's own.
+fn keeping(last: usize, best: bool) -> Keep {
+    let schedule = SaveSchedule { every: 1, last_step: 0 };
+    Keep { last, best, schedule }
+}
+
+fn save_keeping(
+    root: &Path,
+    state: &State,
+    (specs, parameters, optimizer): (&[TensorSpec], &[Tensor], &mut Optimizer),
+    keep: Keep,
+) -> Result<PathBuf> {
+    let mut snapshot = Snapshot {
+        state: state.clone(),
+        specs: specs.to_vec(),
+        parameters: parameters.to_vec(),
+        optimizer: optimizer.clone(),
+        files: vec![("config.json", b"{}".to_vec())],
+        metrics: None,
+    };
+    snapshot.save(&Disk, root, keep)
 }
 
 #[test]
@@ -187,4 +226,152 @@ fn linked_checkpoints_are_read_and_never_deleted_through_the_link() {
     save(dir.path(), &state(6), &specs, &tensors, &mut optimizer, 1).unwrap();
     assert!(fs::symlink_metadata(dir.path().join("step-5")).is_err());
     read_state(&kept).unwrap();
+}
+
+/// A damaged checkpoint of a later step was passed over on resuming: it is no reason to remove the one that was written since.
+#[test]
+fn what_was_passed_over_does_not_count_among_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    for step in [5, 30] {
+        save(dir.path(), &state(step), &specs, &tensors, &mut optimizer, 9).unwrap();
+    }
+    fs::remove_file(dir.path().join("step-30/state.json")).unwrap();
+    save(dir.path(), &state(10), &specs, &tensors, &mut optimizer, 1).unwrap();
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 10);
+    assert!(!dir.path().join("step-5").exists());
+    // And it is replaced when the run gets there.
+    save(dir.path(), &state(30), &specs, &tensors, &mut optimizer, 1).unwrap();
+    let found = latest(dir.path()).unwrap().unwrap();
+    assert_eq!((found.state.step, found.skipped.len()), (30, 0));
+}
+
+#[test]
+fn the_best_is_kept_beside_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    for (step, val_loss) in [
+        (1, None),
+        (2, Some(3.0)),
+        (3, Some(2.0)),
+        (4, Some(2.5)),
+        (5, None),
+        (6, Some(2.1)),
+    ] {
+        let state = State {
+            val_loss,
+            ..state(step)
+        };
+        let keep = keeping(2, true);
+        save_keeping(dir.path(), &state, (&specs, &tensors, &mut optimizer), keep).unwrap();
+    }
+    let steps: Vec<u64> = list(dir.path()).unwrap().into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [6, 5, 3]);
+}
+
+/// What an interrupted save leaves is no checkpoint, and goes.
+#[test]
+fn remains_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    save(dir.path(), &state(5), &specs, &tensors, &mut optimizer, 9).unwrap();
+    for name in [".step-6.tmp", ".step-4.old", "step-notes", ".other"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5);
+    clean(&Disk, dir.path()).unwrap();
+    let mut names: Vec<String> = entries(dir.path())
+        .unwrap()
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, [".other", "step-5", "step-notes"]);
+}
+
+/// A disk with so much room.
+#[derive(Debug)]
+struct Small(u64);
+
+impl Storage for Small {
+    fn create_directory(&self, path: &Path) -> std::io::Result<()> {
+        Disk.create_directory(path)
+    }
+
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn crate::storage::Output>> {
+        panic!("{} is written although there is no room", path.display())
+    }
+
+    fn append(&self, path: &Path, length: u64) -> std::io::Result<Box<dyn crate::storage::Output>> {
+        Disk.append(path, length)
+    }
+
+    fn sync_file(&self, path: &Path) -> std::io::Result<()> {
+        Disk.sync_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> std::io::Result<()> {
+        Disk.sync_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove_directory(&self, path: &Path) -> std::io::Result<()> {
+        Disk.remove_directory(path)
+    }
+
+    fn free_space(&self, _: &Path) -> std::io::Result<Option<u64>> {
+        Ok(Some(self.0))
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_seen_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, parameters, optimizer) = model();
+    let mut snapshot = Snapshot {
+        state: state(5),
+        specs,
+        parameters,
+        optimizer,
+        files: Vec::new(),
+        metrics: None,
+    };
+    let keep = keeping(1, false);
+    let error = snapshot.save(&Small(1 << 20), dir.path(), keep).unwrap_err();
+    // 17 weights and two moments of each.
+    assert!(matches!(error, TrainError::NoSpace { needed, free: 1_048_576, .. } if needed == (1 << 20) + 12 * 17));
+}
+
+/// An interruption's checkpoint is the newest, and then one that need not be kept; it pushes out none of the run's own.
+#[test]
+fn interruptions_push_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    let mut steps = Vec::new();
+    for step in [10, 20, 23, 26, 30, 31] {
+        let schedule = SaveSchedule {
+            every: 10,
+            last_step: 99,
+        };
+        let keep = Keep {
+            last: 2,
+            best: false,
+            schedule,
+        };
+        save_keeping(dir.path(), &state(step), (&specs, &tensors, &mut optimizer), keep).unwrap();
+        steps.push(
+            list(dir.path())
+                .unwrap()
+                .into_iter()
+                .map(|(step, _)| step)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let expected: [&[u64]; 6] = [&[10], &[20, 10], &[23, 20, 10], &[26, 20, 10], &[30, 20], &[31, 30, 20]];
+    assert_eq!(steps, expected);
+    discard_after(&Disk, dir.path(), 20).unwrap();
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 20);
 }

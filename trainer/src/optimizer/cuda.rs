@@ -118,8 +118,14 @@ impl CudaOptimizer {
         arena.used() as u64
     }
 
-    /// The optimiser of `network`, with the moments of `host`.
-    pub fn new(options: &TrainOptions, specs: &[TensorSpec], network: &CudaNetwork, host: &Optimizer) -> Result<Self> {
+    /// The optimiser of `network`, with the moments of `host`, after `skipped_in_a_row` steps that changed nothing.
+    pub fn new(
+        options: &TrainOptions,
+        specs: &[TensorSpec],
+        network: &CudaNetwork,
+        host: &Optimizer,
+        skipped_in_a_row: u64,
+    ) -> Result<Self> {
         let (gpu, layout) = (network.gpu(), network.layout());
         let mut plan = Arena::plan();
         Arrays::take(&mut plan, options, specs, layout);
@@ -129,7 +135,7 @@ impl CudaOptimizer {
             &arrays.decay,
             &layout.decayed(specs, |kind| matches!(kind, TensorKind::Linear(_))),
         )?;
-        gpu.write(&arrays.guard, &Guard::RESET)?;
+        gpu.write(&arrays.guard, &Guard::words(skipped_in_a_row as u32))?;
         let this = CudaOptimizer {
             constants: AdamW {
                 beta1: options.beta1,
@@ -359,7 +365,11 @@ impl CudaOptimizer {
 
     /// The numbers of step `step`, which counts from 0.
     pub fn scalars(options: &TrainOptions, step: u64, lr: f32) -> [u32; STEP_WORDS] {
-        StepScalars::new(step as u32, lr, options.weight_decay, options.beta1, options.beta2).words()
+        let scalars = StepScalars {
+            limit: options.max_skipped.min(u64::from(u32::MAX)) as u32,
+            ..StepScalars::new(step as u32, lr, options.weight_decay, options.beta1, options.beta2)
+        };
+        scalars.words()
     }
 }
 

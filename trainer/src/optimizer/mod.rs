@@ -113,6 +113,14 @@ impl Optimizer {
         self.moments = Vec::new();
     }
 
+    /// The moments, which are zero here from now on.
+    pub(crate) fn take(&mut self) -> Self {
+        Optimizer {
+            slots: self.slots.clone(),
+            moments: std::mem::take(&mut self.moments),
+        }
+    }
+
     /// One update of `parameters` from `gradients`, at rate `lr`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
     ///
     /// # Errors

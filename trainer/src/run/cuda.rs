@@ -72,6 +72,8 @@ pub struct StepResult {
     pub loss: f64,
     /// Global norm of the gradients.
     pub grad_norm: f64,
+    /// Whether it changed nothing, because a number was not finite.
+    pub skipped: bool,
     /// Of the quantised matrices, if the step is logged.
     pub layers: Vec<LayerMetrics>,
 }
@@ -106,11 +108,17 @@ impl std::fmt::Debug for CudaRun {
 }
 
 impl CudaRun {
-    /// The run of `network` and the moments of `optimizer` on `gpu`.
+    /// The run of `network` and the moments of `optimizer` on `gpu`, after `skipped_in_a_row` steps that changed nothing.
     ///
     /// # Errors
     /// A model that the kernels have no form for, no memory.
-    pub fn new(gpu: &Gpu, network: &Network, optimizer: &Optimizer, options: &TrainOptions) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        network: &Network,
+        optimizer: &Optimizer,
+        options: &TrainOptions,
+        skipped_in_a_row: u64,
+    ) -> Result<Self> {
         let dropout = (options.dropout > 0.0).then_some(CudaDropout {
             p: options.dropout,
             seed: options.seed,
@@ -130,7 +138,7 @@ impl CudaRun {
             })
         };
         Ok(CudaRun {
-            optimizer: CudaOptimizer::new(options, network.specs(), &cuda, optimizer)?,
+            optimizer: CudaOptimizer::new(options, network.specs(), &cuda, optimizer, skipped_in_a_row)?,
             specs: network.specs().to_vec(),
             tokens: options.batch_size * options.seq_len * accumulation,
             free: (0..AHEAD).map(|_| slot()).collect::<Result<_>>()?,
@@ -144,7 +152,7 @@ impl CudaRun {
     /// waited for. `logged` steps tell of the matrices.
     ///
     /// # Errors
-    /// What a kernel ran into; [`TrainError::StoppedOnGpu`] of an earlier step.
+    /// What a kernel ran into.
     pub fn launch(
         &mut self,
         options: &TrainOptions,
@@ -223,7 +231,7 @@ impl CudaRun {
     /// Waits for the oldest step under way, if there is one.
     ///
     /// # Errors
-    /// [`TrainError::StoppedOnGpu`] if a number was not finite.
+    /// What a kernel ran into.
     pub fn collect(&mut self) -> Result<Option<StepResult>> {
         let Some(Launched {
             slot,
@@ -240,29 +248,31 @@ impl CudaRun {
         let guard = Guard::from_words(guard);
         let losses = slot.losses.as_slice();
         let loss = losses.chunks_exact(2).map(|l| f64::from(l[0])).sum::<f64>() / self.tokens as f64;
-        let layers = if logged && guard.failed_step.is_none() {
+        let layers = if logged && guard.applies {
             self.layers(&slot.counts)
         } else {
             Vec::new()
         };
         self.free.push(slot);
-        if let Some(failed) = guard.failed_step {
-            // Nothing was changed from that step on; what is under way changes nothing either.
-            while let Some(launched) = self.launched.pop_front() {
-                launched.done.wait()?;
-                self.free.push(launched.slot);
-            }
-            return Err(TrainError::StoppedOnGpu {
-                step: u64::from(failed),
-                loss_is_finite: loss.is_finite(),
-            });
-        }
         Ok(Some(StepResult {
             step,
             loss,
             grad_norm: f64::from(guard.norm),
+            skipped: !guard.applies,
             layers,
         }))
+    }
+
+    /// Waits for all steps under way and forgets what they told.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn drain(&mut self) -> Result<()> {
+        while let Some(launched) = self.launched.pop_front() {
+            launched.done.wait()?;
+            self.free.push(launched.slot);
+        }
+        Ok(())
     }
 
     fn layers(&self, counts: &CountsOnHost) -> Vec<LayerMetrics> {

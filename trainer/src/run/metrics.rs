@@ -3,8 +3,8 @@
 //! Nothing in it depends on the clock, so the files of two equal runs are equal bytes. An interrupted run's file is cut back to
 //! the steps of its checkpoint when it is resumed: no line is missing and none is double.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::Result;
 use crate::error::io_error;
 use crate::options::Precision;
 use crate::schedule::Phase;
+use crate::storage::{Output, Storage};
 
 const ADVICE: &str = "check the space and the permissions there";
 
@@ -55,8 +56,11 @@ pub struct StepMetrics {
     pub anneal: f32,
     /// Arithmetic of the matrix products: `f32` or `bf16`.
     pub precision: Precision,
-    /// Mean negative log-likelihood of the step's tokens in nats, without label smoothing.
+    /// Mean negative log-likelihood of the step's tokens in nats, without label smoothing; null if it is not finite.
     pub loss: f64,
+    /// What was not finite, if the step was skipped for it: `loss` or `gradient`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<&'static str>,
     /// Learning rate.
     pub lr: f32,
     /// Global gradient norm before clipping.
@@ -77,30 +81,43 @@ pub struct ValidationMetrics {
     pub val_ppl: f64,
 }
 
+/// A return to a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rollback {
+    /// The checkpoint's step.
+    pub step: u64,
+    /// The step whose loss was too high.
+    pub rolled_back_from: u64,
+    /// That loss.
+    pub spike_loss: f64,
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct MetricsFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Box<dyn Output>>,
     bytes: u64,
 }
 
 impl MetricsFile {
-    /// Opens the file of a run that stands at `bytes` of it, cutting what lies behind.
-    pub(crate) fn open(directory: &Path, bytes: u64) -> Result<Self> {
+    /// Opens the file of a run that stands at `bytes` of it, cutting what lies behind. Of one that somebody made shorter the whole lines are kept.
+    pub(crate) fn open(storage: &dyn Storage, directory: &Path, bytes: u64) -> Result<Self> {
         let path = directory.join("metrics.jsonl");
-        let open = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
-            file.set_len(bytes)?;
-            file.seek(SeekFrom::Start(bytes))?;
-            Ok(file)
-        };
-        let file = BufWriter::new(open().map_err(io_error(&path, ADVICE))?);
+        let bytes = whole_lines(&path, bytes).map_err(io_error(&path, ADVICE))?;
+        let file = storage.append(&path, bytes).map_err(io_error(&path, ADVICE))?;
+        let file = BufWriter::new(file);
         Ok(MetricsFile { path, file, bytes })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Appends one line.
@@ -111,17 +128,26 @@ impl MetricsFile {
         self.file.write_all(&json).map_err(io_error(&self.path, ADVICE))
     }
 
-    /// Hands everything to the disk; returns the length.
-    pub(crate) fn sync(&mut self) -> Result<u64> {
-        self.file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_all())
-            .map_err(io_error(&self.path, ADVICE))?;
-        Ok(self.bytes)
-    }
-
     /// Hands everything to the system, so that a reader sees it.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(io_error(&self.path, ADVICE))
     }
+}
+
+/// How many of the first `bytes` of a file are there, up to the end of a line if it is shorter.
+fn whole_lines(path: &Path, bytes: u64) -> std::io::Result<u64> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.len() >= bytes {
+        return Ok(bytes);
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at as u64 + 1))
 }

@@ -7,27 +7,69 @@ use onebit_engine::ops::quantize::{absmean, ternary_statistics, ternary_trits};
 use onebit_model::config::{LinearMode, TensorKind};
 use onebit_model::network::{Dropout, ForwardMode};
 
-use super::cuda::StepResult;
+use super::Trainer;
+use super::cuda::{CudaRun, StepResult};
 use super::metrics::{LayerMetrics, StepMetrics};
-use super::{Batch, Trainer};
+use crate::Result;
 use crate::optimizer::{clip_scale, global_norm};
-use crate::{Result, TrainError};
+
+/// What the micro-batches of a step gave.
+enum Accumulated {
+    /// Mean loss and mean gradients.
+    Gradients(f64, Vec<Tensor>),
+    /// The loss of the micro-batch of this index is not finite.
+    BadLoss { index: u64 },
+}
+
+/// What of a step is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    Loss,
+    Gradient,
+}
+
+impl Bad {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Bad::Loss => "loss",
+            Bad::Gradient => "gradient",
+        }
+    }
+}
 
 impl Trainer {
-    /// Takes one optimiser step and returns what it measured; on a GPU, where the host runs ahead, what an earlier one did, if that is known by now.
+    /// Takes one optimiser step and returns what it measured; on a GPU, where the host runs ahead, what an earlier one did, if that is known by now. A step whose loss or
+    /// gradient is not finite changes nothing, and says so.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] if the loss or a gradient is no finite number: the weights are then untouched.
+    /// A tensor operation's, the GPU's, the data's.
     pub(super) fn step(&mut self) -> Result<Option<StepMetrics>> {
         if self.cuda.is_some() {
             return self.launch();
         }
         let step = self.step;
-        let anneal = self.quant.anneal(step);
-        let (loss, gradients) = self.accumulate(step, anneal)?;
+        self.step += 1;
+        let (loss, gradients) = match self.accumulate(step)? {
+            Accumulated::Gradients(loss, gradients) => (loss, gradients),
+            Accumulated::BadLoss { .. } => {
+                return Ok(Some(self.step_metrics(
+                    step,
+                    f64::NAN,
+                    f64::NAN,
+                    Some(Bad::Loss),
+                    Vec::new(),
+                )));
+            }
+        };
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
-            return Err(self.not_finite("gradient", self.bad_gradient(&gradients)?));
+            return Ok(Some(self.step_metrics(
+                step,
+                loss,
+                norm,
+                Some(Bad::Gradient),
+                Vec::new(),
+            )));
         }
         let lr = self.lr.at(step);
         let grad_scale = clip_scale(norm, self.options.grad_clip_max_norm);
@@ -45,8 +87,7 @@ impl Trainer {
         } else {
             Vec::new()
         };
-        self.step += 1;
-        Ok(Some(self.step_metrics(step, loss, norm, layers)))
+        Ok(Some(self.step_metrics(step, loss, norm, None, layers)))
     }
 
     /// Whether the metrics of step `step` (counted from 0) tell of the matrices.
@@ -54,9 +95,16 @@ impl Trainer {
         (step + 1).is_multiple_of(self.options.log_every) || step + 1 == self.total_steps
     }
 
-    fn step_metrics(&self, step: u64, loss: f64, grad_norm: f64, layers: Vec<LayerMetrics>) -> StepMetrics {
+    fn step_metrics(
+        &self,
+        step: u64,
+        loss: f64,
+        grad_norm: f64,
+        bad: Option<Bad>,
+        layers: Vec<LayerMetrics>,
+    ) -> StepMetrics {
         let done = step + 1;
-        let windows = done * self.options.windows_per_step();
+        let windows = (self.first_micro_batch(done) * self.options.batch_size as u64).max(1);
         StepMetrics {
             step: done,
             epoch: (windows - 1) / self.order.windows_per_epoch() + 1,
@@ -65,10 +113,20 @@ impl Trainer {
             anneal: self.quant.anneal(step),
             precision: self.options.precision,
             loss,
+            skipped: bad.map(Bad::name),
             lr: self.lr.at(step),
             grad_norm,
             layers,
         }
+    }
+
+    /// Number of the first micro-batch of step `step`, counted over the whole run.
+    fn first_micro_batch(&self, step: u64) -> u64 {
+        step * self.options.accumulation_steps as u64 + self.guard.data_offset
+    }
+
+    fn micro_batches(&self, step: u64) -> std::ops::Range<u64> {
+        self.first_micro_batch(step)..self.first_micro_batch(step + 1)
     }
 
     /// Launches a step on the GPU.
@@ -77,8 +135,7 @@ impl Trainer {
         let Some(mut cuda) = self.cuda.take() else {
             return Ok(None);
         };
-        let micro_batches = self.options.accumulation_steps as u64;
-        let batches = (step * micro_batches..(step + 1) * micro_batches).map(|index| {
+        let batches = self.micro_batches(step).map(|index| {
             let (ids, targets) = self.batch_ids(index)?;
             Ok((index, ids, targets))
         });
@@ -99,55 +156,60 @@ impl Trainer {
     }
 
     fn told(&mut self, told: Result<Option<StepResult>>) -> Result<Option<StepMetrics>> {
-        match told {
-            Ok(told) => Ok(told.map(|t| self.step_metrics(t.step, t.loss, t.grad_norm, t.layers))),
-            Err(TrainError::StoppedOnGpu { step, loss_is_finite }) => {
-                // Nothing was changed from that step on.
-                self.step = step;
-                let place = self.bad_place(step)?;
-                let what = if loss_is_finite { "gradient" } else { "loss" };
-                Err(self.not_finite(what, place))
-            }
-            Err(error) => Err(error),
-        }
+        Ok(told?.map(|t| {
+            let bad = if t.loss.is_finite() { Bad::Gradient } else { Bad::Loss };
+            self.step_metrics(t.step, t.loss, t.grad_norm, t.skipped.then_some(bad), t.layers)
+        }))
     }
 
-    /// Where on the GPU step `step` meets a number that is not finite.
-    fn bad_place(&mut self, step: u64) -> Result<String> {
-        let micro_batches = self.options.accumulation_steps as u64;
-        let Some(mut cuda) = self.cuda.take() else {
-            return Ok(String::new());
-        };
-        let mut place = None;
-        for index in step * micro_batches..(step + 1) * micro_batches {
-            let (ids, targets) = self.batch_ids(index)?;
-            place = cuda.not_finite_in((index, &ids, &targets), self.quant.anneal(step))?;
-            if place.is_some() {
-                break;
+    /// Where step `step` meets a number that is not finite, with the weights as they are.
+    pub(super) fn bad_place(&mut self, step: u64) -> Result<String> {
+        let place = match self.cuda.take() {
+            Some(mut cuda) => {
+                let place = self.bad_place_on_gpu(&mut cuda, step);
+                self.cuda = Some(cuda);
+                place?
             }
-        }
-        self.cuda = Some(cuda);
+            None => match self.accumulate(step)? {
+                Accumulated::BadLoss { index } => Some(self.bad_layer(index, step)?),
+                Accumulated::Gradients(_, gradients) => self.bad_gradient(&gradients)?,
+            },
+        };
         Ok(place.unwrap_or_else(|| "the global norm".into()))
     }
 
+    fn bad_place_on_gpu(&self, cuda: &mut CudaRun, step: u64) -> Result<Option<String>> {
+        for index in self.micro_batches(step) {
+            let (ids, targets) = self.batch_ids(index)?;
+            let place = cuda.not_finite_in((index, &ids, &targets), self.quant.anneal(step))?;
+            if place.is_some() {
+                return Ok(place);
+            }
+        }
+        Ok(None)
+    }
+
+    fn mode(&self, step: u64, index: u64) -> ForwardMode {
+        let dropout = (self.options.dropout > 0.0).then_some(Dropout {
+            p: self.options.dropout,
+            seed: self.options.seed,
+            step: index,
+        });
+        ForwardMode {
+            anneal: self.quant.anneal(step),
+            dropout,
+            arithmetic: self.options.precision.arithmetic(self.network.device()),
+        }
+    }
+
     /// Mean loss and mean gradients over the micro-batches; memory is that of one micro-batch and one set of gradients.
-    fn accumulate(&self, step: u64, anneal: f32) -> Result<(f64, Vec<Tensor>)> {
+    fn accumulate(&self, step: u64) -> Result<Accumulated> {
         let micro_batches = self.options.accumulation_steps as u64;
         let mut total: Vec<Tensor> = Vec::new();
         let mut loss = 0.0;
-        for micro in 0..micro_batches {
-            let index = step * micro_batches + micro;
+        for index in self.micro_batches(step) {
             let batch = self.batch(index)?;
-            let dropout = (self.options.dropout > 0.0).then_some(Dropout {
-                p: self.options.dropout,
-                seed: self.options.seed,
-                step: index,
-            });
-            let mode = ForwardMode {
-                anneal,
-                dropout,
-                arithmetic: self.options.precision.arithmetic(self.network.device()),
-            };
+            let mode = self.mode(step, index);
             let tape = Tape::new();
             let leaves = self.network.leaves(&tape);
             let (objective, losses) = self.network.loss(
@@ -157,8 +219,10 @@ impl Trainer {
                 mode,
                 self.options.label_smoothing,
             )?;
+            #[cfg(test)]
+            let losses = self.tamper(step, index, losses);
             if !losses.smoothed.is_finite() {
-                return Err(self.not_finite("loss", self.bad_layer(&batch, mode)?));
+                return Ok(Accumulated::BadLoss { index });
             }
             loss += losses.nll / micro_batches as f64;
             let mut gradients = tape.backward(&objective)?;
@@ -174,11 +238,12 @@ impl Trainer {
                 }
             }
         }
-        Ok((loss, total))
+        Ok(Accumulated::Gradients(loss, total))
     }
 
-    /// The first part of the network whose output is not finite.
-    fn bad_layer(&self, batch: &Batch, mode: ForwardMode) -> Result<String> {
+    /// The first part of the network whose output on micro-batch `index` of step `step` is not finite.
+    fn bad_layer(&self, index: u64, step: u64) -> Result<String> {
+        let (batch, mode) = (self.batch(index)?, self.mode(step, index));
         let tape = Tape::new();
         let mut first: Option<String> = None;
         tape.no_grad(|| {
@@ -194,26 +259,13 @@ impl Trainer {
     }
 
     /// The first parameter whose gradient is not finite.
-    fn bad_gradient(&self, gradients: &[Tensor]) -> Result<String> {
+    fn bad_gradient(&self, gradients: &[Tensor]) -> Result<Option<String>> {
         for (spec, gradient) in self.network.specs().iter().zip(gradients) {
             if !all_finite(gradient)? {
-                return Ok(spec.name.clone());
+                return Ok(Some(spec.name.clone()));
             }
         }
-        Ok("the global norm".into())
-    }
-
-    fn not_finite(&self, what: &'static str, place: String) -> TrainError {
-        let checkpoint = match &self.last_checkpoint {
-            Some(path) => path.display().to_string(),
-            None => "none yet (see --save-every)".into(),
-        };
-        TrainError::NotFinite {
-            step: self.step + 1,
-            what,
-            place,
-            checkpoint,
-        }
+        Ok(None)
     }
 
     /// Trits of every ternary matrix.

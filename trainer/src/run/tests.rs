@@ -12,6 +12,8 @@ use crate::data::TokenWriter;
 use crate::options::{OptimizerKind, Precision};
 
 mod cuda;
+mod faults;
+mod guards;
 mod rounding;
 
 const VOCAB: usize = 61;
@@ -173,6 +175,7 @@ fn a_resume_keeps_the_precision() {
                 .unwrap()
                 .contains(&format!("\"precision\":\"{name}\""))
         );
+        drop(resumed);
         let other = if precision == Precision::F32 {
             Precision::Bf16
         } else {
@@ -301,6 +304,7 @@ fn a_loss_that_is_not_finite_stops_with_the_layer_named() {
         error.contains("model.layers.1.mlp") && error.contains("step-6"),
         "{error}"
     );
+    drop(trainer);
     // The checkpoint is still good.
     assert_eq!(run(dir.path(), "nan", options(), 0, true).unwrap(), Outcome::Finished);
 }

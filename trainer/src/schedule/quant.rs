@@ -1,9 +1,9 @@
 //! The three phases: warm-up in full precision, anneal from soft to hard, hard.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Phase of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Full precision.

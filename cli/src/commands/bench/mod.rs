@@ -1,7 +1,7 @@
 //! `onebit bench`: tokens a second, beside the limits of the machine measured in the same run.
 
 mod infer;
-mod report;
+pub(crate) mod report;
 mod train;
 
 use std::path::PathBuf;

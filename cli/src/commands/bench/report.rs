@@ -202,7 +202,7 @@ impl Report {
 }
 
 /// Weights of the blocks' linears.
-pub(super) fn block_weights(config: &ModelConfig) -> f64 {
+pub(crate) fn block_weights(config: &ModelConfig) -> f64 {
     let linears = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer));
     linears.map(|linear| linear.rows as f64 * linear.cols as f64).sum()
 }

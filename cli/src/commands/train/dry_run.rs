@@ -1,27 +1,69 @@
-//! `onebit train --dry-run`: what a run would be and what memory it would take.
+//! `onebit train --dry-run`: what a run would be, what it would take, and how long.
 
+use onebit_engine::Isa;
 use onebit_model::config::ModelConfig;
 use onebit_trainer::TrainOptions;
+use onebit_trainer::options::Precision;
 use serde_json::{Value, json};
 
+use super::disk::Disk;
 use super::memory::Memory;
-use crate::{Result, output};
+use crate::commands::bench::report::block_weights;
+use crate::device::Placement;
+use crate::{Result, limits, output};
 
-/// Prints the run's sizes, for data of so many tokens and windows an epoch.
+/// Sizes of a run.
+pub(super) struct Plan {
+    /// Tokens of the training data.
+    pub tokens: usize,
+    /// Windows of an epoch.
+    pub windows: u64,
+    /// Tokens of the validation data.
+    pub validation: Option<usize>,
+    /// Of the tokenizer.
+    pub vocab_size: usize,
+    /// How long it would take, about.
+    pub seconds: f64,
+}
+
+/// Operations of training as shares of what the device was seen to do just now: the rates that `onebit bench train` measures are about these.
+const OF_A_CPU: [f64; 2] = [0.8, 1.25];
+const OF_A_GPU: f64 = 0.45;
+
+/// How long a run would take, about: its operations over a rate measured now.
+pub(super) fn seconds(config: &ModelConfig, options: &TrainOptions, place: &Placement, windows: u64) -> Result<f64> {
+    let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
+    let tokens = options.total_steps(windows) as f64 * options.tokens_per_step() as f64;
+    let rate = match &place.gpu {
+        Some(gpu) => OF_A_GPU * limits::cuda::product_rate(gpu)?,
+        None => {
+            let share = OF_A_CPU[usize::from(options.precision == Precision::Bf16)];
+            share * limits::fma_peak(Isa::best(), place.threads)
+        }
+    };
+    let again = if options.recompute { 8.0 } else { 6.0 };
+    Ok(again * weights * tokens / rate)
+}
+
+/// Prints it.
 pub(super) fn print(
     config: &ModelConfig,
     options: &TrainOptions,
-    memory: &Memory,
-    (tokens, windows): (usize, u64),
+    (memory, disk): (&Memory, Option<&Disk>),
+    plan: &Plan,
     as_json: bool,
 ) -> Result<()> {
     let (available, fits) = (memory.available, memory.fits());
     let memory = &memory.estimate;
     let facts = json!({
         "parameters": config.parameter_count(),
-        "tokens": tokens,
-        "steps": options.total_steps(windows),
+        "tokens": plan.tokens,
+        "validation_tokens": plan.validation,
+        "vocab_size": plan.vocab_size,
+        "tokens_per_epoch": plan.windows * options.seq_len as u64,
+        "steps": options.total_steps(plan.windows),
         "tokens_per_step": options.tokens_per_step(),
+        "seconds": plan.seconds,
         "memory_bytes": {
             "weights": memory.weights,
             "gradients": memory.gradients,
@@ -32,6 +74,12 @@ pub(super) fn print(
         },
         "available_bytes": available,
         "fits": fits,
+        "disk_bytes": disk.map(|disk| json!({
+            "checkpoint": disk.checkpoint,
+            "total": disk.needed,
+            "free": disk.free,
+            "fits": disk.fits(),
+        })),
         "options": options,
     });
     show(&facts, as_json)
@@ -46,10 +94,23 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
     let memory = &facts["memory_bytes"];
     let mut rows = vec![
         ("parameters", number(&facts["parameters"]).to_string()),
-        ("data", format!("{} tokens", facts["tokens"])),
+        (
+            "data",
+            format!(
+                "{} tokens, {} in the windows of an epoch",
+                facts["tokens"], facts["tokens_per_epoch"]
+            ),
+        ),
         (
             "steps",
             format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
+        ),
+        (
+            "time",
+            format!(
+                "about {}",
+                output::seconds(facts["seconds"].as_f64().unwrap_or_default())
+            ),
         ),
         ("weights", size(&memory["weights"])),
         ("gradients", size(&memory["gradients"])),
@@ -74,6 +135,22 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
             },
         ),
     ];
+    if let Some(validation) = facts["validation_tokens"].as_u64() {
+        rows.insert(2, ("validation", format!("{validation} tokens")));
+    }
+    let disk = &facts["disk_bytes"];
+    if !disk.is_null() {
+        let short = if disk["fits"] == true { "" } else { ": too little" };
+        let free = disk["free"].as_u64().map_or("an unknown number".into(), output::bytes);
+        rows.push((
+            "disk",
+            format!(
+                "{} for checkpoints of {}, {free} free{short}",
+                size(&disk["total"]),
+                size(&disk["checkpoint"])
+            ),
+        ));
+    }
     if let Value::Object(options) = &facts["options"] {
         // The options are f32: their own digits, 0.95 and not 0.949999988.
         let shown = |value: &Value| match value.as_f64() {

@@ -9,7 +9,7 @@ use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{TokenFile, WindowOrder};
-use onebit_trainer::run::RunInputs;
+use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
 use crate::device::Placement;
@@ -165,6 +165,9 @@ impl Train {
             quant_anneal_steps: self.quant_anneal_steps.unwrap_or(scaled(preset.quant_anneal_steps)),
             save_every: self.save_every.unwrap_or(preset.save_every),
             keep: self.keep.unwrap_or(default.keep),
+            keep_best: self.keep_best,
+            max_skipped: self.max_skipped_steps.unwrap_or(default.max_skipped),
+            spike_guard: self.spike_guard.unwrap_or(default.spike_guard),
             eval_every: self.eval_every.unwrap_or(preset.eval_every),
             eval_windows: self.eval_windows.unwrap_or(default.eval_windows),
             align_documents: self.align_documents,
@@ -181,6 +184,8 @@ impl Train {
 
     /// Refuses a directory in which something would be written over, or clears it by `--force`.
     pub(super) fn prepare_directory(&self, directory: &Path) -> Result<()> {
+        // Of another run nothing is looked at, let alone removed. The trainer takes it again.
+        let _lock = RunLock::take(directory)?;
         let is_run = directory.join("checkpoints").is_dir() || directory.join("metrics.jsonl").is_file();
         let present: Vec<&str> = RUN_FILES
             .into_iter()

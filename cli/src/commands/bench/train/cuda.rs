@@ -46,7 +46,7 @@ pub(super) fn measure(
     let network = Network::new(config.clone(), place.device, options.seed)?;
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let began = Instant::now();
-    let mut run = CudaRun::new(gpu, &network, &optimizer, &options)?;
+    let mut run = CudaRun::new(gpu, &network, &optimizer, &options, 0)?;
     // The GPU has the weights.
     drop((network, optimizer));
     let tokens = options.batch_size * options.seq_len;

@@ -1,0 +1,145 @@
+//! Checkpoints of a run, written by a thread of their own while training goes on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::{Event, Trainer};
+use crate::checkpoint::{Keep, SaveSchedule, Snapshot, State};
+use crate::storage::Storage;
+use crate::{Result, TrainError};
+
+/// Where a run's checkpoints go, and the one that is being written.
+#[derive(Debug)]
+pub(super) struct Saver {
+    storage: Arc<dyn Storage>,
+    root: PathBuf,
+    pending: Option<JoinHandle<Result<PathBuf>>>,
+}
+
+impl Saver {
+    pub fn new(storage: Arc<dyn Storage>, root: PathBuf) -> Self {
+        Saver {
+            storage,
+            root,
+            pending: None,
+        }
+    }
+
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    pub fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
+    /// Begins to write; nothing may be under way.
+    fn begin(&mut self, mut snapshot: Snapshot, keep: Keep) -> Result<()> {
+        let (storage, root) = (self.storage.clone(), self.root.clone());
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || snapshot.save(&*storage, &root, keep));
+        self.pending = Some(thread.map_err(|e| TrainError::Runtime(format!("a thread for the checkpoint: {e}")))?);
+        Ok(())
+    }
+
+    /// What became of the checkpoint that was being written, if it is done; with `wait`, if there is one.
+    fn outcome(&mut self, wait: bool) -> Option<Result<PathBuf>> {
+        let pending = self.pending.take_if(|pending| wait || pending.is_finished())?;
+        let panicked = |_| {
+            Err(TrainError::Runtime(
+                "the thread that wrote the checkpoint panicked".into(),
+            ))
+        };
+        Some(pending.join().unwrap_or_else(panicked))
+    }
+}
+
+impl Drop for Saver {
+    /// The directory is another's as soon as the run lets it go.
+    fn drop(&mut self) {
+        self.outcome(true);
+    }
+}
+
+impl Trainer {
+    /// Tells what became of the last checkpoint. One that could not be written is told and no reason to stop: the one before it is there.
+    pub(super) fn look_at_saves(&mut self, wait: bool, observe: &mut dyn FnMut(Event<'_>)) {
+        match self.saver.outcome(wait) {
+            Some(Ok(path)) => {
+                observe(Event::Saved(&path));
+                self.last_checkpoint = Some(path);
+            }
+            Some(Err(error)) => observe(Event::SaveFailed(&error)),
+            None => {}
+        }
+    }
+
+    /// Begins to save the run as it is, after the save before has ended. No step may be under way.
+    pub(super) fn begin_save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.look_at_saves(true, observe);
+        self.metrics.flush()?;
+        let snapshot = self.snapshot(self.state(self.step, self.metrics.bytes())?)?;
+        self.saver.begin(snapshot, self.keep())?;
+        if self.in_turn {
+            self.look_at_saves(true, observe);
+        }
+        Ok(())
+    }
+
+    /// Saves the run as `state` has it and waits for it.
+    ///
+    /// # Errors
+    /// What became of it.
+    pub(super) fn save_now(&mut self, state: State, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.look_at_saves(true, observe);
+        self.metrics.flush()?;
+        let snapshot = self.snapshot(state)?;
+        self.saver.begin(snapshot, self.keep())?;
+        if let Some(saved) = self.saver.outcome(true) {
+            let path = saved?;
+            observe(Event::Saved(&path));
+            self.last_checkpoint = Some(path);
+        }
+        Ok(())
+    }
+
+    /// When the run makes checkpoints by itself.
+    pub(super) fn schedule(&self) -> SaveSchedule {
+        SaveSchedule {
+            every: self.options.save_every,
+            last_step: self.total_steps,
+        }
+    }
+
+    pub(super) fn keep(&self) -> Keep {
+        Keep {
+            last: self.options.keep,
+            best: self.options.keep_best,
+            schedule: self.schedule(),
+        }
+    }
+
+    /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it.
+    fn snapshot(&mut self, state: State) -> Result<Snapshot> {
+        if let Some(cuda) = &self.cuda {
+            cuda.download(&mut self.network, &mut self.optimizer)?;
+        }
+        Ok(Snapshot {
+            state,
+            specs: self.network.specs().to_vec(),
+            parameters: self.network.parameters().to_vec(),
+            optimizer: match self.cuda {
+                Some(_) => self.optimizer.take(),
+                None => self.optimizer.clone(),
+            },
+            files: vec![
+                ("config.json", self.network.config().to_json().into_bytes()),
+                ("tokenizer.json", self.tokenizer.clone()),
+                ("generation_config.json", self.generation.to_json().into_bytes()),
+            ],
+            metrics: Some(self.metrics.path().to_path_buf()),
+        })
+    }
+}
