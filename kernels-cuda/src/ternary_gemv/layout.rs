@@ -76,14 +76,14 @@ pub struct TernaryPart<'a> {
 /// One or several ternary matrices with the same columns, on the GPU.
 #[derive(Clone, Debug)]
 pub struct TernaryMatrix {
-    pub(super) code: TernaryCode,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) tiles: usize,
-    pub(super) paired: bool,
-    pub(super) weights: DeviceArray<u8>,
+    pub(crate) code: TernaryCode,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) tiles: usize,
+    pub(crate) paired: bool,
+    pub(crate) weights: DeviceArray<u8>,
     /// `[tiles, 4]`: γ, first output row, rows, 0.
-    pub(super) descriptors: DeviceArray<u32>,
+    pub(crate) descriptors: DeviceArray<u32>,
 }
 
 impl TernaryMatrix {
@@ -217,8 +217,25 @@ impl TernaryMatrix {
         self.k_blocks() * self.code.block()
     }
 
-    pub(super) fn k_blocks(&self) -> usize {
+    pub(crate) fn k_blocks(&self) -> usize {
         self.cols.div_ceil(self.code.block())
+    }
+
+    /// Sums of a token: one for each row of every tile.
+    pub fn sums(&self) -> usize {
+        self.tiles * TILE
+    }
+
+    /// Bytes that its weights take one by one, rows and columns filled up.
+    pub fn opened(&self) -> usize {
+        self.sums() * self.padded_cols()
+    }
+
+    /// [`sums`](Self::sums) and [`opened`](Self::opened) of matrices of `[rows, cols]` that become one.
+    pub fn opened_needed(code: TernaryCode, sizes: &[[usize; 2]]) -> [usize; 2] {
+        let sums = sizes.iter().map(|[rows, _]| rows.next_multiple_of(TILE)).sum();
+        let cols = sizes.first().map_or(0, |[_, cols]| cols.next_multiple_of(code.block()));
+        [sums, sums * cols]
     }
 
     /// Bytes that a matrix of `[rows, cols]` takes as it is, or as a part of several.
