@@ -27,13 +27,17 @@
 
 mod attention;
 mod head;
+mod prefill_attention;
+mod state;
 mod step;
 #[cfg(test)]
 mod tests;
 
 pub use attention::{Attention, KvCache, KvKind, Rotation, attend};
 pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
-pub use step::{DecodeLayer, DecodeModel, DecodeShape, DecodeState, FeedForwardKind, Logits};
+pub use prefill_attention::attend_many;
+pub use state::{DecodeState, Room};
+pub use step::{DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, Logits};
 
 use crate::device::{Gpu, Kernel, Launch, Module};
 

@@ -73,6 +73,29 @@ pub struct TernaryPart<'a> {
     pub gamma: f32,
 }
 
+/// What products with a matrix, or with any of several, need room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of a token.
+    pub cols: usize,
+    /// Sums of a token ([`TernaryMatrix::sums`]).
+    pub sums: usize,
+    /// Weights one by one ([`TernaryMatrix::opened`]).
+    pub opened: usize,
+}
+
+impl Extent {
+    /// Room for either.
+    #[must_use]
+    pub fn max(self, other: Extent) -> Extent {
+        Extent {
+            cols: self.cols.max(other.cols),
+            sums: self.sums.max(other.sums),
+            opened: self.opened.max(other.opened),
+        }
+    }
+}
+
 /// One or several ternary matrices with the same columns, on the GPU.
 #[derive(Clone, Debug)]
 pub struct TernaryMatrix {
@@ -231,11 +254,24 @@ impl TernaryMatrix {
         self.sums() * self.padded_cols()
     }
 
-    /// [`sums`](Self::sums) and [`opened`](Self::opened) of matrices of `[rows, cols]` that become one.
-    pub fn opened_needed(code: TernaryCode, sizes: &[[usize; 2]]) -> [usize; 2] {
+    /// What its products need room for.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            cols: self.padded_cols(),
+            sums: self.sums(),
+            opened: self.opened(),
+        }
+    }
+
+    /// The same of matrices of `[rows, cols]` that become one.
+    pub fn extent_needed(code: TernaryCode, sizes: &[[usize; 2]]) -> Extent {
         let sums = sizes.iter().map(|[rows, _]| rows.next_multiple_of(TILE)).sum();
         let cols = sizes.first().map_or(0, |[_, cols]| cols.next_multiple_of(code.block()));
-        [sums, sums * cols]
+        Extent {
+            cols,
+            sums,
+            opened: sums * cols,
+        }
     }
 
     /// Bytes that a matrix of `[rows, cols]` takes as it is, or as a part of several.

@@ -12,7 +12,7 @@ mod layout;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use layout::{TernaryCode, TernaryMatrix, TernaryPart};
+pub use layout::{Extent, TernaryCode, TernaryMatrix, TernaryPart};
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
