@@ -226,7 +226,7 @@ fn a_network_writes_the_tokens_of_the_cpu() {
 }
 
 #[test]
-fn chunks_of_a_prompt_give_what_single_tokens_do() {
+fn chunks_of_a_prompt_give_what_steps_do() {
     let Some(gpu) = Gpu::for_test("a network, chunk by chunk") else {
         return;
     };
@@ -261,10 +261,11 @@ fn chunks_of_a_prompt_give_what_single_tokens_do() {
             states[0].place(&gpu, at, &ids[at..at + piece], at).unwrap();
             model.prefill(&gpu, &states[0], piece).unwrap();
             let mut want = Vec::new();
-            for (t, id) in ids[at..at + piece].iter().enumerate() {
-                states[1].place(&gpu, at + t, &[*id], at + t).unwrap();
-                model.step(&gpu, &states[1], 1, Logits::Last).unwrap();
-                want.push(gpu.download(&states[1].logits.slice(..97)).unwrap());
+            for (few, ids) in ids[at..at + piece].chunks(16).enumerate() {
+                states[1].place(&gpu, at + 16 * few, ids, at + 16 * few).unwrap();
+                model.step(&gpu, &states[1], ids.len(), Logits::All).unwrap();
+                let logits = gpu.download(&states[1].logits.slice(..97 * ids.len())).unwrap();
+                want.extend(logits.chunks_exact(97).map(bits));
             }
             for first in (0..piece).step_by(16) {
                 let rows = first..piece.min(first + 16);
