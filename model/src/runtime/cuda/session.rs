@@ -65,6 +65,9 @@ impl CudaSession {
         let record =
             |count: usize| gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, Logits::Next)));
         let (step, steps) = (record(1)?, record(STEPS)?);
+        if room.chunk > 0 {
+            gpu.compile_for(|| model.model.prefill(gpu, &state, room.chunk))?;
+        }
         Ok(CudaSession {
             model: model.clone(),
             state,
