@@ -73,6 +73,64 @@ fn logits_have_the_bits_of_the_cpu() {
     }
 }
 
+#[test]
+fn prompts_of_any_length_have_the_bits_of_the_cpu() {
+    let Some(gpu) = gpu("prompts") else { return };
+    let base = ModelConfig {
+        max_position_embeddings: 600,
+        head_dim: 16,
+        ..config()
+    };
+    let plain = ModelConfig {
+        feed_forward: FeedForward::Relu2,
+        qk_norm: true,
+        ..base.clone()
+    };
+    let silu = ModelConfig {
+        feed_forward: FeedForward::SwiGlu,
+        residual_scaling: true,
+        ..base.clone()
+    };
+    for (config, kv) in [base, plain, silu].iter().zip(KvType::ALL) {
+        let model = random_model(config, 11, FloatStorage::F16);
+        let on_gpu = CudaModel::new(&gpu, &model).unwrap();
+        let options = SessionOptions {
+            kv,
+            ..SessionOptions::new(600)
+        };
+        let mut cpu = Session::new(&model, Serial, Isa::best(), options).unwrap();
+        let mut cuda = CudaSession::new(&on_gpu, 600, kv).unwrap();
+        let chunk = cuda.chunk();
+        assert_eq!(chunk, 512);
+        let ids = random_ids(config.vocab_size, chunk + 1, 12);
+        for length in [1, 16, 17, 33, chunk + 1] {
+            cpu.reset();
+            cuda.reset();
+            let ids = &ids[..length];
+            let want = bits(cpu.prefill(ids).unwrap());
+            assert_eq!(bits(cuda.prefill(ids).unwrap()), want, "{kv:?}, {length} tokens");
+            assert_eq!(cuda.position(), length);
+        }
+        // After a prefix that was held, and of every token.
+        cpu.truncate(100);
+        cuda.truncate(100);
+        let want = bits(cpu.prefill(&ids[..50]).unwrap());
+        assert_eq!(bits(cuda.prefill(&ids[..50]).unwrap()), want, "{kv:?} after 100");
+        let mut rows = Vec::new();
+        cpu.prefill_all(&ids[50..90], |_, logits| rows.push(bits(logits)))
+            .unwrap();
+        let mut read = 0;
+        cuda.prefill_all(&ids[50..90], |i, logits| {
+            assert_eq!(bits(logits), rows[i], "{kv:?} {i}");
+            read += 1;
+        })
+        .unwrap();
+        assert_eq!(read, 40);
+        let want = bits(cpu.decode(3).unwrap());
+        assert_eq!(bits(cuda.decode(3).unwrap()), want, "{kv:?} decode");
+    }
+}
+
 fn gpu(name: &str) -> Option<Gpu> {
     match Gpu::open(0) {
         Ok(gpu) => Some(gpu),

@@ -19,35 +19,10 @@
 #include "reduce.cuh"
 
 #include "exact.cuh"
+#include "kv_cache.cuh"
 #include "stream.cuh"
 
 constexpr unsigned THREADS = 256, WARPS = THREADS / 32;
-constexpr unsigned POSITIONS = 128, PANEL = 64;
-
-enum Type : int { F32 = 0, F16 = 1, INT8 = 3 };
-template <int TYPE>
-struct Element;
-template <>
-struct Element<F32> {
-    typedef float type;
-    static __device__ __forceinline__ float open(float x) { return x; }
-    static __device__ __forceinline__ float close(float x, float) { return x; }
-};
-template <>
-struct Element<F16> {
-    typedef unsigned short type;
-    static __device__ __forceinline__ float open(unsigned short x) { return f16_to_f32(x); }
-    static __device__ __forceinline__ unsigned short close(float x, float) { return f32_to_f16(x); }
-};
-template <>
-struct Element<INT8> {
-    typedef signed char type;
-    static __device__ __forceinline__ float open(signed char x) { return (float)x; }
-    static __device__ __forceinline__ signed char close(float x, float scale) {
-        int v = quantize_i8(x, scale);
-        return (signed char)(v < -127 ? -127 : v);
-    }
-};
 
 // What all blocks are told.
 struct Shape {

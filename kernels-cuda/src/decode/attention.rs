@@ -41,11 +41,11 @@ impl KvKind {
 /// values, here without padding.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    kind: KvKind,
+    pub(super) kind: KvKind,
     layers: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    context: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) context: usize,
     keys: DeviceArray<u8>,
     values: DeviceArray<u8>,
     /// `[layers, kv_heads, context]` of keys, then of values; int8 alone.
@@ -99,6 +99,26 @@ impl KvCache {
         })
     }
 
+    /// The memory of layer `layer`.
+    pub(super) fn layer(&self, layer: usize) -> CacheLayer {
+        let scales = self.kv_heads * self.context;
+        let values = scales * self.head_dim * self.kind.bytes();
+        let part = |array: &DeviceArray<u8>| array.slice(layer * values..(layer + 1) * values);
+        CacheLayer {
+            keys: part(&self.keys),
+            values: part(&self.values),
+            scales: self.scales.as_ref().map(|both| {
+                both.each_ref()
+                    .map(|array| array.slice(layer * scales..(layer + 1) * scales))
+            }),
+        }
+    }
+
+    /// Layers.
+    pub(super) fn layers(&self) -> usize {
+        self.layers
+    }
+
     /// Positions that there is room for.
     pub fn context(&self) -> usize {
         self.context
@@ -108,6 +128,14 @@ impl KvCache {
     pub fn bytes(&self) -> usize {
         2 * self.keys.bytes() + self.scales.iter().flatten().map(DeviceArray::bytes).sum::<usize>()
     }
+}
+
+/// Keys and values of a layer.
+pub(super) struct CacheLayer {
+    pub keys: DeviceArray<u8>,
+    pub values: DeviceArray<u8>,
+    /// Of int8.
+    pub scales: Option<[DeviceArray<f32>; 2]>,
 }
 
 /// Cosines and sines, `[context, head_dim / 2]` each.
@@ -122,9 +150,9 @@ pub struct Rotation {
 /// What attention of every layer needs.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    heads: usize,
-    eps: f32,
-    rotation: Rotation,
+    pub(super) heads: usize,
+    pub(super) eps: f32,
+    pub(super) rotation: Rotation,
     parts: DeviceArray<f32>,
     counters: DeviceArray<u32>,
 }
@@ -216,12 +244,7 @@ pub fn attend(
             format!("{layer}, {tokens}"),
         ));
     }
-    let values = kv * context * dim * cache.kind.bytes();
-    let part = |array: &DeviceArray<u8>| array.slice(layer * values..(layer + 1) * values);
-    let scales = cache.scales.as_ref().map(|scales| {
-        let of_layer = layer * kv * context..(layer + 1) * kv * context;
-        scales.each_ref().map(|scales| scales.slice(of_layer.clone()))
-    });
+    let CacheLayer { keys, values, scales } = cache.layer(layer);
     let name = match cache.kind {
         KvKind::F32 => "attend_f32",
         KvKind::F16 => "attend_f16",
@@ -243,8 +266,8 @@ pub fn attend(
         .array(&attention.rotation.cos)
         .array(&attention.rotation.sin)
         .array(position)
-        .array(&part(&cache.keys))
-        .array(&part(&cache.values))
+        .array(&keys)
+        .array(&values)
         .optional(scales.as_ref().map(|scales| &scales[0]))
         .optional(scales.as_ref().map(|scales| &scales[1]))
         .array(&attention.parts)

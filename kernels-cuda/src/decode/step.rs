@@ -1,10 +1,11 @@
-//! A token from its id to the next, as one sequence of launches.
+//! A network, and tokens from their ids to logits, as one sequence of launches: few at a time, or a chunk of a prompt.
 
-use super::{Attention, HeadOutput, KvCache, KvKind, Rotation, VocabularyMatrix, attend, embed, head};
+use std::ops::Range;
+
+use super::{DecodeState, VocabularyMatrix, attend, attend_many, embed, head};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
-use crate::ternary_gemv::{
-    Epilogue, MOST_NORMED, MOST_TOKENS, TernaryMatrix, norm_quantize, normed_ternary_gemv, ternary_gemv,
-};
+use crate::ternary_gemm::{Opened, ternary_gemm};
+use crate::ternary_gemv::{Epilogue, TernaryMatrix, norm_quantize, normed_ternary_gemv, norms_itself, ternary_gemv};
 
 /// The activation function between up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,142 +90,79 @@ pub struct DecodeModel {
     pub layers: Vec<DecodeLayer>,
 }
 
-/// A sequence that is being read and written, all of it on the GPU.
-#[derive(Clone, Debug)]
-pub struct DecodeState {
-    /// Ids, position and the largest logits.
-    pub output: HeadOutput,
-    /// `[tokens, vocabulary]`
-    pub logits: DeviceArray<f32>,
-    /// Keys and values.
-    pub cache: KvCache,
-    attention: Attention,
-    x: DeviceArray<f32>,
-    qkv: DeviceArray<f32>,
-    mixed: DeviceArray<f32>,
-    active: DeviceArray<f32>,
-    bytes: DeviceArray<i8>,
-    scales: DeviceArray<f32>,
-}
-
-impl DecodeState {
-    /// With room for `context` positions, `tokens` of them at a time.
-    ///
-    /// # Errors
-    /// [`CudaError::Shape`] for heads that attention has no form for, more than 16 tokens, or a table that is too short; [`CudaError::OutOfMemory`].
-    pub fn new(
-        gpu: &Gpu,
-        model: &DecodeModel,
-        kind: KvKind,
-        context: usize,
-        tokens: usize,
-        rotation: Rotation,
-    ) -> Result<Self> {
-        if tokens == 0 || tokens > MOST_TOKENS {
-            return Err(CudaError::shape(
-                "DecodeState",
-                format!("1 to {MOST_TOKENS} tokens"),
-                tokens,
-            ));
-        }
-        let DecodeShape {
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            inner,
-            eps,
-            ..
-        } = model.shape;
-        let cache = KvCache::new(gpu, kind, model.layers.len(), kv_heads, head_dim, context)?;
-        let widest = model
-            .layers
-            .iter()
-            .flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down])
-            .map(TernaryMatrix::padded_cols)
-            .max();
-        Ok(DecodeState {
-            output: HeadOutput::new(gpu, tokens, cache.context())?,
-            logits: gpu.zeros(tokens * model.head().rows())?,
-            attention: Attention::new(gpu, heads, eps, tokens, rotation, &cache)?,
-            cache,
-            x: gpu.zeros(tokens * hidden)?,
-            qkv: gpu.zeros(tokens * (heads + 2 * kv_heads) * head_dim)?,
-            mixed: gpu.zeros(tokens * heads * head_dim)?,
-            active: gpu.zeros(tokens * inner)?,
-            bytes: gpu.zeros(tokens * widest.unwrap_or(0))?,
-            scales: gpu.zeros(tokens)?,
-        })
-    }
-
-    /// Bytes that a state takes, for a network of so many `layers` and words of `vocabulary`: what grows with the context, and what does not. About: arrays of a few
-    /// values are left out.
-    pub fn bytes_needed(
-        shape: &DecodeShape,
-        (layers, vocabulary): (usize, usize),
-        kind: KvKind,
-        context: usize,
-        tokens: usize,
-    ) -> [u64; 2] {
-        let DecodeShape {
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            inner,
-            ..
-        } = *shape;
-        let scales = if kind == KvKind::Int8 { 4 } else { 0 };
-        let position = 2 * layers * kv_heads * (head_dim * kind.bytes() + scales) + 4 * head_dim + 4;
-        let parts = 4 * tokens * heads * (head_dim + 2);
-        let context = context.next_multiple_of(128);
-        let widest = hidden.max(heads * head_dim).max(inner).next_multiple_of(320);
-        let token = 4 * (vocabulary + hidden + (2 * heads + 2 * kv_heads) * head_dim + inner) + widest;
-        [
-            position as u64 * context as u64 + parts as u64 * (context / 128) as u64,
-            tokens as u64 * token as u64,
-        ]
-    }
-
-    /// Writes `ids` from position `first` on, and says that what comes next is the token at `position`.
-    ///
-    /// # Errors
-    /// [`CudaError::Shape`] where they do not fit in the context.
-    pub fn place(&self, gpu: &Gpu, first: usize, ids: &[u32], position: usize) -> Result<()> {
-        let context = self.output.ids.len();
-        if first + ids.len() > context || position > context {
-            return Err(CudaError::shape(
-                "DecodeState",
-                format!("positions up to {context}"),
-                first + ids.len(),
-            ));
-        }
-        gpu.write(&self.output.ids.slice(first..first + ids.len()), ids)?;
-        gpu.write(&self.output.position, &[position as u32])
-    }
-}
-
 impl DecodeModel {
     /// The head.
     pub fn head(&self) -> &VocabularyMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// The matrices of all blocks.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &TernaryMatrix> {
+        let layers = self.layers.iter();
+        layers.flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down])
+    }
+
     /// Bytes of weights that a token reads.
     pub fn bytes_per_token(&self) -> usize {
-        let layers = self
-            .layers
-            .iter()
-            .flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down]);
-        layers.map(TernaryMatrix::bytes).sum::<usize>() + self.head().bytes()
+        self.matrices().map(TernaryMatrix::bytes).sum::<usize>() + self.head().bytes()
     }
 
     /// Launches all of `tokens` tokens, those from the position on: into the cache, and as `logits` says their logits into `state.logits` and the id of the
     /// largest of each into `state.output.best`. It can be recorded.
     ///
     /// # Errors
-    /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than the state has room for.
+    /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than a step of the state has room for.
     pub fn step(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, logits: Logits) -> Result<()> {
+        check(tokens, state.room.tokens)?;
+        self.blocks(gpu, state, tokens, None)?;
+        match logits {
+            Logits::None => Ok(()),
+            Logits::Last => self.logits(gpu, state, tokens - 1..tokens, 0),
+            Logits::Next => self.logits(gpu, state, tokens - 1..tokens, tokens),
+            Logits::All => self.logits(gpu, state, 0..tokens, 0),
+        }
+    }
+
+    /// Launches a chunk of `tokens` tokens of a prompt, those from the position on, into the cache, with what a [`step`](Self::step) gives, bit for bit.
+    /// Until the next launch [`logits`](Self::logits) makes those of any of them.
+    ///
+    /// # Errors
+    /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than a chunk of the state has room for.
+    pub fn prefill(&self, gpu: &Gpu, state: &DecodeState, tokens: usize) -> Result<()> {
+        check(tokens, state.room.chunk)?;
+        self.blocks(gpu, state, tokens, state.opened.as_ref())
+    }
+
+    /// Launches the head for tokens `rows` of what was launched last, as many as a step's at most: their logits into the first rows of `state.logits`. The position moves on
+    /// by `advance`.
+    ///
+    /// # Errors
+    /// [`CudaError::Shape`] for more tokens than there is room for.
+    pub fn logits(&self, gpu: &Gpu, state: &DecodeState, rows: Range<usize>, advance: usize) -> Result<()> {
+        let hidden = self.shape.hidden;
+        if rows.start > rows.end || rows.end * hidden > state.x.len() {
+            return Err(CudaError::shape(
+                "DecodeModel",
+                format!("some of {} tokens", state.x.len() / hidden),
+                format!("{rows:?}"),
+            ));
+        }
+        check(rows.len(), state.room.tokens)?;
+        let logits = state.logits.slice(..rows.len() * self.head().rows());
+        head(
+            gpu,
+            self.head(),
+            &state.x.slice(rows.start * hidden..rows.end * hidden),
+            &self.norm,
+            self.shape.eps,
+            Some(&logits),
+            &state.output,
+            advance,
+        )
+    }
+
+    /// From ids to the residual stream behind the last block.
+    fn blocks(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, opened: Option<&Opened>) -> Result<()> {
         let DecodeShape {
             hidden,
             heads,
@@ -235,13 +173,6 @@ impl DecodeModel {
             residual_scale,
             feed_forward,
         } = self.shape;
-        if tokens == 0 || tokens > state.scales.len() {
-            return Err(CudaError::shape(
-                "DecodeModel",
-                format!("1 to {} tokens", state.scales.len()),
-                tokens,
-            ));
-        }
         let [x, qkv, mixed, active] = [
             (&state.x, hidden),
             (&state.qkv, (heads + 2 * kv_heads) * head_dim),
@@ -251,7 +182,7 @@ impl DecodeModel {
         .map(|(array, width)| array.slice(..tokens * width));
         let project =
             |matrix: &TernaryMatrix, x: &DeviceArray<f32>, norm: Option<&DeviceArray<f32>>, epilogue: Epilogue<'_>| {
-                if tokens <= MOST_NORMED {
+                if opened.is_none() && norms_itself(gpu, matrix, tokens) {
                     return normed_ternary_gemv(gpu, matrix, x, norm, eps, epilogue);
                 }
                 let (bytes, scales) = (
@@ -259,8 +190,12 @@ impl DecodeModel {
                     state.scales.slice(..tokens),
                 );
                 norm_quantize(gpu, x, matrix.cols(), norm, eps, &bytes, &scales)?;
-                ternary_gemv(gpu, matrix, &bytes, &scales, epilogue)
+                match opened {
+                    Some(opened) => ternary_gemm(gpu, matrix, &bytes, &scales, epilogue, opened),
+                    None => ternary_gemv(gpu, matrix, &bytes, &scales, epilogue),
+                }
             };
+        let attend = if opened.is_some() { attend_many } else { attend };
         embed(gpu, &self.embedding, &state.output.ids, &state.output.position, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             project(&layer.qkv, &x, Some(&layer.input_norm), Epilogue::Store(&qkv))?;
@@ -294,23 +229,14 @@ impl DecodeModel {
                 Epilogue::Add(&x, residual_scale),
             )?;
         }
-        let (first, advance) = match logits {
-            Logits::None => return Ok(()),
-            Logits::Last => (tokens - 1, 0),
-            Logits::Next => (tokens - 1, tokens),
-            Logits::All => (0, 0),
-        };
-        let (x, count) = (x.slice(first * hidden..), tokens - first);
-        let logits = state.logits.slice(..count * self.head().rows());
-        head(
-            gpu,
-            self.head(),
-            &x,
-            &self.norm,
-            eps,
-            Some(&logits),
-            &state.output,
-            advance,
-        )
+        Ok(())
     }
+}
+
+/// 1 to `most` tokens.
+fn check(tokens: usize, most: usize) -> Result<()> {
+    if tokens == 0 || tokens > most {
+        return Err(CudaError::shape("DecodeModel", format!("1 to {most} tokens"), tokens));
+    }
+    Ok(())
 }

@@ -37,12 +37,7 @@ impl Gpu {
     /// # Errors
     /// Those of `launches`, or what cannot be recorded.
     pub fn record(&self, mut launches: impl FnMut() -> Result<()>) -> Result<Graph> {
-        let (graph, seen) = self.capture(Recording::Kernels(Vec::new()), &mut launches)?;
-        // SAFETY: given just now, and used by nothing: the copies between the launches are in it.
-        unsafe { result::graph::destroy(graph)? };
-        if let Recording::Kernels(kernels) = seen {
-            self.prepare(&kernels)?;
-        }
+        self.compile_for(&mut launches)?;
         let (graph, seen) = self.capture(Recording::Launches(Vec::new()), &mut launches)?;
         let Recording::Launches(memory) = seen else {
             return Err(CudaError::Recording("one recording began within another".into()));
@@ -58,6 +53,20 @@ impl Gpu {
             executable,
             _memory: memory,
         })
+    }
+
+    /// Compiles the kernels that `launches` would launch, all at once, and launches nothing: as [`record`](Self::record) does before it records.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn compile_for(&self, mut launches: impl FnMut() -> Result<()>) -> Result<()> {
+        let (graph, seen) = self.capture(Recording::Kernels(Vec::new()), &mut launches)?;
+        // SAFETY: given just now, and used by nothing: the copies between the launches are in it.
+        unsafe { result::graph::destroy(graph)? };
+        match seen {
+            Recording::Kernels(kernels) => self.prepare(&kernels),
+            _ => Err(CudaError::Recording("one recording began within another".into())),
+        }
     }
 
     /// What `launches` launches, as a graph, and what was seen meanwhile.

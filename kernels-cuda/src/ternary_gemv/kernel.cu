@@ -22,16 +22,8 @@
 
 #include "exact.cuh"
 #include "stream.cuh"
+#include "ternary_epilogue.cuh"
 #include "ternary_tiles.cuh"
-
-// What a row's results become.
-enum Epilogue : unsigned { STORE = 0, ADD = 1, RELU2 = 2, GATED_RELU2 = 3, GATED_SILU = 4 };
-
-// A tile's γ, where its rows go, and how many it has.
-struct Tile {
-    float gamma;
-    unsigned first, rows, unused;
-};
 
 // The block's tiles into shared memory, before anything is waited for.
 __device__ __forceinline__ void copy_tiles(const Tile* tiles, unsigned first, unsigned end, Tile* to) {
@@ -55,23 +47,12 @@ __device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsign
         unsigned row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens * unit;
         Tile info = tiles[tile];
         if (row >= info.rows) continue;
-        float y = mul_rn((float)(sums[(tile * TILE + row) * tokens + token] - totals[token]), div_rn(info.gamma, steps[token]));
-        float* at = out + (size_t)token * rows + info.first + row;
-        if (epilogue == ADD) {
-            y = fmaf(factor, y, i < blockDim.x ? early : *at);
-        } else if (epilogue == RELU2) {
-            float r = 0.0f > y ? 0.0f : y;
-            y = mul_rn(r, r);
-        } else if (gated) {
-            float up = mul_rn((float)(sums[((tile + 1) * TILE + row) * tokens + token] - totals[token]), div_rn(tiles[tile + 1].gamma, steps[token]));
-            if (epilogue == GATED_RELU2) {
-                float r = 0.0f > y ? 0.0f : y;
-                y = mul_rn(mul_rn(r, r), up);
-            } else {
-                y = mul_rn(mul_rn(y, sigmoid_exact(y)), up);
-            }
-        }
-        *at = y;
+        auto y = [&](unsigned at) {
+            return scaled((float)(sums[(at * TILE + row) * tokens + token] - totals[token]), tiles[at].gamma, steps[token]);
+        };
+        float* to = out + (size_t)token * rows + info.first + row;
+        float old = epilogue != ADD ? 0.0f : i < blockDim.x ? early : *to;
+        *to = epilogue_of(epilogue, y(tile), gated ? y(tile + 1) : 0.0f, factor, old);
     }
 }
 

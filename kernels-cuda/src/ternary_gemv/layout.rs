@@ -73,17 +73,40 @@ pub struct TernaryPart<'a> {
     pub gamma: f32,
 }
 
+/// What products with a matrix, or with any of several, need room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of a token.
+    pub cols: usize,
+    /// Sums of a token ([`TernaryMatrix::sums`]).
+    pub sums: usize,
+    /// Weights one by one ([`TernaryMatrix::opened`]).
+    pub opened: usize,
+}
+
+impl Extent {
+    /// Room for either.
+    #[must_use]
+    pub fn max(self, other: Extent) -> Extent {
+        Extent {
+            cols: self.cols.max(other.cols),
+            sums: self.sums.max(other.sums),
+            opened: self.opened.max(other.opened),
+        }
+    }
+}
+
 /// One or several ternary matrices with the same columns, on the GPU.
 #[derive(Clone, Debug)]
 pub struct TernaryMatrix {
-    pub(super) code: TernaryCode,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) tiles: usize,
-    pub(super) paired: bool,
-    pub(super) weights: DeviceArray<u8>,
+    pub(crate) code: TernaryCode,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) tiles: usize,
+    pub(crate) paired: bool,
+    pub(crate) weights: DeviceArray<u8>,
     /// `[tiles, 4]`: γ, first output row, rows, 0.
-    pub(super) descriptors: DeviceArray<u32>,
+    pub(crate) descriptors: DeviceArray<u32>,
 }
 
 impl TernaryMatrix {
@@ -217,8 +240,38 @@ impl TernaryMatrix {
         self.k_blocks() * self.code.block()
     }
 
-    pub(super) fn k_blocks(&self) -> usize {
+    pub(crate) fn k_blocks(&self) -> usize {
         self.cols.div_ceil(self.code.block())
+    }
+
+    /// Sums of a token: one for each row of every tile.
+    pub fn sums(&self) -> usize {
+        self.tiles * TILE
+    }
+
+    /// Bytes that its weights take one by one, rows and columns filled up.
+    pub fn opened(&self) -> usize {
+        self.sums() * self.padded_cols()
+    }
+
+    /// What its products need room for.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            cols: self.padded_cols(),
+            sums: self.sums(),
+            opened: self.opened(),
+        }
+    }
+
+    /// The same of matrices of `[rows, cols]` that become one.
+    pub fn extent_needed(code: TernaryCode, sizes: &[[usize; 2]]) -> Extent {
+        let sums = sizes.iter().map(|[rows, _]| rows.next_multiple_of(TILE)).sum();
+        let cols = sizes.first().map_or(0, |[_, cols]| cols.next_multiple_of(code.block()));
+        Extent {
+            cols,
+            sums,
+            opened: sums * cols,
+        }
     }
 
     /// Bytes that a matrix of `[rows, cols]` takes as it is, or as a part of several.

@@ -12,7 +12,7 @@ mod layout;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use layout::{TernaryCode, TernaryMatrix, TernaryPart};
+pub use layout::{Extent, TernaryCode, TernaryMatrix, TernaryPart};
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
@@ -97,7 +97,7 @@ pub enum Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// Its number, the output, the factor.
-    fn parts(&self) -> (usize, &DeviceArray<f32>, f32) {
+    pub(crate) fn parts(&self) -> (usize, &DeviceArray<f32>, f32) {
         match *self {
             Epilogue::Store(out) => (0, out, 0.0),
             Epilogue::Add(out, factor) => (1, out, factor),
@@ -141,17 +141,19 @@ fn shares(gpu: &Gpu, matrix: &TernaryMatrix, unit: usize) -> (usize, usize) {
     (blocks, units.div_ceil(blocks.max(1)) * unit)
 }
 
-/// The output fits, and gated epilogues go with pairs.
-fn check(op: &'static str, matrix: &TernaryMatrix, tokens: usize, most: usize, epilogue: &Epilogue<'_>) -> Result<()> {
-    if tokens == 0 || tokens > most {
-        return Err(CudaError::shape(op, format!("1 to {most} tokens"), tokens));
+impl TernaryMatrix {
+    /// 1 to `most` tokens, an output that fits, and gated epilogues with pairs.
+    pub(crate) fn check(&self, op: &'static str, tokens: usize, most: usize, epilogue: &Epilogue<'_>) -> Result<()> {
+        if tokens == 0 || tokens > most {
+            return Err(CudaError::shape(op, format!("1 to {most} tokens"), tokens));
+        }
+        let gated = matches!(epilogue, Epilogue::GatedRelu2(_) | Epilogue::GatedSilu(_));
+        if gated != self.paired {
+            let word = |paired| if paired { "a paired matrix" } else { "a stacked matrix" };
+            return Err(CudaError::shape(op, word(gated), word(self.paired)));
+        }
+        need(op, "output", tokens * self.rows, epilogue.parts().1.len())
     }
-    let gated = matches!(epilogue, Epilogue::GatedRelu2(_) | Epilogue::GatedSilu(_));
-    if gated != matrix.paired {
-        let word = |paired| if paired { "a paired matrix" } else { "a stacked matrix" };
-        return Err(CudaError::shape(op, word(gated), word(matrix.paired)));
-    }
-    need(op, "output", tokens * matrix.rows, epilogue.parts().1.len())
 }
 
 /// The product of `matrix` with the bytes `xq`, `[tokens, matrix.padded_cols()]`, 1 to [`MOST_TOKENS`] tokens with their scales `s`, `[tokens]`.
@@ -168,7 +170,7 @@ pub fn ternary_gemv(
 ) -> Result<()> {
     const OP: &str = "ternary_gemv";
     let (tokens, padded) = (scales.len(), matrix.padded_cols());
-    check(OP, matrix, tokens, MOST_TOKENS, &epilogue)?;
+    matrix.check(OP, tokens, MOST_TOKENS, &epilogue)?;
     need(OP, "xq", tokens * padded, xq.len())?;
     let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
     let block = matrix.code.block();
@@ -207,11 +209,28 @@ pub fn ternary_gemv(
     unsafe { launch.run() }
 }
 
+/// Bytes of shared memory for `tokens` tokens of `cols` values and a block's share of `most` tiles. Of a single token the kernel may let bytes take the floats' place, and
+/// needs less.
+fn normed_bytes(code: TernaryCode, cols: usize, most: usize, tokens: usize) -> usize {
+    let padded = cols.next_multiple_of(code.block());
+    Form::normed(code).rings()
+        + tokens * (4 * cols.next_multiple_of(4) + token_stride(padded))
+        + most * (TILE_INFO + 4 * TILE * tokens)
+}
+
+/// Whether [`normed_ternary_gemv`] has a form for so many tokens: at most [`MOST_NORMED`], all of which fit in shared memory. What does not is for [`norm_quantize`] and
+/// [`ternary_gemv`].
+pub fn norms_itself(gpu: &Gpu, matrix: &TernaryMatrix, tokens: usize) -> bool {
+    let (_, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
+    let room = gpu.properties().shared_memory as usize - RESERVED;
+    tokens <= MOST_NORMED && normed_bytes(matrix.code, matrix.cols, most, tokens) <= room
+}
+
 /// The product of `matrix` with `x`, `[tokens, matrix.cols()]`, 1 to [`MOST_NORMED`] tokens: RMSNorm with weights `norm`, `[matrix.cols()]`, unless
 /// there are none, then the quantiser, then the product.
 ///
 /// # Errors
-/// As [`ternary_gemv`].
+/// As [`ternary_gemv`]; tokens that do not fit ([`norms_itself`]).
 pub fn normed_ternary_gemv(
     gpu: &Gpu,
     matrix: &TernaryMatrix,
@@ -223,18 +242,14 @@ pub fn normed_ternary_gemv(
     const OP: &str = "normed_ternary_gemv";
     let cols = matrix.cols;
     let tokens = x.len() / cols.max(1);
-    check(OP, matrix, tokens, MOST_NORMED, &epilogue)?;
+    matrix.check(OP, tokens, MOST_NORMED, &epilogue)?;
     need(OP, "x", tokens * cols, x.len())?;
     if let Some(norm) = norm {
         need(OP, "norm", cols, norm.len())?;
     }
     let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
     let form = Form::normed(matrix.code);
-    // Of a single token the bytes may take the floats' place.
-    let bytes = form.rings()
-        + 4 * tokens * cols.next_multiple_of(4)
-        + tokens * token_stride(matrix.padded_cols())
-        + most * (TILE_INFO + 4 * TILE * tokens);
+    let bytes = normed_bytes(matrix.code, cols, most, tokens);
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
         return Err(CudaError::shape(

@@ -310,6 +310,35 @@ fn shapes_are_compared() {
     gpu.synchronize().unwrap();
 }
 
+#[test]
+fn what_does_not_fit_in_shared_memory_is_known() {
+    // An H100's room, and the share of each of its 132 multiprocessors.
+    let fits = |[rows, cols]: [usize; 2], tokens: usize| {
+        let most = rows.div_ceil(TILE).div_ceil(132);
+        let bytes = |code| normed_bytes(code, cols, most, tokens);
+        bytes(TernaryCode::T2).max(bytes(TernaryCode::T5)) <= (227 << 10) - RESERVED
+    };
+    // 2B-4T: down, and gate and up.
+    for tokens in 1..=MOST_NORMED {
+        assert!(fits([2560, 6912], tokens) && fits([13_824, 2560], tokens));
+    }
+    // 8B: down fits for two tokens, all else always.
+    assert!(fits([4096, 14_336], 1) && fits([4096, 14_336], 2));
+    assert!(!fits([4096, 14_336], 3) && !fits([4096, 14_336], 4));
+    assert!(fits([28_672, 4096], MOST_NORMED) && fits([6144, 4096], MOST_NORMED));
+
+    let Some(gpu) = Gpu::for_test("normed products that do not fit") else {
+        return;
+    };
+    let matrix = TernaryMatrix::synthetic(&gpu, TernaryCode::T2, 16, 14_336, false).unwrap();
+    for tokens in 1..=MOST_NORMED + 1 {
+        let [x, y] = [14_336, 16].map(|width| gpu.zeros::<f32>(tokens * width).unwrap());
+        let done = normed_ternary_gemv(&gpu, &matrix, &x, None, 1e-5, Epilogue::Store(&y));
+        assert_eq!(done.is_ok(), norms_itself(&gpu, &matrix, tokens), "{tokens}");
+    }
+    gpu.synchronize().unwrap();
+}
+
 /// Microseconds of a launch in a recording of many, each over another copy of the weights, so that they come from memory.
 #[test]
 #[ignore = "a bench"]

@@ -177,3 +177,78 @@ fn attention_has_the_bits_of_the_cpu() {
         }
     }
 }
+
+#[test]
+fn many_tokens_have_the_bits_of_few() {
+    let Some(gpu) = Gpu::for_test("attention of many tokens") else {
+        return;
+    };
+    let mut random = Random::seeded("attention of many tokens");
+    // Heads, key heads, head_dim, and tokens of each piece.
+    let mut shapes = vec![
+        (4, 1, 16, vec![1, 130, 9]),
+        (3, 3, 20, vec![33, 31]),
+        (5, 1, 64, vec![17, 112]),
+        (2, 1, 128, vec![18, 115]),
+    ];
+    if !small(&gpu) {
+        shapes.extend([
+            (20, 5, 128, vec![512, 300, 77]),
+            (12, 12, 64, vec![5, 700]),
+            (64, 2, 32, vec![200]),
+        ]);
+    }
+    for (heads, kv, dim, pieces) in shapes {
+        for kind in [KvKind::F32, KvKind::F16, KvKind::Int8] {
+            let norms = [random.floats(dim), random.floats(dim)].map(|w| gpu.upload(&w).unwrap());
+            let norms = random.next().is_multiple_of(2).then_some(norms.each_ref());
+            let positions = pieces.iter().sum();
+            let caches = [(); 2].map(|()| KvCache::new(&gpu, kind, 2, kv, dim, positions).unwrap());
+            let (table, _) = rotation(&gpu, dim, caches[0].context());
+            let attention = Attention::new(&gpu, heads, 1e-5, 16, table, &caches[0]).unwrap();
+            let (place, width) = (gpu.zeros::<u32>(1).unwrap(), (heads + 2 * kv) * dim);
+            let mut position = 0;
+            for &tokens in &pieces {
+                let qkv = random.floats(tokens * width);
+                let x = gpu.upload(&qkv).unwrap();
+                let [many, few] = [(); 2].map(|()| gpu.poisoned::<f32>(tokens * heads * dim).unwrap());
+                gpu.write(&place, &[position as u32]).unwrap();
+                let again = gpu.upload(&qkv).unwrap();
+                attend_many(&gpu, &attention, &caches[0], 1, &again, norms, &place, &many).unwrap();
+                for first in (0..tokens).step_by(16) {
+                    let rows = |width: usize| first * width..tokens.min(first + 16) * width;
+                    gpu.write(&place, &[(position + first) as u32]).unwrap();
+                    let (x, out) = (x.slice(rows(width)), few.slice(rows(heads * dim)));
+                    attend(&gpu, &attention, &caches[1], 1, &x, norms, &place, &out).unwrap();
+                }
+                let [many, few] = [many, few].map(|out| gpu.download(&out).unwrap());
+                for (t, (many, few)) in many
+                    .chunks_exact(heads * dim)
+                    .zip(few.chunks_exact(heads * dim))
+                    .enumerate()
+                {
+                    let at = position + t;
+                    assert_eq!(bits(many), bits(few), "{heads}/{kv} x {dim} {kind:?}, position {at}");
+                }
+                position += tokens;
+            }
+            for (a, b) in caches[0].heads().zip(caches[1].heads()) {
+                for (a, b) in a.iter().zip(&b) {
+                    assert_eq!(gpu.download(a).unwrap(), gpu.download(b).unwrap(), "{kind:?} cache");
+                }
+            }
+            // Tokens outside the cache are not stored, and nothing is touched.
+            gpu.write(&place, &[caches[0].context() as u32 - 1]).unwrap();
+            let before: Vec<_> = caches[0].heads().map(|head| gpu.download(&head[0]).unwrap()).collect();
+            let (x, out) = (
+                gpu.zeros::<f32>(2 * width).unwrap(),
+                gpu.zeros::<f32>(2 * heads * dim).unwrap(),
+            );
+            attend_many(&gpu, &attention, &caches[0], 1, &x, norms, &place, &out).unwrap();
+            let after: Vec<_> = caches[0].heads().map(|head| gpu.download(&head[0]).unwrap()).collect();
+            assert_eq!(before, after);
+            assert!(attend_many(&gpu, &attention, &caches[0], 2, &x, norms, &place, &out).is_err());
+            assert!(attend_many(&gpu, &attention, &caches[0], 0, &x.slice(1..), norms, &place, &out).is_err());
+        }
+    }
+}

@@ -6,6 +6,18 @@ use crate::device::{DeviceArray, Gpu};
 use crate::ternary_gemv::tests::microseconds;
 use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix, normed_ternary_gemv};
 
+/// 2B-4T.
+const SHAPE: DecodeShape = DecodeShape {
+    hidden: 2560,
+    heads: 20,
+    kv_heads: 5,
+    head_dim: 128,
+    inner: 6912,
+    eps: 1e-5,
+    residual_scale: 1.0,
+    feed_forward: FeedForwardKind::GatedRelu2,
+};
+
 /// A network with weights that need not mean anything: each layer in memory of its own.
 fn synthetic(
     gpu: &Gpu,
@@ -52,25 +64,20 @@ fn bench_decode() {
     let Some(gpu) = Gpu::for_test("bench_decode") else {
         return;
     };
-    let shape = DecodeShape {
-        hidden: 2560,
-        heads: 20,
-        kv_heads: 5,
-        head_dim: 128,
-        inner: 6912,
-        eps: 1e-5,
-        residual_scale: 1.0,
-        feed_forward: FeedForwardKind::GatedRelu2,
-    };
     for (code, kind) in [
         (TernaryCode::T2, FloatKind::Int8),
         (TernaryCode::T5, FloatKind::Int8),
         (TernaryCode::T2, FloatKind::Bf16),
     ] {
-        let model = synthetic(&gpu, shape, 30, 128_256, kind, code);
+        let model = synthetic(&gpu, SHAPE, 30, 128_256, kind, code);
         for (kv, context) in [(KvKind::F16, 128), (KvKind::F16, 4096)] {
             let (table, _) = rotation(&gpu, 128, context);
-            let state = DecodeState::new(&gpu, &model, kv, context, 1, table).unwrap();
+            let room = Room {
+                context,
+                tokens: 1,
+                chunk: 0,
+            };
+            let state = DecodeState::new(&gpu, &model, kv, room, table).unwrap();
             let tokens = 64;
             state
                 .place(&gpu, context - tokens - 8, &[1], context - tokens - 8)
@@ -92,6 +99,65 @@ fn bench_decode() {
             );
         }
         parts(&gpu, &model, kind);
+    }
+}
+
+/// A prompt of 512 tokens: as one chunk, and in steps of 16.
+#[test]
+#[ignore = "a bench"]
+fn bench_prefill() {
+    let Some(gpu) = Gpu::for_test("bench_prefill") else {
+        return;
+    };
+    let tokens = 512;
+    for code in [TernaryCode::T2, TernaryCode::T5] {
+        let model = synthetic(&gpu, SHAPE, 30, 128_256, FloatKind::Int8, code);
+        for before in [0, 3584] {
+            let context = before + tokens;
+            let (table, _) = rotation(&gpu, 128, context);
+            let state = DecodeState::new(&gpu, &model, KvKind::F16, Room::new(&SHAPE, context), table).unwrap();
+            let time = |run: &dyn Fn()| {
+                let mut times: Vec<f64> = (0..5)
+                    .map(|_| {
+                        let start = std::time::Instant::now();
+                        run();
+                        gpu.synchronize().unwrap();
+                        start.elapsed().as_secs_f64()
+                    })
+                    .collect();
+                times.sort_by(f64::total_cmp);
+                times[2]
+            };
+            let ids = vec![1; tokens];
+            let chunk = time(&|| {
+                state.place(&gpu, before, &ids, before).unwrap();
+                model.prefill(&gpu, &state, tokens).unwrap();
+                model.logits(&gpu, &state, tokens - 1..tokens, 0).unwrap();
+            });
+            let steps = time(&|| {
+                for at in (before..context).step_by(16) {
+                    state.place(&gpu, at, &ids[..16], at).unwrap();
+                    model.step(&gpu, &state, 16, Logits::None).unwrap();
+                }
+                model.logits(&gpu, &state, 15..16, 0).unwrap();
+            });
+            let speed = |seconds: f64| tokens as f64 / seconds;
+            println!(
+                "prefill 2B-4T {code:?}, {tokens} tokens after {before}: a chunk {:.2} ms, {:.0} tokens/s; steps of 16 {:.2} ms, {:.0} tokens/s",
+                chunk * 1e3,
+                speed(chunk),
+                steps * 1e3,
+                speed(steps)
+            );
+            let layers = model.layers.len();
+            let qkv = gpu.zeros::<f32>(tokens * 3840).unwrap();
+            let mixed = gpu.zeros::<f32>(tokens * 2560).unwrap();
+            let attention = microseconds(&gpu, layers, |i| {
+                let position = &state.output.position;
+                attend_many(&gpu, &state.attention, &state.cache, i, &qkv, None, position, &mixed)
+            });
+            println!("  attention {attention:.1} us a layer");
+        }
     }
 }
 

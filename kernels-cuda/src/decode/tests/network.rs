@@ -187,7 +187,12 @@ fn a_network_writes_the_tokens_of_the_cpu() {
         let (model, kv) = (network.upload(&gpu), [KvKind::F32, KvKind::F16, KvKind::Int8][i]);
         let length = if small(&gpu) { 22 } else { 300 };
         let (table, [cos, sin]) = rotation(&gpu, 16, 384);
-        let state = DecodeState::new(&gpu, &model, kv, 384, 8, table).unwrap();
+        let room = Room {
+            context: 384,
+            tokens: 8,
+            chunk: 0,
+        };
+        let state = DecodeState::new(&gpu, &model, kv, room, table).unwrap();
         let mut caches: Vec<_> = (0..2).map(|_| cpu_cache(kv, 2, 16, 384)).collect();
         // A prompt of several tokens, then one token at a time out of a recording, which nobody tells anything.
         let prompt: Vec<u32> = (0..11).map(|_| (random.next() % 211) as u32).collect();
@@ -214,6 +219,89 @@ fn a_network_writes_the_tokens_of_the_cpu() {
         let logits = gpu.download(&state.logits.slice(..211)).unwrap();
         assert_eq!(bits(&logits), bits(&want), "{feed_forward:?}");
         assert!(model.step(&gpu, &state, 9, Logits::All).is_err());
+        assert!(model.prefill(&gpu, &state, 1).is_err());
+        assert!(model.logits(&gpu, &state, 7..9, 0).is_err());
         assert!(state.place(&gpu, 380, &prompt, 0).is_err());
     }
+}
+
+#[test]
+fn chunks_of_a_prompt_give_what_steps_do() {
+    let Some(gpu) = Gpu::for_test("a network, chunk by chunk") else {
+        return;
+    };
+    let mut random = Random::seeded("a network, chunk by chunk");
+    let kinds = [
+        (FeedForwardKind::GatedRelu2, KvKind::F32),
+        (FeedForwardKind::Relu2, KvKind::F16),
+        (FeedForwardKind::SwiGlu, KvKind::Int8),
+    ];
+    for (i, (feed_forward, kv)) in kinds.into_iter().enumerate() {
+        let shape = DecodeShape {
+            hidden: 72,
+            heads: 6,
+            kv_heads: 2,
+            head_dim: 16,
+            inner: 150,
+            eps: 1e-5,
+            residual_scale: [1.0, 0.6, 1.0][i],
+            feed_forward,
+        };
+        let network = Network::new(&mut random, Layout::ALL[i % 2], shape, 2, i > 0, KINDS[i], 97);
+        let model = network.upload(&gpu);
+        let room = Room {
+            context: 256,
+            tokens: 16,
+            chunk: 120,
+        };
+        let states = [(); 2].map(|()| DecodeState::new(&gpu, &model, kv, room, rotation(&gpu, 16, 256).0).unwrap());
+        // More tokens than a block of positions has, in pieces that end within one and at its border.
+        let (mut at, ids) = (0, (0..180).map(|_| (random.next() % 97) as u32).collect::<Vec<_>>());
+        for piece in [33, 95, 1, 51] {
+            states[0].place(&gpu, at, &ids[at..at + piece], at).unwrap();
+            model.prefill(&gpu, &states[0], piece).unwrap();
+            let mut want = Vec::new();
+            for (few, ids) in ids[at..at + piece].chunks(16).enumerate() {
+                states[1].place(&gpu, at + 16 * few, ids, at + 16 * few).unwrap();
+                model.step(&gpu, &states[1], ids.len(), Logits::All).unwrap();
+                let logits = gpu.download(&states[1].logits.slice(..97 * ids.len())).unwrap();
+                want.extend(logits.chunks_exact(97).map(bits));
+            }
+            for first in (0..piece).step_by(16) {
+                let rows = first..piece.min(first + 16);
+                model.logits(&gpu, &states[0], rows.clone(), 0).unwrap();
+                let found = gpu.download(&states[0].logits.slice(..97 * rows.len())).unwrap();
+                for (row, found) in rows.zip(found.chunks_exact(97)) {
+                    assert_eq!(bits(found), want[row], "{feed_forward:?} {kv:?}, token {}", at + row);
+                }
+            }
+            at += piece;
+        }
+        for (a, b) in states[0].cache.heads().zip(states[1].cache.heads()) {
+            for (a, b) in a.iter().zip(&b) {
+                assert_eq!(gpu.download(a).unwrap(), gpu.download(b).unwrap(), "{kv:?} cache");
+            }
+        }
+        assert!(model.prefill(&gpu, &states[0], 121).is_err());
+    }
+}
+
+#[test]
+fn chunks_are_shorter_where_activations_are_wide() {
+    let shape = |width: usize, head_dim: usize| DecodeShape {
+        hidden: width,
+        heads: width / head_dim,
+        kv_heads: width / head_dim,
+        head_dim,
+        inner: 4 * width,
+        eps: 1e-5,
+        residual_scale: 1.0,
+        feed_forward: FeedForwardKind::SwiGlu,
+    };
+    let chunk = |shape: DecodeShape, context: usize| Room::new(&shape, context).chunk;
+    assert_eq!(chunk(shape(2560, 128), 4096), 512);
+    assert_eq!(chunk(shape(2560, 128), 100), 100);
+    assert_eq!(chunk(shape(2560, 128), 16), 0);
+    assert_eq!(chunk(shape(2560, 256), 4096), 0);
+    assert_eq!(chunk(shape(16_384, 128), 4096), 128);
 }

@@ -1,12 +1,12 @@
 //! What a model and a session take of a GPU's memory, and what has no kernel, found before anything is uploaded.
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, VocabularyMatrix};
-use onebit_kernels_cuda::ternary_gemv::{TernaryCode, TernaryMatrix};
+use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, Room, VocabularyMatrix};
+use onebit_kernels_cuda::ternary_gemv::{Extent, TernaryCode, TernaryMatrix};
 
 use super::convert::{decode_shape, float_kind};
 use super::session::kv_kind;
-use super::{CudaModel, CudaRuntimeError, CudaSession};
+use super::{CudaModel, CudaRuntimeError};
 use crate::runtime::{Block, FloatMatrix, KvType, Linear, PackedModel};
 
 /// Bytes on a GPU.
@@ -38,8 +38,9 @@ impl CudaModel {
         let config = model.config();
         let shape = decode_shape(config);
         let mut blocks = 4 * model.norm().len();
+        let mut extent = Extent::default();
         for (index, block) in model.blocks().iter().enumerate() {
-            blocks += block_bytes(index, block)?;
+            blocks += block_bytes(index, block, &mut extent)?;
         }
         let mut head = matrix_bytes("the embedding", model.embedding())?;
         if !std::ptr::eq(model.head(), model.embedding()) {
@@ -60,7 +61,8 @@ impl CudaModel {
             });
         }
         let sizes = (config.num_hidden_layers, config.vocab_size);
-        let [context, buffers] = DecodeState::bytes_needed(&shape, sizes, kv_kind(kv), context, CudaSession::CHUNK);
+        let room = Room::new(&shape, context);
+        let [context, buffers] = DecodeState::bytes_needed(&shape, sizes, kv_kind(kv), room, extent);
         Ok(CudaMemory {
             blocks: blocks as u64,
             head: head as u64,
@@ -70,7 +72,8 @@ impl CudaModel {
     }
 }
 
-fn block_bytes(index: usize, block: &Block) -> Result<usize, CudaRuntimeError> {
+/// Bytes of a block; `extent` becomes that of its matrices too.
+fn block_bytes(index: usize, block: &Block, extent: &mut Extent) -> Result<usize, CudaRuntimeError> {
     let name = |part: &str| format!("layer {index}, {part}");
     let up: Vec<&Linear> = block.gate.iter().chain([&block.up]).collect();
     let matrices = [
@@ -101,6 +104,7 @@ fn block_bytes(index: usize, block: &Block) -> Result<usize, CudaRuntimeError> {
                 found: found.into(),
             });
         }
+        *extent = extent.max(TernaryMatrix::extent_needed(code, &sizes));
         bytes += sizes
             .into_iter()
             .map(|size| TernaryMatrix::bytes_needed(code, size))

@@ -1,8 +1,9 @@
 //! A sequence on a GPU.
 
+use std::ops::Range;
+
 use onebit_kernels_cpu::rope::rope_table;
-use onebit_kernels_cuda::decode::{DecodeState, KvCache, KvKind, Logits, Rotation};
-use onebit_kernels_cuda::ternary_gemv::MOST_TOKENS;
+use onebit_kernels_cuda::decode::{DecodeState, KvCache, KvKind, Logits, Room, Rotation};
 use onebit_kernels_cuda::{Gpu, Graph, Pinned};
 
 use super::{CudaModel, CudaRuntimeError};
@@ -36,9 +37,6 @@ pub(super) fn kv_kind(kv: KvType) -> KvKind {
 }
 
 impl CudaSession {
-    /// Tokens of a prompt that are read at once.
-    pub const CHUNK: usize = MOST_TOKENS;
-
     /// An empty session of `context` tokens, keys and values kept as `kv`.
     ///
     /// # Errors
@@ -62,10 +60,14 @@ impl CudaSession {
             cos: gpu.upload(&cos)?,
             sin: gpu.upload(&sin)?,
         };
-        let state = DecodeState::new(gpu, &model.model, kv_kind(kv), context, Self::CHUNK, rotation)?;
+        let room = Room::new(&model.model.shape, context);
+        let state = DecodeState::new(gpu, &model.model, kv_kind(kv), room, rotation)?;
         let record =
             |count: usize| gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, Logits::Next)));
         let (step, steps) = (record(1)?, record(STEPS)?);
+        if room.chunk > 0 {
+            gpu.compile_for(|| model.model.prefill(gpu, &state, room.chunk))?;
+        }
         Ok(CudaSession {
             model: model.clone(),
             state,
@@ -86,6 +88,12 @@ impl CudaSession {
     /// Tokens that there is room for.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Tokens of a prompt that are read at once.
+    pub fn chunk(&self) -> usize {
+        let Room { tokens, chunk, .. } = self.state.room();
+        tokens.max(chunk)
     }
 
     /// How keys and values are kept.
@@ -127,10 +135,12 @@ impl CudaSession {
     /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`], the session being unchanged then; the GPU's.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<&[f32], CudaRuntimeError> {
         self.check(ids)?;
-        let last = (ids.len() - 1) / Self::CHUNK;
-        for (i, ids) in ids.chunks(Self::CHUNK).enumerate() {
-            self.launch(ids, if i == last { Logits::Last } else { Logits::None })?;
+        let mut rows = 0;
+        for ids in ids.chunks(self.chunk()) {
+            self.read(ids)?;
+            rows = ids.len();
         }
+        self.head(rows - 1..rows)?;
         self.download(0)
     }
 
@@ -140,10 +150,16 @@ impl CudaSession {
     /// As [`prefill`](Self::prefill).
     pub fn prefill_all(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), CudaRuntimeError> {
         self.check(ids)?;
-        for (chunk, ids) in ids.chunks(Self::CHUNK).enumerate() {
-            self.launch(ids, Logits::All)?;
-            for i in 0..ids.len() {
-                each(chunk * Self::CHUNK + i, self.download(i)?);
+        let (chunk, few) = (self.chunk(), self.state.room().tokens);
+        for (i, ids) in ids.chunks(chunk).enumerate() {
+            self.read(ids)?;
+            // The head has room for fewer tokens.
+            for first in (0..ids.len()).step_by(few) {
+                let rows = first..ids.len().min(first + few);
+                self.head(rows.clone())?;
+                for row in rows {
+                    each(chunk * i + row, self.download(row - first)?);
+                }
             }
         }
         Ok(())
@@ -184,12 +200,22 @@ impl CudaSession {
         Ok(ids)
     }
 
-    fn launch(&mut self, ids: &[u32], logits: Logits) -> Result<(), CudaRuntimeError> {
-        let gpu = &self.model.gpu;
+    /// Launches the tokens of `ids`, at most [`chunk`](Self::chunk), without their logits: those of a step in one if they are that few.
+    fn read(&mut self, ids: &[u32]) -> Result<(), CudaRuntimeError> {
+        let (gpu, model) = (&self.model.gpu, &self.model.model);
         self.state.place(gpu, self.position, ids, self.position)?;
-        self.model.model.step(gpu, &self.state, ids.len(), logits)?;
+        if ids.len() <= self.state.room().tokens {
+            model.step(gpu, &self.state, ids.len(), Logits::None)?;
+        } else {
+            model.prefill(gpu, &self.state, ids.len())?;
+        }
         self.position += ids.len();
         Ok(())
+    }
+
+    /// Launches the head for tokens `rows` of what was read last.
+    fn head(&self, rows: Range<usize>) -> Result<(), CudaRuntimeError> {
+        Ok(self.model.model.logits(&self.model.gpu, &self.state, rows, 0)?)
     }
 
     /// The logits of token `row` of the last launch.

@@ -59,7 +59,8 @@ pub(in super::super) fn prefill(gpu: &Gpu, model: &CudaModel, tokens: usize, kv:
         session.prefill(&ids)?;
         readings.push(start.elapsed().as_secs_f64());
     }
-    let steps = tokens.div_ceil(CudaSession::CHUNK) as f64;
+    // Each chunk reads all packed weights.
+    let steps = tokens.div_ceil(session.chunk()) as f64;
     Ok(Timed {
         tokens,
         seconds: median(&mut readings),
