@@ -30,5 +30,5 @@ pub mod ternary_gemm;
 pub mod ternary_gemv;
 pub mod weights;
 
-pub use device::{Arena, CudaError, DeviceArray, Event, Gpu, Graph, Pinned, Result};
+pub use device::{Arena, CudaError, DeviceArray, Element, Event, Gpu, Graph, Pinned, Result, Staging};
 pub use driver::{Driver, driver};

@@ -7,6 +7,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod staging;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
@@ -19,4 +20,5 @@ pub use graph::Graph;
 pub(crate) use launch::Launch;
 pub use memory::{Arena, DeviceArray, Element, Pinned};
 pub(crate) use module::{Kernel, Module, ptx};
+pub use staging::Staging;
 pub(crate) use tensor_map::TensorMap;

@@ -46,3 +46,22 @@ fn a_plan_knows_what_an_arena_needs() {
     assert_eq!(gpu.download(&floats).unwrap(), [0.0; 100]);
     assert_eq!(gpu.download(&bytes).unwrap(), [1, 2, 3]);
 }
+
+#[test]
+fn what_is_staged_arrives_whole_and_in_order() {
+    let Some(gpu) = Gpu::for_test("staging") else { return };
+    let mut staging = Staging::new(&gpu).unwrap();
+    let whole = Staging::CHUNK / 4;
+    for len in [0, 1, whole - 1, whole, whole + 1, 2 * whole, 3 * whole + 5] {
+        let values: Vec<u32> = (0..len as u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+        let array = gpu.upload(&values).unwrap();
+        let mut found = Vec::new();
+        staging
+            .read(&array, |first, piece: &[u32]| {
+                assert_eq!(first, found.len());
+                found.extend_from_slice(piece);
+            })
+            .unwrap();
+        assert!(found == values, "{len}");
+    }
+}

@@ -39,6 +39,35 @@ pub fn replace_file<E: From<FileError>>(path: &Path, write: impl FnOnce(&Path) -
     result
 }
 
+/// Removes what [`replace_file`] left in `directory` when its program was killed. Nobody else may be writing there.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn remove_unfinished(directory: &Path) -> Result<(), FileError> {
+    let io = |path: &Path, action| {
+        let path = path.to_path_buf();
+        move |source| FileError::Io { action, path, source }
+    };
+    for entry in fs::read_dir(directory).map_err(io(directory, "list"))? {
+        let entry = entry.map_err(io(directory, "list"))?;
+        if is_unfinished(&entry.file_name().to_string_lossy()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            fs::remove_file(entry.path()).map_err(io(&entry.path(), "remove"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file's name is one of those that [`replace_file`] gives: `.NAME.PROCESS-NUMBER.tmp`.
+fn is_unfinished(name: &str) -> bool {
+    let numbers = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".tmp"))
+        .and_then(|name| name.rsplit_once('.'))
+        .and_then(|(name, numbers)| Some((name, numbers.split_once('-')?)));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(name, (process, number))| !name.is_empty() && is_number(process) && is_number(number))
+}
+
 /// Flushes the directory entry, which on Unix is a step of its own.
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> std::io::Result<()> {
@@ -64,4 +93,32 @@ pub(super) fn replace_with(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         };
         fs::write(temporary, bytes).map_err(io)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_program_left_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = [
+            ".config.json",
+            "config.json.1-2.tmp",
+            ".a.tmp",
+            ".a.1.tmp",
+            "..1-2.tmp",
+            ".a.x-1.tmp",
+            ".a.1-.tmp",
+        ];
+        let removed = [".tokenizer.json.21028-1.tmp", ".a.0-0.tmp"];
+        for name in kept.iter().chain(&removed) {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::create_dir(dir.path().join(".b.1-1.tmp")).unwrap();
+        remove_unfinished(dir.path()).unwrap();
+        assert!(kept.iter().all(|name| dir.path().join(name).exists()));
+        assert!(removed.iter().all(|name| !dir.path().join(name).exists()));
+        assert!(dir.path().join(".b.1-1.tmp").exists());
+    }
 }

@@ -40,7 +40,7 @@ mod tests;
 
 use std::path::Path;
 
-pub use atomic::replace_file;
+pub use atomic::{remove_unfinished, replace_file};
 pub use container::{TensorView, Weights};
 pub use directory::HfDirectory;
 pub use directory_write::{DirectoryOptions, save_directory};

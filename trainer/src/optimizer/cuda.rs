@@ -10,9 +10,9 @@ use onebit_kernels_cuda::optimizer::{
     AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
     global_norm, muon,
 };
-use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned};
+use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned, Staging};
 use onebit_model::config::{TensorKind, TensorSpec};
-use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
+use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout, read_into};
 
 use super::muon::{ITERATIONS, MOMENTUM, QUINTIC};
 use super::{Moments as HostMoments, Optimizer};
@@ -177,18 +177,17 @@ impl CudaOptimizer {
     }
 
     /// Copies the moments to `host`.
-    pub fn download(&self, network: &CudaNetwork, host: &mut Optimizer) -> Result<()> {
-        let (gpu, layout) = (network.gpu(), network.layout());
+    pub fn download(&self, network: &CudaNetwork, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
+        let layout = network.layout();
         for (index, moments) in host.moments_mut().iter_mut().enumerate() {
             let range = layout.range(index);
             match (&self.arrays.moments, moments) {
                 (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
-                    momentum.f32_mut()?.copy_from_slice(&gpu.download(&first.slice(range))?);
+                    read_into(staging, &first.slice(range), momentum.f32_mut()?)?;
                 }
                 (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
-                    m.f32_mut()?
-                        .copy_from_slice(&gpu.download(&first.slice(range.clone()))?);
-                    v.f32_mut()?.copy_from_slice(&gpu.download(&second.slice(range))?);
+                    read_into(staging, &first.slice(range.clone()), m.f32_mut()?)?;
+                    read_into(staging, &second.slice(range), v.f32_mut()?)?;
                 }
                 (
                     Moments::Eight {
@@ -199,10 +198,10 @@ impl CudaOptimizer {
                     },
                     HostMoments::EightBit(host),
                 ) => {
-                    host.first_scale = gpu.download(&first_scale.slice(blocks(&range)))?;
-                    host.second_scale = gpu.download(&second_scale.slice(blocks(&range)))?;
-                    host.first = gpu.download(&first.slice(range.clone()))?;
-                    host.second = gpu.download(&second.slice(range))?;
+                    read_into(staging, &first_scale.slice(blocks(&range)), &mut host.first_scale)?;
+                    read_into(staging, &second_scale.slice(blocks(&range)), &mut host.second_scale)?;
+                    read_into(staging, &first.slice(range.clone()), &mut host.first)?;
+                    read_into(staging, &second.slice(range), &mut host.second)?;
                 }
                 _ => return Err(other_moments()),
             }

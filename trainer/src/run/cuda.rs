@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
-use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned};
+use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned, Staging};
 use onebit_model::config::{ModelConfig, TensorSpec};
 use onebit_model::network::cuda::{BatchShape, CountsOnHost, CudaDropout, CudaNetwork, HostBatch, Layout, Stage};
 use onebit_model::network::{Network, NetworkError};
@@ -97,6 +97,7 @@ pub struct CudaRun {
     free: Vec<Slot>,
     launched: VecDeque<Launched>,
     graphs: HashMap<Part, Graph>,
+    staging: Staging,
 }
 
 impl std::fmt::Debug for CudaRun {
@@ -144,6 +145,7 @@ impl CudaRun {
             free: (0..AHEAD).map(|_| slot()).collect::<Result<_>>()?,
             launched: VecDeque::new(),
             graphs: HashMap::new(),
+            staging: Staging::new(gpu)?,
             network: cuda,
         })
     }
@@ -301,9 +303,9 @@ impl CudaRun {
     ///
     /// # Errors
     /// What a kernel ran into.
-    pub fn download(&self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
-        self.network.download(network)?;
-        self.optimizer.download(&self.network, optimizer)
+    pub fn download(&mut self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
+        self.network.download(&mut self.staging, network)?;
+        self.optimizer.download(&self.network, &mut self.staging, optimizer)
     }
 
     /// Losses of the tokens of one batch at `anneal`, without dropout.

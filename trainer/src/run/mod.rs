@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use onebit_engine::Tensor;
 use onebit_engine::ops::elementwise::all_finite;
 use onebit_kernels_cuda::Gpu;
-use onebit_model::files::{Extras, GenerationConfig, save_master};
+use onebit_model::files::{Extras, GenerationConfig, remove_unfinished, save_master};
 use onebit_model::network::Network;
 
 pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
@@ -208,6 +208,7 @@ impl Trainer {
         }
         let total_steps = options.total_steps(order.windows_per_epoch());
         let lock = RunLock::take(&output_dir)?;
+        remove_unfinished(&output_dir)?;
         let saver = Saver::new(storage, output_dir.join("checkpoints"));
         let found = checkpoint::latest(saver.root())?;
         if !resume && (found.is_some() || output_dir.join("metrics.jsonl").exists()) {
@@ -441,7 +442,7 @@ impl Trainer {
         }
         let place = self.bad_place(step - 1)?;
         self.step = self.good.step;
-        if let Some(cuda) = &self.cuda {
+        if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
         }
         let mut are_finite = true;

@@ -123,7 +123,7 @@ impl Trainer {
 
     /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it.
     fn snapshot(&mut self, state: State) -> Result<Snapshot> {
-        if let Some(cuda) = &self.cuda {
+        if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
         }
         Ok(Snapshot {

@@ -41,7 +41,9 @@ use onebit_kernels_cuda::activation::Activation;
 use onebit_kernels_cuda::attention::AttentionShape;
 use onebit_kernels_cuda::rope::RopeTable;
 use onebit_kernels_cuda::weights::WeightTable;
-use onebit_kernels_cuda::{Arena, DeviceArray, Gpu};
+use onebit_kernels_cuda::{Arena, DeviceArray, Element, Gpu, Staging};
+
+use rayon::prelude::*;
 
 pub use self::arrays::CudaMemory;
 use self::arrays::{Arrays, arrays, attention_shape, weight_tensors};
@@ -217,8 +219,8 @@ impl CudaNetwork {
     ///
     /// # Errors
     /// What a kernel ran into.
-    pub fn download(&self, network: &mut Network) -> Result<()> {
-        self.read_arena(&self.arrays.parameters, network.parameters_mut().iter_mut())
+    pub fn download(&self, staging: &mut Staging, network: &mut Network) -> Result<()> {
+        self.read_arena(staging, &self.arrays.parameters, network.parameters_mut().iter_mut())
     }
 
     /// Fills `tensors`, shaped like the parameters, from an arena that is laid out like them.
@@ -227,12 +229,12 @@ impl CudaNetwork {
     /// What a kernel ran into.
     pub fn read_arena<'a>(
         &self,
+        staging: &mut Staging,
         arena: &DeviceArray<f32>,
         tensors: impl Iterator<Item = &'a mut Tensor>,
     ) -> Result<()> {
         for (index, tensor) in tensors.enumerate() {
-            let values = self.gpu.download(&arena.slice(self.layout.range(index)))?;
-            tensor.f32_mut()?.copy_from_slice(&values);
+            read_into(staging, &arena.slice(self.layout.range(index)), tensor.f32_mut()?)?;
         }
         Ok(())
     }
@@ -284,4 +286,18 @@ impl CudaNetwork {
     fn gradient(&self, index: usize) -> DeviceArray<f32> {
         self.arrays.gradients.slice(self.layout.range(index))
     }
+}
+
+/// Copies `array` to as many values of the host, by all threads, because the first writing of fresh memory takes longer than the copy.
+///
+/// # Errors
+/// What a kernel ran into.
+pub fn read_into<T: Element + Send + Sync>(staging: &mut Staging, array: &DeviceArray<T>, to: &mut [T]) -> Result<()> {
+    const PART: usize = 1 << 18;
+    Ok(staging.read(array, |first, values| {
+        let to = &mut to[first..first + values.len()];
+        to.par_chunks_mut(PART)
+            .zip(values.par_chunks(PART))
+            .for_each(|(to, from)| to.copy_from_slice(from));
+    })?)
 }
