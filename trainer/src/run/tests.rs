@@ -15,6 +15,7 @@ mod cuda;
 mod faults;
 mod guards;
 mod rounding;
+mod stall;
 
 const VOCAB: usize = 61;
 const OPTIMIZERS: [OptimizerKind; 3] = [OptimizerKind::AdamW, OptimizerKind::AdamW8bit, OptimizerKind::Muon];
