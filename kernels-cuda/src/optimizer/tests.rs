@@ -40,7 +40,7 @@ struct Step {
 impl Step {
     fn new(gpu: &Gpu) -> Self {
         Step {
-            scalars: gpu.upload(&[0; STEP_WORDS]).unwrap(),
+            scalars: gpu.upload(&StepScalars::new(0, 1e-3, 0.1, 0.9, 0.95).words()).unwrap(),
             guard: gpu.upload(&Guard::words(0)).unwrap(),
             partials: gpu.poisoned(NORM_PARTIALS).unwrap(),
             losses: gpu.upload(&[1.0f32, 2.0, 3.0]).unwrap(),

@@ -213,7 +213,7 @@ fn a_number_that_is_not_finite_stops_the_run_before_it_reaches_the_weights() {
     let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("step 1: loss is not finite") && text.contains("model.layers.0.mlp"),
+        text.contains("step 3: loss is not finite") && text.contains("model.layers.0.mlp"),
         "{text}"
     );
 }
