@@ -52,8 +52,8 @@ pub use one_file::{ONE_FILE_EXTENSION, OneFile, OneFileOptions, Parts, TernaryLa
 pub use open::{ModelKind, open_source};
 pub use pack::{pack_rows, unpack_rows};
 pub use problem::{HeaderProblem, PartProblem};
-pub use regular::open_regular;
 pub(crate) use regular::read_text;
+pub use regular::{open_regular, open_to_map};
 pub use safetensors::Dtype;
 pub use save::{Extras, HighPrecision, NamedTensor, save_master, save_packed};
 pub use shards::ShardIndex;

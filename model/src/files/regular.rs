@@ -1,6 +1,6 @@
 //! Opening files that somebody else made: only regular ones, and no more of them than a file of that kind can need.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::path::Path;
 
@@ -24,6 +24,22 @@ pub fn open_regular(path: &Path) -> Result<File> {
     }
 }
 
+/// Opens a regular file that will be mapped, and asks other programs not to change it: a shared lock, which the system lets go when the file is
+/// closed. A program that asks for no lock is not held up by it, and a file system without locks has none to give.
+///
+/// # Errors
+/// As [`open_regular`]; `WouldBlock` while another program has the file for itself, to write it.
+pub fn open_to_map(path: &Path) -> Result<File> {
+    let file = open_regular(path)?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let problem = "another program has locked it to write it; wait until that is done";
+            Err(Error::new(ErrorKind::WouldBlock, problem))
+        }
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// The text of a regular file of at most `limit` bytes.
 ///
 /// # Errors
@@ -41,6 +57,21 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weights");
+        std::fs::write(&path, "four").unwrap();
+        let (first, second) = (open_to_map(&path).unwrap(), open_to_map(&path).unwrap());
+        let writer = File::options().write(true).open(&path).unwrap();
+        assert!(matches!(writer.try_lock(), Err(TryLockError::WouldBlock)));
+        drop((first, second));
+        writer.try_lock().unwrap();
+        assert_eq!(open_to_map(&path).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(writer);
+        open_to_map(&path).unwrap();
+    }
 
     #[test]
     fn what_is_no_file_or_too_long_is_refused() {

@@ -5,13 +5,14 @@ use onebit_model::config::{ConfigError, ModelConfig};
 use onebit_model::files::{CONFIG_FILE, FileError, read_config};
 use serde_json::{Value, json};
 
-use crate::harness::{check_damage, check_truncations, peak_of};
+use crate::harness::{check_damage, check_truncations, peak_of, seed_damaged};
 use crate::small;
 
 /// Memory for reading a config of a few hundred bytes.
 const SMALL: usize = 256 << 10;
 
 fn refused(text: &str) -> ConfigError {
+    seed_damaged(&["config_json"], text.as_bytes());
     let (result, peak) = peak_of(|| parse(text));
     assert!(peak < SMALL + 64 * text.len(), "{text:.200}: {peak} bytes");
     match result {

@@ -4,7 +4,7 @@ use std::fs;
 
 use onebit_model::files::{FileError, HeaderProblem, WEIGHTS_FILE, Weights};
 
-use crate::harness::{bound, check_damage, check_truncations, peak_of};
+use crate::harness::{bound, check_damage, check_truncations, peak_of, seed_damaged};
 use crate::small;
 
 /// A container with this header and so many zero bytes of data.
@@ -16,6 +16,10 @@ fn container(header: &str, data: usize) -> Vec<u8> {
 }
 
 fn problem(bytes: &[u8]) -> HeaderProblem {
+    seed_damaged(
+        &["safetensors_header", "safetensors_differential", "one_file_header"],
+        bytes,
+    );
     match Weights::from_bytes(bytes.to_vec(), "attack") {
         Err(FileError::Header { problem, .. }) => problem,
         other => panic!("{other:?}"),

@@ -2,13 +2,14 @@
 
 use onebit_model::files::{FileError, GENERATION_FILE, GenerationConfig};
 
-use crate::harness::{check_damage, check_truncations};
+use crate::harness::{check_damage, check_truncations, seed_damaged};
 use crate::small;
 
 pub const GOOD: &str = r#"{"bos_token_id": 1, "eos_token_id": [2, 7], "do_sample": true, "temperature": 0.6, "top_k": 40, "top_p": 0.9,
     "min_p": 0.05, "repetition_penalty": 1.1, "max_new_tokens": 512, "transformers_version": "4.40.0"}"#;
 
 fn refused(text: &str) -> String {
+    seed_damaged(&["generation_config"], text.as_bytes());
     match GenerationConfig::from_json(text) {
         Err(FileError::Json { message, .. }) => message,
         other => panic!("{text:.80}: {other:?}"),

@@ -6,6 +6,11 @@
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[path = "../common/seed.rs"]
+mod seed;
+
+pub use seed::{damaged as seed_damaged, seed};
+
 pub use crate::counting::peak_of;
 
 /// Memory that a reader may ask for beyond four times the file.
@@ -68,7 +73,7 @@ impl Random {
 }
 
 /// A copy with one to four changes: bits, bytes, words that are extreme as a length, digits, pieces moved, doubled or cut out.
-fn damaged(bytes: &[u8], round: u64) -> Vec<u8> {
+pub fn damaged(bytes: &[u8], round: u64) -> Vec<u8> {
     const WORDS: [u64; 8] = [0, 1, u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 32, 1 << 62, u64::MAX - 7];
     let mut random = Random(round);
     let mut out = bytes.to_vec();
@@ -114,15 +119,6 @@ fn damaged(bytes: &[u8], round: u64) -> Vec<u8> {
         }
     }
     out
-}
-
-/// Hands a good file to a fuzz target as a first input: in the folder `target` of `ONEBIT_FUZZ_CORPUS`, where that is set.
-pub fn seed(target: &str, name: &str, bytes: &[u8]) {
-    if let Some(corpus) = std::env::var_os("ONEBIT_FUZZ_CORPUS") {
-        let folder = std::path::Path::new(&corpus).join(target);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(name), bytes).unwrap();
-    }
 }
 
 /// The harness sees what it is there to see.

@@ -12,6 +12,7 @@ mod container;
 mod directory;
 mod generation_config;
 mod gguf;
+mod gguf_differential;
 mod one_file;
 mod prompt_cache;
 mod seeds;

@@ -12,7 +12,7 @@ use onebit_model::files::{
 use onebit_model::runtime::{FloatStorage, Serial, Session, SessionOptions, SharedBytes};
 use onebit_model::tokenizer::train_bpe;
 
-use crate::harness::{check_damage, check_truncations};
+use crate::harness::{check_damage, check_truncations, seed_damaged};
 use crate::small;
 
 /// Bytes that begin at a multiple of 64, as a mapped file does.
@@ -109,6 +109,7 @@ fn edited(from: &str, to: &str) -> Vec<u8> {
 
 /// The part that is refused, and why.
 fn refused(bytes: &[u8]) -> (String, PartProblem) {
+    seed_damaged(&["one_file_header"], bytes);
     match open(bytes).and_then(|file| file.model().map(drop)) {
         Err(FileError::Part { part, problem, .. }) => (part, problem),
         other => panic!("{other:?}"),

@@ -11,6 +11,9 @@ use onebit_model::tokenizer::{Tokenizer, train_bpe, train_word};
 use crate::harness::seed;
 use crate::{generation_config, gguf, one_file, prompt_cache, shard_index, small};
 
+/// The targets that read safetensors.
+const CONTAINERS: [&str; 3] = ["safetensors", "safetensors_header", "safetensors_differential"];
+
 #[test]
 fn seeds_of_containers() {
     for (name, save) in [
@@ -21,22 +24,28 @@ fn seeds_of_containers() {
         save(dir.path());
         let bytes = fs::read(dir.path().join(WEIGHTS_FILE)).unwrap();
         Weights::from_bytes(bytes.clone(), name).unwrap();
-        seed("safetensors", name, &bytes);
+        for target in CONTAINERS {
+            seed(target, name, &bytes);
+        }
         let text = fs::read(dir.path().join(CONFIG_FILE)).unwrap();
         seed("config_json", name, &text);
     }
     let tiny = br#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[0],"data_offsets":[8,8]}}"#;
     let tiny = [&(tiny.len() as u64).to_le_bytes()[..], tiny, &[0; 8]].concat();
     Weights::from_bytes(tiny.clone(), "tiny").unwrap();
-    seed("safetensors", "tiny", &tiny);
+    for target in CONTAINERS {
+        seed(target, "tiny", &tiny);
+    }
     for (name, tokenizer) in [("model", false), ("tokenizer", true)] {
         let bytes = one_file::whole(tokenizer);
         one_file::use_all(&bytes).unwrap();
         seed("one_file", name, &bytes);
+        seed("one_file_header", name, &bytes);
     }
     let bytes = gguf::whole();
     assert!(gguf::use_all(&bytes));
     seed("gguf", "model", &bytes);
+    seed("gguf_container", "model", &bytes);
     seed("prompt_cache", "five", &prompt_cache::whole());
 }
 

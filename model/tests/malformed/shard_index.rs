@@ -5,7 +5,7 @@ use std::path::Path;
 
 use onebit_model::files::{FileError, HeaderProblem, ShardIndex, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, Weights};
 
-use crate::harness::{check_damage, check_truncations, peak_of};
+use crate::harness::{check_damage, check_truncations, peak_of, seed_damaged};
 
 pub const GOOD: &str = r#"{"metadata": {"total_size": 24}, "weight_map": {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}}"#;
 
@@ -55,6 +55,7 @@ fn each_class_has_its_own_message() {
             "recursion limit",
         ),
     ] {
+        seed_damaged(&["shard_index"], text.as_bytes());
         let message = ShardIndex::from_json(&text).unwrap_err().to_string();
         assert!(message.contains(expected), "{text:.80}: {message}");
         seen.push(message);
@@ -88,6 +89,7 @@ fn paths_out_of_the_directory_are_refused() {
         &format!("/{long}"),
     ] {
         let map = serde_json::json!({ "weight_map": { "a": evil } });
+        seed_damaged(&["shard_index"], map.to_string().as_bytes());
         let dir = directory(&map.to_string());
         let error = Weights::open_dir(dir.path()).unwrap_err();
         let FileError::Json { message, .. } = &error else {

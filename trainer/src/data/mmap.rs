@@ -3,26 +3,44 @@
 
 use std::fs::File;
 
-/// The bytes of a file, read from disk as they are touched.
+/// The bytes of a file, read from disk as they are touched, or in memory.
 #[derive(Debug)]
-pub(super) struct Map(Option<memmap2::Mmap>);
+pub(super) enum Map {
+    /// A file that is not empty. Open, because it is locked as long as it is.
+    File(memmap2::Mmap, File),
+    Memory(Vec<u8>),
+}
 
 impl Map {
-    /// Maps the whole of `file`; an empty file, which cannot be mapped, gives no bytes.
-    pub(super) fn new(file: &File) -> std::io::Result<Map> {
+    /// Maps the whole of `file`, locked; an empty file, which cannot be mapped, gives no bytes.
+    pub(super) fn new(file: File) -> std::io::Result<Map> {
         if file.metadata()?.len() == 0 {
-            return Ok(Map(None));
+            return Ok(Map::Memory(Vec::new()));
         }
         // SAFETY: the map is read only, and its length is the file's, so every index that slices allow is inside it. The
         // contents must not change while it lives: token files are written under another name and renamed when they are
-        // complete, and no code of this workspace opens one for writing; a program that truncates the file meanwhile
-        // ends this one with a bus error, it cannot make it read other memory.
-        let map = unsafe { memmap2::Mmap::map(file)? };
-        Ok(Map(Some(map)))
+        // complete, no code of this workspace opens one for writing, and the file is locked for all who ask; a program that
+        // does not, and truncates the file between `unchanged` and a read, ends this one with a bus error, it cannot make it
+        // read other memory.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Map::File(map, file))
     }
 
-    /// The mapped bytes; page aligned.
+    /// Refuses a file that another program made longer or shorter since it was mapped.
+    pub(super) fn unchanged(&self) -> std::io::Result<()> {
+        match self {
+            Map::File(map, file) if file.metadata()?.len() != map.len() as u64 => Err(std::io::Error::other(
+                "another program changed its length; it is damaged, make it again",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes; those of a file are page aligned.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        match self {
+            Map::File(map, _) => map,
+            Map::Memory(bytes) => bytes,
+        }
     }
 }

@@ -208,6 +208,7 @@ fn each_class_of_header_has_its_own_error() {
     ];
     let folder = Folder::new();
     for (class, bytes, expected) in cases {
+        harness::seed_damaged(&["tokens_header"], &bytes);
         let (result, peak) = peak_of(|| folder.open(&bytes));
         assert!(peak < 1 << 16, "{class}: {peak} bytes");
         let error = result.map(drop).unwrap_err();
@@ -314,6 +315,32 @@ fn a_file_replaced_while_it_is_mapped_stays_as_it_was() {
     file.verify().unwrap();
 }
 
+/// A corpus that another program cuts or lengthens in place: an error that says so, where the system would end the process. Locks are asked for.
+#[test]
+fn a_file_changed_in_place_while_it_is_mapped_is_refused() {
+    let folder = Folder::new();
+    let path = folder.put(&whole(100));
+    let file = TokenFile::open(&path).unwrap();
+    let other = fs::File::options().write(true).open(&path).unwrap();
+    assert!(other.try_lock().is_err(), "the map holds a lock");
+    let len = other.metadata().unwrap().len();
+    let refused = |result: Result<(), DataError>| {
+        let error = result.unwrap_err();
+        assert!(error.to_string().contains("x.tokens"), "{error}");
+        assert!(matches!(error, DataError::Io { source, .. } if source.to_string().contains("changed its length")));
+    };
+    for changed in [0, len + 1] {
+        other.set_len(changed).unwrap();
+        refused(file.get(0..6, &mut Vec::new()));
+        refused(file.document(0).map(drop));
+        refused(file.verify());
+    }
+    other.set_len(len).unwrap();
+    drop(file);
+    other.lock().unwrap();
+    assert!(TokenFile::open(&path).is_err(), "another program is writing it");
+}
+
 /// Opening a pipe would wait for somebody to write into it.
 #[cfg(unix)]
 #[test]
@@ -343,5 +370,90 @@ fn seeds_of_the_fuzz_target() {
     ] {
         use_all(&folder.put(&bytes)).unwrap();
         harness::seed("tokens", name, &bytes);
+        harness::seed("tokens_header", name, &bytes);
+    }
+}
+
+/// Training texts of each kind, as [`onebit_trainer::data::text`] reads them.
+#[test]
+fn seeds_of_texts() {
+    use std::io::Write;
+    let lines = b"{\"text\": \"one two\"}\n{\"content\": \"three \\u00e9\", \"id\": 3}\n\n{\"text\": null, \"content\": \"\"}\n";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"one two three").unwrap();
+    let texts = [
+        ("plain", "one two\n\u{e9}\u{4e2d}\u{1f600}".as_bytes().to_vec()),
+        ("lines", lines.to_vec()),
+        ("gzip", gzip.finish().unwrap()),
+        ("zstd", zstd::encode_all(&lines[..], 1).unwrap()),
+    ];
+    for (name, bytes) in texts {
+        harness::seed("text", name, &bytes);
+    }
+    harness::seed("parquet", "rows", &parquet_rows());
+}
+
+/// Two texts and a row without one.
+fn parquet_rows() -> Vec<u8> {
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    let schema = parquet::schema::parser::parse_message_type("message m { optional binary text (UTF8); }").unwrap();
+    let mut writer =
+        parquet::file::writer::SerializedFileWriter::new(Vec::new(), schema.into(), Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values = [ByteArray::from("one two"), ByteArray::from("three")];
+    let written = column
+        .typed::<ByteArrayType>()
+        .write_batch(&values, Some(&[1, 0, 1]), None);
+    assert_eq!(written.unwrap(), 2);
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// What a checkpoint says about itself, good and damaged.
+#[test]
+fn seeds_of_checkpoints() {
+    use onebit_trainer::checkpoint::{State, parse_manifest, parse_state};
+    let state = State {
+        step: 3,
+        total_steps: 10,
+        options: onebit_trainer::TrainOptions::default(),
+        config: "{}".into(),
+        data: "x.tokens".into(),
+        metrics_bytes: 100,
+    };
+    let text = serde_json::to_string_pretty(&state).unwrap();
+    assert_eq!(parse_state(text.as_bytes()).unwrap(), state);
+    harness::seed("checkpoint_state", "good", text.as_bytes());
+    for (from, to) in [
+        ("\"step\": 3", "\"step\": -3"),
+        ("\"step\": 3", "\"step\": 1e300"),
+        ("\"step\": 3", "\"step\": 18446744073709551616"),
+        ("\"step\": 3", "\"step\": 3, \"step\": 4"),
+        ("\"config\": \"{}\"", "\"config\": [[[[["),
+    ] {
+        let damaged = text.replacen(from, to, 1);
+        assert_ne!(damaged, text);
+        assert!(parse_state(damaged.as_bytes()).is_err(), "{damaged}");
+        harness::seed_damaged(&["checkpoint_state"], damaged.as_bytes());
+    }
+    let sum = "ab".repeat(32);
+    let manifest = format!(
+        "{{\"model.safetensors\": {{\"bytes\": 8, \"blake3\": \"{sum}\"}}, \"state.json\": {{\"bytes\": 0, \"blake3\": \"\"}}}}"
+    );
+    assert_eq!(parse_manifest(manifest.as_bytes()).unwrap().len(), 2);
+    harness::seed("checkpoint_manifest", "good", manifest.as_bytes());
+    for damaged in [
+        "",
+        "[]",
+        "{\"../x\": {\"bytes\": -1, \"blake3\": \"\"}}",
+        "{\"x\": {\"bytes\": 1}}",
+        "{\"x\": [1, \"\"]",
+        "{\"x\": 1}",
+        &format!("{{\"x\": {}", "[".repeat(2000)),
+    ] {
+        assert!(parse_manifest(damaged.as_bytes()).is_err(), "{damaged}");
+        harness::seed_damaged(&["checkpoint_manifest"], damaged.as_bytes());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cursor::Cursor;
 use super::error::GgufError;
 use super::types::TensorType;
-use super::value::Value;
+use super::value::{Array, Value};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, VERSION};
 use crate::files::{FileError, MappedFile};
 use crate::runtime::SharedBytes;
@@ -158,6 +158,11 @@ impl Gguf {
     /// The bytes of a tensor of this file.
     pub fn data(&self, info: &TensorInfo) -> &[u8] {
         self.at(&info.place)
+    }
+
+    /// The elements of an array of this file's metadata, as they lie in it.
+    pub fn elements(&self, array: &Array) -> &[u8] {
+        self.at(&array.place)
     }
 
     /// The file's bytes in `range`, which was checked when it was made.

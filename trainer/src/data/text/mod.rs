@@ -195,18 +195,25 @@ impl Documents {
             file,
             read: self.read.clone(),
         };
-        let reader: Box<dyn Read> = match packing {
-            Packing::None => Box::new(counted),
-            Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(counted)),
-            Packing::Zstd => {
-                Box::new(zstd::stream::read::Decoder::new(counted).map_err(|source| read_error(path, source))?)
-            }
-        };
-        Ok(match kind {
-            Some(Kind::Json) => Box::new(json::Lines::new(path.into(), reader)),
-            _ => Box::new(plain::Plain::new(path.into(), reader)),
-        })
+        stream(path, counted)
     }
+}
+
+/// The documents of what `reader` gives, whose kind (any but parquet) and compression the name `path` tells.
+///
+/// # Errors
+/// [`DataError::Io`] if nothing can be decompressed; the other errors come with the documents.
+pub fn stream(path: &Path, reader: impl Read + 'static) -> Result<Box<dyn Iterator<Item = Result<Piece>>>> {
+    let (kind, packing) = kind(path);
+    let reader: Box<dyn Read> = match packing {
+        Packing::None => Box::new(reader),
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(reader).map_err(|source| read_error(path, source))?),
+    };
+    Ok(match kind {
+        Some(Kind::Json) => Box::new(json::Lines::new(path.into(), reader)),
+        _ => Box::new(plain::Plain::new(path.into(), reader)),
+    })
 }
 
 impl Iterator for Documents {

@@ -23,7 +23,7 @@ mod writer;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use onebit_model::files::open_regular;
+use onebit_model::files::open_to_map;
 
 use super::error::hex;
 use super::mmap::Map;
@@ -61,7 +61,19 @@ impl TokenFile {
             action: "read",
             source,
         };
-        let map = Map::new(&open_regular(&path).map_err(failed)?).map_err(failed)?;
+        let map = Map::new(open_to_map(&path).map_err(failed)?).map_err(failed)?;
+        Self::parse(path, map)
+    }
+
+    /// Reads a token file that is already in memory; `label` stands for its path in errors.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], but for the system's.
+    pub fn from_bytes(bytes: Vec<u8>, label: impl AsRef<Path>) -> Result<TokenFile> {
+        Self::parse(label.as_ref().to_owned(), Map::Memory(bytes))
+    }
+
+    fn parse(path: PathBuf, map: Map) -> Result<TokenFile> {
         let bytes = map.bytes();
         if bytes.starts_with(MAGIC) {
             let header = Header::parse(&path, bytes)?;
@@ -173,6 +185,7 @@ impl TokenFile {
         let Some(header) = &self.header else {
             return Ok(0..self.tokens);
         };
+        self.unchanged()?;
         let start = |i: usize| u64_at(self.map.bytes(), header.index_at as usize + 8 * i);
         let first = start(index);
         let end = if index + 1 < count {
@@ -210,6 +223,7 @@ impl TokenFile {
                 found: self.tokens as u64,
             });
         }
+        self.unchanged()?;
         let bytes = &self.map.bytes()[self.ids_at + range.start * self.width..self.ids_at + range.end * self.width];
         // The ids begin at a multiple of their width in a page-aligned map, so the casts hold; the copy is for safety.
         match self.width {
@@ -230,6 +244,14 @@ impl TokenFile {
             Some(vocab_size) => self.check_ids(range.start, out, vocab_size),
             None => Ok(()),
         }
+    }
+
+    fn unchanged(&self) -> Result<()> {
+        self.map.unchanged().map_err(|source| DataError::Io {
+            path: self.path.clone(),
+            action: "read",
+            source,
+        })
     }
 
     fn check_ids(&self, start: usize, ids: &[u32], vocab_size: usize) -> Result<()> {
@@ -272,6 +294,7 @@ impl TokenFile {
     /// [`DataError::Checksum`], [`DataError::Header`] and [`DataError::IdOutOfRange`].
     pub fn verify(&self) -> Result<()> {
         let Some(header) = &self.header else { return Ok(()) };
+        self.unchanged()?;
         let found = blake3::hash(&self.map.bytes()[HEADER..]);
         if found != header.checksum {
             let (expected, found) = (hex(&header.checksum), hex(found.as_bytes()));

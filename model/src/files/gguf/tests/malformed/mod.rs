@@ -10,6 +10,8 @@ macro_rules! refused {
 
 mod container;
 mod model;
+#[path = "../../../../../tests/common/seed.rs"]
+mod seed;
 mod weights;
 
 use super::*;
@@ -58,6 +60,7 @@ impl Hand {
         out.extend(self.tensors.concat());
         out.resize(out.len().next_multiple_of(32), 0);
         out.extend(&self.data);
+        seed::damaged(&["gguf_container", "gguf"], &out);
         out
     }
 
