@@ -79,4 +79,16 @@ mod tests {
         };
         assert_eq!(hard.phase(0), Phase::Hard);
     }
+
+    #[test]
+    fn metrics_and_messages_call_a_phase_the_same() {
+        for (phase, name) in [
+            (Phase::Warmup, "warmup"),
+            (Phase::Anneal, "anneal"),
+            (Phase::Hard, "hard"),
+        ] {
+            assert_eq!(phase.name(), name);
+            assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{name}\""));
+        }
+    }
 }
