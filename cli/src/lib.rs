@@ -10,6 +10,8 @@ pub mod commands;
 mod convert;
 mod device;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generation;
 mod gpu;
 mod interrupt;
@@ -58,9 +60,7 @@ pub fn main() -> ExitCode {
     if matches!(texts.first().map(String::as_str), Some("--version" | "-V")) {
         return finish(output::line(&format!("onebit {}", env!("CARGO_PKG_VERSION"))));
     }
-    let texts = args::split_equals(texts);
-    let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-    match commands::Onebit::from_args(&[&program], &borrowed) {
+    match parse(&program, texts) {
         Ok(command) => finish(interrupt::install().and_then(|()| commands::run(command))),
         Err(EarlyExit { output, status: Ok(()) }) => finish(output::text(&output)),
         Err(EarlyExit {
@@ -68,6 +68,13 @@ pub fn main() -> ExitCode {
             status: Err(()),
         }) => report(&CliError::Usage(args::one_line(&output))),
     }
+}
+
+/// The command that `arguments` ask for.
+fn parse(program: &str, arguments: Vec<String>) -> Result<commands::Onebit, EarlyExit> {
+    let texts = args::split_equals(arguments);
+    let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+    commands::Onebit::from_args(&[program], &borrowed)
 }
 
 fn base_name(path: &str) -> String {

@@ -1,15 +1,17 @@
 //! What the fuzz targets share.
 //!
 //! A target is `fuzz_targets/NAME.rs` with an entry in `Cargo.toml`. It reads bytes as far as a program would, and asserts what holds beyond "no
-//! panic": mostly that what was accepted is the same after it was written and read again. Its first inputs, small good files, are written to
-//! `corpus/NAME` by the `seeds` tests of `model/tests/malformed` and `trainer/tests/malformed` when `ONEBIT_FUZZ_CORPUS` names the folder:
+//! panic": mostly that what was accepted is the same after it was written and read again. Its first inputs, small good files and one of each
+//! class of damage, are written to `corpus/NAME` by the tests called `malformed` (of `model`, `trainer` and `cli`, and beside the reader of GGUF) when
+//! `ONEBIT_FUZZ_CORPUS` names the folder. A format whose target writes files or runs models has a second one, `NAME_header` or `NAME_container`, that
+//! stays in memory and tries a hundred times as many inputs.
 //!
 //! ```text
-//! ONEBIT_FUZZ_CORPUS=$PWD/fuzz/corpus cargo test --workspace --test malformed seeds
+//! ONEBIT_FUZZ_CORPUS=$PWD/fuzz/corpus cargo test --workspace --test malformed
 //! cargo +nightly fuzz run --sanitizer none NAME -- -rss_limit_mb=2048 -malloc_limit_mb=256 -timeout=10
 //! ```
 //!
-//! `.ci/fuzz` does both for every target, for a few seconds each.
+//! `.ci/fuzz` does both for every target, for a few seconds each; `docs/reliability.md` says how many inputs ran so far.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

@@ -149,7 +149,7 @@ impl Eval {
     }
 }
 
-fn parse_ids(text: &str) -> Result<Vec<u32>> {
+pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let parse = |part: &str| part.trim().parse::<u32>();
     let ids: std::result::Result<Vec<u32>, _> = text.split(',').map(parse).collect();
     ids.map_err(|_| {

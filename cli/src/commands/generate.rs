@@ -10,6 +10,8 @@ use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, R
 use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
+pub(crate) use prompts::several;
+
 use crate::generation::{self, Given, MAX_TOKENS, note_dropped};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::{CliError, Result};
 
+/// Largest number that is drawn, far below where the sums of an axis are not finite any more. None of the numbers is negative.
+const MOST: f64 = 1e30;
+
 /// The curves of one run; the first number of each point is the step.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
@@ -35,7 +38,7 @@ impl Run {
         Self::parse(&text, name_of(&file)).map_err(|why| CliError::Failed(format!("{}: {why}", file.display())))
     }
 
-    fn parse(text: &str, name: String) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, name: String) -> Result<Self, String> {
         let mut run = Self {
             name,
             ..Self::default()
@@ -53,12 +56,18 @@ impl Run {
                     ));
                 }
             };
-            let number = |key: &str| value.get(key).and_then(Value::as_f64).filter(|x| x.is_finite());
+            let number = |key: &str| match value.get(key).and_then(Value::as_f64) {
+                Some(x) if !(0.0..=MOST).contains(&x) => Err(format!(
+                    "line {}: `{key}` is {x:e}, which no run writes; give a metrics.jsonl as `onebit train` writes it",
+                    i + 1
+                )),
+                found => Ok(found),
+            };
             let step =
-                number("step").ok_or_else(|| format!("line {} has no number `step`; give a metrics.jsonl", i + 1))?;
-            run.loss.extend(number("loss").map(|y| (step, y)));
-            run.validation.extend(number("val_loss").map(|y| (step, y)));
-            run.lr.extend(number("lr").map(|y| (step, y)));
+                number("step")?.ok_or_else(|| format!("line {} has no number `step`; give a metrics.jsonl", i + 1))?;
+            run.loss.extend(number("loss")?.map(|y| (step, y)));
+            run.validation.extend(number("val_loss")?.map(|y| (step, y)));
+            run.lr.extend(number("lr")?.map(|y| (step, y)));
             if let Some(phase) = value.get("phase").and_then(Value::as_str) {
                 match run.phases.last_mut() {
                     Some((last, _, end)) if last == phase => *end = step,
@@ -115,6 +124,13 @@ mod tests {
                 .contains("no number `step`")
         );
         assert!(Run::parse("", "a".into()).is_err());
+        for key in ["step", "loss", "val_loss", "lr"] {
+            for number in ["-1", "1e31", "1.7e308"] {
+                let line = format!("{{\"step\":1,\"loss\":1}}\n{{\"step\":2,\"loss\":1,\"{key}\":{number}}}\n");
+                let error = Run::parse(&line, "a".into()).unwrap_err();
+                assert!(error.starts_with(&format!("line 2: `{key}` is ")), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -39,9 +39,12 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
     root.fill(&WHITE)?;
     let (upper, lower) = root.split_vertically(SPLIT);
     let all = |curve: fn(&Run) -> &Vec<(f64, f64)>| runs.iter().flat_map(move |run| curve(run).iter().copied());
+    // Of everything that is drawn, for what lies far beyond an axis has no place in the picture's whole numbers.
     let steps = all(|r| &r.loss)
         .chain(all(|r| &r.validation))
+        .chain(all(|r| &r.lr))
         .map(|(x, _)| x)
+        .chain(runs.iter().flat_map(|run| run.phases.iter().map(|phase| phase.2)))
         .fold(1.0, f64::max);
     let (low, high) = loss_range(runs);
 
@@ -112,7 +115,8 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
         .draw()?;
 
     let top = all(|r| &r.lr).map(|(_, y)| y).fold(0.0, f64::max);
-    let top = if top > 0.0 { 1.08 * top } else { 1.0 };
+    // Below that an axis has no numbers to stand at its lines.
+    let top = if top > 1e-30 { 1.08 * top } else { 1.0 };
     let mut chart = ChartBuilder::on(&lower)
         .margin(14)
         .margin_top(4)
@@ -179,7 +183,8 @@ fn loss_range(runs: &[Run]) -> (f64, f64) {
         (Some(low), Some(high)) => (*low, *high),
         _ => (0.0, 1.0),
     };
-    let room = (0.06 * (high - low)).max(0.01);
+    // Enough to be seen in the last digit of a large number.
+    let room = (0.06 * (high - low)).max(0.01).max(1e-9 * high);
     ((low - room).max(0.0), high + room)
 }
 

@@ -18,13 +18,14 @@ pub(crate) fn curve(run: &Run) -> String {
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return String::new();
     };
-    if last.0 <= first.0 {
+    // As they are drawn: large steps may differ by too little.
+    if last.0 as f32 <= first.0 as f32 {
         return String::new();
     }
     let line: Vec<(f32, f32)> = points.iter().map(|&(x, y)| (x as f32, y as f32)).collect();
     let low = line.iter().map(|p| p.1).fold(f32::INFINITY, f32::min);
     let high = line.iter().map(|p| p.1).fold(f32::NEG_INFINITY, f32::max);
-    let room = (0.02 * (high - low)).max(1e-3);
+    let room = (0.02 * (high - low)).max(1e-3).max(1e-5 * high);
     let shape = Shape::Lines(&line);
     let mut chart = Chart::new_with_y_range(WIDTH, HEIGHT, first.0 as f32, last.0 as f32, low - room, high + room);
     let chart = chart

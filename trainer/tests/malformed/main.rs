@@ -390,6 +390,21 @@ fn seeds_of_texts() {
     for (name, bytes) in texts {
         harness::seed("text", name, &bytes);
     }
+    // The fields as an array are no object.
+    for line in [
+        "[\"one\", null]",
+        "\"one\"",
+        "{\"text\": 1}",
+        "{\"text\": \"a\", \"text\": \"b\"}",
+        "{}",
+    ] {
+        let mut read = onebit_trainer::data::text::stream(Path::new("x.jsonl"), line.as_bytes()).unwrap();
+        assert!(
+            matches!(read.next(), Some(Err(DataError::Json { line: 1, .. }))),
+            "{line}"
+        );
+        harness::seed_damaged(&["text"], line.as_bytes());
+    }
     harness::seed("parquet", "rows", &parquet_rows());
 }
 

@@ -10,16 +10,7 @@ use crate::{CliError, Result};
 /// The prompts, in order.
 pub(super) fn texts(prompt: Option<String>, file: Option<&Path>, prompts: Option<&Path>) -> Result<Vec<String>> {
     if let Some(path) = prompts {
-        let text = read(path, "--prompts")?;
-        let is_json = path.extension().is_some_and(|extension| extension == "jsonl");
-        let found = if is_json { objects(&text, path)? } else { lines(&text) };
-        return match found.is_empty() {
-            true => Err(CliError::Failed(format!(
-                "--prompts: {} holds no prompt; give a file with one a line",
-                path.display()
-            ))),
-            false => Ok(found),
-        };
+        return several(&read(path, "--prompts")?, path);
     }
     let Some(path) = file else {
         return Ok(vec![prompt.unwrap_or_default()]);
@@ -32,6 +23,19 @@ pub(super) fn texts(prompt: Option<String>, file: Option<&Path>, prompts: Option
         }
     }
     Ok(vec![text])
+}
+
+/// The prompts in the text of the file of `--prompts`, whose name says how they stand there.
+pub(crate) fn several(text: &str, path: &Path) -> Result<Vec<String>> {
+    let is_json = path.extension().is_some_and(|extension| extension == "jsonl");
+    let found = if is_json { objects(text, path)? } else { lines(text) };
+    match found.is_empty() {
+        true => Err(CliError::Failed(format!(
+            "--prompts: {} holds no prompt; give a file with one a line",
+            path.display()
+        ))),
+        false => Ok(found),
+    }
 }
 
 /// The text of a file, or of the standard input for `-`.
@@ -67,14 +71,19 @@ fn objects(text: &str, path: &Path) -> Result<Vec<String>> {
         prompt: String,
     }
     let parse = |(number, line): (usize, &str)| {
-        let parsed: std::result::Result<Line, _> = serde_json::from_str(line);
-        parsed.map(|line| line.prompt).map_err(|e| {
+        let wrong = |why: String| {
             CliError::Failed(format!(
-                "--prompts: {} line {}: expected an object with a text `prompt`, found something else ({e}); correct the line",
+                "--prompts: {} line {}: expected an object with a text `prompt`, found something else ({why}); correct the line",
                 path.display(),
                 number + 1
             ))
-        })
+        };
+        // Read as a list of the fields, an array would do as well.
+        if !line.trim_start().starts_with('{') {
+            return Err(wrong("no object".into()));
+        }
+        let parsed: std::result::Result<Line, _> = serde_json::from_str(line);
+        parsed.map(|line| line.prompt).map_err(|e| wrong(e.to_string()))
     };
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(parse).collect()

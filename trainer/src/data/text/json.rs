@@ -58,6 +58,10 @@ impl Lines {
             if self.buffer.trim_ascii().is_empty() {
                 continue;
             }
+            // Read as a list of the fields, an array would do as well.
+            if !self.buffer.trim_ascii_start().starts_with(b"{") {
+                return wrong("it is no object".into());
+            }
             let object: Object = match serde_json::from_slice(&self.buffer) {
                 Ok(object) => object,
                 Err(e) => return wrong(e.to_string()),
