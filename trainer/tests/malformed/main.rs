@@ -437,6 +437,8 @@ fn seeds_of_checkpoints() {
         config: "{}".into(),
         data: "x.tokens".into(),
         metrics_bytes: 100,
+        guard: Default::default(),
+        val_loss: Some(2.5),
     };
     let text = serde_json::to_string_pretty(&state).unwrap();
     assert_eq!(parse_state(text.as_bytes()).unwrap(), state);
@@ -454,10 +456,10 @@ fn seeds_of_checkpoints() {
         harness::seed_damaged(&["checkpoint_state"], damaged.as_bytes());
     }
     let sum = "ab".repeat(32);
-    let manifest = format!(
-        "{{\"model.safetensors\": {{\"bytes\": 8, \"blake3\": \"{sum}\"}}, \"state.json\": {{\"bytes\": 0, \"blake3\": \"\"}}}}"
-    );
-    assert_eq!(parse_manifest(manifest.as_bytes()).unwrap().len(), 2);
+    let entry = format!("{{\"bytes\": 8, \"blake3\": \"{sum}\"}}");
+    let names = ["model.safetensors", "optimizer.safetensors", "state.json"];
+    let manifest = format!("{{{}}}", names.map(|name| format!("\"{name}\": {entry}")).join(", "));
+    assert_eq!(parse_manifest(manifest.as_bytes()).unwrap().len(), 3);
     harness::seed("checkpoint_manifest", "good", manifest.as_bytes());
     for damaged in [
         "",
@@ -467,6 +469,9 @@ fn seeds_of_checkpoints() {
         "{\"x\": [1, \"\"]",
         "{\"x\": 1}",
         &format!("{{\"x\": {}", "[".repeat(2000)),
+        &manifest.replacen("state.json", "../state.json", 1),
+        &manifest.replacen("{\"model", &format!("{{\"../x\": {entry}, \"model"), 1),
+        &manifest.replacen("8", "18446744073709551616", 1),
     ] {
         assert!(parse_manifest(damaged.as_bytes()).is_err(), "{damaged}");
         harness::seed_damaged(&["checkpoint_manifest"], damaged.as_bytes());
