@@ -171,9 +171,9 @@ pub(crate) fn output_directory(path: &Path, option: &str) -> Result<()> {
     writable(path, option)
 }
 
-/// Writes and removes an empty file: permissions, read-only file systems and full disks all show.
+/// Writes and removes an empty file (named like one that a killed program left, so that it goes if this one is killed): permissions, read-only file systems and full disks all show.
 fn writable(directory: &Path, option: &str) -> Result<()> {
-    let probe = directory.join(format!(".onebit-{}.probe", std::process::id()));
+    let probe = directory.join(format!(".onebit.{}-0.tmp", std::process::id()));
     let tried = fs::File::create(&probe).and_then(|_| fs::remove_file(&probe));
     tried.map_err(|e| {
         CliError::io(

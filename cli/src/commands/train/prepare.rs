@@ -184,6 +184,7 @@ impl Train {
 
     /// Refuses a directory in which something would be written over, or clears it by `--force`.
     pub(super) fn prepare_directory(&self, directory: &Path) -> Result<()> {
+        args::output_directory(directory, "--output-dir")?;
         // Of another run nothing is looked at, let alone removed. The trainer takes it again.
         let _lock = RunLock::take(directory)?;
         let is_run = directory.join("checkpoints").is_dir() || directory.join("metrics.jsonl").is_file();
@@ -209,7 +210,6 @@ impl Train {
                 present.join(", ")
             )));
         }
-        args::output_directory(directory, "--output-dir")?;
         if self.force {
             let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove", &e, "remove it by hand");
             let (checkpoints, metrics) = (directory.join("checkpoints"), directory.join("metrics.jsonl"));
