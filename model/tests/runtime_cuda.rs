@@ -11,6 +11,7 @@ use onebit_model::runtime::{FloatStorage, KvType, Lookahead, Sequence, Serial, S
 
 #[test]
 fn logits_have_the_bits_of_the_cpu() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("logits") else { return };
     let base = ModelConfig {
         max_position_embeddings: 40,
@@ -75,6 +76,7 @@ fn logits_have_the_bits_of_the_cpu() {
 
 #[test]
 fn prompts_of_any_length_have_the_bits_of_the_cpu() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("prompts") else { return };
     let base = ModelConfig {
         max_position_embeddings: 600,
@@ -131,6 +133,9 @@ fn prompts_of_any_length_have_the_bits_of_the_cpu() {
     }
 }
 
+/// One test at a time: what is free on a GPU depends on all that run.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn gpu(name: &str) -> Option<Gpu> {
     match Gpu::open(0) {
         Ok(gpu) => Some(gpu),
@@ -163,6 +168,7 @@ where
 
 #[test]
 fn snapshots_go_from_one_device_to_the_other() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("snapshots") else { return };
     let config = model_config();
     let model = random_model(&config, 6, FloatStorage::F16);
@@ -202,6 +208,7 @@ fn snapshots_go_from_one_device_to_the_other() {
 
 #[test]
 fn reading_ahead_changes_no_logit() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("reading ahead") else { return };
     let config = model_config();
     let model = random_model(&config, 8, FloatStorage::F32);
@@ -223,6 +230,7 @@ fn reading_ahead_changes_no_logit() {
 
 #[test]
 fn what_is_needed_is_known_before() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("memory") else { return };
     let config = ModelConfig {
         vocab_size: 3000,
