@@ -13,27 +13,12 @@ use onebit_model::runtime::{FloatStorage, KvType, Lookahead, Sequence, Serial, S
 fn logits_have_the_bits_of_the_cpu() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("logits") else { return };
-    let base = ModelConfig {
-        max_position_embeddings: 40,
-        head_dim: 16,
-        ..config()
-    };
-    let plain = ModelConfig {
-        feed_forward: FeedForward::Relu2,
-        qk_norm: true,
-        ..base.clone()
-    };
-    let silu = ModelConfig {
-        feed_forward: FeedForward::SwiGlu,
-        residual_scaling: true,
-        ..base.clone()
-    };
     let kinds = [
         (FloatStorage::F32, KvType::F32),
         (FloatStorage::F16, KvType::F16),
         (FloatStorage::Bf16, KvType::Int8),
     ];
-    for (config, (storage, kv)) in [base, plain, silu].iter().zip(kinds) {
+    for (config, (storage, kv)) in of_every_kind(40).iter().zip(kinds) {
         let model = random_model(config, 5, storage);
         let on_gpu = CudaModel::new(&gpu, &model).unwrap();
         let options = SessionOptions {
@@ -78,22 +63,7 @@ fn logits_have_the_bits_of_the_cpu() {
 fn prompts_of_any_length_have_the_bits_of_the_cpu() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(gpu) = gpu("prompts") else { return };
-    let base = ModelConfig {
-        max_position_embeddings: 600,
-        head_dim: 16,
-        ..config()
-    };
-    let plain = ModelConfig {
-        feed_forward: FeedForward::Relu2,
-        qk_norm: true,
-        ..base.clone()
-    };
-    let silu = ModelConfig {
-        feed_forward: FeedForward::SwiGlu,
-        residual_scaling: true,
-        ..base.clone()
-    };
-    for (config, kv) in [base, plain, silu].iter().zip(KvType::ALL) {
+    for (config, kv) in of_every_kind(600).iter().zip(KvType::ALL) {
         let model = random_model(config, 11, FloatStorage::F16);
         let on_gpu = CudaModel::new(&gpu, &model).unwrap();
         let options = SessionOptions {
@@ -131,6 +101,26 @@ fn prompts_of_any_length_have_the_bits_of_the_cpu() {
         let want = bits(cpu.decode(3).unwrap());
         assert_eq!(bits(cuda.decode(3).unwrap()), want, "{kv:?} decode");
     }
+}
+
+/// Models with a context of so many tokens: with each activation, and each option of a block in one of them.
+fn of_every_kind(context: usize) -> [ModelConfig; 3] {
+    let base = ModelConfig {
+        max_position_embeddings: context,
+        head_dim: 16,
+        ..config()
+    };
+    let plain = ModelConfig {
+        feed_forward: FeedForward::Relu2,
+        qk_norm: true,
+        ..base.clone()
+    };
+    let silu = ModelConfig {
+        feed_forward: FeedForward::SwiGlu,
+        residual_scaling: true,
+        ..base.clone()
+    };
+    [base, plain, silu]
 }
 
 /// One test at a time: what is free on a GPU depends on all that run.

@@ -203,12 +203,13 @@ impl Train {
                 (_, chosen) => chosen.resolved(place.device),
             };
             let options = TrainOptions { precision, ..options };
+            let windows = data.windows(&options)?;
             let plan = dry_run::Plan {
-                windows: data.windows(options.seq_len, options.seed)?,
+                windows,
                 tokens: data.file.len(),
                 validation: validation.map(|tokens| tokens.file.len()),
                 vocab_size: tokenizer.vocab_size(),
-                seconds: dry_run::seconds(&config, &options, &place, data.windows(options.seq_len, options.seed)?)?,
+                seconds: dry_run::seconds(&config, &options, &place, windows)?,
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
             // As the run itself would refuse it.

@@ -210,6 +210,27 @@ fn shared_bytes(group: usize, cache: &KvCache) -> usize {
     2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((group + 2) * cache.head_dim + (group + 2) * POSITIONS)
 }
 
+/// The tokens that `out` has room for, after what attention of them reads and writes beside the cache was compared with their number.
+pub(super) fn tokens_of(
+    op: &'static str,
+    attention: &Attention,
+    cache: &KvCache,
+    qkv: &DeviceArray<f32>,
+    norms: Option<[&DeviceArray<f32>; 2]>,
+    position: &DeviceArray<u32>,
+    out: &DeviceArray<f32>,
+) -> Result<usize> {
+    let (heads, kv, dim) = (attention.heads, cache.kv_heads, cache.head_dim);
+    let tokens = out.len() / (heads * dim);
+    need(op, "out", tokens * heads * dim, out.len())?;
+    need(op, "qkv", tokens * (heads + 2 * kv) * dim, qkv.len())?;
+    need(op, "position", 1, position.len())?;
+    for norm in norms.iter().flatten() {
+        need(op, "norm", dim, norm.len())?;
+    }
+    Ok(tokens)
+}
+
 /// Attention of the tokens from `position`, `[1]`, on: `qkv`, `[tokens, (heads + 2 kv_heads) · head_dim]`, is normed (with `norms` of queries and of keys,
 /// `[head_dim]` each), turned, and its keys and values stored in the cache of `layer`; `out` is `[tokens, heads · head_dim]`. Where a token
 /// would lie outside the cache nothing is written.
@@ -228,13 +249,7 @@ pub fn attend(
 ) -> Result<()> {
     const OP: &str = "attend";
     let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
-    let tokens = out.len() / (heads * dim);
-    need(OP, "out", tokens * heads * dim, out.len())?;
-    need(OP, "qkv", tokens * (heads + 2 * kv) * dim, qkv.len())?;
-    need(OP, "position", 1, position.len())?;
-    for norm in norms.iter().flatten() {
-        need(OP, "norm", dim, norm.len())?;
-    }
+    let tokens = tokens_of(OP, attention, cache, qkv, norms, position, out)?;
     need(OP, "counters", kv, attention.counters.len())?;
     let parts = context / POSITIONS * tokens * heads * (dim + 2);
     if layer >= cache.layers || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {

@@ -1,8 +1,7 @@
 //! Attention of many tokens over the cache.
 
-use super::attention::{Attention, CacheLayer, KvCache, KvKind};
+use super::attention::{Attention, CacheLayer, KvCache, KvKind, tokens_of};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
-use crate::ternary_gemv::need;
 
 static MODULE: Module = ptx!("prefill_attention.ptx");
 
@@ -35,13 +34,7 @@ pub fn attend_many(
 ) -> Result<()> {
     const OP: &str = "attend_many";
     let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
-    let tokens = out.len() / (heads * dim);
-    need(OP, "out", tokens * heads * dim, out.len())?;
-    need(OP, "qkv", tokens * (heads + 2 * kv) * dim, qkv.len())?;
-    need(OP, "position", 1, position.len())?;
-    for norm in norms.iter().flatten() {
-        need(OP, "norm", dim, norm.len())?;
-    }
+    let tokens = tokens_of(OP, attention, cache, qkv, norms, position, out)?;
     let shared = shared_bytes(dim);
     if dim > MOST_HEAD_DIM
         || !heads.is_multiple_of(kv)

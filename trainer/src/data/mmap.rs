@@ -17,11 +17,10 @@ impl Map {
         if file.metadata()?.len() == 0 {
             return Ok(Map::Memory(Vec::new()));
         }
-        // SAFETY: the map is read only, and its length is the file's, so every index that slices allow is inside it. The
-        // contents must not change while it lives: token files are written under another name and renamed when they are
-        // complete, no code of this workspace opens one for writing, and the file is locked for all who ask; a program that
-        // does not, and truncates the file between `unchanged` and a read, ends this one with a bus error, it cannot make it
-        // read other memory.
+        // The contents must not change while the map lives: token files are written under another name and renamed when they are complete, no code of this
+        // workspace opens one for writing, and the file is locked for all who ask. A program that does not, and truncates the file between `unchanged` and
+        // a read, ends this one with a bus error; it cannot make it read other memory.
+        // SAFETY: the map is read only, its length is the file's, so every index that slices allow is inside it, and any bytes are valid.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Map::File(map, file))
     }

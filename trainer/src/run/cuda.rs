@@ -43,6 +43,7 @@ pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Res
         optimizer: CudaOptimizer::plan(options, &specs, &layout),
         products: memory.products,
         activations: memory.activations,
+        snapshot: 0,
     })
 }
 

@@ -20,12 +20,14 @@ pub struct MemoryEstimate {
     /// What one micro-batch keeps for its backward, at its largest (the phase before the hard one), and the quantised
     /// weights of the step.
     pub activations: u64,
+    /// Weights and moments as they were at a checkpoint, while it is written and training goes on; those of a GPU are the host's, and do not count.
+    pub snapshot: u64,
 }
 
 impl MemoryEstimate {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.products + self.activations
+        self.weights + self.gradients + self.optimizer + self.products + self.activations + self.snapshot
     }
 }
 
@@ -72,5 +74,6 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
         optimizer: moments,
         products: 0,
         activations: 4 * (kept + quantized),
+        snapshot: 4 * all + moments,
     }
 }

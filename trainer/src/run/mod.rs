@@ -15,12 +15,14 @@
 //! A checkpoint is written while training goes on. One that cannot be written, for want of space, say, is told of and tried again at the next; the last one, and that of an
 //! interruption, must succeed.
 
+mod batch;
 mod cuda;
 pub mod guard;
 mod lock;
 mod memory;
 mod metrics;
 mod saving;
+mod setbacks;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use onebit_engine::Tensor;
-use onebit_engine::ops::elementwise::all_finite;
 use onebit_kernels_cuda::Gpu;
 use onebit_model::files::{Extras, GenerationConfig, remove_unfinished, save_master};
 use onebit_model::network::Network;
 
+use batch::data_identity;
 pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
 pub use guard::GuardState;
 pub use lock::RunLock;
@@ -43,6 +44,7 @@ pub use memory::{MemoryEstimate, memory_estimate};
 use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, Rollback, StepMetrics, ValidationMetrics};
 use saving::Saver;
+use setbacks::Verdict;
 
 use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};
@@ -126,13 +128,14 @@ pub struct Trainer {
     saver: Saver,
     last_checkpoint: Option<PathBuf>,
     guard: GuardState,
-    /// The last step that changed something, as a checkpoint of it would be.
-    good: State,
+    /// The last step that changed something.
+    good: Mark,
     /// What the steps that were told ask for.
     verdict: Verdict,
     /// The checkpoint that was gone back to last, and how often in a row.
     rollbacks: (u64, u64),
-    /// Whether nothing is done while a checkpoint is written: for tests that count what is written.
+    /// Whether nothing is done while a checkpoint is written, so that what is written can be counted.
+    #[cfg(test)]
     in_turn: bool,
     /// Steps whose loss is made no number, and micro-batches whose loss is made high.
     #[cfg(test)]
@@ -143,26 +146,13 @@ pub struct Trainer {
     cuda: Option<CudaRun>,
 }
 
-/// What a run does after a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Verdict {
-    GoOn,
-    /// Step `step` (counted from 1) was the last of too many that were not finite.
-    Stop {
-        step: u64,
-        what: &'static str,
-    },
-    /// The loss of step `step` (counted from 1) ended a spike.
-    GoBack {
-        step: u64,
-        loss: f64,
-    },
-}
-
-/// Inputs and targets of one micro-batch, each `[batch·seq]`.
-struct Batch {
-    ids: Tensor,
-    targets: Tensor,
+/// Where a run stands after a step: what of a checkpoint's [`State`] is not the same all along.
+#[derive(Clone, Debug, Default)]
+struct Mark {
+    step: u64,
+    metrics_bytes: u64,
+    guard: GuardState,
+    val_loss: Option<f64>,
 }
 
 impl Trainer {
@@ -229,16 +219,6 @@ impl Trainer {
         };
         let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
         let metrics_bytes = found.as_ref().map_or(0, |f| f.state.metrics_bytes);
-        let beginning = State {
-            step: 0,
-            total_steps,
-            options: options.clone(),
-            config: network.config().to_json(),
-            data: data_identity(&train)?,
-            metrics_bytes: 0,
-            guard: GuardState::default(),
-            val_loss: None,
-        };
         let mut trainer = Trainer {
             lr: options.lr_schedule(total_steps),
             quant: options.quant_schedule(),
@@ -247,9 +227,10 @@ impl Trainer {
             step: 0,
             last_checkpoint: None,
             guard: GuardState::default(),
-            good: beginning,
+            good: Mark::default(),
             verdict: Verdict::GoOn,
             rollbacks: (0, 0),
+            #[cfg(test)]
             in_turn: false,
             #[cfg(test)]
             tampered: [0..0, 0..0],
@@ -296,7 +277,7 @@ impl Trainer {
             path: found.path.clone(),
             why: format!("it was made with {what}; pass the same, or start in another directory"),
         };
-        let now = self.state(0, 0)?;
+        let now = self.state(Mark::default())?;
         if found.state.config != now.config {
             return Err(wrong("another model configuration"));
         }
@@ -316,7 +297,12 @@ impl Trainer {
         checkpoint::restore(path, &specs, self.network.parameters_mut(), &mut self.optimizer)?;
         self.step = state.step;
         self.guard = state.guard.clone();
-        self.good = state.clone();
+        self.good = Mark {
+            step: state.step,
+            metrics_bytes: state.metrics_bytes,
+            guard: state.guard.clone(),
+            val_loss: state.val_loss,
+        };
         self.last_checkpoint = Some(path.to_path_buf());
         Ok(())
     }
@@ -350,14 +336,14 @@ impl Trainer {
         while self.step < self.total_steps {
             if stop.load(Ordering::Relaxed) {
                 self.settle(observe)?;
-                if self.verdict == Verdict::GoOn {
-                    self.save_now(self.state(self.step, self.metrics.bytes())?, observe)?;
+                if self.goes_on() {
+                    self.save_now(self.here(), observe)?;
                     return Ok(Outcome::Interrupted);
                 }
             }
             self.look_at_saves(false, observe);
             // On a thread of the pool, where starting a parallel operation does not wake anyone who is awake.
-            if self.verdict == Verdict::GoOn
+            if self.goes_on()
                 && let Some(metrics) = rayon::scope(|_| self.step())?
             {
                 self.tell(&metrics, observe)?;
@@ -368,11 +354,11 @@ impl Trainer {
             if validate || save {
                 self.settle(observe)?;
             }
-            match self.verdict {
+            match std::mem::replace(&mut self.verdict, Verdict::GoOn) {
                 Verdict::GoOn => {}
                 Verdict::Stop { step, what } => return Err(self.stopped(step, what, observe)?),
-                Verdict::GoBack { step, loss } => {
-                    self.go_back(step, loss, observe)?;
+                Verdict::GoBack { step, loss, to } => {
+                    self.go_back((step, loss), &to, observe)?;
                     continue;
                 }
             }
@@ -387,7 +373,7 @@ impl Trainer {
             }
             self.metrics.flush()?;
             if last {
-                self.save_now(self.state(self.step, self.metrics.bytes())?, observe)?;
+                self.save_now(self.here(), observe)?;
             } else if save {
                 self.begin_save(observe)?;
             }
@@ -396,128 +382,12 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// Writes the metrics of a step and decides what follows from them.
-    fn tell(&mut self, metrics: &StepMetrics, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        if self.verdict != Verdict::GoOn {
-            // A step that a GPU had begun already.
-            return Ok(());
-        }
-        self.metrics.append(metrics)?;
-        observe(Event::Step(metrics));
-        let step = metrics.step;
-        if let Some(what) = metrics.skipped {
-            self.guard.skipped += 1;
-            self.guard.skipped_in_a_row += 1;
-            if self.guard.skipped_in_a_row >= self.options.max_skipped {
-                self.verdict = Verdict::Stop { step, what };
-            }
-            return Ok(());
-        }
-        self.guard.skipped_in_a_row = 0;
-        let deviations = f64::from(self.options.spike_guard);
-        let spike = deviations > 0.0 && self.guard.losses.is_spike(metrics.phase, metrics.loss, deviations);
-        if spike && step > self.options.save_every {
-            let loss = metrics.loss;
-            self.verdict = Verdict::GoBack { step, loss };
-        }
-        self.good.step = step;
-        self.good.metrics_bytes = self.metrics.bytes();
-        self.good.guard = self.guard.clone();
-        self.good.val_loss = None;
-        Ok(())
-    }
-
     /// Waits for steps that are under way on a GPU.
     fn settle(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
         while let Some(metrics) = self.collect()? {
             self.tell(&metrics, observe)?;
         }
         Ok(())
-    }
-
-    /// Saves the state before the steps that were not finite, and says what they met.
-    fn stopped(&mut self, step: u64, what: &'static str, observe: &mut dyn FnMut(Event<'_>)) -> Result<TrainError> {
-        if let Some(cuda) = &mut self.cuda {
-            cuda.drain()?;
-        }
-        let place = self.bad_place(step - 1)?;
-        self.step = self.good.step;
-        if let Some(cuda) = &mut self.cuda {
-            cuda.download(&mut self.network, &mut self.optimizer)?;
-        }
-        let mut are_finite = true;
-        for parameter in self.network.parameters() {
-            are_finite &= all_finite(parameter)?;
-        }
-        // Weights that are no numbers themselves are nothing to go on from.
-        if are_finite {
-            self.save_now(self.good.clone(), observe)?;
-        }
-        let checkpoint = match &self.last_checkpoint {
-            Some(path) => path.display().to_string(),
-            None => "none yet (see --save-every)".into(),
-        };
-        Ok(TrainError::NotFinite {
-            step,
-            what,
-            place,
-            skipped: self.options.max_skipped - 1,
-            checkpoint,
-        })
-    }
-
-    /// Goes back to the newest checkpoint, from step `from` with its loss, and on with the data behind that step's.
-    fn go_back(&mut self, from: u64, loss: f64, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let gpu = match &mut self.cuda {
-            Some(cuda) => {
-                cuda.drain()?;
-                Some(cuda.gpu().clone())
-            }
-            None => None,
-        };
-        // The graphs and arrays of the GPU are made anew.
-        self.cuda = None;
-        self.look_at_saves(true, observe);
-        // One that an interruption made is not gone back to: the run that was not interrupted does not have it.
-        let schedule = self.schedule();
-        let found = checkpoint::latest_of(self.saver.root(), |step| schedule.has(step))?;
-        let found = found.ok_or_else(|| TrainError::Checkpoint {
-            path: self.saver.root().to_path_buf(),
-            why: "there is none to go back to".into(),
-        })?;
-        // They tell of metrics that will not be there any more.
-        checkpoint::discard_after(self.saver.storage(), self.saver.root(), found.state.step)?;
-        let (offset, rollbacks) = (self.guard.data_offset, self.guard.rollbacks);
-        self.restore(&found.path, &found.state)?;
-        self.rollbacks = match self.rollbacks {
-            (step, times) if step == self.step => (step, times + 1),
-            _ => (self.step, 1),
-        };
-        if self.rollbacks.1 > guard::MOST_ROLLBACKS {
-            return Err(TrainError::Diverged {
-                step: from,
-                loss,
-                times: guard::MOST_ROLLBACKS,
-                checkpoint: found.path.display().to_string(),
-            });
-        }
-        self.guard.rollbacks = rollbacks + 1;
-        self.guard.data_offset = offset + (from - self.step) * self.options.accumulation_steps as u64;
-        self.good.guard = self.guard.clone();
-        self.metrics = MetricsFile::open(self.saver.storage(), &self.output_dir, found.state.metrics_bytes)?;
-        let rollback = Rollback {
-            step: self.step,
-            rolled_back_from: from,
-            spike_loss: loss,
-        };
-        self.metrics.append(&rollback)?;
-        self.good.metrics_bytes = self.metrics.bytes();
-        self.verdict = Verdict::GoOn;
-        observe(Event::RolledBack(&rollback));
-        match gpu {
-            Some(gpu) => self.place_on(&gpu),
-            None => Ok(()),
-        }
     }
 
     /// Writes the model directory: configuration, master weights, tokenizer, sampling defaults.
@@ -535,63 +405,27 @@ impl Trainer {
         Ok(())
     }
 
-    /// What a checkpoint of the run as it is says, at step `step` and so many bytes of metrics.
-    fn state(&self, step: u64, metrics_bytes: u64) -> Result<State> {
+    /// Where the run stands now.
+    fn here(&self) -> Mark {
+        Mark {
+            step: self.step,
+            metrics_bytes: self.metrics.bytes(),
+            guard: self.guard.clone(),
+            val_loss: self.good.val_loss.filter(|_| self.good.step == self.step),
+        }
+    }
+
+    /// What a checkpoint at `mark` says.
+    fn state(&self, mark: Mark) -> Result<State> {
         Ok(State {
-            step,
+            step: mark.step,
             total_steps: self.total_steps,
             options: self.options.clone(),
             config: self.network.config().to_json(),
             data: data_identity(&self.train)?,
-            metrics_bytes,
-            guard: self.guard.clone(),
-            val_loss: self.good.val_loss.filter(|_| self.good.step == step),
+            metrics_bytes: mark.metrics_bytes,
+            guard: mark.guard,
+            val_loss: mark.val_loss,
         })
     }
-
-    /// The micro-batch of a global index.
-    fn batch(&self, index: u64) -> Result<Batch> {
-        let (ids, targets) = self.batch_ids(index)?;
-        let (shape, device) = ([ids.len()], self.network.device());
-        Ok(Batch {
-            ids: Tensor::from_u32(device, shape, ids)?,
-            targets: Tensor::from_u32(device, shape, targets)?,
-        })
-    }
-
-    /// Its inputs and targets.
-    fn batch_ids(&self, index: u64) -> Result<(Vec<u32>, Vec<u32>)> {
-        let (batch, seq) = (self.options.batch_size, self.options.seq_len);
-        let windows = (0..batch as u64).map(|i| self.order.window(index * batch as u64 + i));
-        windows_ids(&self.train, windows, seq)
-    }
-}
-
-/// What tells one training file from another: its length, its tokenizer, and a hash of both ends.
-fn data_identity(tokens: &TokenFile) -> Result<String> {
-    const ENDS: usize = 1 << 12;
-    let n = tokens.len();
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&tokens.tokenizer().unwrap_or_default());
-    let mut ids = Vec::new();
-    for range in [0..n.min(ENDS), n.saturating_sub(ENDS)..n] {
-        tokens.get(range, &mut ids)?;
-        hasher.update(bytemuck::cast_slice(&ids));
-    }
-    Ok(format!("{n} tokens, {}", hasher.finalize().to_hex()))
-}
-
-/// Inputs and targets of windows of `seq + 1` tokens.
-fn windows_ids(
-    tokens: &TokenFile,
-    windows: impl Iterator<Item = std::ops::Range<usize>>,
-    seq: usize,
-) -> Result<(Vec<u32>, Vec<u32>)> {
-    let (mut ids, mut targets, mut window) = (Vec::new(), Vec::new(), Vec::new());
-    for range in windows {
-        tokens.get(range, &mut window)?;
-        ids.extend_from_slice(&window[..seq]);
-        targets.extend_from_slice(&window[1..]);
-    }
-    Ok((ids, targets))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::{Event, Trainer};
+use super::{Event, Mark, Trainer};
 use crate::checkpoint::{Keep, SaveSchedule, Snapshot, State};
 use crate::storage::Storage;
 use crate::{Result, TrainError};
@@ -76,33 +76,36 @@ impl Trainer {
         }
     }
 
-    /// Begins to save the run as it is, after the save before has ended. No step may be under way.
+    /// Begins to save the run as it is. No step may be under way.
     pub(super) fn begin_save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.look_at_saves(true, observe);
-        self.metrics.flush()?;
-        let snapshot = self.snapshot(self.state(self.step, self.metrics.bytes())?)?;
-        self.saver.begin(snapshot, self.keep())?;
+        self.start_save(self.here(), observe)?;
+        #[cfg(test)]
         if self.in_turn {
             self.look_at_saves(true, observe);
         }
         Ok(())
     }
 
-    /// Saves the run as `state` has it and waits for it.
+    /// Saves the run with the state of `mark` and waits for it.
     ///
     /// # Errors
     /// What became of it.
-    pub(super) fn save_now(&mut self, state: State, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.look_at_saves(true, observe);
-        self.metrics.flush()?;
-        let snapshot = self.snapshot(state)?;
-        self.saver.begin(snapshot, self.keep())?;
+    pub(super) fn save_now(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.start_save(mark, observe)?;
         if let Some(saved) = self.saver.outcome(true) {
             let path = saved?;
             observe(Event::Saved(&path));
             self.last_checkpoint = Some(path);
         }
         Ok(())
+    }
+
+    /// Begins to save, after the save before has ended.
+    fn start_save(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.look_at_saves(true, observe);
+        self.metrics.flush()?;
+        let snapshot = self.snapshot(self.state(mark)?)?;
+        self.saver.begin(snapshot, self.keep())
     }
 
     /// When the run makes checkpoints by itself.

@@ -372,6 +372,7 @@ fn the_memory_estimate_counts_every_weight() {
     let estimate = memory_estimate(&config(), &options());
     assert_eq!(estimate.weights, 4 * config().parameter_count());
     assert_eq!(estimate.optimizer, 2 * estimate.weights);
+    assert_eq!(estimate.snapshot, estimate.weights + estimate.optimizer);
     let eight_bit = TrainOptions {
         optimizer: OptimizerKind::AdamW8bit,
         ..options()

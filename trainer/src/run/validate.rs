@@ -4,8 +4,9 @@ use onebit_autograd::Tape;
 use onebit_engine::Tensor;
 use onebit_model::network::{ForwardMode, Network};
 
+use super::Trainer;
+use super::batch::windows_ids;
 use super::metrics::ValidationMetrics;
-use super::{Trainer, windows_ids};
 use crate::Result;
 use crate::data::windows_in_order;
 

@@ -1,10 +1,12 @@
 //! Damaged and hostile token files: each class of damage is an error of its own, and no file makes the reader panic or take more memory than its size
 //! allows.
 
+mod checkpoints;
 #[path = "../../../model/tests/common/counting.rs"]
 mod counting;
 #[path = "../../../model/tests/malformed/harness.rs"]
 mod harness;
+mod texts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -371,109 +373,5 @@ fn seeds_of_the_fuzz_target() {
         use_all(&folder.put(&bytes)).unwrap();
         harness::seed("tokens", name, &bytes);
         harness::seed("tokens_header", name, &bytes);
-    }
-}
-
-/// Training texts of each kind, as [`onebit_trainer::data::text`] reads them.
-#[test]
-fn seeds_of_texts() {
-    use std::io::Write;
-    let lines = b"{\"text\": \"one two\"}\n{\"content\": \"three \\u00e9\", \"id\": 3}\n\n{\"text\": null, \"content\": \"\"}\n";
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(b"one two three").unwrap();
-    let texts = [
-        ("plain", "one two\n\u{e9}\u{4e2d}\u{1f600}".as_bytes().to_vec()),
-        ("lines", lines.to_vec()),
-        ("gzip", gzip.finish().unwrap()),
-        ("zstd", zstd::encode_all(&lines[..], 1).unwrap()),
-    ];
-    for (name, bytes) in texts {
-        harness::seed("text", name, &bytes);
-    }
-    // The fields as an array are no object.
-    for line in [
-        "[\"one\", null]",
-        "\"one\"",
-        "{\"text\": 1}",
-        "{\"text\": \"a\", \"text\": \"b\"}",
-        "{}",
-    ] {
-        let mut read = onebit_trainer::data::text::stream(Path::new("x.jsonl"), line.as_bytes()).unwrap();
-        assert!(
-            matches!(read.next(), Some(Err(DataError::Json { line: 1, .. }))),
-            "{line}"
-        );
-        harness::seed_damaged(&["text"], line.as_bytes());
-    }
-    harness::seed("parquet", "rows", &parquet_rows());
-}
-
-/// Two texts and a row without one.
-fn parquet_rows() -> Vec<u8> {
-    use parquet::data_type::{ByteArray, ByteArrayType};
-    let schema = parquet::schema::parser::parse_message_type("message m { optional binary text (UTF8); }").unwrap();
-    let mut writer =
-        parquet::file::writer::SerializedFileWriter::new(Vec::new(), schema.into(), Default::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    let values = [ByteArray::from("one two"), ByteArray::from("three")];
-    let written = column
-        .typed::<ByteArrayType>()
-        .write_batch(&values, Some(&[1, 0, 1]), None);
-    assert_eq!(written.unwrap(), 2);
-    column.close().unwrap();
-    group.close().unwrap();
-    writer.into_inner().unwrap()
-}
-
-/// What a checkpoint says about itself, good and damaged.
-#[test]
-fn seeds_of_checkpoints() {
-    use onebit_trainer::checkpoint::{State, parse_manifest, parse_state};
-    let state = State {
-        step: 3,
-        total_steps: 10,
-        options: onebit_trainer::TrainOptions::default(),
-        config: "{}".into(),
-        data: "x.tokens".into(),
-        metrics_bytes: 100,
-        guard: Default::default(),
-        val_loss: Some(2.5),
-    };
-    let text = serde_json::to_string_pretty(&state).unwrap();
-    assert_eq!(parse_state(text.as_bytes()).unwrap(), state);
-    harness::seed("checkpoint_state", "good", text.as_bytes());
-    for (from, to) in [
-        ("\"step\": 3", "\"step\": -3"),
-        ("\"step\": 3", "\"step\": 1e300"),
-        ("\"step\": 3", "\"step\": 18446744073709551616"),
-        ("\"step\": 3", "\"step\": 3, \"step\": 4"),
-        ("\"config\": \"{}\"", "\"config\": [[[[["),
-    ] {
-        let damaged = text.replacen(from, to, 1);
-        assert_ne!(damaged, text);
-        assert!(parse_state(damaged.as_bytes()).is_err(), "{damaged}");
-        harness::seed_damaged(&["checkpoint_state"], damaged.as_bytes());
-    }
-    let sum = "ab".repeat(32);
-    let entry = format!("{{\"bytes\": 8, \"blake3\": \"{sum}\"}}");
-    let names = ["model.safetensors", "optimizer.safetensors", "state.json"];
-    let manifest = format!("{{{}}}", names.map(|name| format!("\"{name}\": {entry}")).join(", "));
-    assert_eq!(parse_manifest(manifest.as_bytes()).unwrap().len(), 3);
-    harness::seed("checkpoint_manifest", "good", manifest.as_bytes());
-    for damaged in [
-        "",
-        "[]",
-        "{\"../x\": {\"bytes\": -1, \"blake3\": \"\"}}",
-        "{\"x\": {\"bytes\": 1}}",
-        "{\"x\": [1, \"\"]",
-        "{\"x\": 1}",
-        &format!("{{\"x\": {}", "[".repeat(2000)),
-        &manifest.replacen("state.json", "../state.json", 1),
-        &manifest.replacen("{\"model", &format!("{{\"../x\": {entry}, \"model"), 1),
-        &manifest.replacen("8", "18446744073709551616", 1),
-    ] {
-        assert!(parse_manifest(damaged.as_bytes()).is_err(), "{damaged}");
-        harness::seed_damaged(&["checkpoint_manifest"], damaged.as_bytes());
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn print(
             "optimizer": memory.optimizer,
             "products": memory.products,
             "activations": memory.activations,
+            "snapshot": memory.snapshot,
             "total": memory.total(),
         },
         "available_bytes": available,
@@ -117,6 +118,7 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
         ("optimizer", size(&memory["optimizer"])),
         ("products", size(&memory["products"])),
         ("activations", size(&memory["activations"])),
+        ("snapshot", size(&memory["snapshot"])),
         ("memory", format!("{} in all", size(&memory["total"]))),
         (
             "available",

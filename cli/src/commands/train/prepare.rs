@@ -8,7 +8,7 @@ use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 use onebit_trainer::TrainOptions;
-use onebit_trainer::data::{TokenFile, WindowOrder};
+use onebit_trainer::data::{Order, TokenFile};
 use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
@@ -39,8 +39,9 @@ impl Tokens {
     }
 
     /// Windows of an epoch.
-    pub(super) fn windows(&self, seq_len: usize, seed: u64) -> Result<u64> {
-        Ok(WindowOrder::new(self.file.len(), seq_len, seed)?.windows_per_epoch())
+    pub(super) fn windows(&self, options: &TrainOptions) -> Result<u64> {
+        let order = Order::new(&self.file, options.seq_len, options.alignment(), options.seed)?;
+        Ok(order.windows_per_epoch())
     }
 }
 
@@ -111,11 +112,11 @@ impl Train {
             )));
         }
         let data = Tokens::open(data, "--data", &tokenizer, config.vocab_size)?;
-        data.windows(options.seq_len, options.seed)?;
+        data.windows(&options)?;
         let validation = match &self.val {
             Some(path) => {
                 let tokens = Tokens::open(path, "--val", &tokenizer, config.vocab_size)?;
-                tokens.windows(options.seq_len, options.seed)?;
+                tokens.windows(&options)?;
                 Some(tokens)
             }
             None => None,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn open(path: Arc<Path>, file: File, read: Arc<AtomicU64>) -> Result<Rows> {
         let bytes = file.metadata().map_err(|source| read_error(&path, source))?.len();
-        let reader = SerializedFileReader::new(file).map_err(|e| failed(&path, &e))?;
+        let reader = contained(|| SerializedFileReader::new(file)).map_err(|e| failed(&path, &e))?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let usable = |name: &str| {
             schema.columns().iter().position(|c| {
@@ -101,8 +102,15 @@ impl Rows {
     }
 
     fn row(&mut self) -> Result<Option<Piece>> {
-        if self.ready.is_empty() && !self.fill().map_err(|e| failed(&self.path, &e))? {
-            return Ok(None);
+        if self.ready.is_empty() {
+            let filled = contained(|| self.fill());
+            if filled.is_err() {
+                // Nothing more is asked of what may have been left half done.
+                (self.current, self.group) = (None, self.reader.num_row_groups());
+            }
+            if !filled.map_err(|e| failed(&self.path, &e))? {
+                return Ok(None);
+            }
         }
         let Some(value) = self.ready.pop_front() else {
             return Ok(None);
@@ -121,6 +129,17 @@ impl Rows {
             }),
         }
     }
+}
+
+/// What `read` gives. The library panics on some damaged files where it should give an error (`parquet` 58.4 on a page of a dictionary that is not there); a
+/// stranger's file is no reason to end.
+fn contained<T>(read: impl FnOnce() -> std::result::Result<T, ParquetError>) -> std::result::Result<T, ParquetError> {
+    let outcome = catch_unwind(AssertUnwindSafe(read));
+    outcome.unwrap_or_else(|_| {
+        Err(ParquetError::General(
+            "it is damaged in a way that its library does not expect".into(),
+        ))
+    })
 }
 
 fn failed(path: &Path, e: &ParquetError) -> DataError {

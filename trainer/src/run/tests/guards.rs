@@ -191,3 +191,20 @@ fn a_run_that_spikes_again_and_again_ends() {
     let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { times: 3, .. }), "{error}");
 }
+
+/// Before the first checkpoint a spike is borne, and taken for what losses are from then on.
+#[test]
+fn a_spike_without_a_checkpoint_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = TrainOptions {
+        save_every: 500,
+        ..guarded()
+    };
+    let mut trainer = Trainer::new(inputs(dir.path(), "run", options), false, &mut |_| ()).unwrap();
+    trainer.tampered[1] = 90..130;
+    let outcome = trainer.run(&AtomicBool::new(false), &mut |event| {
+        assert!(!matches!(event, Event::RolledBack(_)));
+    });
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(trainer.guard.rollbacks, 0);
+}
