@@ -193,6 +193,7 @@ EMULATED cuFuncGetAttribute(int* value, int attribute, void* handle) {
 EMULATED cuFuncSetAttribute(void* handle, int attribute, int value) {
     EMULATED_WITH_CONTEXT;
     auto& function = *static_cast<Function*>(handle);
+    if (attribute == 9) return CUDA_SUCCESS;  // the preferred carveout: a hint
     if (attribute != 8) return fail(CUDA_ERROR_INVALID_VALUE, "function attribute " + std::to_string(attribute) + " is not emulated");
     if (value < 0 || (size_t)value + function.entry.shared > 227 << 10)
         return fail(CUDA_ERROR_INVALID_VALUE, function.entry.name + ": " + std::to_string(value) + " bytes of dynamic shared memory are more than there are");

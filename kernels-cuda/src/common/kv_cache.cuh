@@ -1,4 +1,4 @@
-// The cache of keys and values as attention reads it: blocks of positions, and how an element is kept.
+// The cache of keys and values as attention reads it: blocks of positions, how an element is kept, and two neighbours at once.
 #pragma once
 
 #include "exact.cuh"
@@ -14,12 +14,16 @@ struct Element<F32> {
     typedef float type;
     static __device__ __forceinline__ float open(float x) { return x; }
     static __device__ __forceinline__ float close(float x, float) { return x; }
+    typedef float2 two;
+    static __device__ __forceinline__ float2 open_two(float2 x) { return x; }
 };
 template <>
 struct Element<F16> {
     typedef unsigned short type;
     static __device__ __forceinline__ float open(unsigned short x) { return f16_to_f32(x); }
     static __device__ __forceinline__ unsigned short close(float x, float) { return f32_to_f16(x); }
+    typedef unsigned two;
+    static __device__ __forceinline__ float2 open_two(unsigned x) { return make_float2(f16_to_f32((unsigned short)x), f16_to_f32((unsigned short)(x >> 16))); }
 };
 template <>
 struct Element<INT8> {
@@ -29,4 +33,6 @@ struct Element<INT8> {
         int v = quantize_i8(x, scale);
         return (signed char)(v < -127 ? -127 : v);
     }
+    typedef unsigned short two;
+    static __device__ __forceinline__ float2 open_two(unsigned short x) { return make_float2((float)(signed char)x, (float)(signed char)(x >> 8)); }
 };

@@ -125,12 +125,20 @@ struct Sums<3, N> {
     }
 };
 
+// Where the shares of blocks begin: each has `each` units of `unit` tiles, the first `more` of them one more.
+struct Borders {
+    unsigned unit, each, more;
+
+    __device__ __forceinline__ unsigned at(unsigned block) const { return (block * each + (block < more ? block : more)) * unit; }
+};
+
 // The block's share of the tiles, its warps' runs through it, and what is under way for each.
 //
 // An item is a block of k of a pair of tiles (of the last tile alone, where the share is odd), 1 KB. k goes in chunks of `span` blocks, one where the tokens fit
 // in shared memory. A chunk's items, pair by pair, are cut into one run for each warp, so that all warps have the same to do and a run's sums stay in registers
 // until it comes to another pair.
-template <int CODE, unsigned WARPS, unsigned SLOTS>
+// `CHUNKS`: whether there may be more than one.
+template <int CODE, unsigned WARPS, unsigned SLOTS, bool CHUNKS>
 struct Share {
     const unsigned char* weights;
     unsigned k_blocks, span, first, end;
@@ -139,27 +147,18 @@ struct Share {
     unsigned chunk, blocks, block, tile, left, slot;
     WeightRing<SLOTS> ring;
 
-    static __device__ __forceinline__ unsigned border(unsigned block, unsigned tiles, unsigned unit) {
-        unsigned units = (tiles + unit - 1) / unit;
-        unsigned border = (unsigned)((unsigned long long)units * block / gridDim.x) * unit;
-        return border < tiles ? border : tiles;
-    }
-
-    // Tiles go in units of `unit`. `slots` is the block's ring.
-    __device__ __forceinline__ Share(const unsigned char* weights, unsigned k_blocks, unsigned span, unsigned tiles, unsigned unit, unsigned char* slots)
-        : weights(weights),
-          k_blocks(k_blocks),
-          span(span),
-          first(border(blockIdx.x, tiles, unit)),
-          end(border(blockIdx.x + 1, tiles, unit)),
-          slot(0),
-          ring(slots) {
+    // `slots` is the block's ring.
+    __device__ __forceinline__ Share(const unsigned char* weights, unsigned k_blocks, unsigned span, Borders borders, unsigned char* slots)
+        : weights(weights), k_blocks(k_blocks), span(span), first(borders.at(blockIdx.x)), end(borders.at(blockIdx.x + 1)), slot(0), ring(slots) {
         begin(0);
 #pragma unroll 1
         for (unsigned i = 0; i < SLOTS; i++) fetch(i);
     }
 
-    __device__ __forceinline__ unsigned blocks_of(unsigned chunk) const { return k_blocks - chunk * span < span ? k_blocks - chunk * span : span; }
+    __device__ __forceinline__ unsigned blocks_of(unsigned chunk) const {
+        if (!CHUNKS) return k_blocks;
+        return k_blocks - chunk * span < span ? k_blocks - chunk * span : span;
+    }
     // This warp's run of a chunk of `blocks` blocks.
     __device__ __forceinline__ unsigned run_of(unsigned blocks, unsigned warp) const { return (end - first + 1) / 2 * blocks * warp / WARPS; }
 
@@ -184,45 +183,68 @@ struct Share {
                 from += (2 * k_blocks - blocks) * TILE_BYTES;
                 tile += 2;
             }
-            if (!left && (chunk + 1) * span < k_blocks) begin(chunk + 1);
+            if (CHUNKS && !left && (chunk + 1) * span < k_blocks) begin(chunk + 1);
         }
         ring.fetched();
     }
 
-    // Adds the products of chunk `c` to `sums`, `[tiles of the block][8 rows][tokens]`; `xq` has the tokens' bytes of that chunk, `stride` bytes apart.
+    // Adds what a run found of a pair to `sums`, `[tiles of the block][8 rows][tokens]`.
     template <int N>
+    __device__ __forceinline__ void add_to(int* sums, unsigned pair, unsigned tokens, const Sums<CODE, N>& found) const {
+        unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        int* to = sums + (pair * 2 * TILE + g) * tokens;
+        bool second = first + pair * 2 + 1 < end;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                unsigned token = 8 * j + 2 * t + i % 2;
+                if (token < tokens && (i < 2 || second)) atomicAdd(to + (i / 2) * TILE * tokens + token, found.total(j, i));
+            }
+    }
+
+    // Adds the products of chunk `c` to `sums`; `xq` has the tokens' bytes of that chunk, `stride` bytes apart. `WHOLE` where the ring has had room for all of the run
+    // (`at_once`) and nothing is left to fetch.
+    template <int N, bool WHOLE = false>
     __device__ __forceinline__ void run(unsigned c, const unsigned char* xq, unsigned stride, unsigned tokens, int* sums) {
-        unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, warp = threadIdx.x / 32;
-        unsigned blocks = blocks_of(c), item = run_of(blocks, warp), rest = run_of(blocks, warp + 1) - item;
+        unsigned warp = threadIdx.x / 32, blocks = blocks_of(c), item = run_of(blocks, warp), rest = run_of(blocks, warp + 1) - item;
         unsigned pair = item / blocks, at = item % blocks;
         Columns<N> x(xq, stride, tokens);
         x.move(at * BLOCK<CODE>);
+        if (WHOLE) copy_async_wait<0>();
         while (rest) {
             unsigned here = blocks - at < rest ? blocks - at : rest;
             rest -= here;
             Sums<CODE, N> found;
             found.clear();
-#pragma unroll 1
-            for (unsigned i = 0; i < here; i++) {
-                uint4 top, bottom;
-                ring.take(slot, top, bottom);
-                found.add(top, bottom, x);
-                fetch(slot);
-                slot = slot + 1 == SLOTS ? 0 : slot + 1;
-                x.move(BLOCK<CODE>);
-            }
-            int* to = sums + (pair * 2 * TILE + g) * tokens;
-            bool second = first + pair * 2 + 1 < end;
-#pragma unroll
-            for (int j = 0; j < N; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    unsigned token = 8 * j + 2 * t + i % 2;
-                    if (token < tokens && (i < 2 || second)) atomicAdd(to + (i / 2) * TILE * tokens + token, found.total(j, i));
+            if (WHOLE) {
+#pragma unroll 2
+                for (unsigned i = 0; i < here; i++) {
+                    uint4 top, bottom;
+                    ring.read(slot++, top, bottom);
+                    found.add(top, bottom, x);
+                    x.move(BLOCK<CODE>);
                 }
+            } else {
+#pragma unroll 1
+                for (unsigned i = 0; i < here; i++) {
+                    uint4 top, bottom;
+                    ring.take(slot, top, bottom);
+                    found.add(top, bottom, x);
+                    fetch(slot);
+                    slot = slot + 1 == SLOTS ? 0 : slot + 1;
+                    x.move(BLOCK<CODE>);
+                }
+            }
+            add_to(sums, pair, tokens, found);
             x.move(-(int)((at + here) * BLOCK<CODE>));
             pair++;
             at = 0;
         }
+    }
+    // Whether this warp's run is no longer than its ring; of one chunk.
+    __device__ __forceinline__ bool at_once() const {
+        unsigned warp = threadIdx.x / 32;
+        return run_of(k_blocks, warp + 1) - run_of(k_blocks, warp) <= SLOTS;
     }
 };

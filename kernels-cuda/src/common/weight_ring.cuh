@@ -26,6 +26,10 @@ struct WeightRing {
     // The oldest of the slots that were fetched; then comes the next `fetch` of it.
     __device__ __forceinline__ void take(unsigned slot, uint4& first, uint4& second) {
         copy_async_wait<SLOTS - 1>();
+        read(slot, first, second);
+    }
+    // What was waited for.
+    __device__ __forceinline__ void read(unsigned slot, uint4& first, uint4& second) const {
         first = *reinterpret_cast<const uint4*>(own + slot * 1024);
         second = *reinterpret_cast<const uint4*>(own + slot * 1024 + 512);
     }

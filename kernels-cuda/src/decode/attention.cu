@@ -1,9 +1,8 @@
 // target: sm_80
-// A token's attention over the cache, with what comes before it: QK-norm, the rotation, and its key and value into the cache.
+// Attention of a few tokens over the cache (of one: attention_single.cu), with what comes before it: QK-norm, the rotation, and its key and value into the cache.
 //
 //   s[p] = q·k[p] / sqrt(head_dim)   m = max s   w[p] = exp(s[p] − m)   l = Σ w[p]   o = Σ w[p] v[p]        within a block of 128 positions
-//   M' = max(M, m)   a = exp(M − M')   c = exp(m − M')   L' = L·a + l·c   O' = O·a + o·c                    over the blocks, in order
-//   out = O / L
+// and over the blocks, in order, what `attention_parts.cuh` says.
 //
 // All of it in the order and with the roundings of the CPU (kernels-cpu/src/attention/cached): a score is one chain over head_dim, an element of o
 // one chain over the block's positions, l sixteen lanes: the results are the same bits, and do not depend on how blocks are shared out.
@@ -18,6 +17,7 @@
 #include "memory.cuh"
 #include "reduce.cuh"
 
+#include "attention_parts.cuh"
 #include "exact.cuh"
 #include "kv_cache.cuh"
 #include "stream.cuh"
@@ -247,21 +247,10 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     __syncthreads();
     if (!last) return;
     fence_device();
-    for (unsigned i = threadIdx.x; i < s.tokens * group * n; i += THREADS) {
-        unsigned d = i % n, row = i / n % group, token = i / n / group;
-        unsigned mine = (first + token) / POSITIONS + 1;
-        const float* part = part_of(parts, s, head, 0, token, row);
-        float most = load_fresh(part + n), sum = load_fresh(part + n + 1), o = load_fresh(part + d);
-        for (unsigned block = 1; block < mine; block++) {
-            part = part_of(parts, s, head, block, token, row);
-            float m = load_fresh(part + n), l = load_fresh(part + n + 1), x = load_fresh(part + d);
-            float larger = most > m ? most : m;
-            float a = exp_exact(add_rn(most, -larger)), c = exp_exact(add_rn(m, -larger));
-            most = larger;
-            sum = fmaf(l, c, mul_rn(sum, a));
-            o = fmaf(x, c, mul_rn(o, a));
-        }
-        out[((size_t)token * s.heads + head * group + row) * n + d] = div_rn(o, sum);
+    for (unsigned i = warp; i < s.tokens * group; i += WARPS) {
+        unsigned row = i % group, token = i / group;
+        merge_parts(part_of(parts, s, head, 0, token, row), (size_t)s.tokens * group * (n + 2), (first + token) / POSITIONS + 1, n,
+                    out + ((size_t)token * s.heads + head * group + row) * n);
     }
     if (threadIdx.x == 0) counters[head] = 0;
 }

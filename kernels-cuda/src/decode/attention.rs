@@ -1,19 +1,21 @@
 //! Attention of a few tokens over the cache.
 
-use super::start;
-use crate::device::{CudaError, DeviceArray, Gpu, Module, Result, ptx};
+use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemv::need;
 
 static MODULE: Module = ptx!("attention.ptx");
 static OVERLAPPED: Module = ptx!("attention_overlapped.ptx");
+static SINGLE: Module = ptx!("attention_single.ptx");
+static SINGLE_OVERLAPPED: Module = ptx!("attention_single_overlapped.ptx");
 
 /// Positions of a block.
 const POSITIONS: usize = 128;
 const THREADS: u32 = 256;
 /// Most query heads of a key head.
 const MOST_GROUP: usize = 32;
-/// Blocks of the grid, about: one for each multiprocessor of an H100.
-const BLOCKS: usize = 132;
+/// Threads of a query head, and most query heads of a block, where there is one token.
+const PER_HEAD: usize = 64;
+const MOST_ROWS: usize = 8;
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,13 +203,27 @@ impl Attention {
             eps,
             rotation,
             parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + 2))?,
-            counters: gpu.zeros(kv)?,
+            counters: gpu.zeros(heads)?,
         })
     }
 }
 
-fn shared_bytes(group: usize, cache: &KvCache) -> usize {
-    2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((group + 2) * cache.head_dim + (group + 2) * POSITIONS)
+/// Shared memory of a block that has `rows` query heads of a key head.
+fn shared_bytes(rows: usize, cache: &KvCache) -> usize {
+    2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((rows + 2) * cache.head_dim + (rows + 2) * POSITIONS)
+}
+
+/// Query heads of a block, and blocks of the grid for each of these, where there is one token: as few heads as leave all blocks of a full cache on the
+/// multiprocessors at once.
+fn single_grid(gpu: &Gpu, heads: usize, cache: &KvCache) -> (usize, usize) {
+    let (group, blocks) = (heads / cache.kv_heads, cache.context / POSITIONS);
+    let room = gpu.properties().shared_memory as usize;
+    let at_once =
+        |rows: usize| gpu.properties().multiprocessors as usize * (room / (shared_bytes(rows, cache) + 1024)).max(1);
+    let mut divisors = (1..=group.min(MOST_ROWS)).filter(|rows| group.is_multiple_of(*rows));
+    let rows = divisors.clone().find(|rows| heads / rows * blocks <= at_once(*rows));
+    let rows = rows.or_else(|| divisors.next_back()).unwrap_or(1);
+    (rows, (at_once(rows) / (heads / rows)).clamp(1, blocks))
 }
 
 /// The tokens that `out` has room for, after what attention of them reads and writes beside the cache was compared with their number.
@@ -250,7 +266,7 @@ pub fn attend(
     const OP: &str = "attend";
     let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
     let tokens = tokens_of(OP, attention, cache, qkv, norms, position, out)?;
-    need(OP, "counters", kv, attention.counters.len())?;
+    need(OP, "counters", heads, attention.counters.len())?;
     let parts = context / POSITIONS * tokens * heads * (dim + 2);
     if layer >= cache.layers || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {
         return Err(CudaError::shape(
@@ -260,18 +276,29 @@ pub fn attend(
         ));
     }
     let CacheLayer { keys, values, scales } = cache.layer(layer);
-    let name = match cache.kind {
-        KvKind::F32 => "attend_f32",
-        KvKind::F16 => "attend_f16",
-        KvKind::Int8 => "attend_int8",
+    let (modules, names) = match tokens {
+        1 => (
+            [&SINGLE, &SINGLE_OVERLAPPED],
+            ["attend_one_f32", "attend_one_f16", "attend_one_int8"],
+        ),
+        _ => ([&MODULE, &OVERLAPPED], ["attend_f32", "attend_f16", "attend_int8"]),
     };
-    let shares = (BLOCKS / kv).clamp(1, context / POSITIONS);
-    let launch = start(gpu, [&MODULE, &OVERLAPPED], name, [kv, shares], THREADS)
-        .shared(shared_bytes(heads / kv, cache))
-        .u32(heads)
-        .u32(kv)
-        .u32(dim)
-        .u32(tokens)
+    let name = match cache.kind {
+        KvKind::F32 => names[0],
+        KvKind::F16 => names[1],
+        KvKind::Int8 => names[2],
+    };
+    let launch = if tokens == 1 {
+        let (rows, shares) = single_grid(gpu, heads, cache);
+        Launch::chained(gpu, modules, name, [heads / rows, shares], (PER_HEAD * rows) as u32)
+            .shared(shared_bytes(rows, cache))
+    } else {
+        let shares = (gpu.properties().multiprocessors as usize / kv).clamp(1, context / POSITIONS);
+        Launch::chained(gpu, modules, name, [kv, shares], THREADS).shared(shared_bytes(heads / kv, cache))
+    };
+    let launch = launch.u32(heads).u32(kv).u32(dim);
+    let launch = if tokens == 1 { launch } else { launch.u32(tokens) };
+    let launch = launch
         .u32(context)
         .f32(attention.eps)
         .f32((1.0 / (dim as f64).sqrt()) as f32)
@@ -288,7 +315,7 @@ pub fn attend(
         .array(&attention.parts)
         .array(&attention.counters)
         .array(out);
-    // SAFETY: the kernel's parameters in order; lengths were compared above, `Attention::new` compared the shape with shared memory, and the kernel
-    // compares the position with the context.
+    // SAFETY: the kernel's parameters in order (that of several tokens has their number besides); lengths were compared above, `Attention::new` compared the shape with
+    // shared memory, and the kernel compares the position with the context.
     unsafe { launch.run() }
 }

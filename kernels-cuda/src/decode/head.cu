@@ -7,8 +7,9 @@
 //
 // Bytes: the matrix once (128256 x 2560: 328 MB as int8, 110 µs at 3 TB/s). Instructions a weight: 1 multiply-add and, of int8, 2.25 to make a
 // float: 3.3 of int8 at 13 weights a cycle and multiprocessor are 43 of the 128 lanes that issue.
-// One block on each multiprocessor, of 16 warps (of 12 for several tokens), takes neighbouring tiles, a warp one after the other; each has 2 KB under way. Every block norms x for
-// itself. The last block to end compares the blocks' largest.
+// One block on each multiprocessor, of 16 warps (of 12 for several tokens), takes neighbouring tiles, a warp one after the other, through a ring of 4 KB of its own in
+// shared memory (why not registers: weight_ring.cuh), which is filled before the wait for the kernel ahead. Every block norms x for itself. The last block to end compares the
+// blocks' largest.
 #include "memory.cuh"
 #include "bf16.cuh"
 #include "reduce.cuh"
@@ -22,6 +23,10 @@ constexpr unsigned ROWS = 32, PART_BYTES = 512;
 enum Type : int { F32 = 0, F16 = 1, BF16 = 2, INT8 = 3 };
 template <int TYPE>
 constexpr int PARTS = TYPE == F32 ? 4 : TYPE == INT8 ? 1 : 2;
+// Bytes of a warp's ring, and how many vectors of 32 rows it holds.
+constexpr unsigned RING_BYTES = 4096;
+template <int TYPE>
+constexpr unsigned SLOTS = RING_BYTES / (PARTS<TYPE> * PART_BYTES);
 
 // Sixteen columns of a row.
 template <int TYPE>
@@ -31,6 +36,11 @@ struct Vector {
     __device__ __forceinline__ void load(const unsigned char* at) {
 #pragma unroll
         for (int i = 0; i < PARTS<TYPE>; i++) part[i] = load_stream16(at + i * PART_BYTES);
+    }
+    // From the ring.
+    __device__ __forceinline__ void take(const unsigned char* at) {
+#pragma unroll
+        for (int i = 0; i < PARTS<TYPE>; i++) part[i] = *reinterpret_cast<const uint4*>(at + i * PART_BYTES);
     }
     // Columns 4q to 4q + 3 as floats.
     __device__ __forceinline__ void open(int q, float (&w)[4]) const {
@@ -62,6 +72,44 @@ __device__ __forceinline__ const unsigned char* vector_at(const unsigned char* w
     return weights + (((size_t)tile * vectors + vector) * PARTS<TYPE> * ROWS + row) * 16;
 }
 
+// What a warp's ring is filled with: its lane's part of every vector of tiles `tile`, `tile + WARPS`, … before `end`.
+template <int TYPE, unsigned WARPS>
+struct Stream {
+    static constexpr unsigned BYTES = PARTS<TYPE> * PART_BYTES;
+    const unsigned char* from;
+    unsigned char* ring;
+    unsigned tile, end, vectors, left;
+
+    __device__ __forceinline__ Stream(const unsigned char* weights, unsigned vectors, unsigned tile, unsigned end, unsigned char* rings)
+        : from(vector_at<TYPE>(weights, vectors, tile, 0, threadIdx.x % 32)),
+          ring(rings + threadIdx.x / 32 * RING_BYTES + threadIdx.x % 32 * 16),
+          tile(tile),
+          end(end),
+          vectors(vectors),
+          left(vectors) {
+#pragma unroll 1
+        for (unsigned slot = 0; slot < SLOTS<TYPE>; slot++) fetch(slot);
+    }
+    __device__ __forceinline__ void fetch(unsigned slot) {
+        if (tile < end) {
+#pragma unroll
+            for (int i = 0; i < PARTS<TYPE>; i++) copy_async16(ring + slot * BYTES + i * PART_BYTES, from + i * PART_BYTES);
+            from += BYTES;
+            if (--left == 0) {
+                left = vectors;
+                tile += WARPS;
+                from += (size_t)(WARPS - 1) * vectors * BYTES;
+            }
+        }
+        copy_async_commit();
+    }
+    // The oldest of what was fetched; then comes the next `fetch` of its slot.
+    __device__ __forceinline__ void take(unsigned slot, Vector<TYPE>& now) const {
+        copy_async_wait<SLOTS<TYPE> - 1>();
+        now.take(ring + slot * BYTES);
+    }
+};
+
 // The larger of two logits, of equals the one with the lower id.
 struct Best {
     float value;
@@ -85,7 +133,7 @@ struct Best {
 
 // `x` `[tokens, cols]`; `logits` `[tokens, vocab]` or null; `bests` `[gridDim.x, tokens, 2]`; `best_ids` `[tokens]`.
 // Unless `advance` is 0, the last token's id goes to `ids[position + advance]`, and `position` moves on by so many, if both stay within `room`.
-template <int TYPE, int TOKENS, int AHEAD, unsigned THREADS>
+template <int TYPE, int TOKENS, unsigned THREADS>
 __device__ __forceinline__ void head(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm,
                                      float eps, unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids,
                                      unsigned* position, unsigned room, unsigned advance) {
@@ -93,18 +141,13 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
     __shared__ float values[WARPS][TOKENS], reciprocals[TOKENS];
     __shared__ unsigned found[WARPS][TOKENS], last;
     DYNAMIC_SHARED(unsigned char, shared);
-    float* xs = reinterpret_cast<float*>(shared);
+    float* xs = reinterpret_cast<float*>(shared + WARPS * RING_BYTES);
     unsigned vectors = (cols + LANES - 1) / LANES, padded = vectors * LANES, tiles = (vocab + ROWS - 1) / ROWS;
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     unsigned first = (unsigned)((unsigned long long)tiles * blockIdx.x / gridDim.x);
     unsigned end = (unsigned)((unsigned long long)tiles * (blockIdx.x + 1) / gridDim.x);
 
-    // The beginning of each warp's first tile.
-    if (first + warp < end) {
-        const unsigned char* at = vector_at<TYPE>(weights, vectors, first + warp, 0, 0);
-        unsigned bytes = vectors * PARTS<TYPE> * PART_BYTES;
-        if (lane * 128 < bytes) prefetch_l2(at + lane * 128);
-    }
+    Stream<TYPE, WARPS> stream(weights, vectors, first + warp, end, shared);
     grid_wait();
     grid_launch_dependents();
 
@@ -127,41 +170,34 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
     Best best[TOKENS];
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) best[t] = {-INFINITY, 0xffffffffu};
+    unsigned slot = 0;
     for (unsigned tile = first + warp; tile < end; tile += WARPS) {
         unsigned row = tile * ROWS + lane;
         float step = TYPE == INT8 && row < vocab ? __ldg(steps + row) : 1.0f;
-        const unsigned char* at = vector_at<TYPE>(weights, vectors, tile, 0, lane);
-        Vector<TYPE> ahead[AHEAD];
-#pragma unroll
-        for (int u = 0; u < AHEAD; u++)
-            if ((unsigned)u < vectors) ahead[u].load(at + (size_t)u * PARTS<TYPE> * PART_BYTES);
         float sums[TOKENS][LANES];
 #pragma unroll
         for (int t = 0; t < TOKENS; t++)
 #pragma unroll
             for (int i = 0; i < (int)LANES; i++) sums[t][i] = 0.0f;
-        for (unsigned from = 0; from < vectors; from += AHEAD) {
+#pragma unroll 1
+        for (unsigned vector = 0; vector < vectors; vector++) {
+            Vector<TYPE> now;
+            stream.take(slot, now);
 #pragma unroll
-            for (int u = 0; u < AHEAD; u++) {
-                unsigned vector = from + u;
-                if (vector < vectors) {
-                    Vector<TYPE> now = ahead[u];
-                    if (vector + AHEAD < vectors) ahead[u].load(at + (size_t)(vector + AHEAD) * PARTS<TYPE> * PART_BYTES);
+            for (int q = 0; q < 4; q++) {
+                float w[4];
+                now.open(q, w);
 #pragma unroll
-                    for (int q = 0; q < 4; q++) {
-                        float w[4];
-                        now.open(q, w);
-#pragma unroll
-                        for (int t = 0; t < TOKENS; t++) {
-                            float4 v = *reinterpret_cast<const float4*>(xs + t * padded + vector * LANES + 4 * q);
-                            sums[t][4 * q] = fmaf(w[0], v.x, sums[t][4 * q]);
-                            sums[t][4 * q + 1] = fmaf(w[1], v.y, sums[t][4 * q + 1]);
-                            sums[t][4 * q + 2] = fmaf(w[2], v.z, sums[t][4 * q + 2]);
-                            sums[t][4 * q + 3] = fmaf(w[3], v.w, sums[t][4 * q + 3]);
-                        }
-                    }
+                for (int t = 0; t < TOKENS; t++) {
+                    float4 v = *reinterpret_cast<const float4*>(xs + t * padded + vector * LANES + 4 * q);
+                    sums[t][4 * q] = fmaf(w[0], v.x, sums[t][4 * q]);
+                    sums[t][4 * q + 1] = fmaf(w[1], v.y, sums[t][4 * q + 1]);
+                    sums[t][4 * q + 2] = fmaf(w[2], v.z, sums[t][4 * q + 2]);
+                    sums[t][4 * q + 3] = fmaf(w[3], v.w, sums[t][4 * q + 3]);
                 }
             }
+            stream.fetch(slot);
+            slot = (slot + 1) % SLOTS<TYPE>;
         }
 #pragma unroll
         for (int t = 0; t < TOKENS; t++) {
@@ -224,23 +260,23 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
     }
 }
 
-#define HEAD(name, type, count, ahead, threads, blocks)                                                                                               \
+#define HEAD(name, type, count, threads, blocks)                                                                                               \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                                                      \
         name(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm, float eps,             \
              unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position, unsigned room,     \
              unsigned advance) {                                                                                                                       \
-        head<type, count, ahead, threads>(weights, steps, vocab, cols, x, norm, eps, tokens, logits, bests, counter, best_ids, ids, position, room,     \
+        head<type, count, threads>(weights, steps, vocab, cols, x, norm, eps, tokens, logits, bests, counter, best_ids, ids, position, room,     \
                                           advance);                                                                                                    \
     }
 // One token: so few registers that the kernel ahead still has room on the multiprocessor.
-HEAD(head_f32_1, F32, 1, 1, 384, 2)
-HEAD(head_f16_1, F16, 1, 2, 512, 2)
-HEAD(head_bf16_1, BF16, 1, 2, 512, 2)
-HEAD(head_int8_1, INT8, 1, 4, 512, 2)
-HEAD(head_f32_4, F32, 4, 1, 384, 1)
-HEAD(head_f16_4, F16, 4, 2, 384, 1)
-HEAD(head_bf16_4, BF16, 4, 2, 384, 1)
-HEAD(head_int8_4, INT8, 4, 4, 384, 1)
+HEAD(head_f32_1, F32, 1, 384, 2)
+HEAD(head_f16_1, F16, 1, 512, 2)
+HEAD(head_bf16_1, BF16, 1, 512, 2)
+HEAD(head_int8_1, INT8, 1, 512, 2)
+HEAD(head_f32_4, F32, 4, 384, 1)
+HEAD(head_f16_4, F16, 4, 384, 1)
+HEAD(head_bf16_4, BF16, 4, 384, 1)
+HEAD(head_int8_4, INT8, 4, 384, 1)
 
 // x[t] = row ids[position + t] of the embedding, `[tokens, cols]`: a block a token, a thread sixteen columns.
 template <int TYPE>

@@ -1,7 +1,6 @@
 //! Embedding and head.
 
-use super::start;
-use crate::device::{CudaError, DeviceArray, Gpu, Module, Result, ptx};
+use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemv::need;
 
 static MODULE: Module = ptx!("head.ptx");
@@ -11,6 +10,8 @@ const ROWS: usize = 32;
 const LANES: usize = 16;
 /// Most tokens of [`head`].
 const MOST_TOKENS: usize = 4;
+/// Bytes of a warp's ring.
+const RING: usize = 4096;
 
 /// The type of a matrix of floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +150,7 @@ pub fn embed(
         FloatKind::Bf16 => "embed_bf16",
         FloatKind::Int8 => "embed_int8",
     };
-    let launch = start(gpu, [&MODULE, &OVERLAPPED], name, [tokens, 1], 192)
+    let launch = Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [tokens, 1], 192)
         .array(&matrix.weights)
         .optional(matrix.steps.as_ref())
         .u32(matrix.rows)
@@ -219,14 +220,15 @@ pub fn head(
     }
     let room = gpu.properties().shared_memory as usize - 4096;
     let padded = matrix.cols.next_multiple_of(LANES);
-    if 4 * padded > room {
+    let bytes = |threads: u32, tokens: usize| threads as usize / 32 * RING + 4 * tokens * padded;
+    if bytes(512, 1) > room {
         return Err(CudaError::shape(
             OP,
-            format!("rows of at most {} values", room / 4),
+            format!("rows of at most {} values", (room - bytes(512, 0)) / 4),
             matrix.cols,
         ));
     }
-    let at_once = if 4 * MOST_TOKENS * padded <= room {
+    let at_once = if bytes(384, MOST_TOKENS) <= room {
         MOST_TOKENS
     } else {
         1
@@ -249,8 +251,8 @@ pub fn head(
         };
         let rows = |width: usize| first * width..(first + some) * width;
         let logits = logits.map(|logits| logits.slice(rows(matrix.rows)));
-        let launch = start(gpu, [&MODULE, &OVERLAPPED], name, [blocks, 1], threads)
-            .shared(4 * padded * if some == 1 { 1 } else { MOST_TOKENS })
+        let launch = Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [blocks, 1], threads)
+            .shared(bytes(threads, if some == 1 { 1 } else { MOST_TOKENS }))
             .array(&matrix.weights)
             .optional(matrix.steps.as_ref())
             .u32(matrix.rows)

@@ -58,24 +58,3 @@ pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
 pub use prefill_attention::attend_many;
 pub use state::{DecodeState, Room};
 pub use step::{DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, Logits};
-
-use crate::device::{Gpu, Kernel, Launch, Module};
-
-/// A launch of kernel `name`: of `overlapped`, beginning early, where the GPU can.
-fn start<'a>(
-    gpu: &'a Gpu,
-    [plain, overlapped]: [&'static Module; 2],
-    name: &'static str,
-    grid: [usize; 2],
-    threads: u32,
-) -> Launch<'a> {
-    let overlaps = gpu.properties().capability.0 >= 9;
-    let module = if overlaps { overlapped } else { plain };
-    let launch = Launch::new(
-        gpu,
-        Kernel { module, name },
-        [grid[0] as u32, grid[1] as u32, 1],
-        threads,
-    );
-    if overlaps { launch.programmatic() } else { launch }
-}

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use cudarc::driver::sys;
 
 use super::error::check;
-use super::{CudaError, DeviceArray, Element, Gpu, Kernel, Result, TensorMap};
+use super::{CudaError, DeviceArray, Element, Gpu, Kernel, Module, Result, TensorMap};
 
 /// One argument, by value.
 enum Argument {
@@ -39,6 +39,25 @@ impl<'a> Launch<'a> {
             programmatic: false,
             too_large: None,
         }
+    }
+
+    /// A launch of kernel `name`: of `overlapped`, beginning early, where the GPU can (compute capability 9.0), else of `plain`.
+    pub fn chained(
+        gpu: &'a Gpu,
+        [plain, overlapped]: [&'static Module; 2],
+        name: &'static str,
+        [x, y]: [usize; 2],
+        block: u32,
+    ) -> Self {
+        let overlaps = gpu.properties().capability.0 >= 9;
+        let module = if overlaps { overlapped } else { plain };
+        let kernel = Kernel {
+            module,
+            name,
+            chained: true,
+        };
+        let launch = Launch::new(gpu, kernel, [x as u32, y as u32, 1], block);
+        if overlaps { launch.programmatic() } else { launch }
     }
 
     /// Bytes of dynamic shared memory.

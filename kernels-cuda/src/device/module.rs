@@ -21,6 +21,9 @@ pub(crate) struct Module {
 pub(crate) struct Kernel {
     pub module: &'static Module,
     pub name: &'static str,
+    /// Whether it runs beside the kernels ahead of and behind it ([`Launch::chained`](super::Launch::chained)). Those must divide a multiprocessor's memory between shared memory and
+    /// first-level cache alike, or it has to be empty before it takes the next; they ask for as much shared memory as there is.
+    pub chained: bool,
 }
 
 impl Kernel {
@@ -42,7 +45,11 @@ pub(crate) use ptx;
 impl Module {
     /// Its kernel `name`.
     pub const fn kernel(&'static self, name: &'static str) -> Kernel {
-        Kernel { module: self, name }
+        Kernel {
+            module: self,
+            name,
+            chained: false,
+        }
     }
 }
 
@@ -131,6 +138,14 @@ impl Gpu {
                 attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                 room,
             )?;
+            if kernel.chained {
+                let most = sys::CUshared_carveout::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+                result::function::set_function_attribute(
+                    function,
+                    attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+                    most,
+                )?;
+            }
         }
         Ok(function)
     }

@@ -23,50 +23,13 @@
 #include "exact.cuh"
 #include "stream.cuh"
 #include "ternary_epilogue.cuh"
+#include "ternary_results.cuh"
 #include "ternary_tiles.cuh"
 
-// The block's tiles into shared memory, before anything is waited for.
-__device__ __forceinline__ void copy_tiles(const Tile* tiles, unsigned first, unsigned end, Tile* to) {
-    for (unsigned i = threadIdx.x; i < end - first; i += blockDim.x) reinterpret_cast<uint4*>(to)[i] = __ldg(reinterpret_cast<const uint4*>(tiles + first) + i);
-}
-
-// What `ADD` adds to in this thread's first result, fetched while the product runs.
-__device__ __forceinline__ float residual(const Tile* tiles, unsigned count, unsigned tokens, unsigned epilogue, const float* out, unsigned rows) {
-    unsigned i = threadIdx.x, row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens;
-    if (epilogue != ADD || tile >= count || row >= tiles[tile].rows) return 0.0f;
-    return out[(size_t)token * rows + tiles[tile].first + row];
-}
-
-// From the sums to the output. `totals[b]` = Σ x and `steps[b]` = s are those of token b; `rows` are the values of an output row; `tiles` are the
-// block's `count`.
-__device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsigned tokens, const int* sums, const int* totals, const float* steps,
-                                       unsigned epilogue, float factor, float early, float* out, unsigned rows) {
-    bool gated = epilogue >= GATED_RELU2;
-    unsigned unit = gated ? 2 : 1;
-    for (unsigned i = threadIdx.x; i < count / unit * TILE * tokens; i += blockDim.x) {
-        unsigned row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens * unit;
-        Tile info = tiles[tile];
-        if (row >= info.rows) continue;
-        auto y = [&](unsigned at) {
-            return scaled((float)(sums[(at * TILE + row) * tokens + token] - totals[token]), tiles[at].gamma, steps[token]);
-        };
-        float* to = out + (size_t)token * rows + info.first + row;
-        float old = epilogue != ADD ? 0.0f : i < blockDim.x ? early : *to;
-        *to = epilogue_of(epilogue, y(tile), gated ? y(tile + 1) : 0.0f, factor, old);
-    }
-}
-
-// The sum of the four bytes of `packed`, added to `sum`.
-__device__ __forceinline__ int add_bytes(unsigned packed, int sum) { return dot4_u8s8(0x01010101u, packed, sum); }
-
-// What Σ code·x has too much counts the vector of 16 bytes, or the 4 bytes, at `at` of a token: not those of t2's last field.
-template <int CODE>
-__device__ __forceinline__ bool counts(unsigned at) { return CODE != 2 || at % 256 < 192; }
-
 // Bytes are there: `x`, `[tokens, stride]`, with their scales. Shared memory has room for `span` blocks of each token.
-template <int CODE, int N, unsigned WARPS, unsigned SLOTS>
-__device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const unsigned char* x,
-                                     unsigned span, const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {
+template <int CODE, int N, unsigned WARPS, unsigned SLOTS, bool CHUNKS>
+__device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const unsigned char* x, unsigned span,
+                                     const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {
     constexpr unsigned THREADS = 32 * WARPS;
     __shared__ int totals[16];
     __shared__ float steps[16];
@@ -75,7 +38,7 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     unsigned char* xq = shared + WARPS * WeightRing<SLOTS>::BYTES;
     Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart);
 
-    Share<CODE, WARPS, SLOTS> share(weights, k_blocks, span, tile_count, epilogue >= GATED_RELU2 ? 2 : 1, shared);
+    Share<CODE, WARPS, SLOTS, CHUNKS> share(weights, k_blocks, span, borders, shared);
     unsigned count = share.end - share.first;
     int* sums = reinterpret_cast<int*>(own + count);
     copy_tiles(tiles, share.first, share.end, own);
@@ -89,7 +52,7 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     float early = residual(own, count, tokens, epilogue, out, rows);
     // As many warps for a token as there are, each every so many 512 bytes of it.
     unsigned parts = WARPS / tokens > 1 ? WARPS / tokens : 1;
-    for (unsigned chunk = 0; chunk * span < k_blocks; chunk++) {
+    for (unsigned chunk = 0; CHUNKS ? chunk * span < k_blocks : chunk == 0; chunk++) {
         if (chunk) __syncthreads();
         unsigned vectors = share.blocks_of(chunk) * BLOCK<CODE> / 16;
         for (unsigned at = threadIdx.x / 32; at < tokens * parts; at += WARPS) {
@@ -114,19 +77,12 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
     finish(own, count, tokens, sums, totals, steps, epilogue, factor, early, out, rows);
 }
 
-// Four values, each of them times r and then times its norm's weight.
-__device__ __forceinline__ float4 normed(float4 v, float r, float4 w) {
-    return make_float4(mul_rn(mul_rn(v.x, r), w.x), mul_rn(mul_rn(v.y, r), w.y), mul_rn(mul_rn(v.z, r), w.z), mul_rn(mul_rn(v.w, r), w.w));
-}
-__device__ __forceinline__ float largest(float4 v) { return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))); }
-
-// Floats are there: each block norms (unless `norm` is null) and quantises `x`, `[tokens, cols]`, for itself, as the CPU does. Up to 4 tokens.
-// A thread has the values of a single token, and the weights of the norm, in registers, `KEPT` fours of them: then all that goes through shared memory is what
-// the chain of squares reads, and the bytes take its place. Several tokens, and longer rows, stay in shared memory.
-template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT>
-__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const float* x,
-                                            unsigned cols, const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor,
-                                            float* out, unsigned rows) {
+// Floats are there: each block norms (unless `norm` is null) and quantises `x`, `[tokens, cols]`, for itself, as the CPU does. Up to 4 tokens; of one whose
+// length allows it, `single.cu`.
+template <int CODE, unsigned WARPS, unsigned SLOTS>
+__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const float* x, unsigned cols,
+                                            const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor, float* out,
+                                            unsigned rows) {
     constexpr unsigned THREADS = 32 * WARPS;
     __shared__ int totals[4];
     __shared__ unsigned most[4];
@@ -134,13 +90,11 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     DYNAMIC_SHARED(unsigned char, shared);
     unsigned bytes_of_row = k_blocks * BLOCK<CODE>, apart = token_stride(bytes_of_row);
     unsigned padded = (cols + 3) / 4 * 4, fours = padded / 4;
-    bool alone = tokens == 1 && cols % 4 == 0 && fours <= KEPT * THREADS;
     float* xs = reinterpret_cast<float*>(shared + WARPS * WeightRing<SLOTS>::BYTES);
-    unsigned floats = 4 * tokens * padded, bytes = tokens * apart;
-    unsigned char* xq = reinterpret_cast<unsigned char*>(xs) + (alone ? 0 : floats);
-    Tile* own = reinterpret_cast<Tile*>(reinterpret_cast<unsigned char*>(xs) + (alone ? (floats > bytes ? floats : bytes) : floats + bytes));
+    unsigned char* xq = reinterpret_cast<unsigned char*>(xs + tokens * padded);
+    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart);
 
-    Share<CODE, WARPS, SLOTS> share(weights, k_blocks, k_blocks, tile_count, epilogue >= GATED_RELU2 ? 2 : 1, shared);
+    Share<CODE, WARPS, SLOTS, false> share(weights, k_blocks, k_blocks, borders, shared);
     unsigned count = share.end - share.first;
     int* sums = reinterpret_cast<int*>(own + count);
     copy_tiles(tiles, share.first, share.end, own);
@@ -150,38 +104,18 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
         most[threadIdx.x] = 0;
         reciprocals[threadIdx.x] = 1.0f;
     }
-    float4 w[KEPT], v[KEPT];
-#pragma unroll
-    for (unsigned u = 0; u < KEPT; u++) {
-        unsigned i = threadIdx.x + u * THREADS;
-        w[u] = v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (norm && alone && i < fours) w[u] = __ldg(reinterpret_cast<const float4*>(norm) + i);
-    }
     __syncthreads();
     grid_wait();
     grid_launch_dependents();
 
     float early = residual(own, count, tokens, epilogue, out, rows);
-    if (alone) {
-#pragma unroll
-        for (unsigned u = 0; u < KEPT; u++) {
-            unsigned i = threadIdx.x + u * THREADS;
-            if (i < fours) v[u] = reinterpret_cast<const float4*>(x)[i];
-        }
-#pragma unroll
-        for (unsigned u = 0; u < KEPT; u++) {
-            unsigned i = threadIdx.x + u * THREADS;
-            if (i < fours) reinterpret_cast<float4*>(xs)[i] = v[u];
-        }
-    } else {
-        for (unsigned token = 0; token < tokens; token++) {
-            const float* from = x + (size_t)token * cols;
-            float* to = xs + token * padded;
-            if (cols % 4 == 0) {
-                for (unsigned i = threadIdx.x; i < fours; i += THREADS) reinterpret_cast<float4*>(to)[i] = reinterpret_cast<const float4*>(from)[i];
-            } else {
-                for (unsigned i = threadIdx.x; i < padded; i += THREADS) to[i] = i < cols ? from[i] : 0.0f;
-            }
+    for (unsigned token = 0; token < tokens; token++) {
+        const float* from = x + (size_t)token * cols;
+        float* to = xs + token * padded;
+        if (cols % 4 == 0) {
+            for (unsigned i = threadIdx.x; i < fours; i += THREADS) reinterpret_cast<float4*>(to)[i] = reinterpret_cast<const float4*>(from)[i];
+        } else {
+            for (unsigned i = threadIdx.x; i < padded; i += THREADS) to[i] = i < cols ? from[i] : 0.0f;
         }
     }
     __syncthreads();
@@ -194,62 +128,38 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
         __syncthreads();
     }
     // The largest of each token.
-    if (alone) {
-        float found = 0.0f;
-#pragma unroll
-        for (unsigned u = 0; u < KEPT; u++) {
-            if (norm) v[u] = normed(v[u], reciprocals[0], w[u]);
-            found = fmaxf(found, largest(v[u]));
+    for (unsigned token = 0; token < tokens; token++) {
+        float r = reciprocals[token], found = 0.0f;
+        if (cols % 4 == 0) {
+            float4* values = reinterpret_cast<float4*>(xs + token * padded);
+            for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
+                float4 y = values[i];
+                if (norm) values[i] = y = normed(y, r, __ldg(reinterpret_cast<const float4*>(norm) + i));
+                found = fmaxf(found, largest(y));
+            }
+        } else {
+            float* values = xs + token * padded;
+            for (unsigned i = threadIdx.x; i < cols; i += THREADS) {
+                float y = values[i];
+                if (norm) values[i] = y = mul_rn(mul_rn(y, r), __ldg(norm + i));
+                found = fmaxf(found, fabsf(y));
+            }
         }
         unsigned all = warp_most(bits_of(found));
-        if (threadIdx.x % 32 == 0) atomicMax(&most[0], all);
-    } else {
-        for (unsigned token = 0; token < tokens; token++) {
-            float r = reciprocals[token], found = 0.0f;
-            if (cols % 4 == 0) {
-                float4* values = reinterpret_cast<float4*>(xs + token * padded);
-                for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
-                    float4 y = values[i];
-                    if (norm) values[i] = y = normed(y, r, __ldg(reinterpret_cast<const float4*>(norm) + i));
-                    found = fmaxf(found, largest(y));
-                }
-            } else {
-                float* values = xs + token * padded;
-                for (unsigned i = threadIdx.x; i < cols; i += THREADS) {
-                    float y = values[i];
-                    if (norm) values[i] = y = mul_rn(mul_rn(y, r), __ldg(norm + i));
-                    found = fmaxf(found, fabsf(y));
-                }
-            }
-            unsigned all = warp_most(bits_of(found));
-            if (threadIdx.x % 32 == 0) atomicMax(&most[token], all);
-        }
+        if (threadIdx.x % 32 == 0) atomicMax(&most[token], all);
     }
     __syncthreads();
     for (unsigned token = 0; token < tokens; token++) {
-        float found = of_bits(most[token]);
-        float scale = div_rn(127.0f, found > 1e-5f ? found : 1e-5f);
+        float scale = step_of(of_bits(most[token]));
         if (threadIdx.x == 0) steps[token] = scale;
         unsigned* to = reinterpret_cast<unsigned*>(xq + token * apart);
+        const float4* values = reinterpret_cast<const float4*>(xs + token * padded);
         int total = 0;
-        if (alone) {
-#pragma unroll
-            for (unsigned u = 0; u < KEPT; u++) {
-                unsigned i = threadIdx.x + u * THREADS;
-                if (i < fours) {
-                    unsigned packed = pack_i8(v[u].x, v[u].y, v[u].z, v[u].w, scale);
-                    to[i] = packed;
-                    if (counts<CODE>(4 * i)) total = add_bytes(packed, total);
-                }
-            }
-        } else {
-            const float4* values = reinterpret_cast<const float4*>(xs + token * padded);
-            for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
-                float4 y = values[i];
-                unsigned packed = pack_i8(y.x, y.y, y.z, y.w, scale);
-                to[i] = packed;
-                if (counts<CODE>(4 * i)) total = add_bytes(packed, total);
-            }
+        for (unsigned i = threadIdx.x; i < fours; i += THREADS) {
+            float4 y = values[i];
+            unsigned packed = pack_i8(y.x, y.y, y.z, y.w, scale);
+            to[i] = packed;
+            if (counts<CODE>(4 * i)) total = add_bytes(packed, total);
         }
         for (unsigned i = fours + threadIdx.x; i < bytes_of_row / 4; i += THREADS) to[i] = 0;
         total = warp_add(total);
@@ -265,26 +175,26 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
 #include EXPERIMENT
 #else
 // `warps` a block, `slots` of 1 KB a warp: mod.rs says which form is for what.
-#define GEMV(name, code, n, warps, slots)                                                                                                    \
+#define GEMV(name, code, n, warps, slots, chunks)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(32 * warps, 2)                                                                              \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const unsigned char* x, unsigned span, \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const unsigned char* x, unsigned span, \
              const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                             \
-        gemv<code, n, warps, slots>(weights, tiles, k_blocks, tile_count, x, span, scales, tokens, epilogue, factor, out, rows);             \
+        gemv<code, n, warps, slots, chunks>(weights, tiles, k_blocks, {unit, each, more}, x, span, scales, tokens, epilogue, factor, out, rows);             \
     }
-GEMV(ternary_gemv_t2_4, 2, 1, 8, 8)
-GEMV(ternary_gemv_t2_4_long, 2, 1, 12, 8)
-GEMV(ternary_gemv_t2_8, 2, 1, 10, 4)
-GEMV(ternary_gemv_t2_16, 2, 2, 8, 5)
-GEMV(ternary_gemv_t3_4, 3, 1, 8, 8)
-GEMV(ternary_gemv_t3_4_long, 3, 1, 16, 4)
-GEMV(ternary_gemv_t3_8, 3, 1, 10, 4)
-GEMV(ternary_gemv_t3_16, 3, 2, 8, 5)
+GEMV(ternary_gemv_t2_4, 2, 1, 8, 8, true)
+GEMV(ternary_gemv_t2_4_long, 2, 1, 12, 8, false)
+GEMV(ternary_gemv_t2_8, 2, 1, 10, 4, true)
+GEMV(ternary_gemv_t2_16, 2, 2, 8, 5, true)
+GEMV(ternary_gemv_t3_4, 3, 1, 8, 8, true)
+GEMV(ternary_gemv_t3_4_long, 3, 1, 16, 4, false)
+GEMV(ternary_gemv_t3_8, 3, 1, 10, 4, true)
+GEMV(ternary_gemv_t3_16, 3, 2, 8, 5, true)
 
 #define NORMED(name, code)                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                                   \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned tile_count, const float* x, unsigned cols,       \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const float* x, unsigned cols,       \
              const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                  \
-        normed_gemv<code, 8, 8, 7>(weights, tiles, k_blocks, tile_count, x, cols, norm, eps, tokens, epilogue, factor, out, rows);         \
+        normed_gemv<code, 8, 8>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, tokens, epilogue, factor, out, rows);         \
     }
 NORMED(normed_gemv_t2, 2)
 NORMED(normed_gemv_t3, 3)

@@ -14,10 +14,12 @@ pub(crate) mod tests;
 
 pub use layout::{Extent, TernaryCode, TernaryMatrix, TernaryPart};
 
-use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
 static MODULE: Module = ptx!("kernel.ptx");
 static OVERLAPPED: Module = ptx!("overlapped.ptx");
+static SINGLE: Module = ptx!("single.ptx");
+static SINGLE_OVERLAPPED: Module = ptx!("single_overlapped.ptx");
 
 /// Most tokens of [`ternary_gemv`].
 pub const MOST_TOKENS: usize = 16;
@@ -33,6 +35,9 @@ const RESERVED: usize = 4096;
 const SLOT: usize = 1024;
 /// Bytes of a block's share of the weights from which on more of them have to be under way than what suits a short product best.
 const LONG: usize = 128 << 10;
+/// Columns of a single token that its 256 threads hold in registers, three fours or seven each.
+const MOST_NARROW: usize = 3 * 4 * 256;
+const MOST_WIDE: usize = 7 * 4 * 256;
 
 /// A kernel's name, the warps of its blocks, and the slots of each warp's ring.
 struct Form {
@@ -42,15 +47,12 @@ struct Form {
 }
 
 impl Form {
-    /// That of a product. With few bytes a block's start and end count, and fewer warps have less of both; with many, what is under way does, and for `t5` the
-    /// instructions, which want more warps to hide each other's delays.
-    fn of(code: TernaryCode, tokens: usize, share: usize) -> Self {
+    /// That of a product.
+    fn of(code: TernaryCode, tokens: usize) -> Self {
         let (name, warps, slots) = match (code, tokens) {
-            (TernaryCode::T2, ..=4) if share > LONG => ("ternary_gemv_t2_4_long", 12, 8),
             (TernaryCode::T2, ..=4) => ("ternary_gemv_t2_4", 8, 8),
             (TernaryCode::T2, ..=8) => ("ternary_gemv_t2_8", 10, 4),
             (TernaryCode::T2, _) => ("ternary_gemv_t2_16", 8, 5),
-            (TernaryCode::T5, ..=4) if share > LONG => ("ternary_gemv_t3_4_long", 16, 4),
             (TernaryCode::T5, ..=4) => ("ternary_gemv_t3_4", 8, 8),
             (TernaryCode::T5, ..=8) => ("ternary_gemv_t3_8", 10, 4),
             (TernaryCode::T5, _) => ("ternary_gemv_t3_16", 8, 5),
@@ -58,16 +60,31 @@ impl Form {
         Form { name, warps, slots }
     }
 
-    /// That of a product of floats.
-    fn normed(code: TernaryCode) -> Self {
-        let name = match code {
-            TernaryCode::T2 => "normed_gemv_t2",
-            TernaryCode::T5 => "normed_gemv_t3",
+    /// That of a long product of few tokens, of blocks whose share is more than [`LONG`]. With few bytes a block's start and end count, and fewer warps have less of both; with
+    /// many, what is under way does, and for `t5` the instructions, which want more warps to hide each other's delays.
+    fn long(code: TernaryCode, tokens: usize) -> Option<Self> {
+        let (name, warps, slots) = match code {
+            TernaryCode::T2 => ("ternary_gemv_t2_4_long", 12, 8),
+            TernaryCode::T5 => ("ternary_gemv_t3_4_long", 16, 4),
+        };
+        (tokens <= 4).then_some(Form { name, warps, slots })
+    }
+
+    /// That of a product of floats, `single` for one token that a block's threads can hold in registers.
+    fn normed(code: TernaryCode, single: bool, cols: usize) -> Self {
+        let name = match (code, single, cols <= MOST_NARROW) {
+            (TernaryCode::T2, true, true) => "normed_single_t2",
+            (TernaryCode::T2, true, false) => "normed_single_t2_wide",
+            (TernaryCode::T5, true, true) => "normed_single_t3",
+            (TernaryCode::T5, true, false) => "normed_single_t3_wide",
+            (TernaryCode::T2, false, _) => "normed_gemv_t2",
+            (TernaryCode::T5, false, _) => "normed_gemv_t3",
         };
         Form {
             name,
             warps: 8,
-            slots: 8,
+            // Of one token so many that the longest run of 2B-4T's gate and up on 132 multiprocessors is fetched whole.
+            slots: if single { 9 } else { 8 },
         }
     }
 
@@ -116,29 +133,39 @@ pub(crate) fn need(op: &'static str, what: &str, expected: usize, found: usize) 
     Err(CudaError::shape(op, format!("{what} of {expected} elements"), found))
 }
 
-/// A kernel in the form for `gpu`, and whether it may begin early.
-fn choose(gpu: &Gpu, name: &'static str) -> (Kernel, bool) {
-    let overlaps = gpu.properties().capability.0 >= 9;
-    let module = if overlaps { &OVERLAPPED } else { &MODULE };
-    (Kernel { module, name }, overlaps)
-}
-
-fn start<'a>(gpu: &'a Gpu, name: &'static str, blocks: usize, threads: u32) -> Launch<'a> {
-    let (kernel, overlaps) = choose(gpu, name);
-    let launch = Launch::new(gpu, kernel, [blocks as u32, 1, 1], threads);
-    if overlaps { launch.programmatic() } else { launch }
-}
-
 /// Bytes between tokens in shared memory, as the kernel has them.
 fn token_stride(weights: usize) -> usize {
     if weights % 128 == 64 { weights } else { weights + 64 }
 }
 
-/// Blocks of a launch, and tiles of the one that has most.
-fn shares(gpu: &Gpu, matrix: &TernaryMatrix, unit: usize) -> (usize, usize) {
-    let units = matrix.tiles.div_ceil(unit);
-    let blocks = units.min(gpu.properties().multiprocessors as usize);
-    (blocks, units.div_ceil(blocks.max(1)) * unit)
+/// How tiles are shared out among the blocks of a launch.
+struct Shares {
+    /// Blocks.
+    blocks: usize,
+    /// Tiles that stay together.
+    unit: usize,
+    /// Units of a block, and how many blocks, the first, have one more.
+    each: usize,
+    more: usize,
+}
+
+impl Shares {
+    fn of(gpu: &Gpu, matrix: &TernaryMatrix) -> Self {
+        let unit = if matrix.paired { 2 } else { 1 };
+        let units = matrix.tiles / unit;
+        let blocks = units.clamp(1, gpu.properties().multiprocessors as usize);
+        Shares {
+            blocks,
+            unit,
+            each: units / blocks,
+            more: units % blocks,
+        }
+    }
+
+    /// Tiles of the block that has most.
+    fn most(&self) -> usize {
+        (self.each + usize::from(self.more > 0)) * self.unit
+    }
 }
 
 impl TernaryMatrix {
@@ -172,56 +199,77 @@ pub fn ternary_gemv(
     let (tokens, padded) = (scales.len(), matrix.padded_cols());
     matrix.check(OP, tokens, MOST_TOKENS, &epilogue)?;
     need(OP, "xq", tokens * padded, xq.len())?;
-    let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
+    let shares = Shares::of(gpu, matrix);
+    let most = shares.most();
     let block = matrix.code.block();
-    let form = Form::of(matrix.code, tokens, most * matrix.k_blocks() * TILE * 64);
-    let bytes =
-        |span: usize| form.rings() + tokens * token_stride(span * block) + most * (TILE_INFO + 4 * TILE * tokens);
-    // Of tokens that do not fit in shared memory as many blocks at a time as do.
+    let bytes = |form: &Form, span: usize| {
+        form.rings() + tokens * token_stride(span * block) + most * (TILE_INFO + 4 * TILE * tokens)
+    };
     let room = gpu.properties().shared_memory as usize - RESERVED;
     let k_blocks = matrix.k_blocks().max(1);
-    let chunks = (1..=k_blocks).find(|&chunks| bytes(k_blocks.div_ceil(chunks)) <= room);
+    // A long share wants a form of its own, which has all tokens at once; of tokens that do not fit in shared memory the others take as many blocks at a time as do.
+    let long = (most * matrix.k_blocks() * TILE * 64 > LONG)
+        .then(|| Form::long(matrix.code, tokens))
+        .flatten()
+        .filter(|form| bytes(form, k_blocks) <= room);
+    let form = long.unwrap_or_else(|| Form::of(matrix.code, tokens));
+    let chunks = (1..=k_blocks).find(|&chunks| bytes(&form, k_blocks.div_ceil(chunks)) <= room);
     let Some(chunks) = chunks else {
         return Err(CudaError::shape(
             OP,
             format!("results that fit in {room} bytes of shared memory"),
-            bytes(1),
+            bytes(&form, 1),
         ));
     };
     let span = k_blocks.div_ceil(chunks);
     let (kind, out, factor) = epilogue.parts();
-    let launch = start(gpu, form.name, blocks, form.threads())
-        .shared(bytes(span))
-        .array(&matrix.weights)
-        .array(&matrix.descriptors)
-        .u32(matrix.k_blocks())
-        .u32(matrix.tiles)
-        .array(xq)
-        .u32(span)
-        .array(scales)
-        .u32(tokens)
-        .u32(kind)
-        .f32(factor)
-        .array(out)
-        .u32(matrix.rows);
+    let launch = Launch::chained(
+        gpu,
+        [&MODULE, &OVERLAPPED],
+        form.name,
+        [shares.blocks, 1],
+        form.threads(),
+    )
+    .shared(bytes(&form, span))
+    .array(&matrix.weights)
+    .array(&matrix.descriptors)
+    .u32(matrix.k_blocks())
+    .u32(shares.unit)
+    .u32(shares.each)
+    .u32(shares.more)
+    .array(xq)
+    .u32(span)
+    .array(scales)
+    .u32(tokens)
+    .u32(kind)
+    .f32(factor)
+    .array(out)
+    .u32(matrix.rows);
     // SAFETY: the kernel's parameters in order; `layout.rs` made weights and descriptors for these tiles, the lengths of xq, scales and out
     // were compared above, and shared memory holds the rings, `span` blocks of each token, and sums of the largest share.
     unsafe { launch.run() }
 }
 
-/// Bytes of shared memory for `tokens` tokens of `cols` values and a block's share of `most` tiles. Of a single token the kernel may let bytes take the floats' place, and
-/// needs less.
+/// Whether one token of `cols` values stays in the registers of a block.
+fn single(cols: usize, tokens: usize) -> bool {
+    tokens == 1 && cols.is_multiple_of(4) && cols <= MOST_WIDE
+}
+
+/// Bytes of shared memory for `tokens` tokens of `cols` values and a block's share of `most` tiles. A single token's bytes take the place of its floats.
 fn normed_bytes(code: TernaryCode, cols: usize, most: usize, tokens: usize) -> usize {
     let padded = cols.next_multiple_of(code.block());
-    Form::normed(code).rings()
-        + tokens * (4 * cols.next_multiple_of(4) + token_stride(padded))
-        + most * (TILE_INFO + 4 * TILE * tokens)
+    let single = single(cols, tokens);
+    let values = match single {
+        true => padded.max(4 * cols),
+        false => tokens * (4 * cols.next_multiple_of(4) + token_stride(padded)),
+    };
+    Form::normed(code, single, cols).rings() + values + most * (TILE_INFO + 4 * TILE * tokens)
 }
 
 /// Whether [`normed_ternary_gemv`] has a form for so many tokens: at most [`MOST_NORMED`], all of which fit in shared memory. What does not is for [`norm_quantize`] and
 /// [`ternary_gemv`].
 pub fn norms_itself(gpu: &Gpu, matrix: &TernaryMatrix, tokens: usize) -> bool {
-    let (_, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
+    let most = Shares::of(gpu, matrix).most();
     let room = gpu.properties().shared_memory as usize - RESERVED;
     tokens <= MOST_NORMED && normed_bytes(matrix.code, matrix.cols, most, tokens) <= room
 }
@@ -247,8 +295,10 @@ pub fn normed_ternary_gemv(
     if let Some(norm) = norm {
         need(OP, "norm", cols, norm.len())?;
     }
-    let (blocks, most) = shares(gpu, matrix, if matrix.paired { 2 } else { 1 });
-    let form = Form::normed(matrix.code);
+    let shares = Shares::of(gpu, matrix);
+    let most = shares.most();
+    let single = single(cols, tokens);
+    let form = Form::normed(matrix.code, single, cols);
     let bytes = normed_bytes(matrix.code, cols, most, tokens);
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
@@ -259,22 +309,27 @@ pub fn normed_ternary_gemv(
         ));
     }
     let (kind, out, factor) = epilogue.parts();
-    let launch = start(gpu, form.name, blocks, form.threads())
+    let modules = match single {
+        true => [&SINGLE, &SINGLE_OVERLAPPED],
+        false => [&MODULE, &OVERLAPPED],
+    };
+    let launch = Launch::chained(gpu, modules, form.name, [shares.blocks, 1], form.threads())
         .shared(bytes)
         .array(&matrix.weights)
         .array(&matrix.descriptors)
         .u32(matrix.k_blocks())
-        .u32(matrix.tiles)
+        .u32(shares.unit)
+        .u32(shares.each)
+        .u32(shares.more)
         .array(x)
         .u32(cols)
         .optional(norm)
-        .f32(eps)
-        .u32(tokens)
-        .u32(kind)
-        .f32(factor)
-        .array(out)
-        .u32(matrix.rows);
-    // SAFETY: the kernel's parameters in order; lengths were compared above, and shared memory holds floats, bytes and sums of the largest share.
+        .f32(eps);
+    let launch = if single { launch } else { launch.u32(tokens) };
+    let launch = launch.u32(kind).f32(factor).array(out);
+    let launch = if single { launch } else { launch.u32(matrix.rows) };
+    // SAFETY: the kernel's parameters in order (that of a single token has neither their number nor the length of an output row); lengths were compared above, and
+    // shared memory holds floats, bytes and sums of the largest share.
     unsafe { launch.run() }
 }
 
@@ -307,7 +362,7 @@ pub fn norm_quantize(
             stride,
         ));
     }
-    let launch = start(gpu, "norm_quantize", tokens, 320)
+    let launch = Launch::chained(gpu, [&MODULE, &OVERLAPPED], "norm_quantize", [tokens, 1], 320)
         .shared(4 * cols)
         .array(x)
         .u32(cols)

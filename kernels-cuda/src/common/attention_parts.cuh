@@ -1,0 +1,65 @@
+// What blocks of positions leave of a head's attention, and how it is put together, in the order and with the roundings of the CPU.
+//
+// A part is o[head_dim], m, l: Σ w v, the largest score, Σ w, with w = exp(s − m). Over the parts, in the order of their positions:
+//
+//   M' = max(M, m)   a = exp(M − M')   c = exp(m − M')   L' = L·a + l·c   O' = O·a + o·c         out = O / L
+#pragma once
+
+#include "exact.cuh"
+#include "stream.cuh"
+
+// Puts `count` parts of a head together, by the lanes of one warp; neighbours are `apart` floats apart. The maxima so far are known before any sum is, so that the
+// factors of 32 parts are made at once, one by each lane.
+__device__ __forceinline__ void merge_parts(const float* parts, size_t apart, unsigned count, unsigned n, float* out) {
+    // Elements of a lane, and parts whose loads are under way at once.
+    constexpr unsigned EACH = 4, AHEAD = 4;
+    unsigned lane = threadIdx.x % 32;
+    for (unsigned from = 0; from < n; from += 32 * EACH) {
+        float o[EACH], sum = 0.0f, most = -INFINITY;
+#pragma unroll
+        for (unsigned e = 0; e < EACH; e++) o[e] = 0.0f;
+        for (unsigned base = 0; base < count; base += 32) {
+            const float* mine = parts + (base + lane) * apart + n;
+            bool there = base + lane < count;
+            float m = there ? load_fresh(mine) : -INFINITY, l = there ? load_fresh(mine + 1) : 0.0f;
+            float larger = m;
+#pragma unroll
+            for (unsigned step = 1; step < 32; step *= 2) {
+                float other = __shfl_up_sync(0xffffffffu, larger, step);
+                if (lane >= step) larger = other > larger ? other : larger;
+            }
+            larger = most > larger ? most : larger;
+            float before = __shfl_up_sync(0xffffffffu, larger, 1);
+            if (lane == 0) before = most;
+            float a = exp_exact(add_rn(before, -larger)), c = exp_exact(add_rn(m, -larger));
+            most = __shfl_sync(0xffffffffu, larger, 31);
+            unsigned here = count - base < 32 ? count - base : 32;
+            for (unsigned first = 0; first < here; first += AHEAD) {
+                float x[AHEAD][EACH];
+#pragma unroll
+                for (unsigned u = 0; u < AHEAD; u++)
+#pragma unroll
+                    for (unsigned e = 0; e < EACH; e++) {
+                        unsigned element = from + 32 * e + lane;
+                        x[u][e] = first + u < here && element < n ? load_fresh(parts + (base + first + u) * apart + element) : 0.0f;
+                    }
+#pragma unroll
+                for (unsigned u = 0; u < AHEAD; u++) {
+                    float au = __shfl_sync(0xffffffffu, a, first + u), cu = __shfl_sync(0xffffffffu, c, first + u);
+                    float lu = __shfl_sync(0xffffffffu, l, first + u);
+                    if (first + u >= here) continue;
+                    // The first part is taken as it is.
+                    bool start = base + first + u == 0;
+                    sum = start ? lu : fmaf(lu, cu, mul_rn(sum, au));
+#pragma unroll
+                    for (unsigned e = 0; e < EACH; e++) o[e] = start ? x[u][e] : fmaf(x[u][e], cu, mul_rn(o[e], au));
+                }
+            }
+        }
+#pragma unroll
+        for (unsigned e = 0; e < EACH; e++) {
+            unsigned element = from + 32 * e + lane;
+            if (element < n) out[element] = div_rn(o[e], sum);
+        }
+    }
+}

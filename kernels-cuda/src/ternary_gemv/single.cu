@@ -1,0 +1,119 @@
+// target: sm_80
+// `normed_gemv` of `kernel.cu` for the one token of decoding: norm, quantiser and product in one kernel, as short as it gets.
+//
+// Five kernels a layer run after one another and all of them wait most of the time, so what counts is the way from the activations to the results: loads, one
+// chain of squares, four barriers, a KB of weights for each few warps. A thread keeps its fours of the token and of the norm's weights in registers; through shared
+// memory goes what the chain reads, and then, in its place, the bytes. Nothing here is for any other case, because instructions have to be fetched as well: the
+// kernels of a layer take turns, and a form for everything (45 KB of code) ran longer by half.
+#include "memory.cuh"
+#include "mma.cuh"
+#include "reduce.cuh"
+
+#include "exact.cuh"
+#include "stream.cuh"
+#include "ternary_results.cuh"
+#include "ternary_tiles.cuh"
+
+// The largest and the sum of one value of each warp, which every thread takes from all of them.
+template <unsigned WARPS>
+__device__ __forceinline__ unsigned most_of(const unsigned* warps) {
+    unsigned most = warps[0];
+#pragma unroll
+    for (unsigned w = 1; w < WARPS; w++) most = warps[w] > most ? warps[w] : most;
+    return most;
+}
+
+// `x` and `norm`, or null, `[cols]`: `cols` is a multiple of 4 and at most 4 · KEPT · 32 · WARPS.
+template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT>
+__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const float* x,
+                                            unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {
+    constexpr unsigned THREADS = 32 * WARPS;
+    __shared__ __align__(16) unsigned most[WARPS];
+    __shared__ int total;
+    __shared__ float step, reciprocal;
+    DYNAMIC_SHARED(unsigned char, shared);
+    unsigned bytes = k_blocks * BLOCK<CODE>, fours = cols / 4, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float* xs = reinterpret_cast<float*>(shared + WARPS * WeightRing<SLOTS>::BYTES);
+    unsigned char* xq = reinterpret_cast<unsigned char*>(xs);
+    Tile* own = reinterpret_cast<Tile*>(xq + (4 * cols > bytes ? 4 * cols : bytes));
+
+    Share<CODE, WARPS, SLOTS, false> share(weights, k_blocks, k_blocks, borders, shared);
+    unsigned count = share.end - share.first;
+    int* sums = reinterpret_cast<int*>(own + count);
+    copy_tiles(tiles, share.first, share.end, own);
+    for (unsigned i = threadIdx.x; i < count * TILE; i += THREADS) sums[i] = 0;
+    if (threadIdx.x == 0) total = 0;
+    float4 w[KEPT], v[KEPT];
+#pragma unroll
+    for (unsigned u = 0; u < KEPT; u++) {
+        unsigned i = threadIdx.x + u * THREADS;
+        w[u] = v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (norm && i < fours) w[u] = __ldg(reinterpret_cast<const float4*>(norm) + i);
+    }
+    __syncthreads();
+    grid_wait();
+    grid_launch_dependents();
+
+#pragma unroll
+    for (unsigned u = 0; u < KEPT; u++) {
+        unsigned i = threadIdx.x + u * THREADS;
+        if (i < fours) v[u] = reinterpret_cast<const float4*>(x)[i];
+    }
+    float early = residual(own, count, 1, epilogue, out, 0);
+    if (norm) {
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) reinterpret_cast<float4*>(xs)[i] = v[u];
+        }
+        __syncthreads();
+        if (warp == 0) {
+            float squares = squares_of(xs, cols);
+            if (lane == 0) reciprocal = reciprocal_rms(squares, cols, eps);
+        }
+        __syncthreads();
+        float r = reciprocal;
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) v[u] = normed(v[u], r, w[u]);
+    }
+    float found = 0.0f;
+#pragma unroll
+    for (unsigned u = 0; u < KEPT; u++) found = fmaxf(found, largest(v[u]));
+    unsigned all = warp_most(bits_of(found));
+    if (lane == 0) most[warp] = all;
+    __syncthreads();
+    float scale = step_of(of_bits(most_of<WARPS>(most)));
+    if (threadIdx.x == 0) step = scale;
+    int sum = 0;
+#pragma unroll
+    for (unsigned u = 0; u < KEPT; u++) {
+        unsigned i = threadIdx.x + u * THREADS;
+        if (i < fours) {
+            unsigned packed = pack_i8(v[u].x, v[u].y, v[u].z, v[u].w, scale);
+            reinterpret_cast<unsigned*>(xq)[i] = packed;
+            if (counts<CODE>(4 * i)) sum = add_bytes(packed, sum);
+        }
+    }
+    for (unsigned i = fours + threadIdx.x; i < bytes / 4; i += THREADS) reinterpret_cast<unsigned*>(xq)[i] = 0;
+    sum = warp_add(sum);
+    if (lane == 0) atomicAdd(&total, sum);
+    __syncthreads();
+    if (share.at_once())
+        share.template run<1, true>(0, xq, 0, 1, sums);
+    else
+        share.template run<1>(0, xq, 0, 1, sums);
+    __syncthreads();
+    finish(own, count, 1, sums, &total, &step, epilogue, factor, early, out, 0);
+}
+
+#define NORMED(name, code, warps, slots, kept)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(32 * warps, 2)                                                                       \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,         \
+             const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {              \
+        normed_gemv<code, warps, slots, kept>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out); \
+    }
+// The second for rows of up to 7,168 values.
+NORMED(normed_single_t2, 2, 8, 9, 3)
+NORMED(normed_single_t2_wide, 2, 8, 9, 7)
+NORMED(normed_single_t3, 3, 8, 9, 3)
+NORMED(normed_single_t3_wide, 3, 8, 9, 7)
