@@ -5,7 +5,7 @@
 //! or by head, never along a reduction, so that results do not depend on the number of threads.
 //!
 //! Float kernels are written once over the 16-lane vector of [`simd::Simd`] and instantiated per instruction set; every
-//! reduction runs in 16 lanes (lane `i mod 16`, a chain of fused multiply-adds in index order) and folds 8-4-2-1. All paths therefore
+//! reduction runs in 16 lanes (lane `i mod 16`, a chain of fused multiply-adds in index order) and folds 8-4-2-1, a norm's in 64. All paths therefore
 //! return the same bits.
 //!
 //! The kernels assert that slice lengths agree (`# Panics` on each); callers check user input before they call.

@@ -35,6 +35,30 @@ fn forward_is_its_formula() {
 }
 
 #[test]
+fn squares_are_added_in_64_lanes() {
+    for n in [1, 15, 16, 33, 63, 64, 65, 111, 112, 128, 200, 1000] {
+        let x = numbers(9, n);
+        let mut lanes = [0.0f32; 64];
+        for (i, x) in x.iter().enumerate() {
+            lanes[i % 64] = x.mul_add(*x, lanes[i % 64]);
+        }
+        for half in [32, 16, 8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+        }
+        let r = 1.0 / (lanes[0] / n as f32 + EPS).sqrt();
+        let want: Vec<f32> = x.iter().map(|x| x * r * 0.5).collect();
+        let y = on_every_path("rms_norm", |isa| {
+            let mut out = vec![9.0; n];
+            rms_norm(isa, &x, &vec![0.5; n], EPS, &mut out);
+            out
+        });
+        assert_eq!(y, want, "{n}");
+    }
+}
+
+#[test]
 fn backward_is_the_gradient() {
     for n in [1, 2, 15, 16, 17, 53] {
         for rows in [1, 3] {

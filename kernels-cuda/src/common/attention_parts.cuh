@@ -14,10 +14,12 @@ __device__ __forceinline__ void merge_parts(const float* parts, size_t apart, un
     // Elements of a lane, and parts whose loads are under way at once.
     constexpr unsigned EACH = 4, AHEAD = 4;
     unsigned lane = threadIdx.x % 32;
+#pragma unroll 1
     for (unsigned from = 0; from < n; from += 32 * EACH) {
         float o[EACH], sum = 0.0f, most = -INFINITY;
 #pragma unroll
         for (unsigned e = 0; e < EACH; e++) o[e] = 0.0f;
+#pragma unroll 1
         for (unsigned base = 0; base < count; base += 32) {
             const float* mine = parts + (base + lane) * apart + n;
             bool there = base + lane < count;
@@ -34,6 +36,7 @@ __device__ __forceinline__ void merge_parts(const float* parts, size_t apart, un
             float a = exp_exact(add_rn(before, -larger)), c = exp_exact(add_rn(m, -larger));
             most = __shfl_sync(0xffffffffu, larger, 31);
             unsigned here = count - base < 32 ? count - base : 32;
+#pragma unroll 1
             for (unsigned first = 0; first < here; first += AHEAD) {
                 float x[AHEAD][EACH];
 #pragma unroll

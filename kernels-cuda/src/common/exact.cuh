@@ -1,5 +1,5 @@
 // Arithmetic in the order and with the roundings of the CPU runtime (ARCHITECTURE.md 2.2), so that both give the same bits: sums in
-// sixteen lanes, its exponential, and products that the compiler does not fuse with a sum.
+// sixteen or 64 lanes, its exponential, and products that the compiler does not fuse with a sum.
 #pragma once
 
 #ifdef __CUDACC__
@@ -60,33 +60,40 @@ __device__ __forceinline__ float fold_lanes(float x) {
     return x;
 }
 
-// The sum of squares of `x`, in lane 0: one chain of fused multiply-adds in each of 16 lanes.
+// The sum of squares of `x`, in lane 0: one chain of fused multiply-adds in each of 64 lanes, two of them a thread's, folded 32-16-8-4-2-1.
 __device__ __forceinline__ float squares_of(const float* x, unsigned n) {
-    unsigned lane = threadIdx.x % 32;
-    float sum = 0.0f;
-    if (lane < 16) {
-        // Sixteen loads ahead of the chain, which then waits for nothing but itself.
-        constexpr unsigned AHEAD = 16;
-        unsigned i = lane;
-        float now[AHEAD];
+    // Steps of 64 whose loads are under way while those before them are added.
+    constexpr unsigned AHEAD = 8;
+    unsigned lane = threadIdx.x % 32, whole = n / (64 * AHEAD) * (64 * AHEAD);
+    float low = 0.0f, high = 0.0f, now[2 * AHEAD], next[2 * AHEAD];
+    auto add = [&](const float (&v)[2 * AHEAD]) {
 #pragma unroll
-        for (unsigned u = 0; u < AHEAD; u++) now[u] = i + 16 * u < n ? x[i + 16 * u] : 0.0f;
-        for (; i + 16 * (2 * AHEAD - 1) < n; i += 16 * AHEAD) {
-            float next[AHEAD];
-#pragma unroll
-            for (unsigned u = 0; u < AHEAD; u++) next[u] = x[i + 16 * (AHEAD + u)];
-#pragma unroll
-            for (unsigned u = 0; u < AHEAD; u++) sum = fmaf(now[u], now[u], sum);
-#pragma unroll
-            for (unsigned u = 0; u < AHEAD; u++) now[u] = next[u];
+        for (unsigned u = 0; u < AHEAD; u++) {
+            low = fmaf(v[2 * u], v[2 * u], low);
+            high = fmaf(v[2 * u + 1], v[2 * u + 1], high);
         }
+    };
+    auto load = [&](float (&v)[2 * AHEAD], unsigned at) {
+#pragma unroll
+        for (unsigned u = 0; u < 2 * AHEAD; u++) v[u] = x[at + 32 * u + lane];
+    };
+    if (whole) load(now, 0);
+#pragma unroll 1
+    for (unsigned at = 0; at < whole; at += 64 * AHEAD) {
+        load(next, at + 64 * AHEAD < whole ? at + 64 * AHEAD : at);
+        add(now);
+#pragma unroll
+        for (unsigned u = 0; u < 2 * AHEAD; u++) now[u] = next[u];
+    }
+    if (whole < n) {
         // A square of 0 changes nothing: no sum is -0.
 #pragma unroll
-        for (unsigned u = 0; u < AHEAD; u++) sum = fmaf(now[u], now[u], sum);
-        for (i += 16 * AHEAD; i < n; i += 16) sum = fmaf(x[i], x[i], sum);
+        for (unsigned u = 0; u < 2 * AHEAD; u++) now[u] = whole + 32 * u + lane < n ? x[whole + 32 * u + lane] : 0.0f;
+        add(now);
     }
+    float sum = add_rn(low, high);
     __syncwarp();
-    return fold_lanes(sum);
+    return fold_lanes(add_rn(sum, __shfl_down_sync(0xffffffffu, sum, 16)));
 }
 
 // 1 / sqrt(squares / n + eps)

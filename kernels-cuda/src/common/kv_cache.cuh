@@ -1,4 +1,4 @@
-// The cache of keys and values as attention reads it: blocks of positions, how an element is kept, and two neighbours at once.
+// The cache of keys and values as attention reads it: blocks of positions, how an element is kept, and one or two neighbours at once.
 #pragma once
 
 #include "exact.cuh"
@@ -35,4 +35,21 @@ struct Element<INT8> {
     }
     typedef unsigned short two;
     static __device__ __forceinline__ float2 open_two(unsigned short x) { return make_float2((float)(signed char)x, (float)(signed char)(x >> 8)); }
+};
+
+// `WIDTH` neighbours as they lie, and opened.
+template <int TYPE, int WIDTH>
+struct Neighbours {
+    typename Element<TYPE>::two raw;
+    __device__ __forceinline__ void load(const typename Element<TYPE>::type* p) { raw = *reinterpret_cast<const typename Element<TYPE>::two*>(p); }
+    __device__ __forceinline__ void open(float (&x)[WIDTH]) const {
+        float2 both = Element<TYPE>::open_two(raw);
+        x[0] = both.x, x[WIDTH - 1] = both.y;
+    }
+};
+template <int TYPE>
+struct Neighbours<TYPE, 1> {
+    typename Element<TYPE>::type raw;
+    __device__ __forceinline__ void load(const typename Element<TYPE>::type* p) { raw = *p; }
+    __device__ __forceinline__ void open(float (&x)[1]) const { x[0] = Element<TYPE>::open(raw); }
 };

@@ -8,6 +8,7 @@
 
 // The block's tiles into shared memory, before anything is waited for.
 __device__ __forceinline__ void copy_tiles(const Tile* tiles, unsigned first, unsigned end, Tile* to) {
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < end - first; i += blockDim.x) reinterpret_cast<uint4*>(to)[i] = __ldg(reinterpret_cast<const uint4*>(tiles + first) + i);
 }
 
@@ -24,6 +25,7 @@ __device__ __forceinline__ void finish(const Tile* tiles, unsigned count, unsign
                                        unsigned epilogue, float factor, float early, float* out, unsigned rows) {
     bool gated = epilogue >= GATED_RELU2;
     unsigned unit = gated ? 2 : 1;
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < count / unit * TILE * tokens; i += blockDim.x) {
         unsigned row = i % TILE, token = i / TILE % tokens, tile = i / TILE / tokens * unit;
         Tile info = tiles[tile];

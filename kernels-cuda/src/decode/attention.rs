@@ -13,8 +13,7 @@ const POSITIONS: usize = 128;
 const THREADS: u32 = 256;
 /// Most query heads of a key head.
 const MOST_GROUP: usize = 32;
-/// Threads of a query head, and most query heads of a block, where there is one token.
-const PER_HEAD: usize = 64;
+/// Most query heads of a block, where there is one token.
 const MOST_ROWS: usize = 8;
 
 /// How keys and values are kept.
@@ -276,28 +275,36 @@ pub fn attend(
         ));
     }
     let CacheLayer { keys, values, scales } = cache.layer(layer);
-    let (modules, names) = match tokens {
-        1 => (
-            [&SINGLE, &SINGLE_OVERLAPPED],
-            ["attend_one_f32", "attend_one_f16", "attend_one_int8"],
-        ),
-        _ => ([&MODULE, &OVERLAPPED], ["attend_f32", "attend_f16", "attend_int8"]),
-    };
-    let name = match cache.kind {
-        KvKind::F32 => names[0],
-        KvKind::F16 => names[1],
-        KvKind::Int8 => names[2],
+    let names = |[f32, f16, int8]: [&'static str; 3]| match cache.kind {
+        KvKind::F32 => f32,
+        KvKind::F16 => f16,
+        KvKind::Int8 => int8,
     };
     let launch = if tokens == 1 {
         let (rows, shares) = single_grid(gpu, heads, cache);
-        Launch::chained(gpu, modules, name, [heads / rows, shares], (PER_HEAD * rows) as u32)
-            .shared(shared_bytes(rows, cache))
+        let (name, threads) = match rows {
+            1 => (
+                names(["attend_head_f32", "attend_head_f16", "attend_head_int8"]),
+                POSITIONS,
+            ),
+            _ => (
+                names(["attend_heads_f32", "attend_heads_f16", "attend_heads_int8"]),
+                rows * POSITIONS / 2,
+            ),
+        };
+        let modules = [&SINGLE, &SINGLE_OVERLAPPED];
+        Launch::chained(gpu, modules, name, [heads / rows, shares], threads as u32).shared(shared_bytes(rows, cache))
     } else {
+        let name = names(["attend_f32", "attend_f16", "attend_int8"]);
         let shares = (gpu.properties().multiprocessors as usize / kv).clamp(1, context / POSITIONS);
-        Launch::chained(gpu, modules, name, [kv, shares], THREADS).shared(shared_bytes(heads / kv, cache))
+        let group = shared_bytes(heads / kv, cache);
+        Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [kv, shares], THREADS).shared(group)
     };
-    let launch = launch.u32(heads).u32(kv).u32(dim);
-    let launch = if tokens == 1 { launch } else { launch.u32(tokens) };
+    let launch = launch.u32(heads).u32(kv);
+    let launch = match tokens {
+        1 => launch.u32(heads / kv).u32(dim),
+        _ => launch.u32(dim).u32(tokens),
+    };
     let launch = launch
         .u32(context)
         .f32(attention.eps)
@@ -315,7 +322,7 @@ pub fn attend(
         .array(&attention.parts)
         .array(&attention.counters)
         .array(out);
-    // SAFETY: the kernel's parameters in order (that of several tokens has their number besides); lengths were compared above, `Attention::new` compared the shape with
+    // SAFETY: the kernel's parameters in order (that of several tokens has their number, that of one the heads of a key head); lengths were compared above, `Attention::new` compared the shape with
     // shared memory, and the kernel compares the position with the context.
     unsafe { launch.run() }
 }

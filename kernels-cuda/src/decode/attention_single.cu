@@ -1,10 +1,11 @@
 // target: sm_80
 // Attention of one token over the cache: what `attention.cu` computes, in the same order and with the same bits, for the case that decoding is made of.
 //
-// A block of the grid has some query heads of one key head, 64 threads each, and every gridDim.y-th block of 128 positions. A thread is two positions (scores: two
-// chains over head_dim) and two elements (two chains over the positions), so that a load from shared memory feeds two chains. Few heads to a block make the chains
-// short of company and the whole thing quick; with long contexts more heads share what was copied. What is longest is the two chains of 128 fused
-// multiply-adds, 0.3 µs each.
+// A block of the grid has some query heads of one key head, and every gridDim.y-th block of 128 positions. What is longest is two chains of up to 128 fused multiply-adds, 0.3 µs
+// each. With one head a thread is one position (scores, a chain over head_dim) and one element (values, a chain over the positions); with more, which share what was copied
+// where the context is long, it is two of each, so that a load from shared memory feeds two chains.
+//
+// Loops are not unrolled beyond what hides a delay: instructions have to be fetched, and the kernels of a layer take turns in the cache.
 //
 // Keys and values up to the position are copied to shared memory before the wait for the kernel ahead, for they are older. The last block of the heads to end merges.
 #include "memory.cuh"
@@ -15,28 +16,24 @@
 #include "kv_cache.cuh"
 #include "stream.cuh"
 
-// Threads of a query head; a block has at most eight.
-constexpr unsigned PER_HEAD = 64;
-
 struct Shape {
-    unsigned heads, kv_heads, head_dim, context;
+    unsigned heads, kv_heads, group, head_dim, context;  // group: heads / kv_heads
     float eps, factor;  // factor: 1 / sqrt(head_dim)
 };
 
-// Two chains of fused multiply-adds, Σ w[i] · x[i · stride] and Σ w[i] · x[i · stride + 1], i < count in order. The loads of eight steps are under way while the eight
-// before them are computed: a warp has hardly a neighbour that would fill the time.
-template <int TYPE>
-__device__ __forceinline__ float2 two_chains(const typename Element<TYPE>::type* x, unsigned stride, const float* w, unsigned count) {
-    typedef typename Element<TYPE>::two Two;
+// `sums[e]` = Σ w[i] · x[i · stride + e], i < count in order: chains of fused multiply-adds. The loads of eight steps are under way while the eight before them are
+// computed: a warp has hardly a neighbour that would fill the time.
+template <int TYPE, int WIDTH>
+__device__ __forceinline__ void chains(const typename Element<TYPE>::type* x, unsigned stride, const float* w, unsigned count, float (&sums)[WIDTH]) {
     constexpr unsigned DEEP = 8;
     struct Step {
-        Two x[DEEP];
+        Neighbours<TYPE, WIDTH> x[DEEP];
         float w[DEEP];
     };
     auto load = [&](unsigned at) {
         Step step;
 #pragma unroll
-        for (unsigned u = 0; u < DEEP; u++) step.x[u] = *reinterpret_cast<const Two*>(x + (at + u) * stride);
+        for (unsigned u = 0; u < DEEP; u++) step.x[u].load(x + (at + u) * stride);
 #pragma unroll
         for (unsigned u = 0; u < DEEP; u += 4) {
             float4 four = *reinterpret_cast<const float4*>(w + at + u);
@@ -44,15 +41,18 @@ __device__ __forceinline__ float2 two_chains(const typename Element<TYPE>::type*
         }
         return step;
     };
-    float2 sum = make_float2(0.0f, 0.0f);
-    auto add = [&](float factor, Two both) {
-        float2 opened = Element<TYPE>::open_two(both);
-        sum.x = fmaf(factor, opened.x, sum.x);
-        sum.y = fmaf(factor, opened.y, sum.y);
+    auto add = [&](float factor, const Neighbours<TYPE, WIDTH>& some) {
+        float opened[WIDTH];
+        some.open(opened);
+#pragma unroll
+        for (int e = 0; e < WIDTH; e++) sums[e] = fmaf(factor, opened[e], sums[e]);
     };
+#pragma unroll
+    for (int e = 0; e < WIDTH; e++) sums[e] = 0.0f;
     unsigned whole = count / DEEP * DEEP;
     if (whole) {
         Step now = load(0);
+#pragma unroll 2
         for (unsigned i = 0; i < whole; i += DEEP) {
             Step next = load(i + DEEP < whole ? i + DEEP : i);
 #pragma unroll
@@ -61,23 +61,28 @@ __device__ __forceinline__ float2 two_chains(const typename Element<TYPE>::type*
         }
     }
 #pragma unroll 1
-    for (unsigned i = whole; i < count; i++) add(w[i], *reinterpret_cast<const Two*>(x + i * stride));
-    return sum;
+    for (unsigned i = whole; i < count; i++) {
+        Neighbours<TYPE, WIDTH> some;
+        some.load(x + i * stride);
+        add(w[i], some);
+    }
 }
 
 // `qkv` `[(heads + 2 kv_heads) head_dim]`; `cosines` and `sines` `[context, head_dim / 2]`; `keys`, `values` and scales those of the layer; `parts`
 // `[kv_heads, context / 128, group, head_dim + 2]`; `counters` `[heads]`, 0 between launches.
-template <int TYPE>
+template <int TYPE, int WIDTH>
 __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q_norm, const float* k_norm, const float* cosines, const float* sines,
                                        const unsigned* position, typename Element<TYPE>::type* keys, typename Element<TYPE>::type* values,
                                        float* key_scales, float* value_scales, float* parts, unsigned* counters, float* out) {
+    // Threads of a query head.
+    constexpr unsigned PER_HEAD = POSITIONS / WIDTH;
     typedef Element<TYPE> E;
     typedef typename E::type T;
     __shared__ float reciprocals[9], new_scales[2];
     __shared__ unsigned last;
     DYNAMIC_SHARED(unsigned char, shared);
     unsigned rows = blockDim.x / PER_HEAD, row = threadIdx.x / PER_HEAD, j = threadIdx.x % PER_HEAD, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    unsigned n = s.head_dim, half = n / 2, group = s.heads / s.kv_heads, first_head = blockIdx.x * rows, kv = first_head / group;
+    unsigned n = s.head_dim, half = n / 2, group = s.group, first_head = blockIdx.x * rows, kv = first_head / group, first_row = first_head - kv * group;
     T* key_tile = reinterpret_cast<T*>(shared);
     T* value_tile = key_tile + POSITIONS * n;
     float* vectors = reinterpret_cast<float*>(value_tile + POSITIONS * n);  // the queries, the key, the value: [rows + 2][head_dim]
@@ -100,11 +105,13 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         const unsigned char* from[2] = {reinterpret_cast<const unsigned char*>(keys + (size_t)block * POSITIONS * n),
                                         reinterpret_cast<const unsigned char*>(values + (size_t)block * POSITIONS * n)};
         unsigned bytes = POSITIONS * n * sizeof(T);
+#pragma unroll 1
         for (unsigned i = threadIdx.x * 16; i < bytes; i += blockDim.x * 16) {
             copy_async16(shared + i, from[0] + i);
             copy_async16(shared + bytes + i, from[1] + i);
         }
         if (TYPE == INT8)
+#pragma unroll 1
             for (unsigned i = threadIdx.x; i < POSITIONS; i += blockDim.x) {
                 scales[i] = key_scales[block * POSITIONS + i];
                 scales[POSITIONS + i] = value_scales[block * POSITIONS + i];
@@ -132,6 +139,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     const float* from_query = qkv + (size_t)(first_head + row) * n;
     const float* from_key = qkv + (size_t)(s.heads + kv) * n;
     const float* from_value = from_key + (size_t)s.kv_heads * n;
+#pragma unroll 1
     for (unsigned i = j; i < half; i += PER_HEAD) {
         float q[2] = {from_query[i], from_query[half + i]}, k[2] = {0.0f, 0.0f}, v[2] = {0.0f, 0.0f};
         if (has_key) k[0] = from_key[i], k[1] = from_key[half + i];
@@ -142,12 +150,14 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     }
     if (q_norm) {
         __syncthreads();
+#pragma unroll 1
         for (unsigned r = warp; r <= rows; r += blockDim.x / 32) {
             float squares = squares_of(vectors + r * n, n);
             if (lane == 0) reciprocals[r] = reciprocal_rms(squares, n, s.eps);
         }
         __syncthreads();
     }
+#pragma unroll 1
     for (unsigned i = j; i < half; i += PER_HEAD) {
         if (i != j) {
             cosine = cosines[(size_t)at * half + i];
@@ -166,6 +176,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         if (has_key) turn(key, k_norm, q_norm ? reciprocals[rows] : 1.0f);
     }
 
+#pragma unroll 1
     for (unsigned block = blockIdx.y; block < blocks; block += gridDim.y) {
         if (block != blockIdx.y) {
             __syncthreads();
@@ -175,10 +186,11 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         __syncthreads();
         if (block + 1 == blocks) {
             // The new key and value: into every block's copy, and by the first of the key head's into the cache.
-            bool store = first_head % group == 0;
+            bool store = first_row == 0;
             if (TYPE == INT8) {
                 if (warp < 2) {
                     float most = 0.0f;
+#pragma unroll 1
                     for (unsigned i = lane; i < n; i += 32) most = fmaxf(most, fabsf(key[warp * n + i]));
                     most = warp_max(most);
                     float scale = div_rn(127.0f, most > 1e-5f ? most : 1e-5f);
@@ -191,6 +203,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
                 }
                 __syncthreads();
             }
+#pragma unroll 1
             for (unsigned i = threadIdx.x; i < n; i += blockDim.x) {
                 T k = E::close(key[i], TYPE == INT8 ? new_scales[0] : 1.0f), v = E::close(value[i], TYPE == INT8 ? new_scales[1] : 1.0f);
                 unsigned place = at % POSITIONS / PANEL * PANEL * n + i * PANEL + at % PANEL;
@@ -206,20 +219,25 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         unsigned seen = at + 1 - block * POSITIONS;
         if (seen > POSITIONS) seen = POSITIONS;
 
-        float s0 = -INFINITY, s1 = -INFINITY;
+        float score[WIDTH];
+#pragma unroll
+        for (int e = 0; e < WIDTH; e++) score[e] = -INFINITY;
         // A warp none of whose positions is seen has no scores.
-        if (2 * (j - lane) < seen) {
-            const T* k = key_tile + 2 * j / PANEL * PANEL * n + 2 * j % PANEL;
-            float2 dots = two_chains<TYPE>(k, PANEL, query, n);
-            s0 = 2 * j < seen ? mul_rn(dots.x, TYPE == INT8 ? mul_rn(s.factor, scales[2 * j]) : s.factor) : -INFINITY;
-            s1 = 2 * j + 1 < seen ? mul_rn(dots.y, TYPE == INT8 ? mul_rn(s.factor, scales[2 * j + 1]) : s.factor) : -INFINITY;
+        if (WIDTH * (j - lane) < seen) {
+            unsigned p = WIDTH * j;
+            float dots[WIDTH];
+            chains<TYPE, WIDTH>(key_tile + p / PANEL * PANEL * n + p % PANEL, PANEL, query, n, dots);
+#pragma unroll
+            for (int e = 0; e < WIDTH; e++)
+                if (p + e < seen) score[e] = mul_rn(dots[e], TYPE == INT8 ? mul_rn(s.factor, scales[p + e]) : s.factor);
         }
         float* of = scores + row * POSITIONS;
-        *reinterpret_cast<float2*>(of + 2 * j) = make_float2(s0, s1);
+#pragma unroll
+        for (int e = 0; e < WIDTH; e++) of[WIDTH * j + e] = score[e];
         __syncthreads();
         unsigned head = first_head + row;
         size_t apart = (size_t)group * (n + 2);
-        float* part = parts + ((size_t)kv * (s.context / POSITIONS) + block) * apart + head % group * (n + 2);
+        float* part = parts + ((size_t)kv * (s.context / POSITIONS) + block) * apart + (first_row + row) * (n + 2);
         if (j < 32) {
             float most = -INFINITY;
 #pragma unroll
@@ -239,6 +257,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
             __syncwarp();
             sum = fold_lanes(sum);
             if (TYPE == INT8)
+#pragma unroll 1
                 for (unsigned i = lane; i < seen; i += 32) of[i] = mul_rn(of[i], scales[POSITIONS + i]);
             if (lane == 0) {
                 reciprocals[row] = sum;
@@ -247,14 +266,13 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
             }
         }
         __syncthreads();
-        for (unsigned d = 2 * j; d < n; d += 2 * PER_HEAD) {
-            float2 o = two_chains<TYPE>(value_tile + d, n, of, seen);
-            if (blocks == 1) {
-                *reinterpret_cast<float2*>(out + (size_t)head * n + d) = make_float2(div_rn(o.x, reciprocals[row]), div_rn(o.y, reciprocals[row]));
-            } else {
-                part[d] = o.x;
-                part[d + 1] = o.y;
-            }
+#pragma unroll 1
+        for (unsigned d = WIDTH * j; d < n; d += WIDTH * PER_HEAD) {
+            float o[WIDTH];
+            chains<TYPE, WIDTH>(value_tile + d, n, of, seen, o);
+            float* to = blocks == 1 ? out + (size_t)head * n : part;
+#pragma unroll
+            for (int e = 0; e < WIDTH; e++) to[d + e] = blocks == 1 ? div_rn(o[e], reciprocals[row]) : o[e];
         }
     }
     if (blocks == 1) return;
@@ -269,19 +287,23 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     if (j < 32) {
         unsigned head = first_head + row;
         size_t apart = (size_t)group * (n + 2);
-        merge_parts(parts + (size_t)kv * (s.context / POSITIONS) * apart + head % group * (n + 2), apart, blocks, n, out + (size_t)head * n);
+        merge_parts(parts + (size_t)kv * (s.context / POSITIONS) * apart + (first_row + row) * (n + 2), apart, blocks, n, out + (size_t)head * n);
     }
     if (threadIdx.x == 0) counters[blockIdx.x] = 0;
 }
 
-#define ATTEND(name, kind)                                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(512, 1)                                                                                           \
-        name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned context, float eps, float factor, const float* qkv, const float* q_norm,  \
-             const float* k_norm, const float* cosines, const float* sines, const unsigned* position, Element<kind>::type* keys,                     \
+#define ATTEND(name, kind, width)                                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(512, 1)                                                                                            \
+        name(unsigned heads, unsigned kv_heads, unsigned group, unsigned head_dim, unsigned context, float eps, float factor, const float* qkv,       \
+             const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* position, Element<kind>::type* keys,                     \
              Element<kind>::type* values, float* key_scales, float* value_scales, float* parts, unsigned* counters, float* out) {                    \
-        attend<kind>({heads, kv_heads, head_dim, context, eps, factor}, qkv, q_norm, k_norm, cosines, sines, position, keys, values, key_scales,      \
-                     value_scales, parts, counters, out);                                                                                            \
+        attend<kind, width>({heads, kv_heads, group, head_dim, context, eps, factor}, qkv, q_norm, k_norm, cosines, sines, position, keys, values,          \
+                            key_scales, value_scales, parts, counters, out);                                                                         \
     }
-ATTEND(attend_one_f32, F32)
-ATTEND(attend_one_f16, F16)
-ATTEND(attend_one_int8, INT8)
+// One head a block, and up to eight.
+ATTEND(attend_head_f32, F32, 1)
+ATTEND(attend_head_f16, F16, 1)
+ATTEND(attend_head_int8, INT8, 1)
+ATTEND(attend_heads_f32, F32, 2)
+ATTEND(attend_heads_f16, F16, 2)
+ATTEND(attend_heads_int8, INT8, 2)

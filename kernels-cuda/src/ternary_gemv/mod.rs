@@ -1,7 +1,7 @@
 //! `y[b, r] = (Σ_k xq[b, k] · w[r, k]) · γ / s[b]`: packed ternary matrices times a few tokens of bytes, the sums exact integers.
 //!
 //! [`ternary_gemv`] takes bytes; [`normed_ternary_gemv`] takes floats, of which every block makes the bytes for itself: RMSNorm and the absmax
-//! quantiser with the very roundings of the CPU runtime (16 chains of fused multiply-adds, folded 8-4-2-1), so that integers and results are
+//! quantiser with the very roundings of the CPU runtime (64 chains of fused multiply-adds, folded 32-16-8-4-2-1), so that integers and results are
 //! the same bits as there. For more than [`MOST_NORMED`] tokens [`norm_quantize`] makes them once.
 //!
 //! [`TernaryMatrix`] keeps what the runtime keeps, `t2` or `t5`, at the same two or 1.6 bits a weight, in the order that the kernels read (`layout.rs`).

@@ -41,6 +41,7 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     unsigned count = share.end - share.first;
     int* sums = reinterpret_cast<int*>(own + count);
     copy_tiles(tiles, share.first, share.end, own);
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < count * TILE; i += THREADS) sums[i] = 0;
     if (threadIdx.x == 0) total = 0;
     float4 w[KEPT], v[KEPT];
@@ -94,6 +95,7 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
             if (counts<CODE>(4 * i)) sum = add_bytes(packed, sum);
         }
     }
+#pragma unroll 1
     for (unsigned i = fours + threadIdx.x; i < bytes / 4; i += THREADS) reinterpret_cast<unsigned*>(xq)[i] = 0;
     sum = warp_add(sum);
     if (lane == 0) atomicAdd(&total, sum);

@@ -41,7 +41,8 @@ fn told(inputs: RunInputs) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
 }
 
 /// Twenty steps through all phases, on batches of `batch_size` sequences: branches in bf16 make the loss of a token differ now to one side, now to the other, and the
-/// mean over a batch so much the less the more tokens it has. Adam moves a weight by the whole rate even where its gradient is noise, so the rate decides how far rounding carries.
+/// mean over a batch so much the less the more tokens it has. Adam moves a weight by the whole rate even where its gradient is noise, so the rate decides how far rounding carries, and
+/// moments of eight bits, which fall to either side of a step, want a smaller one.
 fn twenty_steps(optimizer: OptimizerKind, batch_size: usize) -> TrainOptions {
     TrainOptions {
         optimizer,
@@ -49,7 +50,11 @@ fn twenty_steps(optimizer: OptimizerKind, batch_size: usize) -> TrainOptions {
         seq_len: 32,
         accumulation_steps: 1,
         max_steps: 20,
-        lr: 3e-4,
+        lr: if optimizer == OptimizerKind::AdamW8bit {
+            1e-4
+        } else {
+            3e-4
+        },
         quant_warmup_steps: 5,
         quant_anneal_steps: 5,
         ..options()
