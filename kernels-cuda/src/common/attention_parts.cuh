@@ -1,12 +1,15 @@
 // What blocks of positions leave of a head's attention, and how it is put together, in the order and with the roundings of the CPU.
 //
-// A part is o[head_dim], m, l: Σ w v, the largest score, Σ w, with w = exp(s − m). Over the parts, in the order of their positions:
+// A part is o[head_dim], m, l and two floats that are nothing: Σ w v, the largest score, Σ w, with w = exp(s − m). Over the parts, in the order of their positions:
 //
 //   M' = max(M, m)   a = exp(M − M')   c = exp(m − M')   L' = L·a + l·c   O' = O·a + o·c         out = O / L
 #pragma once
 
 #include "exact.cuh"
 #include "stream.cuh"
+
+// Floats of a part.
+__device__ __forceinline__ unsigned part_size(unsigned head_dim) { return head_dim + 4; }
 
 // Puts `count` parts of a head together, by the lanes of one warp; neighbours are `apart` floats apart. The maxima so far are known before any sum is, so that the
 // factors of 32 parts are made at once, one by each lane.
@@ -66,3 +69,46 @@ __device__ __forceinline__ void merge_parts(const float* parts, size_t apart, un
         }
     }
 }
+
+// The parts of one token that the kernel behind attention puts together itself, where they are few: `[kv_heads, cache_blocks, group, part_size]`.
+struct Parts {
+    const float* parts;
+    unsigned head_dim, group, cache_blocks;
+
+    __device__ __forceinline__ const float* of(unsigned head, unsigned block) const {
+        return parts + ((size_t)(head / group * cache_blocks + block) * group + head % group) * part_size(head_dim);
+    }
+    // Part `block` of `head` is worth `factors`: a and c, and l.
+    __device__ __forceinline__ float4 factors(unsigned head, unsigned block) const {
+        const float* first = of(head, 0) + head_dim;
+        size_t apart = (size_t)group * part_size(head_dim);
+        float before = -INFINITY;
+#pragma unroll 1
+        for (unsigned b = 0; b < block; b++) {
+            float m = first[b * apart];
+            before = before > m ? before : m;
+        }
+        float2 mine = *reinterpret_cast<const float2*>(first + block * apart);
+        float larger = before > mine.x ? before : mine.x;
+        return make_float4(exp_exact(add_rn(before, -larger)), exp_exact(add_rn(mine.x, -larger)), mine.y, 0.0f);
+    }
+    // Elements `at` to `at` + 3 of all heads, of `count` parts, with the factors of every head.
+    __device__ __forceinline__ float4 four(unsigned at, unsigned count, const float4* factors) const {
+        unsigned head = at / head_dim;
+        const float* from = of(head, 0) + at % head_dim;
+        size_t apart = (size_t)group * part_size(head_dim);
+        const float4* f = factors + head * count;
+        float4 o = *reinterpret_cast<const float4*>(from);
+        float sum = f[0].z;
+#pragma unroll 4
+        for (unsigned b = 1; b < count; b++) {
+            float4 x = *reinterpret_cast<const float4*>(from + b * apart), with = f[b];
+            sum = fmaf(with.z, with.y, mul_rn(sum, with.x));
+            o.x = fmaf(x.x, with.y, mul_rn(o.x, with.x));
+            o.y = fmaf(x.y, with.y, mul_rn(o.y, with.x));
+            o.z = fmaf(x.z, with.y, mul_rn(o.z, with.x));
+            o.w = fmaf(x.w, with.y, mul_rn(o.w, with.x));
+        }
+        return make_float4(div_rn(o.x, sum), div_rn(o.y, sum), div_rn(o.z, sum), div_rn(o.w, sum));
+    }
+};

@@ -33,11 +33,11 @@ struct Shape {
 // `part` of a row: o, m, l.
 __device__ __forceinline__ float* part_of(float* parts, const Shape& s, unsigned head, unsigned block, unsigned token, unsigned row) {
     unsigned group = s.heads / s.kv_heads, blocks = s.context / POSITIONS;
-    return parts + (((size_t)(head * blocks + block) * s.tokens + token) * group + row) * (s.head_dim + 2);
+    return parts + (((size_t)(head * blocks + block) * s.tokens + token) * group + row) * part_size(s.head_dim);
 }
 
 // `qkv` `[tokens, (heads + 2 kv_heads) head_dim]`; `cosines` and `sines` `[context, head_dim / 2]`; `keys`, `values` those of the layer,
-// `[kv_heads]` of them; `parts` see above, `[kv_heads, context / 128, tokens, group, head_dim + 2]`; `counters` `[kv_heads]`, 0 between launches.
+// `[kv_heads]` of them; `parts` see above, `[kv_heads, context / 128, tokens, group, head_dim + 4]`; `counters` `[kv_heads]`, 0 between launches.
 template <int TYPE>
 __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q_norm, const float* k_norm, const float* cosines, const float* sines,
                                        const unsigned* position, typename Element<TYPE>::type* keys, typename Element<TYPE>::type* values,
@@ -200,8 +200,8 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
                     }
                     if (lane == 0) {
                         reciprocals[row] = sum;
-                        part[row * (n + 2) + n] = most;
-                        part[row * (n + 2) + n + 1] = sum;
+                        part[row * part_size(n) + n] = most;
+                        part[row * part_size(n) + n + 1] = sum;
                     }
                 }
                 __syncthreads();
@@ -230,8 +230,8 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
                             to[0] = div_rn(o0, reciprocals[row]);
                             if (two) to[n] = div_rn(o1, reciprocals[row + 1]);
                         } else {
-                            part[row * (n + 2) + d] = o0;
-                            if (two) part[(row + 1) * (n + 2) + d] = o1;
+                            part[row * part_size(n) + d] = o0;
+                            if (two) part[(row + 1) * part_size(n) + d] = o1;
                         }
                     }
                 }
@@ -249,7 +249,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     fence_device();
     for (unsigned i = warp; i < s.tokens * group; i += WARPS) {
         unsigned row = i % group, token = i / group;
-        merge_parts(part_of(parts, s, head, 0, token, row), (size_t)s.tokens * group * (n + 2), (first + token) / POSITIONS + 1, n,
+        merge_parts(part_of(parts, s, head, 0, token, row), (size_t)s.tokens * group * part_size(n), (first + token) / POSITIONS + 1, n,
                     out + ((size_t)token * s.heads + head * group + row) * n);
     }
     if (threadIdx.x == 0) counters[head] = 0;

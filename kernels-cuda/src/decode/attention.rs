@@ -1,7 +1,7 @@
 //! Attention of a few tokens over the cache.
 
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
-use crate::ternary_gemv::need;
+use crate::ternary_gemv::{Parts, need};
 
 static MODULE: Module = ptx!("attention.ptx");
 static OVERLAPPED: Module = ptx!("attention_overlapped.ptx");
@@ -10,6 +10,8 @@ static SINGLE_OVERLAPPED: Module = ptx!("attention_single_overlapped.ptx");
 
 /// Positions of a block.
 const POSITIONS: usize = 128;
+/// Floats of a part beside its `head_dim`.
+pub(super) const PART_MORE: usize = 4;
 const THREADS: u32 = 256;
 /// Most query heads of a key head.
 const MOST_GROUP: usize = 32;
@@ -201,9 +203,22 @@ impl Attention {
             heads,
             eps,
             rotation,
-            parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + 2))?,
+            parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + PART_MORE))?,
             counters: gpu.zeros(heads)?,
         })
+    }
+}
+
+impl Attention {
+    /// Where the parts of one token's attention over `cache` are, up to the position at `position`.
+    pub(super) fn parts<'a>(&'a self, cache: &KvCache, position: &'a DeviceArray<u32>) -> Parts<'a> {
+        Parts {
+            parts: &self.parts,
+            head_dim: cache.head_dim,
+            group: self.heads / cache.kv_heads,
+            cache_blocks: cache.context / POSITIONS,
+            position,
+        }
     }
 }
 
@@ -262,11 +277,26 @@ pub fn attend(
     position: &DeviceArray<u32>,
     out: &DeviceArray<f32>,
 ) -> Result<()> {
+    attend_to(gpu, attention, cache, layer, qkv, norms, position, out, 1)
+}
+
+/// The same, but where a token sees 2 to `left` blocks of positions their parts are left to [`Attention::parts`].
+pub(super) fn attend_to(
+    gpu: &Gpu,
+    attention: &Attention,
+    cache: &KvCache,
+    layer: usize,
+    qkv: &DeviceArray<f32>,
+    norms: Option<[&DeviceArray<f32>; 2]>,
+    position: &DeviceArray<u32>,
+    out: &DeviceArray<f32>,
+    left: usize,
+) -> Result<()> {
     const OP: &str = "attend";
     let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
     let tokens = tokens_of(OP, attention, cache, qkv, norms, position, out)?;
     need(OP, "counters", heads, attention.counters.len())?;
-    let parts = context / POSITIONS * tokens * heads * (dim + 2);
+    let parts = context / POSITIONS * tokens * heads * (dim + PART_MORE);
     if layer >= cache.layers || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {
         return Err(CudaError::shape(
             OP,
@@ -308,7 +338,9 @@ pub fn attend(
     let launch = launch
         .u32(context)
         .f32(attention.eps)
-        .f32((1.0 / (dim as f64).sqrt()) as f32)
+        .f32((1.0 / (dim as f64).sqrt()) as f32);
+    let launch = if tokens == 1 { launch.u32(left) } else { launch };
+    let launch = launch
         .array(qkv)
         .optional(norms.map(|norms| norms[0]))
         .optional(norms.map(|norms| norms[1]))
@@ -322,7 +354,7 @@ pub fn attend(
         .array(&attention.parts)
         .array(&attention.counters)
         .array(out);
-    // SAFETY: the kernel's parameters in order (that of several tokens has their number, that of one the heads of a key head); lengths were compared above, `Attention::new` compared the shape with
+    // SAFETY: the kernel's parameters in order (that of several tokens has their number, that of one the heads of a key head and how many parts are left); lengths were compared above, `Attention::new` compared the shape with
     // shared memory, and the kernel compares the position with the context.
     unsafe { launch.run() }
 }

@@ -7,7 +7,9 @@
 //
 // Loops are not unrolled beyond what hides a delay: instructions have to be fetched, and the kernels of a layer take turns in the cache.
 //
-// Keys and values up to the position are copied to shared memory before the wait for the kernel ahead, for they are older. The last block of the heads to end merges.
+// Keys and values up to the position are copied to shared memory before the wait for the kernel ahead, for they are older. Up to
+// `left` blocks of positions leave their parts to the kernel behind this one, which starts when all have been written; of more the last block of the heads to end puts them together,
+// which takes a fence: every store of a multiprocessor has to arrive, and with it what the next kernel has begun to fetch.
 #include "memory.cuh"
 #include "reduce.cuh"
 
@@ -19,6 +21,7 @@
 struct Shape {
     unsigned heads, kv_heads, group, head_dim, context;  // group: heads / kv_heads
     float eps, factor;  // factor: 1 / sqrt(head_dim)
+    unsigned left;      // so many parts are left to the kernel behind this one; 1: none
 };
 
 // `sums[e]` = Σ w[i] · x[i · stride + e], i < count in order: chains of fused multiply-adds. The loads of eight steps are under way while the eight before them are
@@ -69,7 +72,7 @@ __device__ __forceinline__ void chains(const typename Element<TYPE>::type* x, un
 }
 
 // `qkv` `[(heads + 2 kv_heads) head_dim]`; `cosines` and `sines` `[context, head_dim / 2]`; `keys`, `values` and scales those of the layer; `parts`
-// `[kv_heads, context / 128, group, head_dim + 2]`; `counters` `[heads]`, 0 between launches.
+// `[kv_heads, context / 128, group, head_dim + 4]`; `counters` `[heads]`, 0 between launches.
 template <int TYPE, int WIDTH>
 __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q_norm, const float* k_norm, const float* cosines, const float* sines,
                                        const unsigned* position, typename Element<TYPE>::type* keys, typename Element<TYPE>::type* values,
@@ -236,8 +239,8 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         for (int e = 0; e < WIDTH; e++) of[WIDTH * j + e] = score[e];
         __syncthreads();
         unsigned head = first_head + row;
-        size_t apart = (size_t)group * (n + 2);
-        float* part = parts + ((size_t)kv * (s.context / POSITIONS) + block) * apart + (first_row + row) * (n + 2);
+        size_t apart = (size_t)group * part_size(n);
+        float* part = parts + ((size_t)kv * (s.context / POSITIONS) + block) * apart + (first_row + row) * part_size(n);
         if (j < 32) {
             float most = -INFINITY;
 #pragma unroll
@@ -275,7 +278,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
             for (int e = 0; e < WIDTH; e++) to[d + e] = blocks == 1 ? div_rn(o[e], reciprocals[row]) : o[e];
         }
     }
-    if (blocks == 1) return;
+    if (blocks <= s.left) return;
 
     fence_device();
     __syncthreads();
@@ -286,18 +289,18 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     fence_device();
     if (j < 32) {
         unsigned head = first_head + row;
-        size_t apart = (size_t)group * (n + 2);
-        merge_parts(parts + (size_t)kv * (s.context / POSITIONS) * apart + (first_row + row) * (n + 2), apart, blocks, n, out + (size_t)head * n);
+        size_t apart = (size_t)group * part_size(n);
+        merge_parts(parts + (size_t)kv * (s.context / POSITIONS) * apart + (first_row + row) * part_size(n), apart, blocks, n, out + (size_t)head * n);
     }
     if (threadIdx.x == 0) counters[blockIdx.x] = 0;
 }
 
 #define ATTEND(name, kind, width)                                                                                                                   \
     extern "C" __global__ void __launch_bounds__(512, 1)                                                                                            \
-        name(unsigned heads, unsigned kv_heads, unsigned group, unsigned head_dim, unsigned context, float eps, float factor, const float* qkv,       \
-             const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* position, Element<kind>::type* keys,                     \
+        name(unsigned heads, unsigned kv_heads, unsigned group, unsigned head_dim, unsigned context, float eps, float factor, unsigned left,            \
+             const float* qkv, const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* position, Element<kind>::type* keys,                     \
              Element<kind>::type* values, float* key_scales, float* value_scales, float* parts, unsigned* counters, float* out) {                    \
-        attend<kind, width>({heads, kv_heads, group, head_dim, context, eps, factor}, qkv, q_norm, k_norm, cosines, sines, position, keys, values,          \
+        attend<kind, width>({heads, kv_heads, group, head_dim, context, eps, factor, left}, qkv, q_norm, k_norm, cosines, sines, position, keys, values,          \
                             key_scales, value_scales, parts, counters, out);                                                                         \
     }
 // One head a block, and up to eight.

@@ -1,5 +1,6 @@
 //! A sequence's memory.
 
+use super::attention::PART_MORE;
 use super::prefill_attention::MOST_HEAD_DIM;
 use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
@@ -154,7 +155,7 @@ impl DecodeState {
         } = *shape;
         let scales = if kind == KvKind::Int8 { 4 } else { 0 };
         let position = 2 * layers * kv_heads * (head_dim * kind.bytes() + scales) + 4 * head_dim + 4;
-        let parts = 4 * room.tokens * heads * (head_dim + 2);
+        let parts = 4 * room.tokens * heads * (head_dim + PART_MORE);
         let context = room.context.next_multiple_of(128);
         let rows = room.rows() * (4 * values(shape) + extent.cols);
         let opened = match room.chunk {

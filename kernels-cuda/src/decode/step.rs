@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
+use super::attention::attend_to;
 use super::{DecodeState, VocabularyMatrix, attend, attend_many, embed, head};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 use crate::ternary_gemm::{Opened, ternary_gemm};
-use crate::ternary_gemv::{Epilogue, TernaryMatrix, norm_quantize, normed_ternary_gemv, norms_itself, ternary_gemv};
+use crate::ternary_gemv::{
+    Epilogue, MOST_PARTS, TernaryMatrix, attended_ternary_gemv, norm_quantize, normed_ternary_gemv, norms_itself,
+    takes_parts, ternary_gemv,
+};
 
 /// The activation function between up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,27 +199,23 @@ impl DecodeModel {
                     None => ternary_gemv(gpu, matrix, &bytes, &scales, epilogue),
                 }
             };
-        let attend = if opened.is_some() { attend_many } else { attend };
         embed(gpu, &self.embedding, &state.output.ids, &state.output.position, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             project(&layer.qkv, &x, Some(&layer.input_norm), Epilogue::Store(&qkv))?;
             let norms = layer.qk_norms.as_ref().map(|norms| norms.each_ref());
-            attend(
-                gpu,
-                &state.attention,
-                &state.cache,
-                index,
-                &qkv,
-                norms,
-                &state.output.position,
-                &mixed,
-            )?;
-            project(
-                &layer.o,
-                &mixed,
-                layer.attn_sub_norm.as_ref(),
-                Epilogue::Add(&x, residual_scale),
-            )?;
+            let (attention, cache, position) = (&state.attention, &state.cache, &state.output.position);
+            let (norm, epilogue) = (layer.attn_sub_norm.as_ref(), Epilogue::Add(&x, residual_scale));
+            if opened.is_some() {
+                attend_many(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
+                project(&layer.o, &mixed, norm, epilogue)?;
+            } else if tokens == 1 && takes_parts(gpu, &layer.o, head_dim) {
+                attend_to(gpu, attention, cache, index, &qkv, norms, position, &mixed, MOST_PARTS)?;
+                let parts = attention.parts(cache, position);
+                attended_ternary_gemv(gpu, &layer.o, &mixed, norm, eps, epilogue, parts)?;
+            } else {
+                attend(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
+                project(&layer.o, &mixed, norm, epilogue)?;
+            }
             let epilogue = match feed_forward {
                 FeedForwardKind::Relu2 => Epilogue::Relu2(&active),
                 FeedForwardKind::GatedRelu2 => Epilogue::GatedRelu2(&active),

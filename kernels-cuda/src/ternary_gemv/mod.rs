@@ -35,6 +35,8 @@ const RESERVED: usize = 4096;
 const SLOT: usize = 1024;
 /// Bytes of a block's share of the weights from which on more of them have to be under way than what suits a short product best.
 const LONG: usize = 128 << 10;
+/// Parts of attention that the product behind it puts together (`single.cu`).
+pub(crate) const MOST_PARTS: usize = 8;
 /// Columns of a single token that its 256 threads hold in registers, three fours or seven each.
 const MOST_NARROW: usize = 3 * 4 * 256;
 const MOST_WIDE: usize = 7 * 4 * 256;
@@ -70,15 +72,19 @@ impl Form {
         (tokens <= 4).then_some(Form { name, warps, slots })
     }
 
-    /// That of a product of floats, `single` for one token that a block's threads can hold in registers.
-    fn normed(code: TernaryCode, single: bool, cols: usize) -> Self {
-        let name = match (code, single, cols <= MOST_NARROW) {
-            (TernaryCode::T2, true, true) => "normed_single_t2",
-            (TernaryCode::T2, true, false) => "normed_single_t2_wide",
-            (TernaryCode::T5, true, true) => "normed_single_t3",
-            (TernaryCode::T5, true, false) => "normed_single_t3_wide",
-            (TernaryCode::T2, false, _) => "normed_gemv_t2",
-            (TernaryCode::T5, false, _) => "normed_gemv_t3",
+    /// That of a product of floats, `single` for one token that a block's threads can hold in registers; behind attention if `attended`.
+    fn normed(code: TernaryCode, single: bool, cols: usize, attended: bool) -> Self {
+        let name = match (code, single, cols <= MOST_NARROW, attended) {
+            (TernaryCode::T2, true, true, false) => "normed_single_t2",
+            (TernaryCode::T2, true, false, false) => "normed_single_t2_wide",
+            (TernaryCode::T5, true, true, false) => "normed_single_t3",
+            (TernaryCode::T5, true, false, false) => "normed_single_t3_wide",
+            (TernaryCode::T2, true, true, true) => "attended_single_t2",
+            (TernaryCode::T2, true, false, true) => "attended_single_t2_wide",
+            (TernaryCode::T5, true, true, true) => "attended_single_t3",
+            (TernaryCode::T5, true, false, true) => "attended_single_t3_wide",
+            (TernaryCode::T2, false, ..) => "normed_gemv_t2",
+            (TernaryCode::T5, false, ..) => "normed_gemv_t3",
         };
         Form {
             name,
@@ -263,7 +269,7 @@ fn normed_bytes(code: TernaryCode, cols: usize, most: usize, tokens: usize) -> u
         true => padded.max(4 * cols),
         false => tokens * (4 * cols.next_multiple_of(4) + token_stride(padded)),
     };
-    Form::normed(code, single, cols).rings() + values + most * (TILE_INFO + 4 * TILE * tokens)
+    Form::normed(code, single, cols, false).rings() + values + most * (TILE_INFO + 4 * TILE * tokens)
 }
 
 /// Whether [`normed_ternary_gemv`] has a form for so many tokens: at most [`MOST_NORMED`], all of which fit in shared memory. What does not is for [`norm_quantize`] and
@@ -287,6 +293,61 @@ pub fn normed_ternary_gemv(
     eps: f32,
     epilogue: Epilogue<'_>,
 ) -> Result<()> {
+    normed(gpu, matrix, x, norm, eps, epilogue, None)
+}
+
+/// Where attention of one token leaves what belongs to its blocks of positions, for [`attended_ternary_gemv`].
+pub(crate) struct Parts<'a> {
+    /// `[kv_heads, cache_blocks, group, head_dim + 4]`
+    pub parts: &'a DeviceArray<f32>,
+    pub head_dim: usize,
+    pub group: usize,
+    pub cache_blocks: usize,
+    /// `[1]`
+    pub position: &'a DeviceArray<u32>,
+}
+
+/// Whether [`attended_ternary_gemv`] can be: a single token that fits, of heads whose factors fit in the place of their values.
+pub(crate) fn takes_parts(gpu: &Gpu, matrix: &TernaryMatrix, head_dim: usize) -> bool {
+    const FACTOR: usize = 16;
+    let fits = head_dim.is_multiple_of(4) && 4 * head_dim >= FACTOR * MOST_PARTS;
+    fits && single(matrix.cols, 1) && norms_itself(gpu, matrix, 1)
+}
+
+/// [`normed_ternary_gemv`] of the token that attention was for, which left up to [`MOST_PARTS`] parts of it at `parts`, or all of it in `x`.
+pub(crate) fn attended_ternary_gemv(
+    gpu: &Gpu,
+    matrix: &TernaryMatrix,
+    x: &DeviceArray<f32>,
+    norm: Option<&DeviceArray<f32>>,
+    eps: f32,
+    epilogue: Epilogue<'_>,
+    parts: Parts<'_>,
+) -> Result<()> {
+    const OP: &str = "attended_ternary_gemv";
+    if !takes_parts(gpu, matrix, parts.head_dim) || !matrix.cols.is_multiple_of(parts.head_dim * parts.group) {
+        return Err(CudaError::shape(OP, "one token of whole heads that fits", matrix.cols));
+    }
+    let size = matrix.cols / parts.head_dim * parts.cache_blocks * (parts.head_dim + 4);
+    if parts.parts.len() < size || parts.position.len() != 1 {
+        return Err(CudaError::shape(
+            OP,
+            format!("{size} floats of parts"),
+            parts.parts.len(),
+        ));
+    }
+    normed(gpu, matrix, x, norm, eps, epilogue, Some(parts))
+}
+
+fn normed(
+    gpu: &Gpu,
+    matrix: &TernaryMatrix,
+    x: &DeviceArray<f32>,
+    norm: Option<&DeviceArray<f32>>,
+    eps: f32,
+    epilogue: Epilogue<'_>,
+    parts: Option<Parts<'_>>,
+) -> Result<()> {
     const OP: &str = "normed_ternary_gemv";
     let cols = matrix.cols;
     let tokens = x.len() / cols.max(1);
@@ -298,7 +359,7 @@ pub fn normed_ternary_gemv(
     let shares = Shares::of(gpu, matrix);
     let most = shares.most();
     let single = single(cols, tokens);
-    let form = Form::normed(matrix.code, single, cols);
+    let form = Form::normed(matrix.code, single, cols, parts.is_some());
     let bytes = normed_bytes(matrix.code, cols, most, tokens);
     let room = gpu.properties().shared_memory as usize - RESERVED;
     if bytes > room {
@@ -327,9 +388,18 @@ pub fn normed_ternary_gemv(
         .f32(eps);
     let launch = if single { launch } else { launch.u32(tokens) };
     let launch = launch.u32(kind).f32(factor).array(out);
-    let launch = if single { launch } else { launch.u32(matrix.rows) };
-    // SAFETY: the kernel's parameters in order (that of a single token has neither their number nor the length of an output row); lengths were compared above, and
-    // shared memory holds floats, bytes and sums of the largest share.
+    let launch = match parts {
+        _ if !single => launch.u32(matrix.rows),
+        None => launch,
+        Some(parts) => launch
+            .array(parts.parts)
+            .u32(parts.head_dim)
+            .u32(parts.group)
+            .u32(parts.cache_blocks)
+            .array(parts.position),
+    };
+    // SAFETY: the kernel's parameters in order (that of a single token has neither their number nor the length of an output row, and behind attention there is where its parts are);
+    // lengths were compared above, and shared memory holds floats, bytes and sums of the largest share.
     unsafe { launch.run() }
 }
 

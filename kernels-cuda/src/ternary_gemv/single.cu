@@ -9,7 +9,9 @@
 #include "mma.cuh"
 #include "reduce.cuh"
 
+#include "attention_parts.cuh"
 #include "exact.cuh"
+#include "kv_cache.cuh"
 #include "stream.cuh"
 #include "ternary_results.cuh"
 #include "ternary_tiles.cuh"
@@ -23,10 +25,15 @@ __device__ __forceinline__ unsigned most_of(const unsigned* warps) {
     return most;
 }
 
-// `x` and `norm`, or null, `[cols]`: `cols` is a multiple of 4 and at most 4 · KEPT · 32 · WARPS.
-template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT>
+// Most parts of attention that are put together here.
+constexpr unsigned MOST_PARTS = 8;
+
+// `x` and `norm`, or null, `[cols]`: `cols` is a multiple of 4 and at most 4 · KEPT · 32 · WARPS. With `PARTS` it is what attention gave at `*position`, which for 2 to
+// MOST_PARTS blocks of positions lies in `parts` instead.
+template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT, bool PARTS>
 __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const float* x,
-                                            unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {
+                                            unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out, Parts parts,
+                                            const unsigned* position) {
     constexpr unsigned THREADS = 32 * WARPS;
     __shared__ __align__(16) unsigned most[WARPS];
     __shared__ int total;
@@ -51,14 +58,30 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
         w[u] = v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (norm && i < fours) w[u] = __ldg(reinterpret_cast<const float4*>(norm) + i);
     }
+    // Set before the kernel ahead began.
+    unsigned blocks = PARTS ? *position / POSITIONS + 1 : 1;
     __syncthreads();
     grid_wait();
     grid_launch_dependents();
 
+    if (PARTS && blocks > 1 && blocks <= MOST_PARTS) {
+        // Factors lie where the chain's floats will.
+        float4* factors = reinterpret_cast<float4*>(xs);
+#pragma unroll 1
+        for (unsigned i = threadIdx.x; i < cols / parts.head_dim * blocks; i += THREADS) factors[i] = parts.factors(i / blocks, i % blocks);
+        __syncthreads();
 #pragma unroll
-    for (unsigned u = 0; u < KEPT; u++) {
-        unsigned i = threadIdx.x + u * THREADS;
-        if (i < fours) v[u] = reinterpret_cast<const float4*>(x)[i];
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) v[u] = parts.four(4 * i, blocks, factors);
+        }
+        __syncthreads();
+    } else {
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) v[u] = reinterpret_cast<const float4*>(x)[i];
+        }
     }
     float early = residual(own, count, 1, epilogue, out, 0);
     if (norm) {
@@ -108,14 +131,29 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     finish(own, count, 1, sums, &total, &step, epilogue, factor, early, out, 0);
 }
 
-#define NORMED(name, code, warps, slots, kept)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(32 * warps, 2)                                                                       \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,         \
-             const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {              \
-        normed_gemv<code, warps, slots, kept>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out); \
+#define NORMED(name, code, kept)                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                                 \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
+             const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {                 \
+        normed_gemv<code, 8, 9, kept, false>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out,    \
+                                             {}, nullptr);                                                                               \
     }
 // The second for rows of up to 7,168 values.
-NORMED(normed_single_t2, 2, 8, 9, 3)
-NORMED(normed_single_t2_wide, 2, 8, 9, 7)
-NORMED(normed_single_t3, 3, 8, 9, 3)
-NORMED(normed_single_t3_wide, 3, 8, 9, 7)
+NORMED(normed_single_t2, 2, 3)
+NORMED(normed_single_t2_wide, 2, 7)
+NORMED(normed_single_t3, 3, 3)
+NORMED(normed_single_t3_wide, 3, 7)
+
+// Behind attention.
+#define ATTENDED(name, code, kept)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                                 \
+        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
+             const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out,                   \
+             const float* parts, unsigned head_dim, unsigned group, unsigned cache_blocks, const unsigned* position) {                   \
+        normed_gemv<code, 8, 9, kept, true>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out,     \
+                                            {parts, head_dim, group, cache_blocks}, position);                                           \
+    }
+ATTENDED(attended_single_t2, 2, 3)
+ATTENDED(attended_single_t2_wide, 2, 7)
+ATTENDED(attended_single_t3, 3, 3)
+ATTENDED(attended_single_t3_wide, 3, 7)

@@ -4,9 +4,13 @@ use half::f16;
 use onebit_kernels_cpu::attention::cached::{self, KvHead, Queries};
 use onebit_kernels_cpu::{Isa, rms_norm, rope};
 
+use crate::decode::attention::attend_to;
 use crate::decode::*;
 use crate::device::Gpu;
 use crate::ternary_gemv::tests::{Random, bits, small};
+use crate::ternary_gemv::{
+    Epilogue, MOST_PARTS, TernaryCode, TernaryMatrix, attended_ternary_gemv, normed_ternary_gemv, takes_parts,
+};
 
 /// The cache of a key head.
 pub(super) type Cpu = KvHead<Vec<f32>, Vec<f16>, Vec<i8>>;
@@ -249,6 +253,44 @@ fn many_tokens_have_the_bits_of_few() {
             assert_eq!(before, after);
             assert!(attend_many(&gpu, &attention, &caches[0], 2, &x, norms, &place, &out).is_err());
             assert!(attend_many(&gpu, &attention, &caches[0], 0, &x.slice(1..), norms, &place, &out).is_err());
+        }
+    }
+}
+
+#[test]
+fn parts_are_put_together_behind_attention_as_in_it() {
+    let Some(gpu) = Gpu::for_test("parts of attention") else {
+        return;
+    };
+    let mut random = Random::seeded("parts of attention");
+    // One to eight blocks of positions are left to the product, and of more the last block of attention puts them together.
+    for (heads, kv, dim) in [(6, 2, 32), (4, 4, 36)] {
+        let (rows, cols, context) = (24, heads * dim, 1280);
+        let cache = KvCache::new(&gpu, KvKind::F16, 1, kv, dim, context).unwrap();
+        let attention = Attention::new(&gpu, heads, 1e-5, 1, rotation(&gpu, dim, context).0, &cache).unwrap();
+        let matrix = TernaryMatrix::synthetic(&gpu, TernaryCode::T2, rows, cols, false).unwrap();
+        assert!(takes_parts(&gpu, &matrix, dim));
+        let norm = gpu.upload(&random.floats(cols)).unwrap();
+        let [mixed, behind, within] = [cols, rows, rows].map(|width| gpu.poisoned::<f32>(width).unwrap());
+        let ends = [0, 126, 127, 128, 129, 255, 256, 700, 1023, 1024, 1200];
+        for position in 0..=1200u32 {
+            let width = (heads + 2 * kv) * dim;
+            let qkv = gpu.upload(&random.floats(width)).unwrap();
+            let place = gpu.upload(&[position]).unwrap();
+            attend(&gpu, &attention, &cache, 0, &qkv, None, &place, &mixed).unwrap();
+            if !ends.contains(&position) {
+                continue;
+            }
+            let store = |y| Epilogue::Store(y);
+            normed_ternary_gemv(&gpu, &matrix, &mixed, Some(&norm), 1e-5, store(&within)).unwrap();
+            gpu.fill_bytes(&mixed, 0xff).unwrap();
+            attend_to(&gpu, &attention, &cache, 0, &qkv, None, &place, &mixed, MOST_PARTS).unwrap();
+            let parts = attention.parts(&cache, &place);
+            attended_ternary_gemv(&gpu, &matrix, &mixed, Some(&norm), 1e-5, store(&behind), parts).unwrap();
+            let [behind, within] = [&behind, &within].map(|y| bits(&gpu.download(y).unwrap()));
+            assert_eq!(behind, within, "{heads}/{kv} x {dim}, position {position}");
+            let kept = bits(&gpu.download(&mixed).unwrap()).iter().all(|x| *x == u32::MAX);
+            assert_eq!(kept, (128..1024).contains(&position), "position {position}");
         }
     }
 }
