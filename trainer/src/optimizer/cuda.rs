@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use half::bf16;
+use onebit_engine::Tensor;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::optimizer::{
     AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
@@ -77,6 +78,123 @@ impl Moments {
                 second_scale: arena.take(blocks),
             },
         }
+    }
+
+    /// Copies them to `host`.
+    fn download(&self, layout: &Layout, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
+        for (index, moments) in host.moments_mut().iter_mut().enumerate() {
+            let range = layout.range(index);
+            match (self, moments) {
+                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
+                    read_into(staging, &first.slice(range), momentum.f32_mut()?)?;
+                }
+                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
+                    read_into(staging, &first.slice(range.clone()), m.f32_mut()?)?;
+                    read_into(staging, &second.slice(range), v.f32_mut()?)?;
+                }
+                (
+                    Moments::Eight {
+                        first,
+                        second,
+                        first_scale,
+                        second_scale,
+                    },
+                    HostMoments::EightBit(host),
+                ) => {
+                    read_into(staging, &first_scale.slice(blocks(&range)), &mut host.first_scale)?;
+                    read_into(staging, &second_scale.slice(blocks(&range)), &mut host.second_scale)?;
+                    read_into(staging, &first.slice(range.clone()), &mut host.first)?;
+                    read_into(staging, &second.slice(range), &mut host.second)?;
+                }
+                _ => return Err(other_moments()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies `from`, which is alike, on the GPU.
+    fn fill(&self, gpu: &Gpu, from: &Moments) -> Result<()> {
+        match (from, self) {
+            (
+                Moments::Wide { first, second },
+                Moments::Wide {
+                    first: to,
+                    second: to_second,
+                },
+            ) => {
+                gpu.copy(first, to)?;
+                Ok(gpu.copy(second, to_second)?)
+            }
+            (
+                Moments::Eight {
+                    first,
+                    second,
+                    first_scale,
+                    second_scale,
+                },
+                Moments::Eight {
+                    first: to,
+                    second: to_second,
+                    first_scale: to_scale,
+                    second_scale: to_second_scale,
+                },
+            ) => {
+                gpu.copy(first, to)?;
+                gpu.copy(second, to_second)?;
+                gpu.copy(first_scale, to_scale)?;
+                Ok(gpu.copy(second_scale, to_second_scale)?)
+            }
+            _ => Err(other_moments()),
+        }
+    }
+}
+
+/// A copy of weights and moments in memory of its own on the GPU, which a checkpoint is made of while training goes on.
+#[derive(Debug)]
+pub(crate) struct CudaCopy {
+    parameters: DeviceArray<f32>,
+    moments: Moments,
+    layout: Layout,
+}
+
+impl CudaCopy {
+    /// Room for a copy of what `network` and `optimizer` have.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(kind: OptimizerKind, network: &CudaNetwork) -> Result<Self> {
+        let layout = network.layout().clone();
+        let take = |arena: &mut Arena| (arena.take(layout.len), Moments::take(arena, kind, &layout));
+        let mut plan = Arena::plan();
+        take(&mut plan);
+        let (parameters, moments) = take(&mut Arena::new(network.gpu(), plan.used())?);
+        Ok(CudaCopy {
+            parameters,
+            moments,
+            layout,
+        })
+    }
+
+    /// Copies what is there behind everything that was launched.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn fill(&self, network: &CudaNetwork, optimizer: &CudaOptimizer) -> Result<()> {
+        let gpu = network.gpu();
+        gpu.copy(network.parameters(), &self.parameters)?;
+        self.moments.fill(gpu, &optimizer.arrays.moments)
+    }
+
+    /// Copies it to `parameters` and `host`.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn download(&self, staging: &mut Staging, parameters: &mut [Tensor], host: &mut Optimizer) -> Result<()> {
+        for (index, tensor) in parameters.iter_mut().enumerate() {
+            let part = self.parameters.slice(self.layout.range(index));
+            read_into(staging, &part, tensor.f32_mut()?)?;
+        }
+        self.moments.download(&self.layout, staging, host)
     }
 }
 
@@ -178,35 +296,7 @@ impl CudaOptimizer {
 
     /// Copies the moments to `host`.
     pub fn download(&self, network: &CudaNetwork, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
-        let layout = network.layout();
-        for (index, moments) in host.moments_mut().iter_mut().enumerate() {
-            let range = layout.range(index);
-            match (&self.arrays.moments, moments) {
-                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
-                    read_into(staging, &first.slice(range), momentum.f32_mut()?)?;
-                }
-                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
-                    read_into(staging, &first.slice(range.clone()), m.f32_mut()?)?;
-                    read_into(staging, &second.slice(range), v.f32_mut()?)?;
-                }
-                (
-                    Moments::Eight {
-                        first,
-                        second,
-                        first_scale,
-                        second_scale,
-                    },
-                    HostMoments::EightBit(host),
-                ) => {
-                    read_into(staging, &first_scale.slice(blocks(&range)), &mut host.first_scale)?;
-                    read_into(staging, &second_scale.slice(blocks(&range)), &mut host.second_scale)?;
-                    read_into(staging, &first.slice(range.clone()), &mut host.first)?;
-                    read_into(staging, &second.slice(range), &mut host.second)?;
-                }
-                _ => return Err(other_moments()),
-            }
-        }
-        Ok(())
+        self.arrays.moments.download(network.layout(), staging, host)
     }
 
     /// Starts copying the numbers of a step, which [`StepScalars::words`] gives, to the GPU.

@@ -1,7 +1,9 @@
 //! Steps on a GPU. The host runs ahead: it fills batches, launches a recording of the whole step, and reads losses a step or two later.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use onebit_engine::Tensor;
 use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
 use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned, Staging};
 use onebit_model::config::{ModelConfig, TensorSpec};
@@ -11,7 +13,7 @@ use onebit_model::network::{Network, NetworkError};
 use super::memory::MemoryEstimate;
 use super::metrics::LayerMetrics;
 use crate::optimizer::Optimizer;
-use crate::optimizer::cuda::CudaOptimizer;
+use crate::optimizer::cuda::{CudaCopy, CudaOptimizer};
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
 
@@ -64,6 +66,26 @@ struct Launched {
     logged: bool,
 }
 
+/// A copy of weights and moments on the GPU on its way to the host.
+pub struct Leaving {
+    copy: Arc<CudaCopy>,
+    made: Event,
+    ordinal: usize,
+}
+
+impl Leaving {
+    /// Waits for the copy and brings it to `parameters` and `optimizer`, beside what training launches.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn arrive(self, parameters: &mut [Tensor], optimizer: &mut Optimizer) -> Result<()> {
+        self.made.wait()?;
+        // Opened again, the GPU has another stream.
+        let mut staging = Staging::new(&Gpu::open(self.ordinal)?)?;
+        self.copy.download(&mut staging, parameters, optimizer)
+    }
+}
+
 /// What a step told.
 #[derive(Clone, Debug)]
 pub struct StepResult {
@@ -99,6 +121,8 @@ pub struct CudaRun {
     launched: VecDeque<Launched>,
     graphs: HashMap<Part, Graph>,
     staging: Staging,
+    /// What the last checkpoint was made of, and the next will be.
+    copy: Option<Arc<CudaCopy>>,
 }
 
 impl std::fmt::Debug for CudaRun {
@@ -147,6 +171,7 @@ impl CudaRun {
             launched: VecDeque::new(),
             graphs: HashMap::new(),
             staging: Staging::new(gpu)?,
+            copy: None,
             network: cuda,
         })
     }
@@ -307,6 +332,29 @@ impl CudaRun {
     pub fn download(&mut self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
         self.network.download(&mut self.staging, network)?;
         self.optimizer.download(&self.network, &mut self.staging, optimizer)
+    }
+
+    /// Copies weights and moments beside themselves, for a checkpoint that leaves the GPU while training goes on; none where there is no room for a copy. That of the checkpoint before
+    /// must have left.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn copy(&mut self, options: &TrainOptions) -> Result<Option<Leaving>> {
+        let copy = match self.copy.take() {
+            Some(copy) => copy,
+            None => match CudaCopy::new(options.optimizer, &self.network) {
+                Ok(copy) => Arc::new(copy),
+                Err(TrainError::Cuda(CudaError::OutOfMemory { .. })) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        copy.fill(&self.network, &self.optimizer)?;
+        self.copy = Some(copy.clone());
+        Ok(Some(Leaving {
+            copy,
+            made: self.gpu().mark()?,
+            ordinal: self.gpu().ordinal(),
+        }))
     }
 
     /// Losses of the tokens of one batch at `anneal`, without dropout.

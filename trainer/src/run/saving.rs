@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use onebit_engine::Tensor;
+
+use super::cuda::Leaving;
 use super::{Event, Mark, Trainer};
 use crate::checkpoint::{Keep, SaveSchedule, Snapshot, State};
+use crate::optimizer::Optimizer;
 use crate::storage::Storage;
 use crate::{Result, TrainError};
 
@@ -34,12 +38,18 @@ impl Saver {
         &self.root
     }
 
-    /// Begins to write; nothing may be under way.
-    fn begin(&mut self, mut snapshot: Snapshot, keep: Keep) -> Result<()> {
+    /// Begins to write, after `arrive` has completed what is written; nothing may be under way.
+    fn begin(
+        &mut self,
+        mut snapshot: Snapshot,
+        arrive: impl FnOnce(&mut Snapshot) -> Result<()> + Send + 'static,
+        keep: Keep,
+    ) -> Result<()> {
         let (storage, root) = (self.storage.clone(), self.root.clone());
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".into())
-            .spawn(move || snapshot.save(&*storage, &root, keep));
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
+            arrive(&mut snapshot)?;
+            snapshot.save(&*storage, &root, keep)
+        });
         self.pending = Some(thread.map_err(|e| TrainError::Runtime(format!("a thread for the checkpoint: {e}")))?);
         Ok(())
     }
@@ -78,7 +88,18 @@ impl Trainer {
 
     /// Begins to save the run as it is. No step may be under way.
     pub(super) fn begin_save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.start_save(self.here(), observe)?;
+        let state = self.state_to_save(self.here(), observe)?;
+        let leaving = match &mut self.cuda {
+            Some(cuda) => cuda.copy(&self.options)?,
+            None => None,
+        };
+        match leaving {
+            Some(leaving) => self.save_behind(state, leaving)?,
+            None => {
+                let snapshot = self.snapshot(state)?;
+                self.saver.begin(snapshot, |_| Ok(()), self.keep())?;
+            }
+        }
         #[cfg(test)]
         if self.in_turn {
             self.look_at_saves(true, observe);
@@ -86,12 +107,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// Saves the run with the state of `mark` and waits for it.
+    /// Saves the run with the state of `mark` and waits for it. The network has the weights of a GPU afterwards.
     ///
     /// # Errors
     /// What became of it.
     pub(super) fn save_now(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.start_save(mark, observe)?;
+        let state = self.state_to_save(mark, observe)?;
+        let snapshot = self.snapshot(state)?;
+        self.saver.begin(snapshot, |_| Ok(()), self.keep())?;
         if let Some(saved) = self.saver.outcome(true) {
             let path = saved?;
             observe(Event::Saved(&path));
@@ -100,12 +123,24 @@ impl Trainer {
         Ok(())
     }
 
-    /// Begins to save, after the save before has ended.
-    fn start_save(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    /// The state of `mark` for a save that can begin: the one before has ended.
+    fn state_to_save(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<State> {
         self.look_at_saves(true, observe);
         self.metrics.flush()?;
-        let snapshot = self.snapshot(self.state(mark)?)?;
-        self.saver.begin(snapshot, self.keep())
+        self.state(mark)
+    }
+
+    /// Begins to save a copy of weights and moments that is still to leave a GPU.
+    fn save_behind(&mut self, state: State, leaving: Leaving) -> Result<()> {
+        // Fresh memory is first written by the thread that fills it.
+        let parameters = self.network.parameters().iter();
+        let parameters: Vec<_> = parameters
+            .map(|p| Tensor::zeros(p.device(), p.shape().clone()))
+            .collect();
+        let optimizer = Optimizer::new(self.options.optimizer, self.network.specs(), &parameters);
+        let snapshot = self.snapshot_of(state, parameters, optimizer);
+        let arrive = |snapshot: &mut Snapshot| leaving.arrive(&mut snapshot.parameters, &mut snapshot.optimizer);
+        self.saver.begin(snapshot, arrive, self.keep())
     }
 
     /// When the run makes checkpoints by itself.
@@ -124,25 +159,30 @@ impl Trainer {
         }
     }
 
-    /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it.
+    /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it; a GPU is waited for.
     fn snapshot(&mut self, state: State) -> Result<Snapshot> {
         if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
         }
-        Ok(Snapshot {
+        let optimizer = match self.cuda {
+            Some(_) => self.optimizer.take(),
+            None => self.optimizer.clone(),
+        };
+        Ok(self.snapshot_of(state, self.network.parameters().to_vec(), optimizer))
+    }
+
+    fn snapshot_of(&self, state: State, parameters: Vec<Tensor>, optimizer: Optimizer) -> Snapshot {
+        Snapshot {
             state,
             specs: self.network.specs().to_vec(),
-            parameters: self.network.parameters().to_vec(),
-            optimizer: match self.cuda {
-                Some(_) => self.optimizer.take(),
-                None => self.optimizer.clone(),
-            },
+            parameters,
+            optimizer,
             files: vec![
                 ("config.json", self.network.config().to_json().into_bytes()),
                 ("tokenizer.json", self.tokenizer.clone()),
                 ("generation_config.json", self.generation.to_json().into_bytes()),
             ],
             metrics: Some(self.metrics.path().to_path_buf()),
-        })
+        }
     }
 }
