@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 HIDDEN, FFN, LAYERS, HEADS, KV, SEQ, BATCH = 128, 256, 2, 4, 2, 64, 128
 HEAD_DIM, EPS, THETA = HIDDEN // HEADS, 1e-5, 10000.0
 # Many tokens a step, at a rate at which rounding stays rounding: Adam moves a weight by the whole rate even where its gradient is noise.
-LR, DECAY, BETA1, BETA2, ADAM_EPS, CLIP = 3e-4, 0.1, 0.9, 0.95, 1e-8, 1.0
+LR, DECAY, BETA1, BETA2, ADAM_EPS, CLIP = 1e-4, 0.1, 0.9, 0.95, 1e-8, 1.0
 
 
 def ternary(w):

@@ -8,6 +8,9 @@
 #include "exact.cuh"
 #include "stream.cuh"
 
+// Most parts that the kernel behind attention puts together.
+constexpr unsigned MOST_PARTS = 8;
+
 // Floats of a part.
 __device__ __forceinline__ unsigned part_size(unsigned head_dim) { return head_dim + 4; }
 
@@ -78,37 +81,39 @@ struct Parts {
     __device__ __forceinline__ const float* of(unsigned head, unsigned block) const {
         return parts + ((size_t)(head / group * cache_blocks + block) * group + head % group) * part_size(head_dim);
     }
-    // Part `block` of `head` is worth `factors`: a and c, and l.
+    // Part `block`, one of the first MOST_PARTS, of `head` is worth `factors`: a and c, and l. All maxima are asked for at once.
     __device__ __forceinline__ float4 factors(unsigned head, unsigned block) const {
         const float* first = of(head, 0) + head_dim;
         size_t apart = (size_t)group * part_size(head_dim);
-        float before = -INFINITY;
-#pragma unroll 1
-        for (unsigned b = 0; b < block; b++) {
-            float m = first[b * apart];
-            before = before > m ? before : m;
-        }
+        float m[MOST_PARTS], before = -INFINITY;
+#pragma unroll
+        for (unsigned b = 0; b < MOST_PARTS; b++) m[b] = b < block ? first[b * apart] : -INFINITY;
         float2 mine = *reinterpret_cast<const float2*>(first + block * apart);
+#pragma unroll
+        for (unsigned b = 0; b < MOST_PARTS; b++) before = before > m[b] ? before : m[b];
         float larger = before > mine.x ? before : mine.x;
         return make_float4(exp_exact(add_rn(before, -larger)), exp_exact(add_rn(mine.x, -larger)), mine.y, 0.0f);
     }
-    // Elements `at` to `at` + 3 of all heads, of `count` parts, with the factors of every head.
-    __device__ __forceinline__ float4 four(unsigned at, unsigned count, const float4* factors) const {
-        unsigned head = at / head_dim;
-        const float* from = of(head, 0) + at % head_dim;
-        size_t apart = (size_t)group * part_size(head_dim);
-        const float4* f = factors + head * count;
-        float4 o = *reinterpret_cast<const float4*>(from);
-        float sum = f[0].z;
-#pragma unroll 4
-        for (unsigned b = 1; b < count; b++) {
-            float4 x = *reinterpret_cast<const float4*>(from + b * apart), with = f[b];
-            sum = fmaf(with.z, with.y, mul_rn(sum, with.x));
-            o.x = fmaf(x.x, with.y, mul_rn(o.x, with.x));
-            o.y = fmaf(x.y, with.y, mul_rn(o.y, with.x));
-            o.z = fmaf(x.z, with.y, mul_rn(o.z, with.x));
-            o.w = fmaf(x.w, with.y, mul_rn(o.w, with.x));
-        }
-        return make_float4(div_rn(o.x, sum), div_rn(o.y, sum), div_rn(o.z, sum), div_rn(o.w, sum));
+    // Where elements `at` to `at` + 3 of all heads are, of part 0, and how far the next part is.
+    __device__ __forceinline__ const float4* four(unsigned at) const { return reinterpret_cast<const float4*>(of(at / head_dim, 0) + at % head_dim); }
+    __device__ __forceinline__ unsigned apart() const { return group * part_size(head_dim) / 4; }
+};
+
+// Four elements of a head on the way through its parts.
+struct Merging {
+    float4 o;
+    float sum;
+
+    __device__ __forceinline__ void begin(const float4& x, const float4& factors) {
+        o = x;
+        sum = factors.z;
     }
+    __device__ __forceinline__ void add(const float4& x, const float4& factors) {
+        sum = fmaf(factors.z, factors.y, mul_rn(sum, factors.x));
+        o.x = fmaf(x.x, factors.y, mul_rn(o.x, factors.x));
+        o.y = fmaf(x.y, factors.y, mul_rn(o.y, factors.x));
+        o.z = fmaf(x.z, factors.y, mul_rn(o.z, factors.x));
+        o.w = fmaf(x.w, factors.y, mul_rn(o.w, factors.x));
+    }
+    __device__ __forceinline__ float4 end() const { return make_float4(div_rn(o.x, sum), div_rn(o.y, sum), div_rn(o.z, sum), div_rn(o.w, sum)); }
 };

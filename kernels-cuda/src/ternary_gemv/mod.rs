@@ -40,6 +40,8 @@ pub(crate) const MOST_PARTS: usize = 8;
 /// Columns of a single token that its 256 threads hold in registers, three fours or seven each.
 const MOST_NARROW: usize = 3 * 4 * 256;
 const MOST_WIDE: usize = 7 * 4 * 256;
+/// The same behind attention.
+const MOST_ATTENDED: usize = 4 * 4 * 256;
 
 /// A kernel's name, the warps of its blocks, and the slots of each warp's ring.
 struct Form {
@@ -74,17 +76,15 @@ impl Form {
 
     /// That of a product of floats, `single` for one token that a block's threads can hold in registers; behind attention if `attended`.
     fn normed(code: TernaryCode, single: bool, cols: usize, attended: bool) -> Self {
-        let name = match (code, single, cols <= MOST_NARROW, attended) {
-            (TernaryCode::T2, true, true, false) => "normed_single_t2",
-            (TernaryCode::T2, true, false, false) => "normed_single_t2_wide",
-            (TernaryCode::T5, true, true, false) => "normed_single_t3",
-            (TernaryCode::T5, true, false, false) => "normed_single_t3_wide",
-            (TernaryCode::T2, true, true, true) => "attended_single_t2",
-            (TernaryCode::T2, true, false, true) => "attended_single_t2_wide",
-            (TernaryCode::T5, true, true, true) => "attended_single_t3",
-            (TernaryCode::T5, true, false, true) => "attended_single_t3_wide",
-            (TernaryCode::T2, false, ..) => "normed_gemv_t2",
-            (TernaryCode::T5, false, ..) => "normed_gemv_t3",
+        let name = match (code, single) {
+            (TernaryCode::T2, true) if attended => "attended_single_t2",
+            (TernaryCode::T5, true) if attended => "attended_single_t3",
+            (TernaryCode::T2, true) if cols <= MOST_NARROW => "normed_single_t2",
+            (TernaryCode::T5, true) if cols <= MOST_NARROW => "normed_single_t3",
+            (TernaryCode::T2, true) => "normed_single_t2_wide",
+            (TernaryCode::T5, true) => "normed_single_t3_wide",
+            (TernaryCode::T2, false) => "normed_gemv_t2",
+            (TernaryCode::T5, false) => "normed_gemv_t3",
         };
         Form {
             name,
@@ -311,7 +311,7 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn takes_parts(gpu: &Gpu, matrix: &TernaryMatrix, head_dim: usize) -> bool {
     const FACTOR: usize = 16;
     let fits = head_dim.is_multiple_of(4) && 4 * head_dim >= FACTOR * MOST_PARTS;
-    fits && single(matrix.cols, 1) && norms_itself(gpu, matrix, 1)
+    fits && single(matrix.cols, 1) && matrix.cols <= MOST_ATTENDED && norms_itself(gpu, matrix, 1)
 }
 
 /// [`normed_ternary_gemv`] of the token that attention was for, which left up to [`MOST_PARTS`] parts of it at `parts`, or all of it in `x`.

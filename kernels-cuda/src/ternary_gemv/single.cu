@@ -25,9 +25,6 @@ __device__ __forceinline__ unsigned most_of(const unsigned* warps) {
     return most;
 }
 
-// Most parts of attention that are put together here.
-constexpr unsigned MOST_PARTS = 8;
-
 // `x` and `norm`, or null, `[cols]`: `cols` is a multiple of 4 and at most 4 · KEPT · 32 · WARPS. With `PARTS` it is what attention gave at `*position`, which for 2 to
 // MOST_PARTS blocks of positions lies in `parts` instead.
 template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT, bool PARTS>
@@ -65,16 +62,41 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     grid_launch_dependents();
 
     if (PARTS && blocks > 1 && blocks <= MOST_PARTS) {
-        // Factors lie where the chain's floats will.
+        // Factors lie where the chain's floats will. The first two parts are asked for before them, and each later one while that before it is added.
         float4* factors = reinterpret_cast<float4*>(xs);
-#pragma unroll 1
-        for (unsigned i = threadIdx.x; i < cols / parts.head_dim * blocks; i += THREADS) factors[i] = parts.factors(i / blocks, i % blocks);
-        __syncthreads();
+        float4 next[KEPT];
+        unsigned apart = parts.apart();
 #pragma unroll
         for (unsigned u = 0; u < KEPT; u++) {
             unsigned i = threadIdx.x + u * THREADS;
-            if (i < fours) v[u] = parts.four(4 * i, blocks, factors);
+            if (i < fours) {
+                v[u] = parts.four(4 * i)[0];
+                next[u] = parts.four(4 * i)[apart];
+            }
         }
+#pragma unroll 1
+        for (unsigned i = threadIdx.x; i < cols / parts.head_dim * blocks; i += THREADS) factors[i] = parts.factors(i / blocks, i % blocks);
+        __syncthreads();
+        Merging merging[KEPT];
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++) {
+            unsigned i = threadIdx.x + u * THREADS;
+            if (i < fours) merging[u].begin(v[u], factors[4 * i / parts.head_dim * blocks]);
+        }
+#pragma unroll 1
+        for (unsigned b = 1; b < blocks; b++) {
+#pragma unroll
+            for (unsigned u = 0; u < KEPT; u++) {
+                unsigned i = threadIdx.x + u * THREADS;
+                if (i >= fours) continue;
+                float4 now = next[u];
+                if (b + 1 < blocks) next[u] = parts.four(4 * i)[(b + 1) * apart];
+                merging[u].add(now, factors[4 * i / parts.head_dim * blocks + b]);
+            }
+        }
+#pragma unroll
+        for (unsigned u = 0; u < KEPT; u++)
+            if (threadIdx.x + u * THREADS < fours) v[u] = merging[u].end();
         __syncthreads();
     } else {
 #pragma unroll
@@ -144,7 +166,7 @@ NORMED(normed_single_t2_wide, 2, 7)
 NORMED(normed_single_t3, 3, 3)
 NORMED(normed_single_t3_wide, 3, 7)
 
-// Behind attention.
+// Behind attention, of rows of up to 4,096 values.
 #define ATTENDED(name, code, kept)                                                                                                       \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                                 \
         name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
@@ -153,7 +175,5 @@ NORMED(normed_single_t3_wide, 3, 7)
         normed_gemv<code, 8, 9, kept, true>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out,     \
                                             {parts, head_dim, group, cache_blocks}, position);                                           \
     }
-ATTENDED(attended_single_t2, 2, 3)
-ATTENDED(attended_single_t2_wide, 2, 7)
-ATTENDED(attended_single_t3, 3, 3)
-ATTENDED(attended_single_t3_wide, 3, 7)
+ATTENDED(attended_single_t2, 2, 4)
+ATTENDED(attended_single_t3, 3, 4)

@@ -3,6 +3,7 @@
 //! Muon's products are bf16 with f32 sums, as its authors run them; on the CPU they are f32.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use half::bf16;
 use onebit_engine::Tensor;
@@ -155,6 +156,8 @@ pub(crate) struct CudaCopy {
     parameters: DeviceArray<f32>,
     moments: Moments,
     layout: Layout,
+    /// The way out, by a stream of its own. Pinned memory takes longer to get than to fill, and the driver does nothing else meanwhile: it is kept.
+    staging: Mutex<Staging>,
 }
 
 impl CudaCopy {
@@ -168,10 +171,13 @@ impl CudaCopy {
         let mut plan = Arena::plan();
         take(&mut plan);
         let (parameters, moments) = take(&mut Arena::new(network.gpu(), plan.used())?);
+        // Opened again, a GPU has another stream.
+        let beside = Gpu::open(network.gpu().ordinal())?;
         Ok(CudaCopy {
             parameters,
             moments,
             layout,
+            staging: Mutex::new(Staging::new(&beside)?),
         })
     }
 
@@ -189,7 +195,8 @@ impl CudaCopy {
     ///
     /// # Errors
     /// What a kernel ran into.
-    pub fn download(&self, staging: &mut Staging, parameters: &mut [Tensor], host: &mut Optimizer) -> Result<()> {
+    pub fn download(&self, parameters: &mut [Tensor], host: &mut Optimizer) -> Result<()> {
+        let staging = &mut *self.staging.lock().unwrap_or_else(|e| e.into_inner());
         for (index, tensor) in parameters.iter_mut().enumerate() {
             let part = self.parameters.slice(self.layout.range(index));
             read_into(staging, &part, tensor.f32_mut()?)?;

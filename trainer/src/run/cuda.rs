@@ -70,7 +70,6 @@ struct Launched {
 pub struct Leaving {
     copy: Arc<CudaCopy>,
     made: Event,
-    ordinal: usize,
 }
 
 impl Leaving {
@@ -80,9 +79,7 @@ impl Leaving {
     /// What a kernel ran into.
     pub fn arrive(self, parameters: &mut [Tensor], optimizer: &mut Optimizer) -> Result<()> {
         self.made.wait()?;
-        // Opened again, the GPU has another stream.
-        let mut staging = Staging::new(&Gpu::open(self.ordinal)?)?;
-        self.copy.download(&mut staging, parameters, optimizer)
+        self.copy.download(parameters, optimizer)
     }
 }
 
@@ -353,7 +350,6 @@ impl CudaRun {
         Ok(Some(Leaving {
             copy,
             made: self.gpu().mark()?,
-            ordinal: self.gpu().ordinal(),
         }))
     }
 
