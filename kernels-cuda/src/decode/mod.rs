@@ -5,26 +5,28 @@
 //! | kernel | reads | gives |
 //! |---|---|---|
 //! | `embed` | an id | the residual stream `x` |
-//! | `normed_gemv` | `x`, q over k over v | q, k, v |
-//! | `attend` | these, the cache | norm of q and k, rotation, cache, attention |
-//! | `normed_gemv` | attention, o | `x +=` |
-//! | `normed_gemv` | `x`, gate beside up | the activation's output |
-//! | `normed_gemv` | that, down | `x +=` |
+//! | `normed_single` | `x`, q over k over v | q, k, v |
+//! | `attend_head` | these, the cache | norm of q and k, rotation, cache, attention |
+//! | `attended_single` | attention, o | `x +=` |
+//! | `normed_single` | `x`, gate beside up | the activation's output |
+//! | `normed_single` | that, down | `x +=` |
 //! | `head` | `x` | logits, the largest, the next id and position |
 //!
-//! Position and ids lie on the GPU, so nothing of a launch changes from token to token.
+//! Position and ids lie on the GPU, so nothing of a launch changes from token to token. Attention leaves a part for each block of 128 positions; up to eight of them are put together by
+//! the product behind it, and more by the last block of attention to end.
 //!
 //! # Why not one kernel
-//! A kernel that stays for the whole token waits between phases for all blocks by a counter in memory: about a microsecond each, as much as the border
-//! between two kernels of a recording of which the second is there already (`griddepcontrol`). What one kernel could do beyond that, reading the
-//! weights of the next phase while it waits, these do too: each fetches up to 64 KB a multiprocessor of its weights into shared memory before it waits. And
-//! kernels that end can be tested one by one.
+//! A kernel that stays for the whole token waits between phases for all blocks by a counter in memory. That was tried between these kernels, in the place of `griddepcontrol.wait`: 1.2 µs
+//! *more* for each border, because a release waits for all that its multiprocessor has under way, the next phase's weights among it. What one kernel could do beyond that, reading the weights of
+//! the next phase while it waits, these do too: each fetches up to 72 KB a multiprocessor of its weights into shared memory before it waits. And kernels that end can be tested one by one.
+//!
+//! For that two kernels must be on a multiprocessor at the same time, and so all of them ask for the same division of its memory
+//! ([`Launch::chained`](crate::device::Launch::chained)): where neighbours differed, the multiprocessor ran empty first.
 //!
 //! # Budget
-//! On an H100 (3 TB/s), 2B-4T, `t2`, int8 head: 17.4 MB a layer (5.8 µs), of which q, k, v 2.5, o 1.6, gate and up 8.8, down 4.4; 328 MB of head (110 µs); 284 µs a
-//! token if memory never rests. A phase that has its weights takes: border 0.8 µs, activations from the second level 0.5, the norm's chain (160 fused multiply-adds one
-//! after the other, 432 before down) 0.35 or 0.9, quantiser 0.2, product 0.4 (gate and up 1.0), end 0.2; attention of a short context 2.4. Together 12 µs a layer,
-//! 490 µs a token: 2,000 tokens a second, bounded by latency, not by memory.
+//! On an H200 (4.2 TB/s), 2B-4T, `t2`, int8 head: 17.4 MB a layer (4.1 µs), 328 MB of head (78 µs); 200 µs a token if memory never rests. Measured (NOTES.md): 650 to 670 µs, of
+//! which the head takes 84 and each layer 18.8: q, k, v 3.2, attention 3.6, o 3.1, gate and up 4.1, down 4.8. A phase that has its weights is made of the border (some 1.5 µs), activations from the
+//! second level 0.3, the norm's chains 0.1 to 0.3, quantiser 0.3, product 0.2 to 0.6, end 0.2: bounded by latency, not by memory.
 //!
 //! # A chunk of a prompt
 //! Up to 16 tokens go through the same kernels, which read the packed weights each time and attend to one token after the other. A longer piece
