@@ -44,24 +44,24 @@ fn fingerprint(logits: &[Vec<u32>]) -> u64 {
 
 /// The logits of one model of every kind, the same on x86 and on ARM: only what changes the numerics of ARCHITECTURE.md §2.2 may change these.
 const FINGERPRINTS: [(&str, u64); 11] = [
-    ("default", 0xdd32_6b6e_a0e8_678c),
-    ("qk-norm", 0x7986_0e8c_9340_b6fd),
-    ("residual scaling, no sub-norms", 0x4e62_e982_2461_2ca0),
-    ("swiglu, untied", 0x0657_78f5_50c3_944d),
-    ("plain relu2", 0xddb7_29b5_f7e0_0990),
-    ("one key head", 0x1abd_978c_9c7c_1725),
-    ("explicit head_dim", 0x9561_b540_7a09_fe42),
-    ("odd sizes", 0x2d84_c77d_16dc_1c46),
-    ("mixed modes", 0x792c_b6b5_94ec_e79f),
-    ("all f16", 0x225f_2123_dbc1_288f),
-    ("wider than a block", 0xcc1f_3a9c_04bb_cf24),
+    ("default", 0x9da1_5d68_9200_49cd),
+    ("qk-norm", 0x7ddd_207e_a806_bebb),
+    ("residual scaling, no sub-norms", 0x4ceb_63f0_f866_ecdc),
+    ("swiglu, untied", 0x322c_14bf_3f1b_cee5),
+    ("plain relu2", 0xebe0_8311_9b87_f59f),
+    ("one key head", 0x0acc_f859_3211_7642),
+    ("explicit head_dim", 0xeab5_bfb2_06f7_dfb3),
+    ("odd sizes", 0xac50_ee02_d216_9b41),
+    ("mixed modes", 0xd9f7_e6fb_350d_46e2),
+    ("all f16", 0xd06c_3329_7497_560a),
+    ("wider than a block", 0xe8ff_3e58_e131_b056),
 ];
 
 /// The same with an int4 head, which is the embedding in the first and one of its own in the second.
 const INT4_FINGERPRINTS: [(&str, u64); 3] = [
-    ("default", 0x1776_4900_4581_8af2),
-    ("swiglu, untied", 0x25ba_06fb_5365_ed27),
-    ("odd sizes", 0x61a6_758c_e378_8c59),
+    ("default", 0x9fb6_e017_cfc2_4891),
+    ("swiglu, untied", 0x6116_d6ff_a607_4921),
+    ("odd sizes", 0xc880_38b4_2532_2f77),
 ];
 
 #[test]
