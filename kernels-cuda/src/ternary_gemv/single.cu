@@ -16,7 +16,7 @@
 #include "ternary_results.cuh"
 #include "ternary_tiles.cuh"
 
-// The largest and the sum of one value of each warp, which every thread takes from all of them.
+// The largest of one value of each warp, which every thread takes from all of them.
 template <unsigned WARPS>
 __device__ __forceinline__ unsigned most_of(const unsigned* warps) {
     unsigned most = warps[0];
@@ -64,39 +64,38 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     if (PARTS && blocks > 1 && blocks <= MOST_PARTS) {
         // Factors lie where the chain's floats will. The first two parts are asked for before them, and each later one while that before it is added.
         float4* factors = reinterpret_cast<float4*>(xs);
+        const float4 *from[KEPT], *with[KEPT];
         float4 next[KEPT];
         unsigned apart = parts.apart();
 #pragma unroll
         for (unsigned u = 0; u < KEPT; u++) {
-            unsigned i = threadIdx.x + u * THREADS;
-            if (i < fours) {
-                v[u] = parts.four(4 * i)[0];
-                next[u] = parts.four(4 * i)[apart];
-            }
+            // A thread without a four takes the last one again.
+            unsigned i = threadIdx.x + u * THREADS < fours ? threadIdx.x + u * THREADS : fours - 1;
+            from[u] = parts.four(4 * i);
+            with[u] = factors + 4 * i / parts.head_dim * blocks;
+            v[u] = from[u][0];
+            next[u] = from[u][apart];
         }
 #pragma unroll 1
         for (unsigned i = threadIdx.x; i < cols / parts.head_dim * blocks; i += THREADS) factors[i] = parts.factors(i / blocks, i % blocks);
         __syncthreads();
         Merging merging[KEPT];
 #pragma unroll
-        for (unsigned u = 0; u < KEPT; u++) {
-            unsigned i = threadIdx.x + u * THREADS;
-            if (i < fours) merging[u].begin(v[u], factors[4 * i / parts.head_dim * blocks]);
-        }
+        for (unsigned u = 0; u < KEPT; u++) merging[u].begin(v[u], with[u][0]);
 #pragma unroll 1
         for (unsigned b = 1; b < blocks; b++) {
 #pragma unroll
             for (unsigned u = 0; u < KEPT; u++) {
-                unsigned i = threadIdx.x + u * THREADS;
-                if (i >= fours) continue;
                 float4 now = next[u];
-                if (b + 1 < blocks) next[u] = parts.four(4 * i)[(b + 1) * apart];
-                merging[u].add(now, factors[4 * i / parts.head_dim * blocks + b]);
+                if (b + 1 < blocks) next[u] = from[u][(b + 1) * apart];
+                merging[u].add(now, with[u][b]);
             }
         }
+        // What no value is must not be the largest.
 #pragma unroll
         for (unsigned u = 0; u < KEPT; u++)
             if (threadIdx.x + u * THREADS < fours) v[u] = merging[u].end();
+            else v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         __syncthreads();
     } else {
 #pragma unroll

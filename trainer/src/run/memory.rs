@@ -20,7 +20,7 @@ pub struct MemoryEstimate {
     /// What one micro-batch keeps for its backward, at its largest (the phase before the hard one), and the quantised
     /// weights of the step.
     pub activations: u64,
-    /// Weights and moments as they were at a checkpoint, while it is written and training goes on; those of a GPU are the host's, and do not count.
+    /// Weights and moments as they were at a checkpoint, while it is written and training goes on. A GPU copies them within its memory where there is room, and else waits: that does not count.
     pub snapshot: u64,
 }
 
