@@ -94,9 +94,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
             for (unsigned token = 0; token < s.tokens; token++) {
                 unsigned at = first + token;
                 bool owns = at / POSITIONS == block;
-                // One token does both at once.
-                bool store = owns && pass == 0, query = s.tokens == 1 ? pass == 0 : pass == 1;
-                if (s.tokens == 1 && pass == 1) continue;
+                bool store = owns && pass == 0, query = pass == 1;
                 unsigned seen = at + 1 <= block * POSITIONS ? 0 : at + 1 - block * POSITIONS;
                 if (seen > POSITIONS) seen = POSITIONS;
                 if (seen == 0 || (!store && !query)) continue;

@@ -1,7 +1,7 @@
 //! Attention of a few tokens over the cache.
 
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
-use crate::ternary_gemv::{Parts, need};
+use crate::ternary_gemv::{PART_MORE, Parts, need};
 
 static MODULE: Module = ptx!("attention.ptx");
 static OVERLAPPED: Module = ptx!("attention_overlapped.ptx");
@@ -10,8 +10,6 @@ static SINGLE_OVERLAPPED: Module = ptx!("attention_single_overlapped.ptx");
 
 /// Positions of a block.
 const POSITIONS: usize = 128;
-/// Floats of a part beside its `head_dim`.
-pub(super) const PART_MORE: usize = 4;
 const THREADS: u32 = 256;
 /// Most query heads of a key head.
 const MOST_GROUP: usize = 32;
@@ -207,9 +205,7 @@ impl Attention {
             counters: gpu.zeros(heads)?,
         })
     }
-}
 
-impl Attention {
     /// Where the parts of one token's attention over `cache` are, up to the position at `position`.
     pub(super) fn parts<'a>(&'a self, cache: &KvCache, position: &'a DeviceArray<u32>) -> Parts<'a> {
         Parts {

@@ -1,11 +1,10 @@
 //! A sequence's memory.
 
-use super::attention::PART_MORE;
 use super::prefill_attention::MOST_HEAD_DIM;
 use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemm::Opened;
-use crate::ternary_gemv::{Extent, MOST_TOKENS};
+use crate::ternary_gemv::{Extent, MOST_TOKENS, PART_MORE};
 
 static POSITION: Module = ptx!("position.ptx");
 

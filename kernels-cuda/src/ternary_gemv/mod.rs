@@ -37,6 +37,8 @@ const SLOT: usize = 1024;
 const LONG: usize = 128 << 10;
 /// Parts of attention that the product behind it puts together (`single.cu`).
 pub(crate) const MOST_PARTS: usize = 8;
+/// Floats of a part beside its `head_dim`.
+pub(crate) const PART_MORE: usize = 4;
 /// Columns of a single token that its 256 threads hold in registers, three fours or seven each.
 const MOST_NARROW: usize = 3 * 4 * 256;
 const MOST_WIDE: usize = 7 * 4 * 256;
@@ -325,10 +327,11 @@ pub(crate) fn attended_ternary_gemv(
     parts: Parts<'_>,
 ) -> Result<()> {
     const OP: &str = "attended_ternary_gemv";
+    need(OP, "x", matrix.cols, x.len())?;
     if !takes_parts(gpu, matrix, parts.head_dim) || !matrix.cols.is_multiple_of(parts.head_dim * parts.group) {
         return Err(CudaError::shape(OP, "one token of whole heads that fits", matrix.cols));
     }
-    let size = matrix.cols / parts.head_dim * parts.cache_blocks * (parts.head_dim + 4);
+    let size = matrix.cols / parts.head_dim * parts.cache_blocks * (parts.head_dim + PART_MORE);
     if parts.parts.len() < size || parts.position.len() != 1 {
         return Err(CudaError::shape(
             OP,

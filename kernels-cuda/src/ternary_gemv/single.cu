@@ -4,7 +4,7 @@
 // Five kernels a layer run after one another and all of them wait most of the time, so what counts is the way from the activations to the results: loads, one
 // chain of squares, four barriers, a KB of weights for each few warps. A thread keeps its fours of the token and of the norm's weights in registers; through shared
 // memory goes what the chain reads, and then, in its place, the bytes. Nothing here is for any other case, because instructions have to be fetched as well: the
-// kernels of a layer take turns, and a form for everything (45 KB of code) ran longer by half.
+// kernels of a layer take turns, and a form for everything (45 KB of code) ran a quarter longer (NOTES.md).
 #include "memory.cuh"
 #include "mma.cuh"
 #include "reduce.cuh"
@@ -61,7 +61,8 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     grid_wait();
     grid_launch_dependents();
 
-    if (PARTS && blocks > 1 && blocks <= MOST_PARTS) {
+    // Attention leaves nothing where the token would lie outside the cache.
+    if (PARTS && blocks > 1 && blocks <= MOST_PARTS && blocks <= parts.cache_blocks) {
         // Factors lie where the chain's floats will. The first two parts are asked for before them, and each later one while that before it is added.
         float4* factors = reinterpret_cast<float4*>(xs);
         const float4 *from[KEPT], *with[KEPT];

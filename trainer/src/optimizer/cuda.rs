@@ -156,7 +156,7 @@ pub(crate) struct CudaCopy {
     parameters: DeviceArray<f32>,
     moments: Moments,
     layout: Layout,
-    /// The way out, by a stream of its own. Pinned memory takes longer to get than to fill, and the driver does nothing else meanwhile: it is kept.
+    /// The way out, by a stream of its own; kept from one checkpoint to the next.
     staging: Mutex<Staging>,
 }
 

@@ -292,5 +292,20 @@ fn parts_are_put_together_behind_attention_as_in_it() {
             let kept = bits(&gpu.download(&mixed).unwrap()).iter().all(|x| *x == u32::MAX);
             assert_eq!(kept, (128..1024).contains(&position), "position {position}");
         }
+        // Two tokens are none that parts are for, and outside the cache there are none: the product takes what is in `x`.
+        let two = gpu.zeros::<f32>(2 * cols).unwrap();
+        let (small, place) = (
+            KvCache::new(&gpu, KvKind::F16, 1, kv, dim, 256).unwrap(),
+            gpu.upload(&[256u32]).unwrap(),
+        );
+        let attention = Attention::new(&gpu, heads, 1e-5, 1, rotation(&gpu, dim, 256).0, &small).unwrap();
+        let parts = || attention.parts(&small, &place);
+        let store = |y| Epilogue::Store(y);
+        assert!(attended_ternary_gemv(&gpu, &matrix, &two, None, 1e-5, store(&behind), parts()).is_err());
+        let x = gpu.upload(&random.floats(cols)).unwrap();
+        attended_ternary_gemv(&gpu, &matrix, &x, None, 1e-5, store(&behind), parts()).unwrap();
+        normed_ternary_gemv(&gpu, &matrix, &x, None, 1e-5, store(&within)).unwrap();
+        let [behind, within] = [&behind, &within].map(|y| bits(&gpu.download(y).unwrap()));
+        assert_eq!(behind, within, "outside the cache");
     }
 }
