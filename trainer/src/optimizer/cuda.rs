@@ -2,11 +2,11 @@
 //!
 //! Muon's products are bf16 with f32 sums, as its authors run them; on the CPU they are f32.
 
+mod moments;
+
 use std::ops::Range;
-use std::sync::Mutex;
 
 use half::bf16;
-use onebit_engine::Tensor;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::optimizer::{
     AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
@@ -14,12 +14,15 @@ use onebit_kernels_cuda::optimizer::{
 };
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned, Staging};
 use onebit_model::config::{TensorKind, TensorSpec};
-use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout, read_into};
+use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 
+use super::Optimizer;
 use super::muon::{ITERATIONS, MOMENTUM, QUINTIC};
-use super::{Moments as HostMoments, Optimizer};
+use crate::Result;
 use crate::options::{OptimizerKind, TrainOptions};
-use crate::{Result, TrainError};
+
+pub(crate) use moments::CudaCopy;
+use moments::{Moments, blocks, other_moments};
 
 /// Moments of every parameter on the GPU, and what a step needs beside.
 #[derive(Debug)]
@@ -41,173 +44,6 @@ struct Arrays {
     /// Muon: two matrices of the largest's size, and two squares of the longest shorter side.
     matrices: [DeviceArray<bf16>; 2],
     squares: [DeviceArray<bf16>; 2],
-}
-
-/// Moments in arenas that are laid out like the parameters.
-#[derive(Clone, Debug)]
-enum Moments {
-    /// In f32. With Muon `second` ends where the blocks' matrices begin.
-    Wide {
-        first: DeviceArray<f32>,
-        second: DeviceArray<f32>,
-    },
-    /// In 8 bits.
-    Eight {
-        first: DeviceArray<i8>,
-        second: DeviceArray<u8>,
-        first_scale: DeviceArray<f32>,
-        second_scale: DeviceArray<f32>,
-    },
-}
-
-impl Moments {
-    fn take(arena: &mut Arena, kind: OptimizerKind, layout: &Layout) -> Self {
-        let blocks = layout.len / ALIGNMENT;
-        match kind {
-            OptimizerKind::AdamW => Moments::Wide {
-                first: arena.take(layout.len),
-                second: arena.take(layout.len),
-            },
-            OptimizerKind::Muon => Moments::Wide {
-                first: arena.take(layout.len),
-                second: arena.take(layout.matrices),
-            },
-            OptimizerKind::AdamW8bit => Moments::Eight {
-                first: arena.take(layout.len),
-                second: arena.take(layout.len),
-                first_scale: arena.take(blocks),
-                second_scale: arena.take(blocks),
-            },
-        }
-    }
-
-    /// Copies them to `host`.
-    fn download(&self, layout: &Layout, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
-        for (index, moments) in host.moments_mut().iter_mut().enumerate() {
-            let range = layout.range(index);
-            match (self, moments) {
-                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
-                    read_into(staging, &first.slice(range), momentum.f32_mut()?)?;
-                }
-                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
-                    read_into(staging, &first.slice(range.clone()), m.f32_mut()?)?;
-                    read_into(staging, &second.slice(range), v.f32_mut()?)?;
-                }
-                (
-                    Moments::Eight {
-                        first,
-                        second,
-                        first_scale,
-                        second_scale,
-                    },
-                    HostMoments::EightBit(host),
-                ) => {
-                    read_into(staging, &first_scale.slice(blocks(&range)), &mut host.first_scale)?;
-                    read_into(staging, &second_scale.slice(blocks(&range)), &mut host.second_scale)?;
-                    read_into(staging, &first.slice(range.clone()), &mut host.first)?;
-                    read_into(staging, &second.slice(range), &mut host.second)?;
-                }
-                _ => return Err(other_moments()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies `from`, which is alike, on the GPU.
-    fn fill(&self, gpu: &Gpu, from: &Moments) -> Result<()> {
-        match (from, self) {
-            (
-                Moments::Wide { first, second },
-                Moments::Wide {
-                    first: to,
-                    second: to_second,
-                },
-            ) => {
-                gpu.copy(first, to)?;
-                Ok(gpu.copy(second, to_second)?)
-            }
-            (
-                Moments::Eight {
-                    first,
-                    second,
-                    first_scale,
-                    second_scale,
-                },
-                Moments::Eight {
-                    first: to,
-                    second: to_second,
-                    first_scale: to_scale,
-                    second_scale: to_second_scale,
-                },
-            ) => {
-                gpu.copy(first, to)?;
-                gpu.copy(second, to_second)?;
-                gpu.copy(first_scale, to_scale)?;
-                Ok(gpu.copy(second_scale, to_second_scale)?)
-            }
-            _ => Err(other_moments()),
-        }
-    }
-}
-
-/// A copy of weights and moments in memory of its own on the GPU, which a checkpoint is made of while training goes on.
-#[derive(Debug)]
-pub(crate) struct CudaCopy {
-    parameters: DeviceArray<f32>,
-    moments: Moments,
-    layout: Layout,
-    /// The way out, by a stream of its own; kept from one checkpoint to the next.
-    staging: Mutex<Staging>,
-}
-
-impl CudaCopy {
-    /// Room for a copy of what `network` and `optimizer` have.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn new(kind: OptimizerKind, network: &CudaNetwork) -> Result<Self> {
-        let layout = network.layout().clone();
-        let take = |arena: &mut Arena| (arena.take(layout.len), Moments::take(arena, kind, &layout));
-        let mut plan = Arena::plan();
-        take(&mut plan);
-        let (parameters, moments) = take(&mut Arena::new(network.gpu(), plan.used())?);
-        // Opened again, a GPU has another stream.
-        let beside = Gpu::open(network.gpu().ordinal())?;
-        Ok(CudaCopy {
-            parameters,
-            moments,
-            layout,
-            staging: Mutex::new(Staging::new(&beside)?),
-        })
-    }
-
-    /// Copies what is there behind everything that was launched.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn fill(&self, network: &CudaNetwork, optimizer: &CudaOptimizer) -> Result<()> {
-        let gpu = network.gpu();
-        gpu.copy(network.parameters(), &self.parameters)?;
-        self.moments.fill(gpu, &optimizer.arrays.moments)
-    }
-
-    /// Copies it to `parameters` and `host`.
-    ///
-    /// # Errors
-    /// What a kernel ran into.
-    pub fn download(&self, parameters: &mut [Tensor], host: &mut Optimizer) -> Result<()> {
-        let staging = &mut *self.staging.lock().unwrap_or_else(|e| e.into_inner());
-        for (index, tensor) in parameters.iter_mut().enumerate() {
-            let part = self.parameters.slice(self.layout.range(index));
-            read_into(staging, &part, tensor.f32_mut()?)?;
-        }
-        self.moments.download(&self.layout, staging, host)
-    }
-}
-
-/// The blocks of a range, the last of which may be filled up.
-fn blocks(range: &Range<usize>) -> Range<usize> {
-    range.start / ALIGNMENT..range.end.div_ceil(ALIGNMENT)
 }
 
 /// Index, rows and columns of each matrix that Muon has.
@@ -271,33 +107,7 @@ impl CudaOptimizer {
             muon: muon_matrices(options.optimizer, specs),
             arrays,
         };
-        for (index, moments) in host.moments.iter().enumerate() {
-            let range = layout.range(index);
-            match (&this.arrays.moments, moments) {
-                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
-                    gpu.write(&first.slice(range), momentum.f32()?)?;
-                }
-                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
-                    gpu.write(&first.slice(range.clone()), m.f32()?)?;
-                    gpu.write(&second.slice(range), v.f32()?)?;
-                }
-                (
-                    Moments::Eight {
-                        first,
-                        second,
-                        first_scale,
-                        second_scale,
-                    },
-                    HostMoments::EightBit(host),
-                ) => {
-                    gpu.write(&first_scale.slice(blocks(&range)), &host.first_scale)?;
-                    gpu.write(&second_scale.slice(blocks(&range)), &host.second_scale)?;
-                    gpu.write(&first.slice(range.clone()), &host.first)?;
-                    gpu.write(&second.slice(range), &host.second)?;
-                }
-                _ => return Err(other_moments()),
-            }
-        }
+        this.arrays.moments.upload(gpu, layout, host)?;
         Ok(this)
     }
 
@@ -467,9 +277,4 @@ impl CudaOptimizer {
         };
         scalars.words()
     }
-}
-
-/// Moments of another optimiser than the run's, which its caller sees to.
-fn other_moments() -> TrainError {
-    TrainError::Runtime("the moments are those of another optimizer".into())
 }
