@@ -6,6 +6,8 @@
 #pragma once
 
 #include "exact.cuh"
+#include "kv_cache.cuh"
+#include "reduce.cuh"
 #include "stream.cuh"
 
 // Most parts that the kernel behind attention puts together.
@@ -13,6 +15,28 @@ constexpr unsigned MOST_PARTS = 8;
 
 // Floats of a part.
 __device__ __forceinline__ unsigned part_size(unsigned head_dim) { return head_dim + 4; }
+
+// The weights of a block of positions in the place of its `scores`, by the lanes of one warp, with their sum and the largest score.
+__device__ __forceinline__ float weigh_block(float* scores, float& most) {
+    unsigned lane = threadIdx.x % 32;
+    most = -INFINITY;
+#pragma unroll
+    for (unsigned i = 0; i < POSITIONS; i += 32) most = fmaxf(most, scores[i + lane]);
+    most = warp_max(most);
+#pragma unroll
+    for (unsigned i = 0; i < POSITIONS; i += 32) scores[i + lane] = exp_exact(add_rn(scores[i + lane], -most));
+    __syncwarp();
+    float sum = 0.0f;
+    if (lane < 16) {
+        float w[POSITIONS / 16];
+#pragma unroll
+        for (unsigned i = 0; i < POSITIONS / 16; i++) w[i] = scores[lane + 16 * i];
+#pragma unroll
+        for (unsigned i = 0; i < POSITIONS / 16; i++) sum = add_rn(sum, w[i]);
+    }
+    __syncwarp();
+    return fold_lanes(sum);
+}
 
 // Puts `count` parts of a head together, by the lanes of one warp; neighbours are `apart` floats apart. The maxima so far are known before any sum is, so that the
 // factors of 32 parts are made at once, one by each lane.

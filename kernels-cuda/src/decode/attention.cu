@@ -181,18 +181,8 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
                 float* part = part_of(parts, s, head, block, token, 0);
                 for (unsigned row = warp; row < group; row += WARPS) {
                     float* of = scores + row * POSITIONS;
-                    float most = -INFINITY;
-#pragma unroll
-                    for (unsigned i = 0; i < POSITIONS; i += 32) most = fmaxf(most, of[i + lane]);
-                    most = warp_max(most);
-#pragma unroll
-                    for (unsigned i = 0; i < POSITIONS; i += 32) of[i + lane] = exp_exact(add_rn(of[i + lane], -most));
-                    __syncwarp();
-                    float sum = 0.0f;
-                    if (lane < 16)
-                        for (unsigned i = lane; i < POSITIONS; i += 16) sum = add_rn(sum, of[i]);
-                    __syncwarp();
-                    sum = fold_lanes(sum);
+                    float most;
+                    float sum = weigh_block(of, most);
                     if (TYPE == INT8) {
                         for (unsigned i = lane; i < seen; i += 32) of[i] = mul_rn(of[i], scales[POSITIONS + i]);
                     }

@@ -242,23 +242,8 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
         size_t apart = (size_t)group * part_size(n);
         float* part = parts + ((size_t)kv * (s.context / POSITIONS) + block) * apart + (first_row + row) * part_size(n);
         if (j < 32) {
-            float most = -INFINITY;
-#pragma unroll
-            for (unsigned i = 0; i < POSITIONS; i += 32) most = fmaxf(most, of[i + lane]);
-            most = warp_max(most);
-#pragma unroll
-            for (unsigned i = 0; i < POSITIONS; i += 32) of[i + lane] = exp_exact(add_rn(of[i + lane], -most));
-            __syncwarp();
-            float sum = 0.0f;
-            if (lane < 16) {
-                float w[POSITIONS / 16];
-#pragma unroll
-                for (unsigned i = 0; i < POSITIONS / 16; i++) w[i] = of[lane + 16 * i];
-#pragma unroll
-                for (unsigned i = 0; i < POSITIONS / 16; i++) sum = add_rn(sum, w[i]);
-            }
-            __syncwarp();
-            sum = fold_lanes(sum);
+            float most;
+            float sum = weigh_block(of, most);
             if (TYPE == INT8)
 #pragma unroll 1
                 for (unsigned i = lane; i < seen; i += 32) of[i] = mul_rn(of[i], scales[POSITIONS + i]);

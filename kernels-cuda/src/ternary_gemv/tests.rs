@@ -3,6 +3,7 @@
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm};
 
+use super::normed::normed_bytes;
 use super::*;
 
 /// Splitmix64.
