@@ -56,7 +56,7 @@ pub(super) fn normed_bytes(code: TernaryCode, cols: usize, most: usize, tokens: 
 }
 
 /// Whether [`normed_ternary_gemv`] has a form for so many tokens: at most [`MOST_NORMED`], all of which fit in shared memory. What does not is for [`norm_quantize`] and
-/// [`ternary_gemv`].
+/// [`ternary_gemv`](super::ternary_gemv).
 pub fn norms_itself(gpu: &Gpu, matrix: &TernaryMatrix, tokens: usize) -> bool {
     let most = Shares::of(gpu, matrix).most();
     let room = gpu.properties().shared_memory as usize - RESERVED;
@@ -67,7 +67,7 @@ pub fn norms_itself(gpu: &Gpu, matrix: &TernaryMatrix, tokens: usize) -> bool {
 /// there are none, then the quantiser, then the product.
 ///
 /// # Errors
-/// As [`ternary_gemv`]; tokens that do not fit ([`norms_itself`]).
+/// As [`ternary_gemv`](super::ternary_gemv); tokens that do not fit ([`norms_itself`]).
 pub fn normed_ternary_gemv(
     gpu: &Gpu,
     matrix: &TernaryMatrix,
