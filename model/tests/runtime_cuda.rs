@@ -103,6 +103,39 @@ fn prompts_of_any_length_have_the_bits_of_the_cpu() {
     }
 }
 
+#[test]
+fn a_large_head_gives_the_tokens_of_the_cpu() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(gpu) = gpu("a large head") else { return };
+    // Just as large as a head has to be for a sketch.
+    let config = ModelConfig {
+        vocab_size: 32_768,
+        hidden_size: 1024,
+        num_hidden_layers: 1,
+        layer_modes: config().layer_modes[..1].to_vec(),
+        ..model_config()
+    };
+    let model = random_model(&config, 11, FloatStorage::F16);
+    let on_gpu = CudaModel::new(&gpu, &model).unwrap();
+    let head = config.vocab_size * config.hidden_size;
+    let read = on_gpu.bytes_per_token();
+    assert!(
+        (head..2 * head).contains(&read),
+        "{read} bytes a token, a head of {head} values"
+    );
+    let mut cpu = Session::new(&model, Serial, Isa::best(), SessionOptions::new(40)).unwrap();
+    let mut cuda = CudaSession::new(&on_gpu, 40, KvType::F32).unwrap();
+    let (mut id, mut want) = (77, Vec::new());
+    for _ in 0..17 {
+        let logits = cpu.decode(id).unwrap();
+        id = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32;
+        want.push(id);
+    }
+    // Twice eight by the sketch, and one with all logits.
+    assert_eq!(cuda.greedy(77, 17).unwrap(), want);
+    assert_eq!(bits(cuda.decode(id).unwrap()), bits(cpu.decode(id).unwrap()));
+}
+
 /// Models with a context of so many tokens: with each activation, and each option of a block in one of them.
 fn of_every_kind(context: usize) -> [ModelConfig; 3] {
     let base = ModelConfig {

@@ -1,5 +1,7 @@
 //! Embedding and head.
 
+use std::ops::Range;
+
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemv::need;
 
@@ -104,6 +106,16 @@ impl VocabularyMatrix {
         })
     }
 
+    /// The type of its values.
+    pub fn kind(&self) -> FloatKind {
+        self.kind
+    }
+
+    /// Its tiles.
+    pub(super) fn weights(&self) -> &DeviceArray<u8> {
+        &self.weights
+    }
+
     /// Words of the vocabulary.
     pub fn rows(&self) -> usize {
         self.rows
@@ -190,6 +202,18 @@ impl HeadOutput {
             counter: gpu.zeros(1)?,
         })
     }
+
+    /// The last arguments of a kernel that chooses the largest logits of `tokens`, and moves on by `advance`.
+    pub(super) fn receive<'a>(&self, launch: Launch<'a>, tokens: Range<usize>, advance: usize) -> Launch<'a> {
+        launch
+            .array(&self.bests)
+            .array(&self.counter)
+            .array(&self.best.slice(tokens))
+            .array(&self.ids)
+            .array(&self.position)
+            .u32(self.ids.len())
+            .u32(advance)
+    }
 }
 
 /// RMSNorm of `x`, `[tokens, cols]`, with weights `norm`, then the logits `[tokens, rows]` of `matrix` (written where `logits` is given), then the largest of
@@ -261,14 +285,8 @@ pub fn head(
             .array(norm)
             .f32(eps)
             .u32(some)
-            .optional(logits.as_ref())
-            .array(&out.bests)
-            .array(&out.counter)
-            .array(&out.best.slice(rows(1)))
-            .array(&out.ids)
-            .array(&out.position)
-            .u32(out.ids.len())
-            .u32(if first + some == tokens { advance } else { 0 });
+            .optional(logits.as_ref());
+        let launch = out.receive(launch, rows(1), if first + some == tokens { advance } else { 0 });
         // SAFETY: the kernel's parameters in order; lengths were compared above, `bests` has room for every multiprocessor, and the kernel compares
         // the position with `ids.len()`.
         unsafe { launch.run()? };

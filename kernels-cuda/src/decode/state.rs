@@ -1,7 +1,7 @@
 //! A sequence's memory.
 
 use super::prefill_attention::MOST_HEAD_DIM;
-use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation};
+use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation, SketchBuffers};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemm::Opened;
 use crate::ternary_gemv::{Extent, MOST_TOKENS, PART_MORE};
@@ -78,6 +78,8 @@ pub struct DecodeState {
     pub(super) active: DeviceArray<f32>,
     pub(super) bytes: DeviceArray<i8>,
     pub(super) scales: DeviceArray<f32>,
+    /// Of a head with a sketch.
+    pub(super) search: Option<SketchBuffers>,
     /// Of chunks.
     pub(super) opened: Option<Opened>,
 }
@@ -128,6 +130,11 @@ impl DecodeState {
             active: gpu.zeros(rows * inner)?,
             bytes: gpu.zeros(rows * extent.cols)?,
             scales: gpu.zeros(rows)?,
+            search: model
+                .sketch
+                .as_ref()
+                .map(|_| SketchBuffers::new(gpu, [model.head().rows(), hidden]))
+                .transpose()?,
             opened,
         })
     }
@@ -163,7 +170,7 @@ impl DecodeState {
         };
         [
             position as u64 * context as u64 + parts as u64 * (context / 128) as u64,
-            (rows + opened + 4 * room.tokens * vocabulary) as u64,
+            (rows + opened + 4 * (room.tokens + 1) * vocabulary) as u64,
         ]
     }
 

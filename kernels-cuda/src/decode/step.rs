@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::attention::attend_to;
-use super::{DecodeState, VocabularyMatrix, attend, attend_many, embed, head};
+use super::{DecodeState, HeadSketch, VocabularyMatrix, attend, attend_many, embed, head, largest};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 use crate::ternary_gemm::{Opened, ternary_gemm};
 use crate::ternary_gemv::{
@@ -75,6 +75,8 @@ pub enum Logits {
     Last,
     /// The last; its largest becomes the next id, and the position moves on by the tokens.
     Next,
+    /// Of the last only the largest, which becomes the next id, and the position moves on by the tokens; with the [sketch](HeadSketch) of the head if the model has one.
+    Largest,
     /// All.
     All,
 }
@@ -88,6 +90,8 @@ pub struct DecodeModel {
     pub embedding: VocabularyMatrix,
     /// The same; the embedding if none.
     pub head: Option<VocabularyMatrix>,
+    /// Of the head.
+    pub sketch: Option<HeadSketch>,
     /// The last norm, `[hidden]`.
     pub norm: DeviceArray<f32>,
     /// The blocks.
@@ -106,9 +110,16 @@ impl DecodeModel {
         layers.flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down])
     }
 
-    /// Bytes of weights that a token reads.
+    /// Bytes of the blocks' matrices.
+    pub fn block_bytes(&self) -> usize {
+        self.matrices().map(TernaryMatrix::bytes).sum()
+    }
+
+    /// Bytes of weights that a token reads of which the [largest](Logits::Largest) logit is wanted. Of a head with a sketch, that; the few rows that it leaves are not
+    /// counted.
     pub fn bytes_per_token(&self) -> usize {
-        self.matrices().map(TernaryMatrix::bytes).sum::<usize>() + self.head().bytes()
+        let head = self.sketch.as_ref().map_or(self.head().bytes(), HeadSketch::bytes);
+        self.block_bytes() + head
     }
 
     /// Launches all of `tokens` tokens, those from the position on: into the cache, and as `logits` says their logits into `state.logits` and the id of the
@@ -123,6 +134,7 @@ impl DecodeModel {
             Logits::None => Ok(()),
             Logits::Last => self.logits(gpu, state, tokens - 1..tokens, 0),
             Logits::Next => self.logits(gpu, state, tokens - 1..tokens, tokens),
+            Logits::Largest => self.largest(gpu, state, tokens - 1, tokens),
             Logits::All => self.logits(gpu, state, 0..tokens, 0),
         }
     }
@@ -160,6 +172,25 @@ impl DecodeModel {
             &self.norm,
             self.shape.eps,
             Some(&logits),
+            &state.output,
+            advance,
+        )
+    }
+
+    /// Launches what chooses the id of token `row`.
+    fn largest(&self, gpu: &Gpu, state: &DecodeState, row: usize, advance: usize) -> Result<()> {
+        let (Some(sketch), Some(search)) = (&self.sketch, &state.search) else {
+            return self.logits(gpu, state, row..row + 1, advance);
+        };
+        let x = state.x.slice(row * self.shape.hidden..(row + 1) * self.shape.hidden);
+        let head = (self.head(), sketch);
+        largest(
+            gpu,
+            head,
+            &x,
+            &self.norm,
+            self.shape.eps,
+            search,
             &state.output,
             advance,
         )

@@ -1,9 +1,10 @@
 //! Time of a token and of each of its kernels.
 
 use super::attention::rotation;
+use super::head::Floats;
 use crate::decode::*;
 use crate::device::{DeviceArray, Gpu};
-use crate::ternary_gemv::tests::microseconds;
+use crate::ternary_gemv::tests::{Random, microseconds};
 use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix, normed_ternary_gemv};
 
 /// 2B-4T.
@@ -53,6 +54,7 @@ fn synthetic(
         shape,
         embedding: VocabularyMatrix::synthetic(gpu, kind, [vocab, hidden]).unwrap(),
         head: None,
+        sketch: None,
         norm: ones(hidden),
         layers: layers.collect(),
     }
@@ -67,9 +69,15 @@ fn bench_decode() {
     for (code, kind) in [
         (TernaryCode::T2, FloatKind::Int8),
         (TernaryCode::T5, FloatKind::Int8),
-        (TernaryCode::T2, FloatKind::Bf16),
+        (TernaryCode::T2, FloatKind::F16),
     ] {
-        let model = synthetic(&gpu, SHAPE, 30, 128_256, kind, code);
+        let mut model = synthetic(&gpu, SHAPE, 30, 128_256, kind, code);
+        if kind == FloatKind::F16 {
+            // Of rows that are all the same a sketch leaves all.
+            let mut random = Random::seeded("bench_decode");
+            model.embedding = Floats::new(&mut random, kind, 128_256, SHAPE.hidden).upload(&gpu);
+            model.sketch = HeadSketch::new(&gpu, &model.embedding).unwrap();
+        }
         for (kv, context) in [(KvKind::F16, 128), (KvKind::F16, 4096)] {
             let (table, _) = rotation(&gpu, 128, context);
             let room = Room {
@@ -84,7 +92,7 @@ fn bench_decode() {
                 state
                     .place(&gpu, context - tokens - 8, &[1], context - tokens - 8)
                     .unwrap();
-                let step = || model.step(&gpu, &state, 1, Logits::Next);
+                let step = || model.step(&gpu, &state, 1, Logits::Largest);
                 let graph = gpu.record(|| (0..together).try_for_each(|_| step())).unwrap();
                 for _ in 0..8 / together {
                     graph.launch().unwrap();
@@ -214,4 +222,13 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
         "  head {time:.2} us, {:.0} GB/s ({kind:?})",
         model.head().bytes() as f64 / time / 1e3
     );
+    if let Some(sketch) = &model.sketch {
+        let buffers = SketchBuffers::new(gpu, [model.head().rows(), SHAPE.hidden]).unwrap();
+        let head = (model.head(), sketch);
+        let time = microseconds(gpu, 4, |_| largest(gpu, head, &x, norm, 1e-5, &buffers, &output, 0));
+        println!(
+            "  its sketch {time:.2} us, {:.0} GB/s",
+            sketch.bytes() as f64 / time / 1e3
+        );
+    }
 }

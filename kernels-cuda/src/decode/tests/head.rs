@@ -13,7 +13,7 @@ pub(super) struct Floats {
     pub rows: usize,
     pub cols: usize,
     /// As `kind` keeps them, widened; of int8 without the steps.
-    values: Vec<f32>,
+    pub values: Vec<f32>,
     steps: Vec<f32>,
 }
 

@@ -4,3 +4,4 @@ mod attention;
 mod bench;
 mod head;
 mod network;
+mod sketch;

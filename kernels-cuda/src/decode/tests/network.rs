@@ -99,9 +99,11 @@ impl Network {
                 down: stacked(&[down]),
             }
         });
+        let embedding = self.embedding.upload(gpu);
         DecodeModel {
             shape: self.shape,
-            embedding: self.embedding.upload(gpu),
+            sketch: HeadSketch::new(gpu, &embedding).unwrap(),
+            embedding,
             head: None,
             norm: put(&self.norm),
             layers: layers.collect(),
@@ -210,10 +212,12 @@ fn a_network_writes_the_tokens_of_the_cpu() {
         state.place(&gpu, 0, &prompt, 8).unwrap();
         model.step(&gpu, &state, 3, Logits::Next).unwrap();
         // A kernel that is used for the first time cannot be loaded while recording on every driver.
-        let graph = gpu.record(|| model.step(&gpu, &state, 1, Logits::Next)).unwrap();
-        for _ in prompt.len()..length {
-            graph.launch().unwrap();
+        let record = |logits| gpu.record(|| model.step(&gpu, &state, 1, logits)).unwrap();
+        let (whole, sketched) = (record(Logits::Next), record(Logits::Largest));
+        for t in prompt.len() + 1..length {
+            [&whole, &sketched][t % 2].launch().unwrap();
         }
+        whole.launch().unwrap();
         let found = gpu.download(&state.output.ids).unwrap();
         assert_eq!(found[..length], ids, "{feed_forward:?}");
         let logits = gpu.download(&state.logits.slice(..211)).unwrap();

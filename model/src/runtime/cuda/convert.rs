@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{t2, t5};
 use onebit_kernels_cuda::decode::{
-    DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, FloatKind, VocabularyMatrix,
+    DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, FloatKind, HeadSketch, VocabularyMatrix,
 };
 use onebit_kernels_cuda::ternary_gemv::{TernaryCode, TernaryMatrix, TernaryPart};
 use onebit_kernels_cuda::{DeviceArray, Gpu};
@@ -13,6 +13,9 @@ use onebit_kernels_cuda::{DeviceArray, Gpu};
 use super::CudaRuntimeError;
 use crate::config::{FeedForward, ModelConfig};
 use crate::runtime::{Block, FloatMatrix, FloatValues, Linear, PackedModel, Values};
+
+/// Bytes of a head of floats from which on its sketch is worth a further kernel for each token.
+const SKETCHED_HEAD: usize = 64 << 20;
 
 /// A model in the memory of a GPU. It never changes; clones share it.
 #[derive(Clone, Debug)]
@@ -34,10 +37,16 @@ impl CudaModel {
             true => None,
             false => Some(matrix(gpu, "the head", model.head())?),
         };
+        let embedding = matrix(gpu, "the embedding", model.embedding())?;
+        let sketch = match sketched(model.head()) {
+            true => HeadSketch::new(gpu, head.as_ref().unwrap_or(&embedding))?,
+            false => None,
+        };
         let decode = DecodeModel {
             shape: decode_shape(config),
-            embedding: matrix(gpu, "the embedding", model.embedding())?,
+            embedding,
             head,
+            sketch,
             norm: gpu.upload(model.norm())?,
             layers: layers.collect::<Result<_, _>>()?,
         };
@@ -53,9 +62,14 @@ impl CudaModel {
         &self.config
     }
 
-    /// Bytes of weights that one token reads.
+    /// Bytes of weights that one token reads of which only the largest logit is wanted: of a large head of floats a sketch.
     pub fn bytes_per_token(&self) -> usize {
         self.model.bytes_per_token()
+    }
+
+    /// Bytes of weights that a prompt reads in so many chunks: the blocks for each, and the head once.
+    pub fn bytes_per_prompt(&self, chunks: usize) -> usize {
+        chunks * self.model.block_bytes() + self.model.head().bytes()
     }
 }
 
@@ -184,6 +198,12 @@ fn in_one_code(mut packed: Vec<Packed<'_>>) -> Vec<Packed<'_>> {
         }
     }
     packed
+}
+
+/// Whether a GPU gets a sketch of `head`.
+pub(super) fn sketched(head: &FloatMatrix) -> bool {
+    let floats = !matches!(head.values, FloatValues::Int8 { .. } | FloatValues::Int4 { .. });
+    floats && head.values.bytes() >= SKETCHED_HEAD
 }
 
 /// The kind of an embedding or a head that has a kernel.

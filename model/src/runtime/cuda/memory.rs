@@ -1,10 +1,10 @@
 //! What a model and a session take of a GPU's memory, and what has no kernel, found before anything is uploaded.
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, Room, VocabularyMatrix};
+use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, HeadSketch, Room, VocabularyMatrix};
 use onebit_kernels_cuda::ternary_gemv::{Extent, TernaryCode, TernaryMatrix};
 
-use super::convert::{decode_shape, float_kind};
+use super::convert::{decode_shape, float_kind, sketched};
 use super::session::kv_kind;
 use super::{CudaModel, CudaRuntimeError};
 use crate::runtime::{Block, FloatMatrix, KvType, Linear, PackedModel};
@@ -14,7 +14,7 @@ use crate::runtime::{Block, FloatMatrix, KvType, Linear, PackedModel};
 pub struct CudaMemory {
     /// The blocks.
     pub blocks: u64,
-    /// Embedding and head.
+    /// Embedding and head, and the sketch of a large head of floats.
     pub head: u64,
     /// What a session has for its context: keys and values, the rotation, the parts of attention.
     pub context: u64,
@@ -45,6 +45,9 @@ impl CudaModel {
         let mut head = matrix_bytes("the embedding", model.embedding())?;
         if !std::ptr::eq(model.head(), model.embedding()) {
             head += matrix_bytes("the head", model.head())?;
+        }
+        if sketched(model.head()) {
+            head += HeadSketch::bytes_needed([model.head().rows, model.head().cols]);
         }
         let DecodeShape {
             heads,

@@ -18,7 +18,7 @@ pub struct CudaSession {
     state: DecodeState,
     /// One token: its logits, the next id and position.
     step: Graph,
-    /// The same, [`STEPS`] times: between recordings the GPU waits for some microseconds.
+    /// [`STEPS`] tokens, each the one with the largest logit, all that is known of them: between recordings the GPU waits for some microseconds.
     steps: Graph,
     context: usize,
     kv: KvType,
@@ -62,9 +62,10 @@ impl CudaSession {
         };
         let room = Room::new(&model.model.shape, context);
         let state = DecodeState::new(gpu, &model.model, kv_kind(kv), room, rotation)?;
-        let record =
-            |count: usize| gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, Logits::Next)));
-        let (step, steps) = (record(1)?, record(STEPS)?);
+        let record = |count: usize, logits: Logits| {
+            gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, logits)))
+        };
+        let (step, steps) = (record(1, Logits::Next)?, record(STEPS, Logits::Largest)?);
         if room.chunk > 0 {
             gpu.compile_for(|| model.model.prefill(gpu, &state, room.chunk))?;
         }

@@ -59,14 +59,13 @@ pub(in super::super) fn prefill(gpu: &Gpu, model: &CudaModel, tokens: usize, kv:
         session.prefill(&ids)?;
         readings.push(start.elapsed().as_secs_f64());
     }
-    // Each chunk reads all packed weights.
-    let steps = tokens.div_ceil(session.chunk()) as f64;
+    let chunks = tokens.div_ceil(session.chunk());
     Ok(Timed {
         tokens,
         seconds: median(&mut readings),
         bandwidth: Some(limits::cuda::copy_bandwidth(gpu)?),
         peak_ops: Some(limits::cuda::product_rate(gpu)?),
-        bytes_per_token: model.bytes_per_token() as f64 * steps / tokens as f64,
+        bytes_per_token: model.bytes_per_prompt(chunks) as f64 / tokens as f64,
         ops_per_token: 2.0 * block_weights(config),
         decoding: None,
         training: None,
