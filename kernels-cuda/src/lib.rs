@@ -19,6 +19,7 @@ pub mod cross_entropy;
 pub mod decode;
 pub mod device;
 mod driver;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;

@@ -104,24 +104,33 @@ fn dropout_and_cross_entropy() -> crate::Result<()> {
     gradcheck("dropout", &[random([9, 7], 1)], |v| {
         dropout(&v[0], 0.4, Key::new(1, 2, 3))
     })?;
-    for smoothing in [0.0, 0.1] {
+    gradcheck("scale_rows", &[random([3, 7], 1)], |v| {
+        scale_rows(&v[0], vec![2.0, 0.0, -0.5])
+    })?;
+    for (smoothing, z_loss) in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.1, 0.05)] {
+        let terms = LossTerms { smoothing, z_loss };
         gradcheck("cross_entropy", &[random([6, 11], 2)], |v| {
-            Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), smoothing)?.0)
+            Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), terms)?.0)
         })?;
     }
     Ok(())
 }
 
 #[test]
-fn label_smoothing_stays_out_of_the_reported_loss() -> crate::Result<()> {
+fn what_is_added_to_the_loss_stays_out_of_the_reported_loss() -> crate::Result<()> {
     let tape = Tape::new();
     let logits = tape.constant(random([6, 11], 2));
     let targets = ids(&[0, 10, 4, 4, 7, 1]);
-    let plain = cross_entropy(&logits, &targets, 0.0)?.1;
-    let smooth = cross_entropy(&logits, &targets, 0.2)?.1;
+    let plain = cross_entropy(&logits, &targets, LossTerms::default())?.1;
+    let terms = |smoothing, z_loss| LossTerms { smoothing, z_loss };
+    let smooth = cross_entropy(&logits, &targets, terms(0.2, 0.0))?.1;
     assert_eq!(plain.nll, smooth.nll);
     assert_eq!(plain.nll, plain.smoothed);
     assert!(smooth.smoothed > smooth.nll);
+    let drawn = cross_entropy(&logits, &targets, terms(0.0, 0.5))?.1;
+    assert_eq!(plain.nll, drawn.nll);
+    let squares: f64 = plain.lse.f32()?.iter().map(|x| f64::from(*x).powi(2)).sum();
+    assert!((drawn.smoothed - drawn.nll - 0.5 * squares / 6.0).abs() < 1e-9);
     Ok(())
 }
 

@@ -13,18 +13,27 @@ use crate::{Result, Tensor};
 pub struct Losses {
     /// Mean negative log-likelihood: what is reported, free of smoothing.
     pub nll: f64,
-    /// Mean label-smoothed loss: what is minimised.
+    /// Mean loss with label smoothing and z-loss: what is minimised.
     pub smoothed: f64,
     /// Log-sum-exp of each row `[tokens]`, which the backward needs.
     pub lse: Tensor,
 }
 
-/// Losses of `logits` `[tokens, vocab]` against `targets` `[tokens]`. With `smoothing` ε the minimised loss is
-/// `(1−ε)·nll + ε·mean over the vocabulary of −log p` (Szegedy et al. 2016).
+/// What the minimised loss has beside the negative log-likelihood.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossTerms {
+    /// ε of label smoothing; 0 for none.
+    pub smoothing: f32,
+    /// z of the z-loss; 0 for none.
+    pub z_loss: f32,
+}
+
+/// Losses of `logits` `[tokens, vocab]` against `targets` `[tokens]`. The minimised loss is
+/// `(1−ε)·nll + ε·mean over the vocabulary of −log p` (Szegedy et al. 2016) and `z·lse²` (Chowdhery et al. 2022, *PaLM*), which keeps the log-sum-exp near 0.
 ///
 /// # Errors
 /// Shapes that do not fit, a target outside the vocabulary, or wrong element types.
-pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f32) -> Result<Losses> {
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms) -> Result<Losses> {
     let (tokens, vocab) = check(logits, targets)?;
     let isa = logits.device().isa();
     let mut per_token = Tensor::for_overwrite(logits.device(), [tokens]);
@@ -49,14 +58,15 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f32) -> Resul
                 &ids[row..row + rows],
                 nll,
                 smooth,
-                smoothing,
+                terms.smoothing,
                 lse,
             );
         });
     let mean = |t: &Tensor| Ok(t.f32()?.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64);
+    let squares = lse.f32()?.iter().map(|&lse| f64::from(lse) * f64::from(lse)).sum::<f64>();
     Ok(Losses {
         nll: mean(&per_token)?,
-        smoothed: mean(&smoothed)?,
+        smoothed: mean(&smoothed)? + f64::from(terms.z_loss) * squares / tokens as f64,
         lse,
     })
 }
@@ -69,7 +79,7 @@ pub fn cross_entropy_backward(
     logits: &Tensor,
     targets: &Tensor,
     lse: &Tensor,
-    smoothing: f32,
+    terms: LossTerms,
     upstream: f32,
 ) -> Result<Tensor> {
     let (tokens, vocab) = check(logits, targets)?;
@@ -83,6 +93,14 @@ pub fn cross_entropy_backward(
     let isa = logits.device().isa();
     let mut dlogits = Tensor::for_overwrite(logits.device(), logits.shape().clone());
     let (data, ids, lse) = (logits.f32()?, targets.u32()?, lse.f32()?);
+    // The gradient of z·lse² is 2·z·lse times the softmax: together exp(x − lse)·(1 + 2·z·lse), a softmax of another lse.
+    let shifted: Vec<f32>;
+    let lse = if terms.z_loss == 0.0 {
+        lse
+    } else {
+        shifted = lse.iter().map(|&lse| lse - (2.0 * terms.z_loss * lse).ln_1p()).collect();
+        &shifted
+    };
     let each = upstream / tokens as f32;
     over_rows(dlogits.f32_mut()?, vocab, |row, out| {
         let rows = out.len() / vocab;
@@ -93,7 +111,7 @@ pub fn cross_entropy_backward(
             vocab,
             &ids[row..row + rows],
             &lse[row..row + rows],
-            smoothing,
+            terms.smoothing,
             each,
             out,
         );

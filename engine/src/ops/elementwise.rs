@@ -76,6 +76,25 @@ pub fn scale(alpha: f32, x: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
+/// Row `r` of `x` times `factors[r]`.
+///
+/// # Errors
+/// Elements that are not f32, as many factors as there are not rows.
+pub fn scale_rows(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
+    let (rows, cols, isa) = (x.shape().rows(), x.shape().last(), x.device().isa());
+    if factors.len() != rows {
+        return Err(shape_error("scale_rows", format!("{rows} factors"), factors.len()));
+    }
+    let mut out = Tensor::for_overwrite(x.device(), x.shape().clone());
+    let x = x.f32()?;
+    over_rows(out.f32_mut()?, cols, |first, out| {
+        for (row, out) in (first..).zip(out.chunks_exact_mut(cols)) {
+            kernel::scale(isa, factors[row], &x[row * cols..][..cols], out);
+        }
+    });
+    Ok(out)
+}
+
 /// Sum of all elements.
 ///
 /// # Errors

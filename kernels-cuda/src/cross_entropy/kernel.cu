@@ -3,7 +3,8 @@
 //
 //   lse = max + ln sum        sum = sum_j exp(x_j - max)
 //   nll = max - x_t + ln sum  smoothed = (1 - e) nll + e (ln sum - mean_j (x_j - max))
-//   dx_j = scale (exp(x_j - max) / sum - (1 - e) [j = t] - e / vocab), and 0 in columns vocab..stride
+//   smoothed += z lse^2
+//   dx_j = scale ((1 + 2 z lse) exp(x_j - max) / sum - (1 - e) [j = t] - e / vocab), and 0 in columns vocab..stride
 //
 // A block a row. The first pass reads it in 16-byte chunks, each thread with its own running maximum and sum, and leaves the first `cached` chunks in
 // shared memory; the second pass takes each chunk from there (or once more from L2), and writes the gradient. A thread reads only chunks that it wrote.
@@ -55,7 +56,7 @@ __device__ __forceinline__ void add(Running& r, const float (&x)[8], int valid) 
 
 template <bool GRADIENT, bool SMOOTH>
 __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing,
-                                         float scale, float* lse, float* nll, float* smoothed) {
+                                         float z, float scale, float* lse, float* nll, float* smoothed) {
     DYNAMIC_SHARED(uint4, cache);
     __shared__ float scratch[32];
     const unsigned row = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
@@ -95,16 +96,16 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
     const float max = block_max(r.max, scratch);
     const float sum = block_sum(r.sum * exp2_fast((r.max - max) * LOG2_E), scratch);
     const float offset = SMOOTH ? block_sum(r.offset + r.count * (r.max - max), scratch) : 0.0f;
+    const float log_sum = logf(sum), all = max + log_sum;
     if (thread == 0) {
-        float log_sum = logf(sum);
         float loss = max - at_target + log_sum;
-        lse[row] = max + log_sum;
+        lse[row] = all;
         nll[row] = loss;
-        smoothed[row] = SMOOTH ? (1.0f - smoothing) * loss + smoothing * (log_sum - offset / (float)vocab) : loss;
+        smoothed[row] = (SMOOTH ? (1.0f - smoothing) * loss + smoothing * (log_sum - offset / (float)vocab) : loss) + z * all * all;
     }
     if (!GRADIENT) return;
 
-    const float factor = scale / sum;
+    const float factor = scale / sum * (1.0f + 2.0f * z * all);
     const float share = SMOOTH ? scale * smoothing / (float)vocab : 0.0f;
     const float once = scale * (1.0f - smoothing);
 #pragma unroll 4
@@ -133,9 +134,9 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
 
 #define ENTRY(name, GRADIENT, SMOOTH)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024)                                                                                             \
-        name(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing, float scale, float* lse,    \
-             float* nll, float* smoothed) {                                                                                                        \
-        row_loss<GRADIENT, SMOOTH>(logits, targets, vocab, stride, cached, smoothing, scale, lse, nll, smoothed);                                  \
+        name(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing, float z, float scale,       \
+             float* lse, float* nll, float* smoothed) {                                                                                            \
+        row_loss<GRADIENT, SMOOTH>(logits, targets, vocab, stride, cached, smoothing, z, scale, lse, nll, smoothed);                                  \
     }
 
 ENTRY(cross_entropy, true, false)

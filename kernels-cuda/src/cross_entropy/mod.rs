@@ -3,10 +3,10 @@
 //! ```text
 //! lse         = log Σ_j exp(x_j)
 //! nll         = lse − x_target
-//! smoothed    = (1 − ε)·nll + ε·(lse − mean_j x_j)
-//! dx_j        = scale·(softmax(x)_j − (1 − ε)·[j = target] − ε/vocab)
+//! smoothed    = (1 − ε)·nll + ε·(lse − mean_j x_j) + z·lse²
+//! dx_j        = scale·((1 + 2·z·lse)·softmax(x)_j − (1 − ε)·[j = target] − ε/vocab)
 //! ```
-//! (Szegedy et al. 2016 for the smoothing.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
+//! (Szegedy et al. 2016 for the smoothing, Chowdhery et al. 2022, *PaLM*, for z.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
 //! writes. The columns from `vocab` on may hold anything before, and hold 0 after. All is computed in f32 from differences with the row's maximum.
 //!
 //! A row is read once from memory and written once: 4 bytes a logit, 2 where no gradient is wanted. A row's first 200 KiB wait in shared memory for the
@@ -37,6 +37,8 @@ pub struct Vocabulary {
     pub stride: usize,
     /// ε of the label smoothing, in `[0, 1]`; 0 for none.
     pub smoothing: f32,
+    /// z of the z-loss, which draws the log-sum-exp to 0; 0 for none.
+    pub z_loss: f32,
 }
 
 /// What is written for each row, all `[rows]`, in nats.
@@ -46,7 +48,7 @@ pub struct RowLosses<'a> {
     pub lse: &'a DeviceArray<f32>,
     /// Negative log-likelihood of the target.
     pub nll: &'a DeviceArray<f32>,
-    /// The label-smoothed loss; `nll` where nothing is smoothed.
+    /// The loss that is minimised; `nll` where nothing is smoothed and z is 0.
     pub smoothed: &'a DeviceArray<f32>,
 }
 
@@ -126,6 +128,7 @@ fn launch(
         size,
         stride,
         smoothing,
+        z_loss,
     } = vocabulary;
     let rows = targets.len();
     if size == 0
@@ -157,6 +160,7 @@ fn launch(
         .u32(stride)
         .u32(cached)
         .f32(smoothing)
+        .f32(z_loss)
         .f32(scale.unwrap_or(0.0))
         .array(losses.lse)
         .array(losses.nll)

@@ -27,7 +27,7 @@ fn random(key: &Key, rows: usize, v: Vocabulary, size: f32) -> (Vec<bf16>, Vec<u
 }
 
 /// lse, nll, smoothed loss, and gradient of one row.
-fn oracle(x: &[bf16], target: u32, smoothing: f64, scale: f64) -> ([f64; 3], Vec<f64>) {
+fn oracle(x: &[bf16], target: u32, (smoothing, z): (f64, f64), scale: f64) -> ([f64; 3], Vec<f64>) {
     let x: Vec<f64> = x.iter().map(|x| f64::from(x.to_f32())).collect();
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let lse = max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
@@ -37,11 +37,11 @@ fn oracle(x: &[bf16], target: u32, smoothing: f64, scale: f64) -> ([f64; 3], Vec
         nll
     } else {
         (1.0 - smoothing) * nll + smoothing * uniform
-    };
+    } + z * lse * lse;
     let share = smoothing / x.len() as f64;
     let hit = |j: usize| if j == target as usize { 1.0 - smoothing } else { 0.0 };
     let gradient = (0..x.len())
-        .map(|j| scale * ((x[j] - lse).exp() - hit(j) - share))
+        .map(|j| scale * ((1.0 + 2.0 * z * lse) * (x[j] - lse).exp() - hit(j) - share))
         .collect();
     ([lse, nll, smoothed], gradient)
 }
@@ -103,11 +103,18 @@ fn losses_and_gradients_are_their_formulas() {
         ]);
     }
     for (size, stride, rows) in sizes {
-        for (spread, smoothing) in [(2.0f32, 0.0f32), (8.0, 0.1), (300.0, 0.1)] {
+        for (spread, smoothing, z_loss) in [
+            (2.0f32, 0.0f32, 0.0f32),
+            (8.0, 0.1, 0.0),
+            (300.0, 0.1, 0.0),
+            (8.0, 0.0, 1e-2),
+            (2.0, 0.1, 1e-4),
+        ] {
             let v = Vocabulary {
                 size,
                 stride,
                 smoothing,
+                z_loss,
             };
             let (logits, targets) = random(&key, rows, v, spread);
             let scale = 1.0 / 4096.0f32;
@@ -117,7 +124,7 @@ fn losses_and_gradients_are_their_formulas() {
             for row in 0..rows {
                 let x = &logits[row * stride..][..size];
                 let (smoothing, scale) = (f64::from(smoothing), f64::from(scale));
-                let (want, gradient) = oracle(x, targets[row], smoothing, scale);
+                let (want, gradient) = oracle(x, targets[row], (smoothing, f64::from(z_loss)), scale);
                 for k in 0..3 {
                     let value = got.losses[k][row];
                     assert_eq!(value.to_bits(), evaluated.losses[k][row].to_bits(), "the forms agree");
@@ -156,6 +163,7 @@ fn equal_logits_give_equal_bytes() {
         size: 3001,
         stride: 3008,
         smoothing: 0.05,
+        z_loss: 1e-3,
     };
     let (logits, targets) = random(&Key::new(seed("twice"), 0, 0), 40, v, 4.0);
     let [one, two] = [0; 2].map(|_| run(&gpu, &logits, &targets, v, Some(1.0)));
@@ -173,6 +181,7 @@ fn what_is_no_number_shows_and_stays_in_its_row() {
             size: 2100,
             stride: 2104,
             smoothing,
+            z_loss: 0.0,
         };
         let (mut logits, mut targets) = random(&Key::new(7, 0, 0), 6, v, 1.0);
         targets[1] = 2100;
@@ -190,7 +199,7 @@ fn what_is_no_number_shows_and_stays_in_its_row() {
                 assert_eq!(got.losses[1][row].is_nan(), nan, "row {row}");
                 assert_eq!(got.losses[2][row].is_nan(), nan, "row {row}");
             }
-            let want = oracle(&logits[4 * 2104..][..2100], 5, f64::from(smoothing), 1.0).0;
+            let want = oracle(&logits[4 * 2104..][..2100], 5, (f64::from(smoothing), 0.0), 1.0).0;
             assert!((f64::from(got.losses[1][4]) - want[1]).abs() < 1e-5);
         }
     }
@@ -235,6 +244,7 @@ fn shapes_that_do_not_fit_are_refused() {
         size: 16,
         stride: 16,
         smoothing: 0.0,
+        z_loss: 0.0,
     };
     let refused = |v: Vocabulary, logits: &DeviceArray<bf16>, smoothed: &DeviceArray<f32>| {
         let losses = RowLosses {
@@ -276,6 +286,7 @@ fn bench_cross_entropy() {
                 size,
                 stride: size,
                 smoothing,
+                z_loss: 0.0,
             };
             let (row, targets) = random(&Key::new(1, 0, 0), 16, v, 3.0);
             let logits = gpu.upload(&row.repeat(rows / 16)).unwrap();

@@ -3,7 +3,6 @@
 //
 //   residual_norm   f32 rows plus a bf16 branch: reads 4 (+ 2) bytes an element, writes (4 +) 1 for int8, 2 for each bf16 form
 //   norm            bf16 rows: reads 2 bytes an element, writes as above
-//   drop_rows       dropout alone, in place: reads and writes 4 bytes an element
 //
 // About 25 operations an element (40 more with dropout); memory is the limit. A warp has a row of up to 1024 elements, 16 or 32 a lane; a block has a longer one, 16 a
 // thread up to 6144 elements and 32 from there on. The row stays in registers: each byte is read once. Two reductions a row: sum of squares, largest magnitude.
@@ -115,17 +114,3 @@ NORM(norm_warp16, WarpRow, 16, 256)
 NORM(norm_warp32, WarpRow, 32, 256)
 NORM(norm_block16, BlockRow, 16, 384)
 NORM(norm_block32, BlockRow, 32, 512)
-
-// `x[i] = drop(x[i])`, four elements a thread.
-extern "C" __global__ void __launch_bounds__(256)
-    drop_rows(float4* x, const unsigned* __restrict__ step, unsigned long long seed, unsigned purpose, unsigned threshold, float keep, unsigned long long vectors) {
-    __shared__ Words key;
-    if (threadIdx.x == 0) key = dropout_key(*step, seed, purpose);
-    __syncthreads();
-    unsigned long long i = blockIdx.x * 256ull + threadIdx.x;
-    if (i >= vectors) return;
-    float4 four = x[i];
-    float v[4] = {four.x, four.y, four.z, four.w};
-    drop(key, 4 * i, threshold, keep, v);
-    x[i] = make_float4(v[0], v[1], v[2], v[3]);
-}

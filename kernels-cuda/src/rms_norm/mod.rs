@@ -13,7 +13,6 @@
 //! | [`norm`] | bf16 rows (attention sub-norm) | 2 + outputs |
 //! | [`residual_norm_backward`] | | 2 (dy) + 4 (x) + 8 (dres; 4 if fresh) + 2 with a branch |
 //! | [`norm_backward`] | | 2 + 2 + 2 |
-//! | [`drop_in_place`] | f32 | 8 |
 //!
 //! Every byte is read once: a row stays in registers between its reductions. A warp has a row up to 1024 columns (512 in
 //! the backward), a block from there on to 16384.
@@ -24,15 +23,13 @@
 
 #[cfg(test)]
 mod bench;
-mod dropout;
 #[cfg(test)]
 mod tests;
 
 use half::bf16;
 
-pub use dropout::{Dropout, drop_in_place};
-
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+use crate::dropout::Dropout;
 use crate::quantize::{MAX_COLS, RowForm, RowOutputs, need, need_aligned, need_strided};
 
 static MODULE: Module = ptx!("kernel.ptx");

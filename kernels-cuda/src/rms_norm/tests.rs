@@ -328,38 +328,6 @@ fn gradients_of_the_stream_the_branch_and_the_weight() {
 }
 
 #[test]
-fn dropout_in_place_is_the_cpus() {
-    let Some(gpu) = Gpu::for_test("drop_in_place") else {
-        return;
-    };
-    let mut random = Random::new();
-    // A number that is `p` itself is kept.
-    let equal = Key::new(SEED, PURPOSE, 3).uniform(5);
-    for (len, step, p) in [
-        (0, 1, 0.5),
-        (4, 2, 0.5),
-        (4100, u32::MAX, 0.1),
-        (1024, 0, 0.0),
-        (8, 3, equal),
-    ] {
-        let x = random.f32s(len, 1.0);
-        let (xs, steps) = (gpu.upload(&x).unwrap(), gpu.upload(&[step]).unwrap());
-        let dropped = Dropout {
-            p,
-            seed: SEED,
-            purpose: PURPOSE,
-            step: &steps,
-        };
-        drop_in_place(&gpu, &xs, &dropped).unwrap();
-        let mut expected = vec![0.0; len];
-        let key = Key::new(SEED, PURPOSE, u64::from(step));
-        dropout::dropout(Isa::best(), &x, p, key, 0, &mut expected);
-        assert!(gpu.download(&xs).unwrap() == expected, "{len} elements");
-        assert!(drop_in_place(&gpu, &xs, &Dropout { p: 1.0, ..dropped }).is_err());
-    }
-}
-
-#[test]
 fn shapes_that_do_not_fit_are_refused() {
     let Some(gpu) = Gpu::for_test("norms, shapes") else {
         return;
