@@ -4,7 +4,8 @@ mod choice;
 
 use serde::{Deserialize, Serialize};
 
-use onebit_model::network::Initialization;
+use onebit_engine::ops::cross_entropy::LossTerms;
+use onebit_model::network::{DropoutRates, Initialization};
 
 pub use self::choice::{OptimizerKind, Precision};
 use crate::data::Alignment;
@@ -36,6 +37,9 @@ pub struct TrainOptions {
     pub optimizer: OptimizerKind,
     /// Decoupled weight decay of the linear layers; norms, embedding and head have none.
     pub weight_decay: f32,
+    /// The part of the run for which it lasts: 1 to the end, and 0.5 for BitNet's two stages, whose second has none.
+    #[serde(default = "to_the_end")]
+    pub weight_decay_until: f32,
     /// First moment's decay (Muon: momentum).
     pub beta1: f32,
     /// Second moment's decay.
@@ -46,8 +50,23 @@ pub struct TrainOptions {
     pub grad_clip_max_norm: f32,
     /// Label smoothing of the minimised loss; reported losses are without.
     pub label_smoothing: f32,
-    /// Dropout on the embedding and on what each block writes to the residual stream.
+    /// z of the z-loss, which keeps the log-sum-exp of the logits near 0; reported losses are without.
+    #[serde(default)]
+    pub z_loss: f32,
+    /// Dropout on what each block writes to the residual stream.
     pub dropout: f32,
+    /// Dropout on the embedded tokens; as `dropout` if there is none.
+    #[serde(default)]
+    pub input_dropout: Option<f32>,
+    /// Dropout on the head's input.
+    #[serde(default)]
+    pub output_dropout: f32,
+    /// Dropout of whole words: of a word everywhere in a micro-batch.
+    #[serde(default)]
+    pub word_dropout: f32,
+    /// Dropout of the last block's branches, whole, for a sequence; blocks before it have less.
+    #[serde(default)]
+    pub stochastic_depth: f32,
     /// Steps in full precision.
     pub quant_warmup_steps: u64,
     /// Steps from full precision to hard.
@@ -88,6 +107,10 @@ pub struct TrainOptions {
     pub seed: u64,
 }
 
+fn to_the_end() -> f32 {
+    1.0
+}
+
 /// Steps in a row that a run may skip but for the last.
 fn most_skipped() -> u64 {
     3
@@ -107,12 +130,18 @@ impl Default for TrainOptions {
             lr_decay: LrDecay::Cosine,
             optimizer: OptimizerKind::AdamW,
             weight_decay: 0.1,
+            weight_decay_until: to_the_end(),
             beta1: 0.9,
             beta2: 0.95,
             adam_eps: 1e-8,
             grad_clip_max_norm: 1.0,
             label_smoothing: 0.0,
+            z_loss: 0.0,
             dropout: 0.0,
+            input_dropout: None,
+            output_dropout: 0.0,
+            word_dropout: 0.0,
+            stochastic_depth: 0.0,
             quant_warmup_steps: 2_000,
             quant_anneal_steps: 4_000,
             save_every: 1_000,
@@ -185,9 +214,23 @@ impl TrainOptions {
             "grad-clip-max-norm",
             "must not be negative",
         )?;
+        ensure(
+            (0.0..=1.0).contains(&self.weight_decay_until),
+            "weight-decay-until",
+            "must be a part of the run, from 0 to 1",
+        )?;
+        ensure(
+            (0.0..0.1).contains(&self.z_loss),
+            "z-loss",
+            "must be at least 0 and below 0.1; 1e-4 is usual",
+        )?;
         for (option, value) in [
             ("label-smoothing", self.label_smoothing),
             ("dropout", self.dropout),
+            ("input-dropout", self.input_dropout.unwrap_or(0.0)),
+            ("output-dropout", self.output_dropout),
+            ("word-dropout", self.word_dropout),
+            ("stochastic-depth", self.stochastic_depth),
             ("beta1", self.beta1),
             ("beta2", self.beta2),
         ] {
@@ -205,6 +248,31 @@ impl TrainOptions {
             "gradients",
             "bf16 is for --optimizer adamw or adamw8bit; Muon's are f32",
         )
+    }
+
+    /// How much is dropped where.
+    pub fn dropout_rates(&self) -> DropoutRates {
+        DropoutRates {
+            word: self.word_dropout,
+            input: self.input_dropout.unwrap_or(self.dropout),
+            hidden: self.dropout,
+            output: self.output_dropout,
+            depth: self.stochastic_depth,
+        }
+    }
+
+    /// What is minimised beside the negative log-likelihood.
+    pub fn loss_terms(&self) -> LossTerms {
+        LossTerms {
+            smoothing: self.label_smoothing,
+            z_loss: self.z_loss,
+        }
+    }
+
+    /// Weight decay at `step` of a run of `steps`.
+    pub fn weight_decay_at(&self, step: u64, steps: u64) -> f32 {
+        let until = f64::from(self.weight_decay_until) * steps as f64;
+        if (step as f64) < until { self.weight_decay } else { 0.0 }
     }
 
     /// Whether gradients of the blocks' matrices are bf16.
@@ -314,6 +382,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn weight_decay_ends_where_it_is_told() {
+        let at = |until, step| {
+            let options = TrainOptions {
+                weight_decay: 0.3,
+                weight_decay_until: until,
+                ..TrainOptions::default()
+            };
+            options.weight_decay_at(step, 10)
+        };
+        assert_eq!([0, 4, 5, 9].map(|step| at(0.5, step)), [0.3, 0.3, 0.0, 0.0]);
+        assert_eq!([at(1.0, 9), at(0.0, 0)], [0.3, 0.0]);
+    }
+
+    #[test]
     fn steps_come_from_whichever_limit_is_reached_first() {
         let options = TrainOptions {
             batch_size: 4,
@@ -355,6 +437,12 @@ mod tests {
         check(|o| o.lr = f32::NAN, "lr");
         check(|o| o.lr_min = 1.0, "lr-min");
         check(|o| o.dropout = 1.0, "dropout");
+        check(|o| o.input_dropout = Some(-0.1), "input-dropout");
+        check(|o| o.output_dropout = 1.0, "output-dropout");
+        check(|o| o.word_dropout = f32::NAN, "word-dropout");
+        check(|o| o.stochastic_depth = 1.5, "stochastic-depth");
+        check(|o| o.z_loss = 0.5, "z-loss");
+        check(|o| o.weight_decay_until = 1.1, "weight-decay-until");
         check(|o| o.max_steps = 0, "max-steps");
         check(|o| o.grad_clip_max_norm = -1.0, "grad-clip-max-norm");
         check(|o| o.gradients = Precision::Auto, "gradients");

@@ -2,6 +2,7 @@
 
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
 use onebit_engine::ops::rope::RopeTable;

@@ -103,15 +103,33 @@ pub struct Train {
     /// decoupled weight decay of the linears (default: the preset's)
     #[argh(option)]
     weight_decay: Option<f32>,
+    /// the part of the run for which weight decay lasts, from 0 to 1 (default: 1; BitNet's two stages: 0.5)
+    #[argh(option)]
+    weight_decay_until: Option<f32>,
     /// largest global gradient norm; 0 for any (default: the preset's)
     #[argh(option)]
     grad_clip_max_norm: Option<f32>,
     /// label smoothing of the minimised loss (default: the preset's)
     #[argh(option)]
     label_smoothing: Option<f32>,
-    /// dropout on embedding and residual branches (default: 0)
+    /// factor of the squared log-sum-exp in the minimised loss, such as 1e-4 (default: 0)
+    #[argh(option)]
+    z_loss: Option<f32>,
+    /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: 0)
     #[argh(option)]
     dropout: Option<f32>,
+    /// dropout on the embedded tokens (default: as --dropout)
+    #[argh(option)]
+    input_dropout: Option<f32>,
+    /// dropout on the input of the head (default: 0)
+    #[argh(option)]
+    output_dropout: Option<f32>,
+    /// dropout of whole words: each is gone everywhere in a micro-batch with this probability (default: 0)
+    #[argh(option)]
+    word_dropout: Option<f32>,
+    /// probability that a sequence passes by a branch of the last block; less for the blocks before it (default: 0)
+    #[argh(option)]
+    stochastic_depth: Option<f32>,
     /// steps in full precision (default: the preset's; its share of --max-steps if that is given)
     #[argh(option)]
     quant_warmup_steps: Option<u64>,

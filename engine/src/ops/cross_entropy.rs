@@ -63,7 +63,11 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms) -> Res
             );
         });
     let mean = |t: &Tensor| Ok(t.f32()?.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64);
-    let squares = lse.f32()?.iter().map(|&lse| f64::from(lse) * f64::from(lse)).sum::<f64>();
+    let squares = lse
+        .f32()?
+        .iter()
+        .map(|&lse| f64::from(lse) * f64::from(lse))
+        .sum::<f64>();
     Ok(Losses {
         nll: mean(&per_token)?,
         smoothed: mean(&smoothed)? + f64::from(terms.z_loss) * squares / tokens as f64,
@@ -98,7 +102,10 @@ pub fn cross_entropy_backward(
     let lse = if terms.z_loss == 0.0 {
         lse
     } else {
-        shifted = lse.iter().map(|&lse| lse - (2.0 * terms.z_loss * lse).ln_1p()).collect();
+        shifted = lse
+            .iter()
+            .map(|&lse| lse - (2.0 * terms.z_loss * lse).ln_1p())
+            .collect();
         &shifted
     };
     let each = upstream / tokens as f32;

@@ -4,28 +4,14 @@ use onebit_autograd::{Tape, Var, ops};
 use onebit_engine::Tensor;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
-use onebit_engine::ops::cross_entropy::Losses;
+use onebit_engine::ops::cross_entropy::{LossTerms, Losses};
 use onebit_engine::ops::matmul::{Arithmetic, Products};
 use onebit_engine::ops::quantize::Precision;
 use onebit_engine::ops::rope::RopeTable;
-use onebit_engine::rng::Key;
 
+use super::dropout::{self, Dropout, attention_site, feed_forward_site};
 use super::{LayerIndex, Network, NetworkError, Result};
 use crate::config::{FeedForward, LinearMode};
-
-/// RNG purpose of dropout masks; the site's index is added.
-pub(super) const DROPOUT_PURPOSE: u32 = 0x6472_6f70;
-
-/// Dropout of one forward: on the embedding and on what each block writes to the residual stream.
-#[derive(Clone, Copy, Debug)]
-pub struct Dropout {
-    /// Probability of zeroing an element.
-    pub p: f32,
-    /// Seed of the run.
-    pub seed: u64,
-    /// A number that differs for each micro-batch.
-    pub step: u64,
-}
 
 /// How a forward runs.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +53,53 @@ struct Pass<'a> {
     mode: ForwardMode,
     seq: usize,
     rope: RopeTable,
-    dropout_site: u32,
 }
 
 impl Pass<'_> {
-    fn dropout(&mut self, x: Var) -> Result<Var> {
+    /// Word and input dropout.
+    fn drop_embedded(&self, x: Var, ids: &Tensor) -> Result<Var> {
         let Some(d) = self.mode.dropout else { return Ok(x) };
-        let key = Key::new(d.seed, DROPOUT_PURPOSE.wrapping_add(self.dropout_site), d.step);
-        self.dropout_site += 1;
-        Ok(ops::dropout(&x, d.p, key)?)
+        let x = self.drop_rows(
+            x,
+            d,
+            d.rates.word,
+            dropout::WORDS,
+            ids.u32()?.iter().map(|&id| u64::from(id)),
+        )?;
+        let key = d.key(dropout::ELEMENTS.wrapping_add(dropout::EMBEDDING_SITE));
+        Ok(ops::dropout(&x, d.rates.input, key)?)
+    }
+
+    /// Hidden dropout and stochastic depth, of the branch of `block` that ends at `site`.
+    fn drop_branch(&self, x: Var, site: u32, (block, blocks): (usize, usize)) -> Result<Var> {
+        let Some(d) = self.mode.dropout else { return Ok(x) };
+        let (tokens, seq) = (x.shape().rows(), self.seq);
+        let sequences = (0..tokens).map(|token| (token / seq) as u64);
+        let x = self.drop_rows(
+            x,
+            d,
+            d.rates.depth_of(block, blocks),
+            dropout::BRANCHES.wrapping_add(site),
+            sequences,
+        )?;
+        Ok(ops::dropout(
+            &x,
+            d.rates.hidden,
+            d.key(dropout::ELEMENTS.wrapping_add(site)),
+        )?)
+    }
+
+    /// Output dropout.
+    fn drop_output(&self, x: Var) -> Result<Var> {
+        let Some(d) = self.mode.dropout else { return Ok(x) };
+        Ok(ops::dropout(&x, d.rates.output, d.key(dropout::OUTPUT))?)
+    }
+
+    fn drop_rows(&self, x: Var, d: Dropout, p: f32, purpose: u32, numbers: impl Iterator<Item = u64>) -> Result<Var> {
+        if p <= 0.0 {
+            return Ok(x);
+        }
+        Ok(ops::scale_rows(&x, d.factors(p, purpose, numbers))?)
     }
 
     fn leaf(&self, index: usize) -> &Var {
@@ -130,23 +154,23 @@ impl Network {
             return Err(NetworkError::SequenceTooLong { found: seq, limit });
         }
         let rope = RopeTable::new(self.device, self.config.rope_theta, self.config.head_dim, seq)?;
-        let mut pass = Pass {
+        let pass = Pass {
             leaves,
             mode,
             seq,
             rope,
-            dropout_site: 0,
         };
         let embedded = ops::embedding(pass.leaf(self.embedding), ids)?;
-        let mut x = pass.dropout(embedded)?;
+        let mut x = pass.drop_embedded(embedded, ids)?;
         observe("model.embed_tokens", x.tensor());
         for (i, layer) in self.layers.iter().enumerate() {
-            x = self.attention(&mut pass, i, layer, &x)?;
+            x = self.attention(&pass, i, layer, &x)?;
             observe(&format!("model.layers.{i}.self_attn"), x.tensor());
-            x = self.feed_forward(&mut pass, i, layer, &x)?;
+            x = self.feed_forward(&pass, i, layer, &x)?;
             observe(&format!("model.layers.{i}.mlp"), x.tensor());
         }
         let x = ops::rms_norm(&x, pass.leaf(self.final_norm), self.config.rms_norm_eps)?;
+        let x = pass.drop_output(x)?;
         let logits = ops::linear(&x, pass.leaf(self.head), mode.products())?;
         observe("lm_head", logits.tensor());
         Ok(logits)
@@ -162,13 +186,13 @@ impl Network {
         (ids, targets): (&Tensor, &Tensor),
         seq: usize,
         mode: ForwardMode,
-        smoothing: f32,
+        terms: LossTerms,
     ) -> Result<(Var, Losses)> {
         let logits = self.forward(leaves, ids, seq, mode)?;
-        Ok(ops::cross_entropy(&logits, targets, smoothing)?)
+        Ok(ops::cross_entropy(&logits, targets, terms)?)
     }
 
-    fn attention(&self, pass: &mut Pass, i: usize, at: &LayerIndex, x: &Var) -> Result<Var> {
+    fn attention(&self, pass: &Pass<'_>, i: usize, at: &LayerIndex, x: &Var) -> Result<Var> {
         let (config, modes, eps) = (&self.config, &self.config.layer_modes[i], self.config.rms_norm_eps);
         let normed = ops::rms_norm(x, pass.leaf(at.input_norm), eps)?;
         let weights = [
@@ -194,11 +218,11 @@ impl Network {
         if let Some(norm) = at.attn_sub_norm {
             o = ops::rms_norm(&o, pass.leaf(norm), eps)?;
         }
-        let o = self.project(pass, &o, at.o, modes.o)?;
+        let o = self.project(pass, &o, (at.o, modes.o), (i, attention_site(i)))?;
         Ok(ops::add_scaled(x, &o, config.residual_scale())?)
     }
 
-    fn feed_forward(&self, pass: &mut Pass, i: usize, at: &LayerIndex, x: &Var) -> Result<Var> {
+    fn feed_forward(&self, pass: &Pass<'_>, i: usize, at: &LayerIndex, x: &Var) -> Result<Var> {
         let (config, modes, eps) = (&self.config, &self.config.layer_modes[i], self.config.rms_norm_eps);
         let normed = ops::rms_norm(x, pass.leaf(at.post_attention_norm), eps)?;
         let up = (pass.leaf(at.up), precision(modes.up));
@@ -218,13 +242,19 @@ impl Network {
         if let Some(norm) = at.ffn_sub_norm {
             hidden = ops::rms_norm(&hidden, pass.leaf(norm), eps)?;
         }
-        let down = self.project(pass, &hidden, at.down, modes.down)?;
+        let down = self.project(pass, &hidden, (at.down, modes.down), (i, feed_forward_site(i)))?;
         Ok(ops::add_scaled(x, &down, config.residual_scale())?)
     }
 
-    /// A projection back to the residual stream, with dropout.
-    fn project(&self, pass: &mut Pass, x: &Var, weight: usize, mode: LinearMode) -> Result<Var> {
+    /// A projection back to the residual stream, with the dropout of its place.
+    fn project(
+        &self,
+        pass: &Pass<'_>,
+        x: &Var,
+        (weight, mode): (usize, LinearMode),
+        (block, site): (usize, u32),
+    ) -> Result<Var> {
         let y = pass.bit_linear(x, &[(pass.leaf(weight), precision(mode))])?;
-        pass.dropout(y[0].clone())
+        pass.drop_branch(y[0].clone(), site, (block, self.layers.len()))
     }
 }

@@ -5,6 +5,7 @@
 //! quantised input, and so do gate and up.
 
 pub mod cuda;
+mod dropout;
 mod error;
 mod forward;
 mod init;
@@ -18,8 +19,9 @@ use onebit_engine::{Device, Tensor};
 use crate::config::{ModelConfig, TensorSpec};
 use crate::files::NamedTensor;
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, TensorSource};
+pub use dropout::{Dropout, DropoutRates};
 pub use error::NetworkError;
-pub use forward::{Dropout, ForwardMode};
+pub use forward::ForwardMode;
 pub use init::Initialization;
 
 /// Result of a network operation.

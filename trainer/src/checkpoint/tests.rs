@@ -4,6 +4,7 @@ use onebit_model::config::{LinearMode, TensorKind};
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::*;
+use crate::optimizer::Rates;
 use crate::options::OptimizerKind;
 use crate::storage::Disk;
 
@@ -111,9 +112,13 @@ fn moments_come_back_to_the_bit() {
         let dir = tempfile::tempdir().unwrap();
         let (specs, tensors, mut optimizer) = model_with(kind);
         let (mut moved, options) = (tensors.clone(), TrainOptions::default());
+        let rates = Rates {
+            lr: 0.1,
+            weight_decay: options.weight_decay,
+        };
         for step in 0..3 {
             optimizer
-                .step(&options, &mut moved, &tensors, (0.1, 1.0), step)
+                .step(&options, &mut moved, &tensors, (rates, 1.0), step)
                 .unwrap();
         }
         let saved = save(dir.path(), &state(3), &specs, &moved, &mut optimizer, 1).unwrap();

@@ -16,8 +16,8 @@ use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned, Staging};
 use onebit_model::config::{TensorKind, TensorSpec};
 use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 
-use super::Optimizer;
 use super::muon::{ITERATIONS, MOMENTUM, QUINTIC};
+use super::{Optimizer, Rates};
 use crate::Result;
 use crate::options::{OptimizerKind, TrainOptions};
 
@@ -270,10 +270,10 @@ impl CudaOptimizer {
     }
 
     /// The numbers of step `step`, which counts from 0.
-    pub fn scalars(options: &TrainOptions, step: u64, lr: f32) -> [u32; STEP_WORDS] {
+    pub fn scalars(options: &TrainOptions, step: u64, rates: Rates) -> [u32; STEP_WORDS] {
         let scalars = StepScalars {
             limit: options.max_skipped.min(u64::from(u32::MAX)) as u32,
-            ..StepScalars::new(step as u32, lr, options.weight_decay, options.beta1, options.beta2)
+            ..StepScalars::new(step as u32, rates.lr, rates.weight_decay, options.beta1, options.beta2)
         };
         scalars.words()
     }

@@ -18,6 +18,15 @@ use crate::Result;
 use crate::checkpoint::{Stored, StoredMut, Values, ValuesMut};
 use crate::options::{OptimizerKind, TrainOptions};
 
+/// What the schedules say of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decoupled weight decay of the linear layers.
+    pub weight_decay: f32,
+}
+
 /// What is done to one parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
@@ -121,7 +130,7 @@ impl Optimizer {
         }
     }
 
-    /// One update of `parameters` from `gradients`, at rate `lr`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
+    /// One update of `parameters` from `gradients`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
     ///
     /// # Errors
     /// Shapes that differ.
@@ -130,12 +139,12 @@ impl Optimizer {
         options: &TrainOptions,
         parameters: &mut [Tensor],
         gradients: &[Tensor],
-        (lr, grad_scale): (f32, f32),
+        (rates, grad_scale): (Rates, f32),
         step: u64,
     ) -> Result<()> {
         let correction = |beta: f32| (1.0 - f64::from(beta).powf((step + 1) as f64)) as f32;
         let adam = AdamWStep {
-            lr,
+            lr: rates.lr,
             beta1: options.beta1,
             beta2: options.beta2,
             eps: options.adam_eps,
@@ -150,7 +159,7 @@ impl Optimizer {
             let weight_decay = if slot.group == Group::Plain {
                 0.0
             } else {
-                options.weight_decay
+                rates.weight_decay
             };
             let numbers = AdamWStep { weight_decay, ..adam };
             match moments {
@@ -163,7 +172,7 @@ impl Optimizer {
                     adamw8bit(&numbers, draw, parameter, gradient, moments)?;
                 }
                 Moments::Muon(momentum) => {
-                    muon::step((lr, weight_decay, grad_scale), parameter, gradient, momentum)?;
+                    muon::step((rates.lr, weight_decay, grad_scale), parameter, gradient, momentum)?;
                 }
             }
         }

@@ -37,10 +37,7 @@ fn every_optimiser_minimises() {
         }];
         let target = random(6, 9, 1);
         let mut w = [random(6, 9, 2)];
-        let options = TrainOptions {
-            weight_decay: 0.0,
-            ..Default::default()
-        };
+        let options = TrainOptions::default();
         let mut optimizer = Optimizer::new(kind, &specs, &w);
         let distance = |w: &Tensor| {
             w.f32()
@@ -56,7 +53,9 @@ fn every_optimiser_minimises() {
             onebit_engine::ops::elementwise::axpy(-1.0, &target, &mut g).unwrap();
             let peak = if kind == OptimizerKind::Muon { 0.3 } else { 0.05 };
             let lr = peak * (1.0 - step as f32 / 400.0);
-            optimizer.step(&options, &mut w, &[g], (lr, 1.0), step).unwrap();
+            optimizer
+                .step(&options, &mut w, &[g], (Rates { lr, weight_decay: 0.0 }, 1.0), step)
+                .unwrap();
         }
         assert!(
             distance(&w[0]) < before / 1000.0,
@@ -88,12 +87,13 @@ fn decay_spares_norms_and_embeddings() {
         .iter()
         .map(|w| Tensor::zeros(w.device(), w.shape().clone()))
         .collect();
-    let options = TrainOptions {
+    let options = TrainOptions::default();
+    let rates = Rates {
+        lr: 0.1,
         weight_decay: 0.5,
-        ..Default::default()
     };
     Optimizer::new(OptimizerKind::AdamW, &specs, &weights)
-        .step(&options, &mut weights, &zero, (0.1, 1.0), 0)
+        .step(&options, &mut weights, &zero, (rates, 1.0), 0)
         .unwrap();
     let first: Vec<f32> = weights.iter().map(|w| w.f32().unwrap()[0]).collect();
     assert_eq!(first, [1.0, 1.0, 0.95, 1.0]);

@@ -12,8 +12,8 @@ use onebit_model::network::{Network, NetworkError};
 
 use super::memory::MemoryEstimate;
 use super::metrics::LayerMetrics;
-use crate::optimizer::Optimizer;
 use crate::optimizer::cuda::{CudaCopy, CudaOptimizer};
+use crate::optimizer::{Optimizer, Rates};
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
 
@@ -142,12 +142,13 @@ impl CudaRun {
         options: &TrainOptions,
         skipped_in_a_row: u64,
     ) -> Result<Self> {
-        let dropout = (options.dropout > 0.0).then_some(CudaDropout {
-            p: options.dropout,
+        let rates = options.dropout_rates();
+        let dropout = rates.any().then_some(CudaDropout {
+            rates,
             seed: options.seed,
         });
         let accumulation = options.accumulation_steps;
-        let extras = (dropout, options.label_smoothing);
+        let extras = (dropout, options.loss_terms());
         let cuda = CudaNetwork::new(gpu, network, batch_shape(options), accumulation, extras)?;
         let slot = || -> Result<Slot> {
             Ok(Slot {
@@ -181,7 +182,7 @@ impl CudaRun {
     pub fn launch(
         &mut self,
         options: &TrainOptions,
-        (step, lr, anneal): (u64, f32, f32),
+        (step, rates, anneal): (u64, Rates, f32),
         batches: impl Iterator<Item = Result<(u64, Vec<u32>, Vec<u32>)>>,
         logged: bool,
     ) -> Result<Option<StepResult>> {
@@ -193,7 +194,7 @@ impl CudaRun {
         let stage = Stage::of(anneal);
         slot.scalars
             .as_mut_slice()
-            .copy_from_slice(&CudaOptimizer::scalars(options, step, lr));
+            .copy_from_slice(&CudaOptimizer::scalars(options, step, rates));
         self.optimizer.send(&gpu, &slot.scalars)?;
         let last = slot.batches.len() - 1;
         for (i, batch) in batches.enumerate() {

@@ -62,7 +62,8 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
     let (q, kv) = (config.query_size() as u64, config.key_value_size() as u64);
     let qk_norm = if config.qk_norm { q + kv } else { 0 };
     let sub_norms = if config.sub_norms { q + f } else { 0 };
-    let dropout = if options.dropout > 0.0 { 2 * h } else { 0 };
+    let rates = options.dropout_rates();
+    let dropout = [rates.hidden, rates.depth].iter().filter(|p| **p > 0.0).count() as u64 * 2 * h;
     let blends = if quantized > 0 { 2 * h + q + f } else { 0 };
     let gate = if config.feed_forward.has_gate() { f } else { 0 };
     let block = 6 * h + 3 * q + 3 * kv + qk_norm + gate + 2 * f + sub_norms + blends + dropout;

@@ -11,7 +11,7 @@ use super::Trainer;
 use super::cuda::{CudaRun, StepResult};
 use super::metrics::{LayerMetrics, StepMetrics};
 use crate::Result;
-use crate::optimizer::{clip_scale, global_norm};
+use crate::optimizer::{Rates, clip_scale, global_norm};
 
 /// What the micro-batches of a step gave.
 enum Accumulated {
@@ -71,7 +71,7 @@ impl Trainer {
                 Vec::new(),
             )));
         }
-        let lr = self.lr.at(step);
+        let rates = self.rates(step);
         let grad_scale = clip_scale(norm, self.options.grad_clip_max_norm);
         let logged = self.is_logged(step);
         let before = if logged { self.trits()? } else { Vec::new() };
@@ -79,7 +79,7 @@ impl Trainer {
             &self.options,
             self.network.parameters_mut(),
             &gradients,
-            (lr, grad_scale),
+            (rates, grad_scale),
             step,
         )?;
         let layers = if logged {
@@ -139,7 +139,7 @@ impl Trainer {
             let (ids, targets) = self.batch_ids(index)?;
             Ok((index, ids, targets))
         });
-        let numbers = (step, self.lr.at(step), self.quant.anneal(step));
+        let numbers = (step, self.rates(step), self.quant.anneal(step));
         let told = cuda.launch(&self.options, numbers, batches, self.is_logged(step));
         self.cuda = Some(cuda);
         self.step += 1;
@@ -189,9 +189,17 @@ impl Trainer {
         Ok(None)
     }
 
+    fn rates(&self, step: u64) -> Rates {
+        Rates {
+            lr: self.lr.at(step),
+            weight_decay: self.options.weight_decay_at(step, self.total_steps),
+        }
+    }
+
     fn mode(&self, step: u64, index: u64) -> ForwardMode {
-        let dropout = (self.options.dropout > 0.0).then_some(Dropout {
-            p: self.options.dropout,
+        let rates = self.options.dropout_rates();
+        let dropout = rates.any().then_some(Dropout {
+            rates,
             seed: self.options.seed,
             step: index,
         });
@@ -217,7 +225,7 @@ impl Trainer {
                 (&batch.ids, &batch.targets),
                 self.options.seq_len,
                 mode,
-                self.options.label_smoothing,
+                self.options.loss_terms(),
             )?;
             #[cfg(test)]
             let losses = self.tamper(step, index, losses);

@@ -43,8 +43,27 @@ fn options() -> TrainOptions {
         eval_every: 7,
         log_every: 6,
         dropout: 0.1,
+        output_dropout: 0.1,
+        word_dropout: 0.05,
+        stochastic_depth: 0.1,
+        z_loss: 1e-4,
+        weight_decay_until: 0.5,
         label_smoothing: 0.05,
         ..Default::default()
+    }
+}
+
+/// The same without anything that is drawn, and with the plain loss.
+fn still(options: TrainOptions) -> TrainOptions {
+    TrainOptions {
+        dropout: 0.0,
+        output_dropout: 0.0,
+        word_dropout: 0.0,
+        stochastic_depth: 0.0,
+        z_loss: 0.0,
+        label_smoothing: 0.0,
+        weight_decay_until: 1.0,
+        ..options
     }
 }
 
@@ -247,12 +266,10 @@ fn phase_borders_stay_within_step_noise() {
         max_steps: 360,
         quant_warmup_steps: 120,
         quant_anneal_steps: 120,
-        dropout: 0.0,
-        label_smoothing: 0.0,
         lr: 2e-3,
         save_every: 0,
         eval_every: 0,
-        ..options()
+        ..still(options())
     };
     let mut losses = Vec::new();
     let mut trainer = Trainer::new(inputs(dir.path(), "run", options), false, &mut |_| ()).unwrap();
@@ -339,11 +356,9 @@ fn impossible_runs_are_refused_before_they_start() {
 fn accumulation_is_a_larger_batch() {
     let dir = tempfile::tempdir().unwrap();
     let plain = TrainOptions {
-        dropout: 0.0,
-        label_smoothing: 0.0,
         max_steps: 6,
         quant_warmup_steps: 6,
-        ..options()
+        ..still(options())
     };
     let one = TrainOptions {
         batch_size: 8,

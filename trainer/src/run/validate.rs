@@ -2,6 +2,7 @@
 
 use onebit_autograd::Tape;
 use onebit_engine::Tensor;
+use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_model::network::{ForwardMode, Network};
 
 use super::Trainer;
@@ -61,7 +62,13 @@ fn on_the_cpu(network: &Network, (ids, targets): (Vec<u32>, Vec<u32>), seq: usiz
     let tape = Tape::new();
     let (_, losses) = tape.no_grad(|| {
         let leaves = network.leaves(&tape);
-        network.loss(&leaves, (&ids, &targets), seq, ForwardMode::evaluation(anneal), 0.0)
+        network.loss(
+            &leaves,
+            (&ids, &targets),
+            seq,
+            ForwardMode::evaluation(anneal),
+            LossTerms::default(),
+        )
     })?;
     Ok(losses.nll)
 }

@@ -10,7 +10,7 @@ use onebit_engine::ops::matmul::{Arithmetic, Layout, matmul_into};
 use onebit_model::config::ModelConfig;
 use onebit_model::network::{ForwardMode, Network};
 use onebit_trainer::TrainOptions;
-use onebit_trainer::optimizer::{Optimizer, clip_scale, global_norm};
+use onebit_trainer::optimizer::{Optimizer, Rates, clip_scale, global_norm};
 use onebit_trainer::schedule::Phase;
 
 use super::report::{Timed, Training, block_weights};
@@ -72,6 +72,10 @@ pub(super) fn measure(
         matmul_into(Arithmetic::F32, Layout::NN, &square, &square, false, &mut product)?;
         Ok(start.elapsed().as_secs_f64())
     };
+    let rates = Rates {
+        lr: options.lr,
+        weight_decay: options.weight_decay,
+    };
     let mut one_step = |step: u64| -> Result<f64> {
         let ids = random::ids(tokens + 1, config.vocab_size, seed.wrapping_add(step));
         let tensor = |ids: &[u32]| Tensor::from_u32(place.device, [tokens], ids.to_vec());
@@ -79,7 +83,7 @@ pub(super) fn measure(
         let start = Instant::now();
         let tape = Tape::new();
         let leaves = network.leaves(&tape);
-        let (objective, _) = network.loss(&leaves, batch, seq_len, mode, 0.0)?;
+        let (objective, _) = network.loss(&leaves, batch, seq_len, mode, options.loss_terms())?;
         let failed = |e: onebit_autograd::AutogradError| CliError::Train(e.into());
         let mut gradients = tape.backward(&objective).map_err(failed)?;
         let zeros = |t: &Tensor| Tensor::zeros(t.device(), t.shape().clone());
@@ -89,7 +93,7 @@ pub(super) fn measure(
             .collect();
         drop((objective, leaves));
         let clip = clip_scale(global_norm(&gradients)?, options.grad_clip_max_norm);
-        optimizer.step(&options, network.parameters_mut(), &gradients, (options.lr, clip), step)?;
+        optimizer.step(&options, network.parameters_mut(), &gradients, (rates, clip), step)?;
         Ok(start.elapsed().as_secs_f64())
     };
     let progress = Progress::new("training", STEPS + 1);

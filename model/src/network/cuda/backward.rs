@@ -9,34 +9,33 @@ use onebit_kernels_cuda::embedding::embedding_backward;
 use onebit_kernels_cuda::gemm::{Layout as Product, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::quantize::{Codes, dequantize};
 use onebit_kernels_cuda::rms_norm::{
-    BranchGradient, ResidualBackward, WeightGradient, drop_in_place, norm_backward, residual_norm_backward,
+    BranchGradient, ResidualBackward, WeightGradient, norm_backward, residual_norm_backward,
 };
 use onebit_kernels_cuda::rope::{QkNorm, rope_norm_backward};
 
 use super::arrays::plan_shape;
-use super::forward::{EMBEDDING_SITE, attention_site, feed_forward_site, matrix};
+use super::forward::matrix;
 use super::layout::{Group, GroupLayout, Segment};
 use super::{CudaNetwork, Stage};
 use crate::network::Result;
+use crate::network::dropout::{attention_site, feed_forward_site};
 
 impl CudaNetwork {
     /// Launches everything behind the head.
     pub(super) fn backward(&self, stage: Stage, accumulate: bool) -> Result<()> {
         let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
         let last = b.blocks.len() - 1;
+        self.drop_output(&b.d_head_in)?;
         self.norm_backward(
             (&b.x_last, &b.rstd_last, self.layout.final_norm),
             &b.d_head_in,
-            Some(feed_forward_site(last)),
+            Some((last, feed_forward_site(last))),
             (true, accumulate),
         )?;
         for block in (0..=last).rev() {
             self.block_backward(stage, block, accumulate)?;
         }
-        let number = a.numbers.slice(..1);
-        if let Some(drop) = self.dropout_at(EMBEDDING_SITE, &number) {
-            drop_in_place(gpu, &b.d_stream, &drop)?;
-        }
+        self.drop_embedded(&b.d_stream)?;
         // A tied head has written there already.
         let accumulate = accumulate || self.config.tie_word_embeddings;
         let gradient = self.gradient(self.layout.embedding);
@@ -52,16 +51,16 @@ impl CudaNetwork {
         )?)
     }
 
-    /// Launches the backward of a norm of the stream: adds to the stream's gradient, and leaves that of the branch that was added at `site` in `d_branch`.
+    /// Launches the backward of a norm of the stream: adds to the stream's gradient, and leaves that of the branch that a block added at a site in `d_branch`.
     fn norm_backward(
         &self,
         (x, rstd, index): (&DeviceArray<f32>, &DeviceArray<f32>, usize),
         dy: &DeviceArray<bf16>,
-        site: Option<u32>,
+        branch: Option<(usize, u32)>,
         (fresh, accumulate): (bool, bool),
     ) -> Result<()> {
-        let (a, b) = (&self.arrays, &self.buffers);
-        let (weight, total, number) = (self.parameter(index), self.gradient(index), a.numbers.slice(..1));
+        let b = &self.buffers;
+        let (weight, total, number) = (self.parameter(index), self.gradient(index), self.number());
         let backward = ResidualBackward {
             dy,
             dy2: None,
@@ -70,14 +69,18 @@ impl CudaNetwork {
             weight: &weight,
             dres: &b.d_stream,
             fresh,
-            branch: site.map(|site| BranchGradient {
+            branch: branch.map(|(_, site)| BranchGradient {
                 values: &b.d_branch,
                 factor: self.config.residual_scale(),
-                dropout: self.dropout_at(site, &number),
+                dropout: self.hidden_dropout(site, &number),
             }),
             dw: self.weight_gradient(&total, accumulate),
         };
-        Ok(residual_norm_backward(&self.gpu, &backward)?)
+        residual_norm_backward(&self.gpu, &backward)?;
+        match branch {
+            Some((block, site)) => self.drop_branch(&b.d_branch, block, site),
+            None => Ok(()),
+        }
     }
 
     fn weight_gradient<'a>(&'a self, total: &'a DeviceArray<f32>, accumulate: bool) -> WeightGradient<'a> {
@@ -92,9 +95,14 @@ impl CudaNetwork {
         let (gpu, config) = (&self.gpu, &self.config);
         let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
         let (tokens, hidden) = (self.shape.tokens(), config.hidden_size);
-        let number = self.arrays.numbers.slice(..1);
         if self.shape.recompute {
-            self.block(stage, block, None, self.dropout_at(attention_site(block), &number))?;
+            let number = self.number();
+            self.block(
+                (stage, true),
+                block,
+                None,
+                self.hidden_dropout(attention_site(block), &number),
+            )?;
         }
         let dense = self.dense_weights(block)?;
 
@@ -128,7 +136,12 @@ impl CudaNetwork {
         let d_normed = shared.d_in.slice(..tokens * hidden);
         self.product_backward((stage, accumulate), dense, block, Group::GateUp, &d_gate_up, &d_normed)?;
         let norm = (&b.x_mid, &b.rstd_mid, layout.post_attention_norm);
-        self.norm_backward(norm, &d_normed, Some(attention_site(block)), (false, accumulate))?;
+        self.norm_backward(
+            norm,
+            &d_normed,
+            Some((block, attention_site(block))),
+            (false, accumulate),
+        )?;
 
         let width = config.query_size();
         let d_sub = shared.d_in.slice(..tokens * width);
@@ -177,7 +190,7 @@ impl CudaNetwork {
         self.norm_backward(
             norm,
             &d_normed,
-            block.checked_sub(1).map(feed_forward_site),
+            block.checked_sub(1).map(|before| (before, feed_forward_site(before))),
             (false, accumulate),
         )
     }

@@ -4,10 +4,11 @@ use half::bf16;
 use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::activation::{SubNorm, activation};
 use onebit_kernels_cuda::attention::attention;
+use onebit_kernels_cuda::dropout::Dropout;
 use onebit_kernels_cuda::embedding::embedding;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16, gemm_s8};
 use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
-use onebit_kernels_cuda::rms_norm::{Branch, Dropout, Norm, drop_in_place, norm, residual_norm};
+use onebit_kernels_cuda::rms_norm::{Branch, Norm, norm, residual_norm};
 use onebit_kernels_cuda::rope::{QkNorm, rope};
 
 use super::arrays::keeps_dense;
@@ -15,20 +16,7 @@ use super::buffers::GroupInput;
 use super::layout::{Group, GroupLayout, Segment};
 use super::{CudaNetwork, Stage};
 use crate::network::Result;
-use crate::network::forward::DROPOUT_PURPOSE;
-
-/// Places of dropout: the embedding, then two for each block.
-pub(super) const EMBEDDING_SITE: u32 = 0;
-
-/// The place behind the attention of `block`.
-pub(super) fn attention_site(block: usize) -> u32 {
-    1 + 2 * block as u32
-}
-
-/// The place behind the feed-forward of `block`.
-pub(super) fn feed_forward_site(block: usize) -> u32 {
-    2 + 2 * block as u32
-}
+use crate::network::dropout::{attention_site, feed_forward_site};
 
 impl GroupInput {
     /// What a kernel that ends in this input writes of it. `codes` is its int8 form, which must live as long as the result.
@@ -109,21 +97,11 @@ impl CudaNetwork {
         Ok(0)
     }
 
-    /// The dropout of a place, if the run has any.
-    pub(super) fn dropout_at<'a>(&self, site: u32, number: &'a DeviceArray<u32>) -> Option<Dropout<'a>> {
-        self.dropout.map(|d| Dropout {
-            p: d.p,
-            seed: d.seed,
-            purpose: DROPOUT_PURPOSE.wrapping_add(site),
-            step: number,
-        })
-    }
-
     /// Launches embedding, blocks and the last norm; `training` keeps what the backward needs and applies dropout.
     pub(super) fn forward(&self, stage: Stage, training: bool) -> Result<()> {
         let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
-        let number = a.numbers.slice(..1);
-        let at = |site| training.then(|| self.dropout_at(site, &number)).flatten();
+        let number = self.number();
+        let at = |site| training.then(|| self.hidden_dropout(site, &number)).flatten();
         let stream = &b.blocks[0].x_in;
         embedding(
             gpu,
@@ -133,14 +111,14 @@ impl CudaNetwork {
             stream,
             None,
         )?;
-        if let Some(drop) = at(EMBEDDING_SITE) {
-            drop_in_place(gpu, stream, &drop)?;
+        if training {
+            self.drop_embedded(stream)?;
         }
         for block in 0..b.blocks.len() {
             let before = block
                 .checked_sub(1)
                 .map(|i| (&b.blocks[i].x_mid, at(feed_forward_site(i))));
-            self.block(stage, block, before, at(attention_site(block)))?;
+            self.block((stage, training), block, before, at(attention_site(block)))?;
         }
         let last = b.blocks.len() - 1;
         let branch = Branch {
@@ -155,20 +133,14 @@ impl CudaNetwork {
         };
         let weight = self.parameter(self.layout.final_norm);
         let norm = self.norm(&weight);
-        Ok(residual_norm(
-            gpu,
-            &b.blocks[last].x_mid,
-            Some(&branch),
-            &norm,
-            &b.rstd_last,
-            &outputs,
-        )?)
+        residual_norm(gpu, &b.blocks[last].x_mid, Some(&branch), &norm, &b.rstd_last, &outputs)?;
+        if training { self.drop_output(&b.head_in) } else { Ok(()) }
     }
 
-    /// Launches a block. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
+    /// Launches a block, in `training` with stochastic depth. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
     pub(super) fn block(
         &self,
-        stage: Stage,
+        (stage, training): (Stage, bool),
         block: usize,
         before: Option<(&DeviceArray<f32>, Option<Dropout<'_>>)>,
         attention_dropout: Option<Dropout<'_>>,
@@ -212,6 +184,9 @@ impl CudaNetwork {
             None => quantize(gpu, &b.attn_out, tokens, width, width, &outputs)?,
         }
         self.product(stage, dense, layout.group(Group::O), input, &shared.branch)?;
+        if training {
+            self.drop_branch(&shared.branch, block, attention_site(block))?;
+        }
 
         let input = b.input(Group::GateUp);
         let (codes, soft) = (input.int8(config.hidden_size), self.soft_of(input));
@@ -243,7 +218,11 @@ impl CudaNetwork {
             sub_norm.as_ref(),
             &outputs,
         )?;
-        self.product(stage, dense, layout.group(Group::Down), input, &shared.branch)
+        self.product(stage, dense, layout.group(Group::Down), input, &shared.branch)?;
+        if training {
+            self.drop_branch(&shared.branch, block, feed_forward_site(block))?;
+        }
+        Ok(())
     }
 
     /// An input's bf16 form, where there is room for one.

@@ -88,7 +88,8 @@ impl CudaNetwork {
         Vocabulary {
             size: self.config.vocab_size,
             stride: self.buffers.vocab_stride,
-            smoothing: self.smoothing,
+            smoothing: self.terms.smoothing,
+            z_loss: self.terms.z_loss,
         }
     }
 }

@@ -22,12 +22,14 @@
 //! | `arrays.rs`, `buffers.rs` | what there is once, and activations; planned or allocated by the same code |
 //! | `batch.rs` | a micro-batch on its way to the GPU |
 //! | `forward.rs`, `head.rs`, `backward.rs` | the launches |
+//! | `drop.rs` | dropout at its places |
 //! | `inspect.rs` | counts of trits, and where a number stopped being one |
 
 mod arrays;
 mod backward;
 mod batch;
 mod buffers;
+mod drop;
 mod forward;
 mod head;
 mod inspect;
@@ -37,6 +39,7 @@ mod tests;
 
 use half::bf16;
 use onebit_engine::Tensor;
+use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_kernels_cuda::activation::Activation;
 use onebit_kernels_cuda::attention::AttentionShape;
 use onebit_kernels_cuda::rope::RopeTable;
@@ -52,7 +55,7 @@ pub use self::buffers::BatchShape;
 use self::buffers::Buffers;
 pub use self::inspect::CountsOnHost;
 pub use self::layout::{ALIGNMENT, Layout};
-use super::{Network, NetworkError, Result};
+use super::{DropoutRates, Network, NetworkError, Result};
 use crate::config::{FeedForward, ModelConfig};
 
 /// How linears that are quantised in the end are computed now.
@@ -79,11 +82,11 @@ impl Stage {
     }
 }
 
-/// Dropout of a run: on the embedding and on what each block writes to the residual stream.
+/// Dropout of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CudaDropout {
-    /// Probability of zeroing an element.
-    pub p: f32,
+    /// How much, and where.
+    pub rates: DropoutRates,
     /// Seed of the run.
     pub seed: u64,
 }
@@ -96,7 +99,7 @@ pub struct CudaNetwork {
     layout: Layout,
     shape: BatchShape,
     dropout: Option<CudaDropout>,
-    smoothing: f32,
+    terms: LossTerms,
     /// Micro-batches of a step, whose mean is taken.
     accumulation: usize,
     table: WeightTable,
@@ -124,7 +127,7 @@ impl CudaNetwork {
         network: &Network,
         shape: BatchShape,
         accumulation: usize,
-        (dropout, smoothing): (Option<CudaDropout>, f32),
+        (dropout, terms): (Option<CudaDropout>, LossTerms),
     ) -> Result<Self> {
         let config = network.config().clone();
         let limit = config.max_position_embeddings;
@@ -154,7 +157,7 @@ impl CudaNetwork {
             layout,
             shape,
             dropout,
-            smoothing,
+            terms,
             accumulation,
             arrays,
             buffers,

@@ -3,7 +3,7 @@ use onebit_engine::{Device, rng::Key};
 
 use super::*;
 use crate::config::{LinearMode, presets};
-use crate::network::{Dropout, ForwardMode};
+use crate::network::{Dropout, DropoutRates, ForwardMode};
 
 const BATCH: usize = 3;
 const SEQ: usize = 40;
@@ -103,19 +103,28 @@ fn batch(config: &ModelConfig, number: u64) -> (Vec<u32>, Vec<u32>) {
     ((0..TOKENS).map(id).collect(), (1..=TOKENS).map(id).collect())
 }
 
+/// Some at each place.
+const RATES: DropoutRates = DropoutRates {
+    word: 0.15,
+    input: 0.1,
+    hidden: 0.2,
+    output: 0.25,
+    depth: 0.5,
+};
+
 /// Loss and gradients on the CPU.
 fn on_the_cpu(
     network: &Network,
     number: u64,
     anneal: f32,
     dropout: Option<CudaDropout>,
-    smoothing: f32,
+    terms: LossTerms,
 ) -> (f64, Vec<Vec<f32>>) {
     let (ids, targets) = batch(network.config(), number);
     let tensor = |ids: Vec<u32>| Tensor::from_u32(network.device(), [TOKENS], ids).unwrap();
     let mode = ForwardMode {
         dropout: dropout.map(|d| Dropout {
-            p: d.p,
+            rates: d.rates,
             seed: d.seed,
             step: number,
         }),
@@ -124,7 +133,7 @@ fn on_the_cpu(
     let tape = Tape::new();
     let leaves = network.leaves(&tape);
     let batch = (&tensor(ids), &tensor(targets));
-    let (objective, losses) = network.loss(&leaves, batch, SEQ, mode, smoothing).unwrap();
+    let (objective, losses) = network.loss(&leaves, batch, SEQ, mode, terms).unwrap();
     let mut gradients = tape.backward(&objective).unwrap();
     let gradients = leaves
         .iter()
@@ -165,14 +174,16 @@ fn losses_and_gradients_are_those_of_the_cpu() {
     };
     for (name, config) in variants() {
         let network = network(&config);
-        for (anneal, dropout, smoothing) in [
-            (0.0, None, 0.0),
-            (0.6, None, 0.1),
-            (1.0, None, 0.0),
-            (1.0, Some(CudaDropout { p: 0.2, seed: 3 }), 0.0),
+        let terms = |smoothing, z_loss| LossTerms { smoothing, z_loss };
+        let everywhere = CudaDropout { rates: RATES, seed: 3 };
+        for (anneal, dropout, terms) in [
+            (0.0, None, terms(0.0, 0.0)),
+            (0.6, None, terms(0.1, 1e-3)),
+            (1.0, None, terms(0.0, 1e-2)),
+            (1.0, Some(everywhere), terms(0.0, 0.0)),
         ] {
-            let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (dropout, smoothing)).unwrap();
-            let (expected, gradients) = on_the_cpu(&network, 4, anneal, dropout, smoothing);
+            let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (dropout, terms)).unwrap();
+            let (expected, gradients) = on_the_cpu(&network, 4, anneal, dropout, terms);
             let (loss, found) = on_the_gpu(&cuda, 4, anneal, false);
             assert!(
                 (loss - expected).abs() < 0.01 * expected,
@@ -200,9 +211,10 @@ fn losses_and_gradients_are_those_of_the_cpu() {
 fn equal_runs_give_equal_bytes_however_they_are_launched() {
     let Some(gpu) = gpu("equal bytes") else { return };
     let network = network(&variants()[1].1);
-    let dropout = Some(CudaDropout { p: 0.1, seed: 1 });
+    let dropout = Some(CudaDropout { rates: RATES, seed: 1 });
     for anneal in [0.0, 0.5, 1.0] {
-        let make = |recompute| CudaNetwork::new(&gpu, &network, shape(recompute), 1, (dropout, 0.0)).unwrap();
+        let make =
+            |recompute| CudaNetwork::new(&gpu, &network, shape(recompute), 1, (dropout, LossTerms::default())).unwrap();
         let cuda = make(false);
         let first = on_the_gpu(&cuda, 2, anneal, false);
         assert_eq!(first, on_the_gpu(&cuda, 2, anneal, false), "a second run at {anneal}");
@@ -233,7 +245,7 @@ fn launches(cuda: &CudaNetwork, stage: Stage) -> onebit_kernels_cuda::Result<()>
 fn gradients_of_micro_batches_add_up() {
     let Some(gpu) = gpu("accumulation") else { return };
     let network = network(&small());
-    let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (None, 0.0)).unwrap();
+    let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (None, LossTerms::default())).unwrap();
     let (_, first) = on_the_gpu(&cuda, 1, 1.0, false);
     let (_, second) = on_the_gpu(&cuda, 2, 1.0, false);
     on_the_gpu(&cuda, 1, 1.0, false);
@@ -255,7 +267,7 @@ fn gradients_in_bf16_are_those_in_f32_rounded() {
             ..shape(recompute)
         };
         for anneal in [0.0, 0.5, 1.0] {
-            let make = |shape| CudaNetwork::new(&gpu, &network, shape, 1, (None, 0.0)).unwrap();
+            let make = |shape| CudaNetwork::new(&gpu, &network, shape, 1, (None, LossTerms::default())).unwrap();
             let (loss, expected) = on_the_gpu(&make(shape(false)), 2, anneal, false);
             let (found_loss, found) = on_the_gpu(&make(narrow(true)), 2, anneal, false);
             assert_eq!(loss, found_loss);
@@ -266,7 +278,7 @@ fn gradients_in_bf16_are_those_in_f32_rounded() {
                 assert_eq!(*found, expected, "{name} at {anneal}: {}", spec.name);
             }
         }
-        let refused = CudaNetwork::new(&gpu, &network, narrow(false), 2, (None, 0.0)).unwrap_err();
+        let refused = CudaNetwork::new(&gpu, &network, narrow(false), 2, (None, LossTerms::default())).unwrap_err();
         assert!(refused.to_string().contains("bf16 gradients = 2"), "{refused}");
     }
 }

@@ -202,10 +202,7 @@ fn gradients_in_bf16_and_moments_in_8_bits_cost_less_than_another_seed() {
 fn a_number_that_is_not_finite_stops_the_run_before_it_reaches_the_weights() {
     let Some(gpu) = gpu("not finite") else { return };
     let dir = tempfile::tempdir().unwrap();
-    let options = TrainOptions {
-        dropout: 0.0,
-        ..options()
-    };
+    let options = still(options());
     let mut broken = on(Some(&gpu), dir.path(), "broken", &options);
     let down = broken
         .network

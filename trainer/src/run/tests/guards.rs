@@ -129,12 +129,11 @@ fn guarded() -> TrainOptions {
         quant_warmup_steps: 0,
         quant_anneal_steps: 0,
         accumulation_steps: 1,
-        dropout: 0.0,
         save_every: 20,
         eval_every: 0,
         keep: 2,
         spike_guard: 5.0,
-        ..options()
+        ..still(options())
     }
 }
 

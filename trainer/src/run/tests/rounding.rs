@@ -11,11 +11,9 @@ pub(super) fn tails(directory: &Path, name: &str, gpu: Option<&Gpu>, options: &T
             accumulation_steps: 1,
             quant_warmup_steps: 50,
             quant_anneal_steps: 50,
-            dropout: 0.0,
-            label_smoothing: 0.0,
             save_every: 0,
             eval_every: 0,
-            ..options.clone()
+            ..still(options.clone())
         };
         let mut losses = Vec::new();
         let inputs = RunInputs {

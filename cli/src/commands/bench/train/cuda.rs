@@ -6,7 +6,7 @@ use onebit_kernels_cuda::Gpu;
 use onebit_model::config::ModelConfig;
 use onebit_model::network::Network;
 use onebit_trainer::TrainOptions;
-use onebit_trainer::optimizer::Optimizer;
+use onebit_trainer::optimizer::{Optimizer, Rates};
 use onebit_trainer::options::Precision;
 use onebit_trainer::run::{CudaRun, StepResult};
 use onebit_trainer::schedule::Phase;
@@ -50,6 +50,10 @@ pub(super) fn measure(
     // The GPU has the weights.
     drop((network, optimizer));
     let tokens = options.batch_size * options.seq_len;
+    let rates = Rates {
+        lr: options.lr,
+        weight_decay: options.weight_decay,
+    };
     let progress = Progress::new("training", steps);
     let (mut marks, mut first_step, mut loss) = (Vec::new(), None, None);
     let mut told = |result: Option<StepResult>| loss = result.map(|r| r.loss).or(loss);
@@ -57,7 +61,7 @@ pub(super) fn measure(
         let ids = random::ids(tokens + 1, config.vocab_size, options.seed.wrapping_add(step));
         let batch = (step, ids[..tokens].to_vec(), ids[1..].to_vec());
         let anneal = options.quant_schedule().anneal(step);
-        told(run.launch(&options, (step, options.lr, anneal), std::iter::once(Ok(batch)), false)?);
+        told(run.launch(&options, (step, rates, anneal), std::iter::once(Ok(batch)), false)?);
         marks.push(gpu.mark()?);
         if step == 0 {
             gpu.synchronize()?;
