@@ -168,6 +168,36 @@ fn a_model_can_be_trained_on_from_another() {
 }
 
 #[test]
+fn a_model_can_be_trained_in_full_precision_or_binary() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    for (quant, form) in [("none", "f32"), ("binary", "binary"), ("ternary", "ternary")] {
+        let out = dir.path().join(quant);
+        let mut args = f.train(&out, &["--quant", quant, "--json"]);
+        if quant == "none" {
+            onebit(&args).refused(2, &["--quant none"]);
+            for phase in ["--quant-warmup-steps", "--quant-anneal-steps"] {
+                let at = args.iter().position(|a| a == phase).unwrap();
+                args.drain(at..at + 2);
+            }
+        }
+        assert_eq!(onebit(&args).json()["steps"], 3, "{quant}");
+        // What the packed form has of it.
+        let packed = dir.path().join(format!("{quant}.1bit"));
+        let (model, file) = (out.to_str().unwrap(), packed.to_str().unwrap());
+        onebit(&["export", "--model", model, "--format", "1bit", "--output", file]).ok();
+        let facts = onebit(&["inspect", file, "--tensors"]).ok();
+        let line = facts.lines().find(|line| line.contains("down_proj")).unwrap();
+        assert!(line.contains(form), "{quant}: {line}");
+        let text = f.path("text.txt");
+        let loss = &onebit(&["eval", "--model", model, "--data", &text, "--json"]).json()["loss"];
+        assert!(loss.as_f64().unwrap().is_finite(), "{quant}: {loss}");
+    }
+    let out = dir.path().join("x");
+    onebit(&f.train(&out, &["--quant", "int3"])).refused(2, &["--quant", "int3"]);
+}
+
+#[test]
 fn quickstart_trains_packs_and_tells() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("quick");

@@ -130,6 +130,9 @@ pub struct Train {
     /// probability that a sequence passes by a branch of the last block; less for the blocks before it (default: 0)
     #[argh(option)]
     stochastic_depth: Option<f32>,
+    /// what the linears become: ternary, binary, or none for the same model in full precision, without phases (default: as the configuration says)
+    #[argh(option)]
+    quant: Option<String>,
     /// steps in full precision (default: the preset's; its share of --max-steps if that is given)
     #[argh(option)]
     quant_warmup_steps: Option<u64>,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use onebit_model::config::{ModelConfig, presets};
+use onebit_model::config::{LinearMode, ModelConfig, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
@@ -94,6 +94,9 @@ impl Train {
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
         let mut config = resolved.config;
+        if let Some(mode) = self.quant_mode()? {
+            config.set_all_modes(mode);
+        }
         if resolved.preset.is_some() {
             fit_to_tokenizer(&mut config, &tokenizer);
         } else if config.vocab_size < tokenizer.vocab_size() {
@@ -130,6 +133,23 @@ impl Train {
         })
     }
 
+    /// What `--quant` makes of the linears.
+    fn quant_mode(&self) -> Result<Option<LinearMode>> {
+        let phases = self.quant_warmup_steps.is_some() || self.quant_anneal_steps.is_some();
+        match self.quant.as_deref() {
+            None => Ok(None),
+            Some("ternary") => Ok(Some(LinearMode::Ternary)),
+            Some("binary") => Ok(Some(LinearMode::Binary)),
+            Some("none") if phases => Err(CliError::Usage(
+                "--quant none has no phases; leave --quant-warmup-steps and --quant-anneal-steps out".into(),
+            )),
+            Some("none") => Ok(Some(LinearMode::F16)),
+            Some(other) => Err(CliError::Usage(format!(
+                "--quant: expected ternary, binary or none, found {other:?}"
+            ))),
+        }
+    }
+
     /// The options given, over the preset's.
     fn options(&self, preset: &presets::TrainingDefaults) -> Result<TrainOptions> {
         let default = TrainOptions::default();
@@ -145,6 +165,8 @@ impl Train {
             }
             _ => steps,
         };
+        let twin = self.quant.as_deref() == Some("none");
+        let phase = |given: Option<u64>, steps: u64| given.unwrap_or(if twin { 0 } else { scaled(steps) });
         let lr = self.lr.unwrap_or(preset.lr as f32);
         let options = TrainOptions {
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
@@ -168,8 +190,8 @@ impl Train {
             output_dropout: self.output_dropout.unwrap_or(default.output_dropout),
             word_dropout: self.word_dropout.unwrap_or(default.word_dropout),
             stochastic_depth: self.stochastic_depth.unwrap_or(default.stochastic_depth),
-            quant_warmup_steps: self.quant_warmup_steps.unwrap_or(scaled(preset.quant_warmup_steps)),
-            quant_anneal_steps: self.quant_anneal_steps.unwrap_or(scaled(preset.quant_anneal_steps)),
+            quant_warmup_steps: phase(self.quant_warmup_steps, preset.quant_warmup_steps),
+            quant_anneal_steps: phase(self.quant_anneal_steps, preset.quant_anneal_steps),
             save_every: self.save_every.unwrap_or(preset.save_every),
             keep: self.keep.unwrap_or(default.keep),
             keep_best: self.keep_best,
