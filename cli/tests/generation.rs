@@ -371,3 +371,22 @@ fn a_stride_scores_what_a_plain_loop_over_windows_does() {
             .refused(2, &["--stride", "32", stride]);
     }
 }
+
+#[test]
+fn a_neural_cache_is_a_figure_of_its_own() {
+    let f = fixture();
+    let (model, text) = (f.path("model"), f.path("text.txt"));
+    let eval = |more: &[&str]| onebit(&[&["eval", "--model", &model, "--data", &text, "--json"], more].concat());
+    let plain = eval(&[]).json();
+    assert!(plain.get("cache").is_none());
+    let cached = eval(&["--cache", "200", "--cache-theta", "0.1", "--cache-weight", "0.2"]).json();
+    assert_eq!(cached["cache"]["tokens"], 200);
+    // The fixture's text says the same again and again, and its model has seen little of it.
+    let loss = |facts: &serde_json::Value| facts["loss"].as_f64().unwrap();
+    assert!(loss(&cached) < loss(&plain), "{cached} {plain}");
+    eval(&["--cache-weight", "0.2"]).refused(2, &["need --cache"]);
+    eval(&["--cache", "0"]).refused(1, &["cache", "at least 1"]);
+    eval(&["--cache", "5", "--cache-weight", "1"]).refused(1, &["cache-weight"]);
+    eval(&["--cache", "5", "--device", "cuda"]).refused(2, &["--cache", "CPU"]);
+    onebit(&["eval", "--model", &model, "--ids", "1,2", "--logits", "--cache", "5"]).refused(2, &["--logits"]);
+}

@@ -9,7 +9,7 @@ use onebit_model::runtime::{KvType, PackedModel, Pool, Sequence, Session, Sessio
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::data::text::Documents;
 use onebit_trainer::data::{TokenFile, count_words};
-use onebit_trainer::evaluate;
+use onebit_trainer::evaluate::{self, NeuralCache};
 use serde::Serialize;
 use serde_json::json;
 
@@ -25,6 +25,7 @@ use crate::{CliError, Result, args, device, output};
     name = "eval",
     example = "{command_name} --model model --data valid.txt --json",
     example = "{command_name} --model model --ids 1,17,42 --logits --json",
+    note = "--cache is a mode of its own, with a figure of its own: it scores the text by what it held so far, too. The model does not change.",
     note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
 pub struct Eval {
@@ -40,6 +41,15 @@ pub struct Eval {
     /// tokens by which the window advances, at most the context (default: half of the context)
     #[argh(option)]
     stride: Option<usize>,
+    /// a neural cache of so many tokens: words of late are likelier where the model is in a like state; a figure of its own (default: none)
+    #[argh(option)]
+    cache: Option<usize>,
+    /// how much more a like state counts (default: 0.3; with --cache)
+    #[argh(option)]
+    cache_theta: Option<f32>,
+    /// the cache's share of the probability, from 0 to 1 (default: 0.1; with --cache)
+    #[argh(option)]
+    cache_weight: Option<f64>,
     /// token ids, separated by commas, instead of --data
     #[argh(option)]
     ids: Option<String>,
@@ -74,6 +84,17 @@ struct Evaluation {
     words: Option<u64>,
     bytes: Option<u64>,
     tok_s: f64,
+    /// What the model was scored with beside its windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Cache>,
+}
+
+/// A neural cache.
+#[derive(Clone, Copy, Serialize)]
+struct Cache {
+    tokens: usize,
+    theta: f32,
+    weight: f64,
 }
 
 /// A text as tokens, the first of them context only, and the size of the original.
@@ -85,6 +106,7 @@ struct Corpus {
 
 impl Eval {
     pub(super) fn run(self) -> Result<()> {
+        let cache = self.cache()?;
         let path = args::required(
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
@@ -136,16 +158,44 @@ impl Eval {
                     },
                     (context, stride),
                     kv,
+                    cache,
                     place,
                 )?,
                 self.json,
             );
         }
-        let data = self.data.unwrap_or_default();
+        let (data, json) = (self.data.unwrap_or_default(), self.json);
         let tokenizer = directory.tokenizer()?;
         let corpus = read(&data, &tokenizer, config.vocab_size)?;
         let model = directory.load(head)?;
-        print(&score(&model, &corpus, (context, stride), kv, place)?, self.json)
+        print(&score(&model, &corpus, (context, stride), kv, cache, place)?, json)
+    }
+}
+
+impl Eval {
+    /// The cache that is asked for.
+    fn cache(&self) -> Result<Option<NeuralCache>> {
+        let Some(size) = self.cache else {
+            return match (self.cache_theta, self.cache_weight) {
+                (None, None) => Ok(None),
+                _ => Err(CliError::Usage("--cache-theta and --cache-weight need --cache".into())),
+            };
+        };
+        if self.logits {
+            return Err(CliError::Usage(
+                "--logits are the model's own; leave --cache out".into(),
+            ));
+        }
+        if self.device.as_deref().is_some_and(|device| device.starts_with("cuda")) {
+            return Err(CliError::Usage(
+                "--cache is computed on the CPU; leave --device out".into(),
+            ));
+        }
+        Ok(Some(NeuralCache {
+            size,
+            theta: self.cache_theta.unwrap_or(0.3),
+            weight: self.cache_weight.unwrap_or(0.1),
+        }))
     }
 }
 
@@ -223,6 +273,7 @@ fn score(
     corpus: &Corpus,
     window: (usize, usize),
     kv: KvType,
+    cache: Option<NeuralCache>,
     mut place: Placement,
 ) -> Result<Evaluation> {
     if corpus.ids.len() < 2 {
@@ -230,7 +281,10 @@ fn score(
             "one token alone cannot be scored: the first is context; give at least two".into(),
         ));
     }
-    let on_gpu = place.upload(model, window.0, kv)?;
+    let on_gpu = match cache {
+        Some(_) => None,
+        None => place.upload(model, window.0, kv)?,
+    };
     let progress = Progress::new("scoring", corpus.ids.len() as u64 - 1);
     let start = Instant::now();
     let told = |done| {
@@ -238,9 +292,11 @@ fn score(
             format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
         });
     };
-    let score = match on_gpu {
-        Some(model) => evaluate::score_on_gpu(&model, &corpus.ids, window, kv, &told)?,
-        None => evaluate::score(model, place.device.isa(), &corpus.ids, window, kv, &told)?,
+    let (isa, ids) = (place.device.isa(), &corpus.ids);
+    let score = match (on_gpu, cache) {
+        (Some(model), _) => evaluate::score_on_gpu(&model, ids, window, kv, &told)?,
+        (None, Some(cache)) => evaluate::score_with_cache(model, isa, ids, window, kv, cache, &told)?,
+        (None, None) => evaluate::score(model, isa, ids, window, kv, &told)?,
     };
     let seconds = start.elapsed().as_secs_f64();
     Ok(Evaluation {
@@ -255,6 +311,11 @@ fn score(
         words: corpus.words,
         bytes: corpus.bytes,
         tok_s: score.tokens as f64 / seconds.max(1e-9),
+        cache: cache.map(|cache| Cache {
+            tokens: cache.size,
+            theta: cache.theta,
+            weight: cache.weight,
+        }),
     })
 }
 
@@ -272,6 +333,12 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
     rows.push(("tokens", e.tokens.to_string()));
     rows.extend(e.words.map(|n| ("words", n.to_string())));
     rows.extend(e.bytes.map(|n| ("bytes", n.to_string())));
+    rows.extend(e.cache.map(|c| {
+        (
+            "cache",
+            format!("{} tokens, θ {}, share {}", c.tokens, c.theta, c.weight),
+        )
+    }));
     rows.push(("speed", format!("{:.0} tok/s", e.tok_s)));
     output::table(&rows)
 }

@@ -187,6 +187,18 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         self.prefill_all_top(ids, None, each)
     }
 
+    /// As [`prefill_all`](Self::prefill_all), with what the head multiplies as a third argument: the last norm's output, `[hidden_size]`.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn prefill_all_inputs(
+        &mut self,
+        ids: &[u32],
+        each: impl FnMut(usize, &[f32], &[f32]),
+    ) -> Result<(), RuntimeError> {
+        self.prefill_each(ids, None, each)
+    }
+
     /// As [`prefill_all`](Self::prefill_all); logits that cannot be among the `top` may be −∞, as in [`prefill_top`](Self::prefill_top).
     ///
     /// # Errors
@@ -197,8 +209,18 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         top: Option<Top<'_>>,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError> {
+        self.prefill_each(ids, top, |i, logits, _| each(i, logits))
+    }
+
+    fn prefill_each(
+        &mut self,
+        ids: &[u32],
+        top: Option<Top<'_>>,
+        mut each: impl FnMut(usize, &[f32], &[f32]),
+    ) -> Result<(), RuntimeError> {
         self.check(ids)?;
         let (rows, vocab) = (self.options.logit_rows, self.model.config().vocab_size);
+        let hidden = self.model.config().hidden_size;
         let mut index = 0;
         for ids in ids.chunks(self.options.chunk) {
             self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
@@ -206,8 +228,9 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
                 let count = rows.min(ids.len() - from);
                 // The chunk is in the cache already; only its residual stream is read.
                 self.enter(ids.len(), |pass, buffers| pass.logits(from, count, top, buffers));
-                for logits in self.buffers.logits.chunks_exact(vocab).take(count) {
-                    each(index, logits);
+                let inputs = self.buffers.normed.chunks_exact(hidden);
+                for (logits, input) in self.buffers.logits.chunks_exact(vocab).take(count).zip(inputs) {
+                    each(index, logits, input);
                     index += 1;
                 }
             }

@@ -1,5 +1,8 @@
 //! Scoring text with the packed runtime.
 
+mod cache;
+
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onebit_engine::Isa;
@@ -7,6 +10,8 @@ use onebit_model::config::ModelConfig;
 use onebit_model::runtime::cuda::{CudaModel, CudaSession};
 use onebit_model::runtime::{KvType, PackedModel, Sequence, Serial, Session, SessionOptions};
 use rayon::prelude::*;
+
+pub use cache::{NeuralCache, score_with_cache};
 
 use crate::{Result, TrainError};
 
@@ -137,8 +142,8 @@ impl<'a> Text<'a> {
         1 + self.targets().saturating_sub(self.context).div_ceil(self.stride)
     }
 
-    /// Nats and number of the tokens that window `window` scores, read by `session` from its beginning.
-    fn window<S: Sequence>(&self, session: &mut S, window: usize) -> std::result::Result<(f64, u64), S::Error> {
+    /// The tokens that window `window` reads, and how many targets were scored before it.
+    fn span(&self, window: usize) -> (Range<usize>, usize) {
         let first = window * self.stride;
         let last = (first + self.context).min(self.targets());
         let scored_before = if window == 0 {
@@ -146,14 +151,20 @@ impl<'a> Text<'a> {
         } else {
             first - self.stride + self.context
         };
+        (first..last, scored_before)
+    }
+
+    /// Nats and number of the tokens that window `window` scores, read by `session` from its beginning.
+    fn window<S: Sequence>(&self, session: &mut S, window: usize) -> std::result::Result<(f64, u64), S::Error> {
+        let (Range { start, end }, scored_before) = self.span(window);
         session.truncate(0);
         let mut nats = 0.0;
-        session.prefill_all_top(&self.ids[first..last], None, |i, logits| {
-            if first + i >= scored_before {
-                nats += surprise(logits, self.ids[first + i + 1]);
+        session.prefill_all_top(&self.ids[start..end], None, |i, logits| {
+            if start + i >= scored_before {
+                nats += surprise(logits, self.ids[start + i + 1]);
             }
         })?;
-        Ok((nats, (last - scored_before.max(first)) as u64))
+        Ok((nats, (end - scored_before.max(start)) as u64))
     }
 
     fn score(&self, windows: &[f64]) -> Score {
