@@ -98,3 +98,97 @@ fn numbers_that_are_none_have_an_order_too() {
     assert_eq!(ok("{{ ['nan'|float, 2, 1.5]|sort }}"), "[1.5, 2, nan]");
     assert_eq!(ok("{{ [2, 'inf'|float, -1]|sort(reverse=true) }}"), "[inf, 2, -1]");
 }
+
+/// As Jinja2 answers all of them.
+#[test]
+fn values_are_equal_and_in_order_as_in_python() {
+    let check = |cases: &[&str], expected: &str| {
+        for case in cases {
+            assert_eq!(ok(&format!("{{{{ {case} }}}}")), expected, "{case}");
+        }
+    };
+    check(
+        &[
+            "1 == 1.0",
+            "1 == true",
+            "0 == false",
+            "1.5 == 1.5",
+            "'a' == 'a'",
+            "none == none",
+            "x == y",
+            "[1, 'a'] == [1.0, 'a']",
+            "[[1], [2]] == [[1], [2]]",
+            "[] == []",
+            "{'a': 1, 'b': 2} == {'b': 2.0, 'a': 1}",
+            "{'a': [1]} == {'a': [1]}",
+            "{} == {}",
+        ],
+        "True",
+    );
+    check(
+        &[
+            "2 == true",
+            "1 == 2",
+            "1 == 1.5",
+            "'nan'|float == 'nan'|float",
+            "'a' == 'b'",
+            "'a' == 'ab'",
+            "'1' == 1",
+            "none == false",
+            "x == none",
+            "[1] == [1, 2]",
+            "[1, 2] == [1]",
+            "[1, 2] == [1, 3]",
+            "[1, 2] == [3, 2]",
+            "[] == {}",
+            "{'a': 1} == {'a': 2}",
+            "{'a': 1} == {'b': 1}",
+            "{'a': 1} == {'a': 1, 'b': 2}",
+            "{'a': 1, 'b': 2} == {'a': 1}",
+            "namespace() == namespace()",
+        ],
+        "False",
+    );
+    let names = "{% set a = namespace() %}{% set b = a %}{% macro f() %}{% endmacro %}{% macro g() %}{% endmacro %}{% set h = f %}";
+    assert_eq!(
+        ok(&format!(
+            "{names}{{{{ a == b }}}}{{{{ a == namespace() }}}}{{{{ f == h }}}}{{{{ f == g }}}}"
+        )),
+        "TrueFalseTrueFalse"
+    );
+    check(
+        &[
+            "1 < 2",
+            "1 <= 1",
+            "1 >= 1",
+            "2 > 1.5",
+            "1 < 1.5",
+            "false < true",
+            "'a' < 'b'",
+            "'a' < 'aa'",
+            "'B' < 'a'",
+            "[1, 2] < [1, 3]",
+            "[1] < [1, 0]",
+            "[] < [0]",
+            "[1, 2] <= [1, 2]",
+            "['a', 1] < ['b', 0]",
+            "[[1], 2] < [[1], 3]",
+        ],
+        "True",
+    );
+    check(
+        &[
+            "2 < 1",
+            "1 < 1",
+            "1 > 1",
+            "'nan'|float < 1",
+            "'nan'|float >= 1",
+            "'b' < 'a'",
+            "[1, 3] < [1, 2]",
+            "[1, 0] < [1]",
+            "[2] < [1, 5]",
+            "[1, 2] < [1, 2]",
+        ],
+        "False",
+    );
+}
