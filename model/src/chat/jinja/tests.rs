@@ -122,6 +122,7 @@ fn values_are_equal_and_in_order_as_in_python() {
             "{'a': 1, 'b': 2} == {'b': 2.0, 'a': 1}",
             "{'a': [1]} == {'a': [1]}",
             "{} == {}",
+            "range == range",
         ],
         "True",
     );
@@ -146,6 +147,8 @@ fn values_are_equal_and_in_order_as_in_python() {
             "{'a': 1} == {'a': 1, 'b': 2}",
             "{'a': 1, 'b': 2} == {'a': 1}",
             "namespace() == namespace()",
+            "range == namespace",
+            "9007199254740993 == 9007199254740992",
         ],
         "False",
     );
@@ -191,4 +194,68 @@ fn values_are_equal_and_in_order_as_in_python() {
         ],
         "False",
     );
+    check(
+        &[
+            "3 not in [1]",
+            "1 in [1, 2]",
+            "1.0 in [1]",
+            "'b' in 'abc'",
+            "'a' in {'a': 1}",
+            "'a' not in x",
+            "'' in ''",
+        ],
+        "True",
+    );
+    check(
+        &["1 not in [1]", "3 in [1]", "'d' in 'abc'", "1 in {'a': 1}", "'a' in x"],
+        "False",
+    );
+    assert!(refused("{{ 1 in 1 }}").contains("an integer cannot be in an integer"));
+    // What it costs to look for a long text in a longer one is their sum.
+    assert_eq!(ok("{{ ('b' * 10000) in 'a' * 100000 }}"), "False");
+    for (value, expected) in [
+        ("0", "no"),
+        ("1", "yes"),
+        ("0.0", "no"),
+        ("0.5", "yes"),
+        ("''", "no"),
+        ("'a'", "yes"),
+        ("[]", "no"),
+        ("[0]", "yes"),
+        ("{}", "no"),
+        ("{'a': 0}", "yes"),
+        ("none", "no"),
+        ("x", "no"),
+        ("true", "yes"),
+        ("false", "no"),
+        ("namespace()", "yes"),
+    ] {
+        assert_eq!(
+            ok(&format!("{{{{ 'yes' if {value} else 'no' }}}}")),
+            expected,
+            "{value}"
+        );
+    }
+}
+
+/// What is compared is read, and levels that are too many to go down cannot be made.
+#[test]
+fn comparing_costs_what_it_reads_and_goes_down_few_levels() {
+    let limit = |text: &str| matches!(render(text), Err(Fault::Limit(_)));
+    let compared = |b: &str| {
+        format!(
+            "{{% set a = 'a' * 1000000 %}}{{% set b = {b} %}}{{% for i in range(100) %}}{{{{ a == b }}}}{{% endfor %}}"
+        )
+    };
+    assert!(limit(&compared("'a' * 1000000")));
+    // Texts of two lengths need not be read.
+    assert_eq!(ok(&compared("'a' * 999999")), "False".repeat(100));
+    let nested = |levels| {
+        format!(
+            "{{% set n = namespace(x=[]) %}}{{% for i in range({}) %}}{{% set n.x = [n.x] %}}{{% endfor %}}{{{{ n.x == n.x }}}}",
+            levels - 1
+        )
+    };
+    assert_eq!(ok(&nested(50)), "True");
+    assert!(limit(&nested(51)));
 }
