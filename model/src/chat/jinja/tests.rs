@@ -197,6 +197,7 @@ fn values_are_equal_and_in_order_as_in_python() {
     check(
         &[
             "3 not in [1]",
+            "1 < 2 not in [3]",
             "1 in [1, 2]",
             "1.0 in [1]",
             "'b' in 'abc'",
@@ -207,7 +208,14 @@ fn values_are_equal_and_in_order_as_in_python() {
         "True",
     );
     check(
-        &["1 not in [1]", "3 in [1]", "'d' in 'abc'", "1 in {'a': 1}", "'a' in x"],
+        &[
+            "1 not in [1]",
+            "1 < 2 not in [2]",
+            "3 in [1]",
+            "'d' in 'abc'",
+            "1 in {'a': 1}",
+            "'a' in x",
+        ],
         "False",
     );
     assert!(refused("{{ 1 in 1 }}").contains("an integer cannot be in an integer"));
