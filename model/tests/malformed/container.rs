@@ -127,6 +127,18 @@ fn each_class_of_header_has_its_own_error() {
             matches!(p, P::Json { .. })
         }),
         (
+            "a text as metadata",
+            two(r#""__metadata__":"x""#),
+            8,
+            |p| matches!(p, P::Json { message } if message.contains("expected an object of texts")),
+        ),
+        (
+            "a size as shape",
+            f32("2", "[0,8]"),
+            8,
+            |p| matches!(p, P::Json { message } if message.contains("expected an array of sizes")),
+        ),
+        (
             "an unknown type",
             one("\"F33\"", "[2]", "[0,8]"),
             8,

@@ -280,7 +280,8 @@ fn remains_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (specs, tensors, mut optimizer) = model();
     save(dir.path(), &state(5), &specs, &tensors, &mut optimizer, 9).unwrap();
-    for name in [".step-6.tmp", ".step-4.old", "step-notes", ".other"] {
+    let others = [".other", ".step-notes", "notes.old", "notes.tmp", "step-notes"];
+    for name in [".step-6.tmp", ".step-4.old"].iter().chain(&others) {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     assert_eq!(latest(dir.path()).unwrap().unwrap().state.step, 5);
@@ -291,12 +292,143 @@ fn remains_are_removed() {
         .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, [".other", "step-5", "step-notes"]);
+    let kept = [
+        ".other",
+        ".step-notes",
+        "notes.old",
+        "notes.tmp",
+        "step-5",
+        "step-notes",
+    ];
+    assert_eq!(names, kept);
+}
+
+/// A save that ended between its renaming and the removal of what it replaced is brought to its end.
+#[test]
+fn what_an_interrupted_save_did_not_remove_goes_when_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    for step in [5, 10, 15] {
+        save(dir.path(), &state(step), &specs, &tensors, &mut optimizer, 9).unwrap();
+    }
+    fs::create_dir(dir.path().join(".step-4.old")).unwrap();
+    tidy(&Disk, dir.path(), 15, keeping(2, false)).unwrap();
+    let mut left: Vec<PathBuf> = entries(dir.path()).unwrap();
+    left.sort();
+    assert_eq!(left, ["step-10", "step-15"].map(|name| dir.path().join(name)));
+}
+
+/// A run that is stopped twice at one step finds its checkpoint there. One of that step that says something else is another run's, and is replaced.
+#[test]
+fn a_checkpoint_that_is_there_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, tensors, mut optimizer) = model();
+    let mut saved = |state: &State| save(dir.path(), state, &specs, &tensors, &mut optimizer, 1).unwrap();
+    let mark = saved(&state(5)).join("mark");
+    fs::write(&mark, "").unwrap();
+    saved(&state(5));
+    assert!(mark.exists());
+    let other = State {
+        total_steps: 200,
+        ..state(5)
+    };
+    saved(&other);
+    assert!(!mark.exists());
+    assert_eq!(latest(dir.path()).unwrap().unwrap().state, other);
+}
+
+#[test]
+fn a_run_saves_at_every_so_many_steps_and_at_the_last() {
+    let saves = |every| {
+        let schedule = SaveSchedule { every, last_step: 10 };
+        (0..=12).filter(|step| schedule.has(*step)).collect::<Vec<u64>>()
+    };
+    assert_eq!(saves(4), [0, 4, 8, 10, 12]);
+    assert_eq!(saves(0), [10]);
+}
+
+/// Where no run was there is no checkpoint, which is no error; what cannot be looked into is one.
+#[test]
+fn no_directory_is_not_one_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(latest(&dir.path().join("none")).unwrap().is_none());
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = latest(&file).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::Io { path, .. } if *path == file),
+        "{error}"
+    );
+}
+
+fn read_all(directory: &Path, wanted: Vec<(&str, Vec<usize>, ValuesMut<'_>)>) -> Result<()> {
+    let wanted = wanted.into_iter().map(|(name, shape, values)| StoredMut {
+        name: name.into(),
+        shape,
+        values,
+    });
+    tensors::read_tensors(directory, "all", wanted.collect())
+}
+
+/// A file may have tensors that nobody asks for. Those that are asked for have that type and shape.
+#[test]
+fn tensors_are_found_among_others_and_are_what_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than are converted at a time.
+    let long: Vec<f32> = (0..20_000).map(|i| i as f32).collect();
+    let all = [
+        ("a", vec![2], Values::F32(&[1.5, -2.0])),
+        ("b", vec![100, 200], Values::F32(&long)),
+        ("c", vec![3], Values::I8(&[3, -4, 5])),
+    ];
+    let all = all.map(|(name, shape, values)| Stored {
+        name: name.into(),
+        shape,
+        values,
+    });
+    let (path, mut whole) = (dir.path().join("all"), Vec::new());
+    tensors::write_tensors(&path, &mut whole, all.into()).unwrap();
+    fs::write(&path, &whole).unwrap();
+    let (mut a, mut b, mut c) = ([0.0; 2], vec![0.0; 20_000], [0; 3]);
+    read_all(
+        dir.path(),
+        vec![
+            ("c", vec![3], ValuesMut::I8(&mut c)),
+            ("a", vec![2], ValuesMut::F32(&mut a)),
+        ],
+    )
+    .unwrap();
+    assert_eq!((a, c), ([1.5, -2.0], [3, -4, 5]));
+    read_all(dir.path(), vec![("b", vec![100, 200], ValuesMut::F32(&mut b))]).unwrap();
+    assert_eq!(b, long);
+
+    let refused = |name: &str, shape: &[usize], values: ValuesMut<'_>, expected: &str| {
+        let error = read_all(dir.path(), vec![(name, shape.to_vec(), values)]).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    refused("b", &[200, 100], ValuesMut::F32(&mut b), "b: expected");
+    refused("c", &[3], ValuesMut::U8(&mut [0; 3]), "c: expected");
+    refused("d", &[2], ValuesMut::F32(&mut a), "d is not there");
+    fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+    refused("c", &[3], ValuesMut::I8(&mut c), "b: the file ends in it");
+    // A header as long as the format allows is looked for, a longer one is not.
+    for (length, expected) in [
+        (100_000_000u64, "EOF"),
+        (100_000_001, "a header of"),
+        (u64::MAX, "a header of"),
+    ] {
+        fs::write(&path, [&length.to_le_bytes()[..], b"{"].concat()).unwrap();
+        refused("a", &[2], ValuesMut::F32(&mut a), expected);
+    }
 }
 
 /// A disk with so much room.
 #[derive(Debug)]
-struct Small(u64);
+struct Small {
+    free: u64,
+    /// It is enough.
+    suffices: bool,
+}
 
 impl Storage for Small {
     fn create_directory(&self, path: &Path) -> std::io::Result<()> {
@@ -304,7 +436,8 @@ impl Storage for Small {
     }
 
     fn create(&self, path: &Path) -> std::io::Result<Box<dyn crate::storage::Output>> {
-        panic!("{} is written although there is no room", path.display())
+        assert!(self.suffices, "{} is written although there is no room", path.display());
+        Disk.create(path)
     }
 
     fn append(&self, path: &Path, length: u64) -> std::io::Result<Box<dyn crate::storage::Output>> {
@@ -328,7 +461,7 @@ impl Storage for Small {
     }
 
     fn free_space(&self, _: &Path) -> std::io::Result<Option<u64>> {
-        Ok(Some(self.0))
+        Ok(Some(self.free))
     }
 }
 
@@ -341,13 +474,18 @@ fn a_disk_without_room_is_seen_before_anything_is_written() {
         specs,
         parameters,
         optimizer,
-        files: Vec::new(),
+        files: vec![("config.json", b"{}".to_vec())],
         metrics: None,
     };
     let keep = keeping(1, false);
-    let error = snapshot.save(&Small(1 << 20), dir.path(), keep).unwrap_err();
-    // 17 weights and two moments of each.
-    assert!(matches!(error, TrainError::NoSpace { needed, free: 1_048_576, .. } if needed == (1 << 20) + 12 * 17));
+    // 17 weights and two moments of each, and a file.
+    let enough = (1 << 20) + 12 * 17 + 2;
+    let mut save = |free, suffices| snapshot.save(&Small { free, suffices }, dir.path(), keep);
+    for short in [1 << 20, enough - 1] {
+        let error = save(short, false).unwrap_err();
+        assert!(matches!(error, TrainError::NoSpace { needed, free, .. } if needed == enough && free == short));
+    }
+    save(enough, true).unwrap();
 }
 
 /// An interruption's checkpoint is the newest, and then one that need not be kept; it pushes out none of the run's own.

@@ -5,6 +5,7 @@ mod roundtrip;
 mod shards;
 mod streams;
 mod variants;
+mod weights;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -74,4 +75,22 @@ pub(super) fn edit(path: &Path, from: &str, to: &str) {
     let mut bytes = container(&header.replacen(from, to, 1), 0);
     bytes.extend(&whole[end..]);
     fs::write(path, bytes).unwrap();
+}
+
+/// Kilobytes of the map around `address` that are resident, as the system counts them.
+#[cfg(target_os = "linux")]
+pub(super) fn resident(address: usize) -> usize {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        if let Some((start, end)) = first.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?))) {
+            inside = (start..end).contains(&address);
+        } else if inside && first == "Rss:" {
+            return words.next().unwrap().parse().unwrap();
+        }
+    }
+    panic!("nothing is mapped at {address:x}");
 }

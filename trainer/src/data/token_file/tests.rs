@@ -198,6 +198,30 @@ fn headers_that_lie_about_sizes() {
         Header::parse(Path::new("x"), &future),
         Err(DataError::Version { found: 4, .. })
     ));
+    // As soon as the version is there it is looked at: a file of a later version may have a shorter header.
+    assert!(matches!(
+        Header::parse(Path::new("x"), &future[..8]),
+        Err(DataError::Version { found: 4, .. })
+    ));
+    assert!(matches!(
+        Header::parse(Path::new("x"), &future[..7]),
+        Err(DataError::Length { found: 7, .. })
+    ));
+}
+
+#[test]
+fn token_files_are_told_by_how_they_begin() {
+    for (head, expected) in [
+        ("1BTK", true),
+        ("TKN2", true),
+        ("1BTKrest", true),
+        ("1BT", false),
+        ("", false),
+        (" 1BTK", false),
+        ("text", false),
+    ] {
+        assert_eq!(is_tokens(head.as_bytes()), expected, "{head}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The container: header, keys, descriptions of tensors, places.
 
 use super::*;
+use crate::files::gguf::{Value, ValueType};
 
 #[test]
 fn the_header() {
@@ -150,5 +151,139 @@ fn tensors() {
     for bytes in [32 + 16, 64] {
         let swapped = one(&[4], F32, 32).tensor("u", &[8], F32, 0).data(bytes);
         assert_eq!(Gguf::from_bytes(swapped.bytes()).unwrap().tensors()[0].name, "u");
+    }
+}
+
+/// Next to all that is refused: a file with keys, an array and tensors of one to four dimensions, in memory and mapped.
+#[test]
+fn what_lies_in_a_sound_file_is_what_is_read() {
+    let mut hand = Hand::default()
+        .key("general.alignment", 4, &8u32.to_le_bytes())
+        .key(
+            "a",
+            ARRAY,
+            &[&2u32.to_le_bytes()[..], &3u64.to_le_bytes(), &[1, 0, 2, 0, 3, 0]].concat(),
+        )
+        .tensor("last", &[3, 2, 1, 2], F32, 16)
+        .tensor("first", &[2, 1], F32, 0)
+        .tensor("second", &[1], F32, 8);
+    hand.data = (0..16 + 48).collect();
+    // `Hand` fills up to a multiple of 32.
+    let end = 24 + hand.keys.concat().len() + hand.tensors.concat().len();
+    let mut whole = hand.bytes();
+    whole.truncate(end.next_multiple_of(8));
+    whole.extend(&hand.data);
+    let data = &hand.data;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sound.gguf");
+    std::fs::write(&path, &whole).unwrap();
+    for gguf in [Gguf::from_bytes(whole.clone()).unwrap(), Gguf::open(&path).unwrap()] {
+        assert_eq!(gguf.shared().bytes(), whole);
+        assert_eq!(gguf.metadata().keys().collect::<Vec<_>>(), ["a", "general.alignment"]);
+        let Value::Array(array) = &gguf.metadata()["a"] else {
+            panic!("{:?}", gguf.metadata())
+        };
+        assert_eq!((array.element, array.count), (ValueType::U16, 3));
+        assert_eq!(gguf.elements(array), [1, 0, 2, 0, 3, 0]);
+        let names: Vec<_> = gguf.tensors().iter().map(|info| info.name.as_str()).collect();
+        assert_eq!(names, ["first", "second", "last"]);
+        for (name, dims, cols, rows, range) in [
+            ("first", 2, 2, 1, 0..8),
+            ("second", 1, 1, 1, 8..12),
+            ("last", 4, 3, 4, 16..64),
+        ] {
+            let info = gguf.tensor(name).unwrap();
+            assert_eq!((info.name.as_str(), info.kind), (name, TensorType::F32));
+            assert_eq!((info.dims, info.cols, info.rows), (dims, cols, rows));
+            assert_eq!(
+                (info.len(), info.bytes(), info.is_empty()),
+                (rows * cols, range.len(), false)
+            );
+            assert_eq!(gguf.data(info), &data[range]);
+        }
+        assert!(gguf.tensor("third").is_none());
+    }
+    let missing = Gguf::open(&dir.path().join("none.gguf")).unwrap_err();
+    assert!(matches!(missing, FileError::Io { action: "open", .. }), "{missing}");
+    std::fs::write(&path, &whole[..3]).unwrap();
+    let cut = Gguf::open(&path).unwrap_err();
+    let truncated = |error: &GgufError| matches!(error, GgufError::Truncated { len: 3, .. });
+    assert!(
+        matches!(&cut, FileError::Gguf { path: named, source } if *named == path && truncated(source)),
+        "{cut}"
+    );
+}
+
+/// Whoever converts a file reads each tensor once.
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_of_a_mapped_file_can_be_given_back() {
+    use crate::files::tests::resident;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.gguf");
+    let hand = Hand::default().tensor("t", &[1 << 14], F32, 0).data(1 << 16);
+    std::fs::write(&path, hand.bytes()).unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    let data = gguf.data(gguf.tensor("t").unwrap());
+    assert!(data.iter().all(|byte| *byte == 0));
+    let address = data.as_ptr() as usize;
+    assert!(resident(address) >= 64);
+    gguf.give_pages_back();
+    assert_eq!(resident(address), 0);
+}
+
+/// On both sides of each limit.
+#[test]
+fn limits_are_where_they_are_said_to_be() {
+    let header = |tensors: u64, keys: u64, rest: &[u8]| {
+        [
+            &b"GGUF\x03\0\0\0"[..],
+            &tensors.to_le_bytes(),
+            &keys.to_le_bytes(),
+            rest,
+        ]
+        .concat()
+    };
+    let read = |tensors, keys, rest: &[u8]| Gguf::from_bytes(header(tensors, keys, rest));
+    let count = |tensors, keys, rest: &[u8]| match read(tensors, keys, rest) {
+        Err(GgufError::Count { what, found, most }) => Some((what, found, most)),
+        _ => None,
+    };
+    // A key without a name, of one byte: the smallest there is.
+    let key = [&text(b"")[..], &0u32.to_le_bytes(), &[7]].concat();
+    assert_eq!(read(0, 1, &key).unwrap().metadata()[""], Value::Unsigned(7));
+    assert_eq!(count(0, 1, &key[1..]), Some(("keys", 1, 0)));
+    assert_eq!(count(0, 2, &key.repeat(2)), None);
+    assert_eq!(count(0, 2, &key.repeat(2)[1..]), Some(("keys", 2, 1)));
+    // As small a tensor; there is no room for its value.
+    let tensor = Hand::default().tensor("", &[1], F32, 0).tensors.concat();
+    refused!(read(1, 0, &tensor).unwrap_err(), GgufError::Outside { .. });
+    assert_eq!(count(1, 0, &tensor[1..]), Some(("tensors", 1, 0)));
+    // In a file that could hold more.
+    let room = vec![0; (1 << 16) * 33];
+    for (most, tensors, keys) in [(1 << 12, 0, 1), (1 << 16, 1, 0)] {
+        assert_eq!(count(tensors * most, keys * most, &room), None);
+        let (_, found, limit) = count(tensors * (most + 1), keys * (most + 1), &room).unwrap();
+        assert_eq!((found, limit), (most + 1, most));
+    }
+
+    let mut bytes = Hand::default().bytes();
+    for (version, good) in [(1, false), (2, true), (3, true), (4, false)] {
+        bytes[4] = version;
+        assert_eq!(Gguf::from_bytes(bytes.clone()).is_ok(), good, "version {version}");
+    }
+    for alignment in [8u32, 1 << 16] {
+        let hand = Hand::default().key("general.alignment", 4, &alignment.to_le_bytes());
+        Gguf::from_bytes(hand.bytes()).unwrap();
+    }
+    // The bits of all values must be a number, those of four bytes too.
+    let most = (usize::MAX >> 6) as u64 - 1;
+    let one = |n: u64| Hand::default().tensor("t", &[n], F32, 0).refused();
+    refused!(one(most), GgufError::Outside { .. });
+    refused!(one(most + 1), GgufError::Size { .. });
+    // The last tensor ends with the file, or with the zeros that fill its place up, and no later.
+    for (bytes, good) in [(15, false), (16, true), (17, true), (32, true), (33, false)] {
+        let hand = Hand::default().tensor("t", &[4], F32, 0).data(bytes);
+        assert_eq!(Gguf::from_bytes(hand.bytes()).is_ok(), good, "{bytes} bytes");
     }
 }
