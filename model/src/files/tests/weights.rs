@@ -52,7 +52,8 @@ fn a_container_holds_what_its_header_names() {
         assert_eq!(weights.first_file().unwrap().bytes(), whole);
     }
     let none = Weights::from_bytes(container("{}", 0), "none").unwrap();
-    assert!(none.len() == 0 && none.is_empty() && none.metadata().is_empty());
+    assert_eq!(none.len(), 0);
+    assert!(none.is_empty() && none.metadata().is_empty());
 }
 
 /// One text or one dimension more is refused, which `tests/malformed` has.
