@@ -198,6 +198,28 @@ fn a_model_can_be_trained_in_full_precision_or_binary() {
 }
 
 #[test]
+fn a_model_learns_from_teachers() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (teacher, out) = (f.path("model"), dir.path().join("taught"));
+    let args = f.train(&out, &["--teacher", &teacher, "--teacher", &teacher, "--json"]);
+    assert_eq!(onebit(&args).json()["steps"], 3);
+    let alone = dir.path().join("alone");
+    onebit(&f.train(&alone, &[])).ok();
+    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
+    assert_ne!(weights(&out), weights(&alone));
+    let plan = |more: &[&str]| onebit(&f.train(&out, &[&["--dry-run", "--json"], more].concat())).json();
+    let memory = plan(&["--teacher", &teacher])["memory_bytes"]["teachers"]
+        .as_u64()
+        .unwrap();
+    assert!(memory > 0 && plan(&[])["memory_bytes"]["teachers"] == 0);
+    let refused = |more: &[&str]| onebit(&f.train(&dir.path().join("x"), more));
+    refused(&["--teacher-weight", "0.5"]).refused(2, &["--teacher"]);
+    refused(&["--teacher", &teacher, "--teacher-weight", "2"]).refused(2, &["teacher-weight"]);
+    refused(&["--teacher", "nowhere"]).refused(1, &["--teacher", "nowhere"]);
+}
+
+#[test]
 fn quickstart_trains_packs_and_tells() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("quick");

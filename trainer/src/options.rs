@@ -53,6 +53,12 @@ pub struct TrainOptions {
     /// z of the z-loss, which keeps the log-sum-exp of the logits near 0; reported losses are without.
     #[serde(default)]
     pub z_loss: f32,
+    /// The teachers' share of what is learned, above 0 and at most 1; 0 without teachers.
+    #[serde(default)]
+    pub teacher_weight: f32,
+    /// Checksums of the teachers, made when the run begins.
+    #[serde(default)]
+    pub teachers: Vec<String>,
     /// Dropout on what each block writes to the residual stream.
     pub dropout: f32,
     /// Dropout on the embedded tokens; as `dropout` if there is none.
@@ -137,6 +143,8 @@ impl Default for TrainOptions {
             grad_clip_max_norm: 1.0,
             label_smoothing: 0.0,
             z_loss: 0.0,
+            teacher_weight: 0.0,
+            teachers: Vec::new(),
             dropout: 0.0,
             input_dropout: None,
             output_dropout: 0.0,
@@ -218,6 +226,11 @@ impl TrainOptions {
             (0.0..=1.0).contains(&self.weight_decay_until),
             "weight-decay-until",
             "must be a part of the run, from 0 to 1",
+        )?;
+        ensure(
+            (0.0..=1.0).contains(&self.teacher_weight),
+            "teacher-weight",
+            "must be at least 0 and at most 1",
         )?;
         ensure(
             (0.0..0.1).contains(&self.z_loss),
@@ -442,6 +455,7 @@ mod tests {
         check(|o| o.word_dropout = f32::NAN, "word-dropout");
         check(|o| o.stochastic_depth = 1.5, "stochastic-depth");
         check(|o| o.z_loss = 0.5, "z-loss");
+        check(|o| o.teacher_weight = 1.1, "teacher-weight");
         check(|o| o.weight_decay_until = 1.1, "weight-decay-until");
         check(|o| o.max_steps = 0, "max-steps");
         check(|o| o.grad_clip_max_norm = -1.0, "grad-clip-max-norm");

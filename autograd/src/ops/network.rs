@@ -3,7 +3,7 @@
 use onebit_engine::ops as engine;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
-use onebit_engine::ops::cross_entropy::{LossTerms, Losses};
+use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses};
 use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::Precision;
 use onebit_engine::ops::rope::RopeTable;
@@ -150,18 +150,27 @@ pub fn scale_rows(x: &Var, factors: Vec<f32>) -> Result<Var> {
     single(x.tape().record(&[x], vec![y], backward)?)
 }
 
-/// Mean cross-entropy, with what `terms` adds, of `logits` `[tokens, vocab]`, shape `[1]`, and the [`Losses`] to report.
+/// Mean cross-entropy, with what `terms` adds and teachers find `likely`, of `logits` `[tokens, vocab]`, shape `[1]`, and the [`Losses`] to report.
 ///
 /// # Errors
 /// Shapes that do not fit, or a target outside the vocabulary.
-pub fn cross_entropy(logits: &Var, targets: &Tensor, terms: LossTerms) -> Result<(Var, Losses)> {
-    let losses = engine::cross_entropy::cross_entropy(logits.tensor(), targets, terms)?;
+pub fn cross_entropy(
+    logits: &Var,
+    targets: &Tensor,
+    terms: LossTerms,
+    likely: Option<Likely>,
+) -> Result<(Var, Losses)> {
+    let losses = engine::cross_entropy::cross_entropy(logits.tensor(), targets, terms, likely.as_ref())?;
     let (saved, targets, lse) = (logits.tensor().clone(), targets.clone(), losses.lse.clone());
     let value = Tensor::full(saved.device(), [1], losses.smoothed as f32);
     let backward = move |dy: Vec<Option<Tensor>>| {
         let upstream = only(dy)?.item()?;
         Ok(vec![Some(engine::cross_entropy::cross_entropy_backward(
-            &saved, &targets, &lse, terms, upstream,
+            &saved,
+            &targets,
+            &lse,
+            (terms, likely.as_ref()),
+            upstream,
         )?)])
     };
     let loss = single(logits.tape().record(&[logits], vec![value], backward)?)?;

@@ -2,7 +2,7 @@
 
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
-use onebit_engine::ops::cross_entropy::LossTerms;
+use onebit_engine::ops::cross_entropy::{Likely, LossTerms, mean_softmax};
 use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
 use onebit_engine::ops::rope::RopeTable;
@@ -111,9 +111,47 @@ fn dropout_and_cross_entropy() -> crate::Result<()> {
     for (smoothing, z_loss) in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.1, 0.05)] {
         let terms = LossTerms { smoothing, z_loss };
         gradcheck("cross_entropy", &[random([6, 11], 2)], |v| {
-            Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), terms)?.0)
+            Ok(cross_entropy(&v[0], &ids(&[0, 10, 4, 4, 7, 1]), terms, None)?.0)
         })?;
     }
+    Ok(())
+}
+
+#[test]
+fn what_teachers_find_likely() -> crate::Result<()> {
+    let targets = ids(&[0, 10, 4, 4, 7, 1]);
+    let teachers = [random([6, 11], 5), random([6, 11], 6)];
+    let probabilities = mean_softmax(&teachers)?;
+    for (row, q) in probabilities.f32()?.chunks(11).enumerate() {
+        assert!((q.iter().sum::<f32>() - 1.0).abs() < 1e-6, "row {row}");
+    }
+    for (smoothing, z_loss, share) in [(0.0, 0.0, 0.5), (0.1, 0.05, 0.3), (0.0, 0.0, 1.0)] {
+        let (terms, probabilities) = (LossTerms { smoothing, z_loss }, probabilities.clone());
+        let likely = Likely { probabilities, share };
+        gradcheck("cross_entropy, taught", &[random([6, 11], 2)], |v| {
+            Ok(cross_entropy(&v[0], &targets, terms, Some(likely.clone()))?.0)
+        })?;
+    }
+    // A teacher that is sure of the text teaches nothing else; the gradient of one that is the model itself is 0.
+    let tape = Tape::new();
+    let logits = tape.leaf(random([6, 11], 2));
+    let sure = Tensor::from_f32(targets.device(), [6, 11], {
+        let mut q = vec![0.0; 66];
+        targets
+            .u32()?
+            .iter()
+            .enumerate()
+            .for_each(|(row, id)| q[11 * row + *id as usize] = 1.0);
+        q
+    })?;
+    let likely = |probabilities, share| Some(Likely { probabilities, share });
+    let plain = cross_entropy(&logits, &targets, LossTerms::default(), None)?.1;
+    let told = cross_entropy(&logits, &targets, LossTerms::default(), likely(sure, 0.7))?.1;
+    assert!((plain.nll - told.smoothed).abs() < 1e-6 && plain.nll == told.nll);
+    let itself = mean_softmax(&[logits.tensor().clone()])?;
+    let (loss, _) = cross_entropy(&logits, &targets, LossTerms::default(), likely(itself, 1.0))?;
+    let gradient = tape.backward(&loss)?.take(&logits).unwrap();
+    assert!(gradient.f32()?.iter().all(|g| g.abs() < 1e-7));
     Ok(())
 }
 
@@ -122,13 +160,13 @@ fn what_is_added_to_the_loss_stays_out_of_the_reported_loss() -> crate::Result<(
     let tape = Tape::new();
     let logits = tape.constant(random([6, 11], 2));
     let targets = ids(&[0, 10, 4, 4, 7, 1]);
-    let plain = cross_entropy(&logits, &targets, LossTerms::default())?.1;
+    let plain = cross_entropy(&logits, &targets, LossTerms::default(), None)?.1;
     let terms = |smoothing, z_loss| LossTerms { smoothing, z_loss };
-    let smooth = cross_entropy(&logits, &targets, terms(0.2, 0.0))?.1;
+    let smooth = cross_entropy(&logits, &targets, terms(0.2, 0.0), None)?.1;
     assert_eq!(plain.nll, smooth.nll);
     assert_eq!(plain.nll, plain.smoothed);
     assert!(smooth.smoothed > smooth.nll);
-    let drawn = cross_entropy(&logits, &targets, terms(0.0, 0.5))?.1;
+    let drawn = cross_entropy(&logits, &targets, terms(0.0, 0.5), None)?.1;
     assert_eq!(plain.nll, drawn.nll);
     let squares: f64 = plain.lse.f32()?.iter().map(|x| f64::from(*x).powi(2)).sum();
     assert!((drawn.smoothed - drawn.nll - 0.5 * squares / 6.0).abs() < 1e-9);

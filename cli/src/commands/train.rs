@@ -115,6 +115,12 @@ pub struct Train {
     /// factor of the squared log-sum-exp in the minimised loss, such as 1e-4 (default: 0)
     #[argh(option)]
     z_loss: Option<f32>,
+    /// a model directory whose probabilities are learned beside the text, again for each of several (default: none)
+    #[argh(option)]
+    teacher: Vec<PathBuf>,
+    /// the teachers' share of what is learned, above 0 and at most 1 (default: 0.5 with --teacher)
+    #[argh(option)]
+    teacher_weight: Option<f32>,
     /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: 0)
     #[argh(option)]
     dropout: Option<f32>,
@@ -210,10 +216,16 @@ impl Train {
             data,
             validation,
             tokenizer,
+            teachers,
         } = self.prepare()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         options.validate_device(place.gpu.is_some())?;
-        let memory = Memory::new(&config, &options, &place)?;
+        let models: Vec<_> = [&config]
+            .into_iter()
+            .chain(teachers.iter().map(|t| &t.1))
+            .cloned()
+            .collect();
+        let memory = Memory::new(&models, &options, &place)?;
         let disk = match &self.output_dir {
             Some(directory) => Some(Disk::new(directory, &memory, &options)?),
             None => None,
@@ -234,10 +246,10 @@ impl Train {
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
             // As the run itself would refuse it.
-            memory.refuse_if_too_large(&config, &options, &place)?;
+            memory.refuse_if_too_large(&models, &options, &place)?;
             return disk.map_or(Ok(()), |disk| disk.refuse_if_too_small());
         }
-        memory.refuse_if_too_large(&config, &options, &place)?;
+        memory.refuse_if_too_large(&models, &options, &place)?;
         if let Some(disk) = &disk {
             disk.refuse_if_too_small()?;
         }
@@ -246,7 +258,15 @@ impl Train {
         }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         self.prepare_directory(&output_dir)?;
-        let inputs = self.inputs(config, options, data, validation, tokenizer, place, &output_dir)?;
+        let inputs = self.inputs(
+            (config, &teachers),
+            options,
+            data,
+            validation,
+            tokenizer,
+            place,
+            &output_dir,
+        )?;
         self.train(inputs, &output_dir)
     }
 

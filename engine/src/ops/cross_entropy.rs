@@ -28,13 +28,53 @@ pub struct LossTerms {
     pub z_loss: f32,
 }
 
+/// What teachers think likely (Hinton et al. 2015, *Distilling the knowledge in a neural network*).
+#[derive(Clone, Debug)]
+pub struct Likely {
+    /// Their probabilities, `[tokens, vocab]`.
+    pub probabilities: Tensor,
+    /// Their share of the target, in `[0, 1]`: the rest is the text's.
+    pub share: f32,
+}
+
+/// The mean of the softmaxes of `logits`, each `[tokens, vocab]`.
+///
+/// # Errors
+/// Shapes that differ, no logits at all, or elements that are not f32.
+pub fn mean_softmax(logits: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = logits.first() else {
+        return Err(shape_error("mean_softmax", "logits of at least one model", "none"));
+    };
+    let (vocab, weight) = (first.shape().last(), 1.0 / logits.len() as f64);
+    let mut out = Tensor::zeros(first.device(), first.shape().clone());
+    for logits in logits {
+        if logits.shape() != first.shape() {
+            return Err(shape_error("mean_softmax", first.shape(), logits.shape()));
+        }
+        let data = logits.f32()?;
+        over_rows(out.f32_mut()?, vocab, |row, out| {
+            for (out, x) in out.chunks_exact_mut(vocab).zip(data[row * vocab..].chunks_exact(vocab)) {
+                let max = x.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
+                let sum: f64 = x.iter().map(|x| f64::from((x - max).exp())).sum();
+                let factor = (weight / sum) as f32;
+                out.iter_mut()
+                    .zip(x)
+                    .for_each(|(out, x)| *out += factor * (x - max).exp());
+            }
+        });
+    }
+    Ok(out)
+}
+
 /// Losses of `logits` `[tokens, vocab]` against `targets` `[tokens]`. The minimised loss is
 /// `(1−ε)·nll + ε·mean over the vocabulary of −log p` (Szegedy et al. 2016) and `z·lse²` (Chowdhery et al. 2022, *PaLM*), which keeps the log-sum-exp near 0.
+/// With `likely` q of share a it is `(1−a)` of the first, and `a·(lse − Σ q·x)`.
 ///
 /// # Errors
 /// Shapes that do not fit, a target outside the vocabulary, or wrong element types.
-pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms) -> Result<Losses> {
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms, likely: Option<&Likely>) -> Result<Losses> {
     let (tokens, vocab) = check(logits, targets)?;
+    check_likely(logits, likely)?;
     let isa = logits.device().isa();
     let mut per_token = Tensor::for_overwrite(logits.device(), [tokens]);
     let mut smoothed = Tensor::for_overwrite(logits.device(), [tokens]);
@@ -63,6 +103,19 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms) -> Res
             );
         });
     let mean = |t: &Tensor| Ok(t.f32()?.iter().map(|&x| f64::from(x)).sum::<f64>() / tokens as f64);
+    let mut wanted = mean(&smoothed)?;
+    if let Some(Likely { probabilities, share }) = likely {
+        let q = probabilities.f32()?;
+        let rows = data.par_chunks(vocab).zip(q.par_chunks(vocab)).zip(lse.f32()?);
+        let taught: Vec<f64> = rows
+            .map(|((x, q), lse)| {
+                let agreed: f64 = x.iter().zip(q).map(|(x, q)| f64::from(*x) * f64::from(*q)).sum();
+                f64::from(*lse) - agreed
+            })
+            .collect();
+        let share = f64::from(*share);
+        wanted = (1.0 - share) * wanted + share * taught.iter().sum::<f64>() / tokens as f64;
+    }
     let squares = lse
         .f32()?
         .iter()
@@ -70,7 +123,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, terms: LossTerms) -> Res
         .sum::<f64>();
     Ok(Losses {
         nll: mean(&per_token)?,
-        smoothed: mean(&smoothed)? + f64::from(terms.z_loss) * squares / tokens as f64,
+        smoothed: wanted + f64::from(terms.z_loss) * squares / tokens as f64,
         lse,
     })
 }
@@ -83,10 +136,11 @@ pub fn cross_entropy_backward(
     logits: &Tensor,
     targets: &Tensor,
     lse: &Tensor,
-    terms: LossTerms,
+    (terms, likely): (LossTerms, Option<&Likely>),
     upstream: f32,
 ) -> Result<Tensor> {
     let (tokens, vocab) = check(logits, targets)?;
+    check_likely(logits, likely)?;
     if lse.len() != tokens {
         return Err(shape_error(
             "cross_entropy_backward",
@@ -123,7 +177,30 @@ pub fn cross_entropy_backward(
             out,
         );
     });
+    if let Some(Likely { probabilities, share }) = likely {
+        // A part of what was taken off for the smoothed target comes back, and goes off for the teachers' probabilities.
+        let (q, part) = (probabilities.f32()?, each * share);
+        let uniform = part * terms.smoothing / vocab as f32;
+        over_rows(dlogits.f32_mut()?, vocab, |row, out| {
+            for (i, out) in out.chunks_exact_mut(vocab).enumerate() {
+                let q = &q[(row + i) * vocab..][..vocab];
+                out.iter_mut().zip(q).for_each(|(d, q)| *d += uniform - part * q);
+                out[ids[row + i] as usize] += part * (1.0 - terms.smoothing);
+            }
+        });
+    }
     Ok(dlogits)
+}
+
+fn check_likely(logits: &Tensor, likely: Option<&Likely>) -> Result<()> {
+    match likely {
+        Some(likely) if likely.probabilities.shape() != logits.shape() => Err(shape_error(
+            "cross_entropy",
+            logits.shape(),
+            likely.probabilities.shape(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check(logits: &Tensor, targets: &Tensor) -> Result<(usize, usize)> {

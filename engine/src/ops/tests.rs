@@ -87,7 +87,7 @@ fn wrong_shapes_and_ids_are_named() {
     let ids = Tensor::from_u32(Device::cpu().unwrap(), [2], vec![1, 9]).unwrap();
     let error = embedding::embedding(&random([9, 4], 3), &ids).unwrap_err();
     assert_eq!(error.to_string(), "embedding: id 9 at position 1 is outside the 9 rows");
-    let error = cross_entropy::cross_entropy(&random([2, 9], 3), &ids, Default::default()).unwrap_err();
+    let error = cross_entropy::cross_entropy(&random([2, 9], 3), &ids, Default::default(), None).unwrap_err();
     assert!(matches!(error, EngineError::Id { position: 1, .. }), "{error}");
     assert!(Tensor::from_f32(Device::cpu().unwrap(), [2, 3], vec![0.0; 5]).is_err());
 }

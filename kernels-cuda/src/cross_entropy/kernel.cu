@@ -3,12 +3,13 @@
 //
 //   lse = max + ln sum        sum = sum_j exp(x_j - max)
 //   nll = max - x_t + ln sum  smoothed = (1 - e) nll + e (ln sum - mean_j (x_j - max))
+//   taught   smoothed = (1 - a) smoothed + a (lse - sum_j q_j x_j), for what teachers think likely, q
 //   smoothed += z lse^2
-//   dx_j = scale ((1 + 2 z lse) exp(x_j - max) / sum - (1 - e) [j = t] - e / vocab), and 0 in columns vocab..stride
+//   dx_j = scale ((1 + 2 z lse) exp(x_j - max) / sum - (1 - a) ((1 - e) [j = t] + e / vocab) - a q_j), and 0 in columns vocab..stride
 //
 // A block a row. The first pass reads it in 16-byte chunks, each thread with its own running maximum and sum, and leaves the first `cached` chunks in
 // shared memory; the second pass takes each chunk from there (or once more from L2), and writes the gradient. A thread reads only chunks that it wrote.
-// Cost a logit: 2 bytes read and 2 written, two exponentials, about 12 instructions: bound by memory. Evaluation: 2 bytes read.
+// Cost a logit: 2 bytes read and 2 written, two exponentials, about 12 instructions: bound by memory. Evaluation: 2 bytes read. Taught: 8 bytes of q more.
 #include "bf16.cuh"
 #include "exp2.cuh"
 #include "memory.cuh"
@@ -54,9 +55,17 @@ __device__ __forceinline__ void add(Running& r, const float (&x)[8], int valid) 
     if (SMOOTH) r.count += (float)valid;
 }
 
-template <bool GRADIENT, bool SMOOTH>
+// Eight probabilities.
+__device__ __forceinline__ void load_likely(const float* q, float (&v)[8]) {
+    float4 a = reinterpret_cast<const float4*>(q)[0], b = reinterpret_cast<const float4*>(q)[1];
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+// Of those taught, `likely` is q `[rows, stride]` and `share` is a.
+template <bool GRADIENT, bool SMOOTH, bool TAUGHT>
 __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing,
-                                         float z, float scale, float* lse, float* nll, float* smoothed) {
+                                         float z, float scale, const float* likely, float taught, float* lse, float* nll, float* smoothed) {
     DYNAMIC_SHARED(uint4, cache);
     __shared__ float scratch[32];
     const unsigned row = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
@@ -69,7 +78,8 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
     if (thread == 0) at_target = target < vocab ? to_f32(x_row[target]) : __int_as_float(0x7fc00000);
 
     Running r = {LOWEST, 0.0f, 0.0f, 0.0f};
-    float x[8];
+    float x[8], q[8], agreed = 0.0f;
+    const float* q_row = TAUGHT ? likely + (size_t)row * stride : nullptr;
     for (unsigned first = thread; first < whole; first += 4 * threads) {
         uint4 batch[4];
 #pragma unroll
@@ -84,6 +94,11 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
                 if (GRADIENT && chunk < cached) cache[chunk] = batch[k];
                 unpack(batch[k], x);
                 add<SMOOTH>(r, x, 8);
+                if (TAUGHT) {
+                    load_likely(q_row + 8 * chunk, q);
+#pragma unroll
+                    for (int i = 0; i < 8; i++) agreed = fmaf(q[i], x[i], agreed);
+                }
             }
         }
     }
@@ -91,23 +106,33 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
     if (rest > 0 && thread == whole % threads) {
         unpack(words[whole], x);
         add<SMOOTH>(r, x, (int)rest);
+        if (TAUGHT) {
+            load_likely(q_row + 8 * whole, q);
+#pragma unroll
+            for (unsigned i = 0; i < 8; i++)
+                if (i < rest) agreed = fmaf(q[i], x[i], agreed);
+        }
     }
 
     const float max = block_max(r.max, scratch);
     const float sum = block_sum(r.sum * exp2_fast((r.max - max) * LOG2_E), scratch);
     const float offset = SMOOTH ? block_sum(r.offset + r.count * (r.max - max), scratch) : 0.0f;
+    const float together = TAUGHT ? block_sum(agreed, scratch) : 0.0f;
     const float log_sum = logf(sum), all = max + log_sum;
     if (thread == 0) {
         float loss = max - at_target + log_sum;
         lse[row] = all;
         nll[row] = loss;
-        smoothed[row] = (SMOOTH ? (1.0f - smoothing) * loss + smoothing * (log_sum - offset / (float)vocab) : loss) + z * all * all;
+        float wanted = SMOOTH ? (1.0f - smoothing) * loss + smoothing * (log_sum - offset / (float)vocab) : loss;
+        if (TAUGHT) wanted = (1.0f - taught) * wanted + taught * (all - together);
+        smoothed[row] = wanted + z * all * all;
     }
     if (!GRADIENT) return;
 
     const float factor = scale / sum * (1.0f + 2.0f * z * all);
-    const float share = SMOOTH ? scale * smoothing / (float)vocab : 0.0f;
-    const float once = scale * (1.0f - smoothing);
+    const float own = TAUGHT ? scale * (1.0f - taught) : scale, theirs = scale * taught;
+    const float share = SMOOTH ? own * smoothing / (float)vocab : 0.0f;
+    const float once = own * (1.0f - smoothing);
 #pragma unroll 4
     for (unsigned chunk = thread; chunk < stride / 8; chunk += threads) {
         uint4 gradient = make_uint4(0, 0, 0, 0);
@@ -116,6 +141,11 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
             float d[8];
 #pragma unroll
             for (int i = 0; i < 8; i++) d[i] = fmaf(exp2_fast((x[i] - max) * LOG2_E), factor, -share);
+            if (TAUGHT) {
+                load_likely(q_row + 8 * chunk, q);
+#pragma unroll
+                for (int i = 0; i < 8; i++) d[i] = fmaf(-theirs, q[i], d[i]);
+            }
             if (chunk == target / 8) {
 #pragma unroll
                 for (unsigned i = 0; i < 8; i++)
@@ -132,17 +162,46 @@ __device__ __forceinline__ void row_loss(bf16* logits, const unsigned* targets, 
     }
 }
 
-#define ENTRY(name, GRADIENT, SMOOTH)                                                                                                              \
+#define ENTRY(name, GRADIENT, SMOOTH, TAUGHT)                                                                                                      \
     extern "C" __global__ void __launch_bounds__(1024)                                                                                             \
         name(bf16* logits, const unsigned* targets, unsigned vocab, unsigned stride, unsigned cached, float smoothing, float z, float scale,       \
-             float* lse, float* nll, float* smoothed) {                                                                                            \
-        row_loss<GRADIENT, SMOOTH>(logits, targets, vocab, stride, cached, smoothing, z, scale, lse, nll, smoothed);                                  \
+             const float* likely, float taught, float* lse, float* nll, float* smoothed) {                                                         \
+        row_loss<GRADIENT, SMOOTH, TAUGHT>(logits, targets, vocab, stride, cached, smoothing, z, scale, likely, taught, lse, nll, smoothed);       \
     }
 
-ENTRY(cross_entropy, true, false)
-ENTRY(cross_entropy_smoothed, true, true)
-ENTRY(cross_entropy_evaluate, false, false)
-ENTRY(cross_entropy_evaluate_smoothed, false, true)
+ENTRY(cross_entropy, true, false, false)
+ENTRY(cross_entropy_smoothed, true, true, false)
+ENTRY(cross_entropy_taught, true, true, true)
+ENTRY(cross_entropy_evaluate, false, false, false)
+ENTRY(cross_entropy_evaluate_smoothed, false, true, false)
+
+// likely[j] = weight softmax(x)_j, or that more, and 0 in columns vocab..stride: a block a row. Cost a logit: 2 bytes read twice, the second time mostly from L2, and 4 written.
+extern "C" __global__ void __launch_bounds__(1024)
+    soften(const bf16* logits, unsigned vocab, unsigned stride, float weight, unsigned accumulate, float* likely) {
+    __shared__ float scratch[32];
+    const unsigned chunks = (vocab + 7) / 8;
+    const uint4* words = reinterpret_cast<const uint4*>(logits + (size_t)blockIdx.x * stride);
+    float* out = likely + (size_t)blockIdx.x * stride;
+    Running r = {LOWEST, 0.0f, 0.0f, 0.0f};
+    float x[8], q[8];
+    for (unsigned chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {
+        unpack(words[chunk], x);
+        add<false>(r, x, min(8u, vocab - 8 * chunk));
+    }
+    const float max = block_max(r.max, scratch);
+    const float factor = weight / block_sum(r.sum * exp2_fast((r.max - max) * LOG2_E), scratch);
+    for (unsigned chunk = threadIdx.x; chunk < stride / 8; chunk += blockDim.x) {
+        if (chunk < chunks) unpack(words[chunk], x);
+        if (accumulate) load_likely(out + 8 * chunk, q);
+#pragma unroll
+        for (unsigned i = 0; i < 8; i++) {
+            float p = 8 * chunk + i < vocab ? exp2_fast((x[i] - max) * LOG2_E) * factor : 0.0f;
+            q[i] = accumulate ? q[i] + p : p;
+        }
+        reinterpret_cast<float4*>(out + 8 * chunk)[0] = make_float4(q[0], q[1], q[2], q[3]);
+        reinterpret_cast<float4*>(out + 8 * chunk)[1] = make_float4(q[4], q[5], q[6], q[7]);
+    }
+}
 
 // sums[2 slot] = sum of nll, sums[2 slot + 1] = sum of smoothed over all rows, in f64 and a fixed order: block 0 the one, block 1 the other, of 1024
 // threads. Cost: 8 bytes a row. A slot that is not there gets nothing.

@@ -3,10 +3,10 @@
 //! ```text
 //! lse         = log Σ_j exp(x_j)
 //! nll         = lse − x_target
-//! smoothed    = (1 − ε)·nll + ε·(lse − mean_j x_j) + z·lse²
-//! dx_j        = scale·((1 + 2·z·lse)·softmax(x)_j − (1 − ε)·[j = target] − ε/vocab)
+//! smoothed    = (1 − a)·((1 − ε)·nll + ε·(lse − mean_j x_j)) + a·(lse − Σ_j q_j·x_j) + z·lse²
+//! dx_j        = scale·((1 + 2·z·lse)·softmax(x)_j − (1 − a)·((1 − ε)·[j = target] + ε/vocab) − a·q_j)
 //! ```
-//! (Szegedy et al. 2016 for the smoothing, Chowdhery et al. 2022, *PaLM*, for z.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
+//! (Szegedy et al. 2016 for the smoothing ε, Hinton et al. 2015 for a teacher's q with share a, Chowdhery et al. 2022, *PaLM*, for z.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
 //! writes. The columns from `vocab` on may hold anything before, and hold 0 after. All is computed in f32 from differences with the row's maximum.
 //!
 //! A row is read once from memory and written once: 4 bytes a logit, 2 where no gradient is wanted. A row's first 200 KiB wait in shared memory for the
@@ -24,6 +24,8 @@ mod tests;
 static MODULE: Module = ptx!("kernel.ptx");
 const GRADIENT: Kernel = MODULE.kernel("cross_entropy");
 const GRADIENT_SMOOTHED: Kernel = MODULE.kernel("cross_entropy_smoothed");
+const GRADIENT_TAUGHT: Kernel = MODULE.kernel("cross_entropy_taught");
+const SOFTEN: Kernel = MODULE.kernel("soften");
 const EVALUATE: Kernel = MODULE.kernel("cross_entropy_evaluate");
 const EVALUATE_SMOOTHED: Kernel = MODULE.kernel("cross_entropy_evaluate_smoothed");
 const SUMS: Kernel = MODULE.kernel("loss_sums");
@@ -52,21 +54,76 @@ pub struct RowLosses<'a> {
     pub smoothed: &'a DeviceArray<f32>,
 }
 
-/// Writes the losses of `logits` `[rows, stride]` against `targets` `[rows]`, and over the logits the gradient of `scale` times the sum over rows of the
-/// smoothed loss. `scale` is 1 / (tokens of the batch · batches that are accumulated).
+/// What teachers think likely.
+#[derive(Clone, Copy, Debug)]
+pub struct Likely<'a> {
+    /// q, `[rows, stride]`, 0 in columns that do not count.
+    pub probabilities: &'a DeviceArray<f32>,
+    /// a: their share of the target, in `[0, 1]`.
+    pub share: f32,
+}
+
+/// Writes `weight` times the softmax of `logits`, `[rows, stride]`, to `likely`, as many, or, with `accumulate`, adds it. Columns that do not count become 0.
 ///
 /// # Errors
 /// [`CudaError::Shape`] for lengths that do not fit.
+pub fn soften(
+    gpu: &Gpu,
+    logits: &DeviceArray<bf16>,
+    vocabulary: Vocabulary,
+    weight: f32,
+    accumulate: bool,
+    likely: &DeviceArray<f32>,
+) -> Result<()> {
+    const OP: &str = "soften";
+    let rows = logits.len() / vocabulary.stride.max(1);
+    check(OP, vocabulary, logits, rows)?;
+    need(OP, "likely", rows * vocabulary.stride, likely.len())?;
+    if !likely.address().is_multiple_of(16) {
+        return Err(CudaError::shape(OP, "probabilities at 16 bytes", format!("{likely:?}")));
+    }
+    let launch = Launch::new(gpu, SOFTEN, [rows as u32, 1, 1], threads(vocabulary.size / 8))
+        .array(logits)
+        .u32(vocabulary.size)
+        .u32(vocabulary.stride)
+        .f32(weight)
+        .u32(usize::from(accumulate))
+        .array(likely);
+    // SAFETY: a block a row, and both arrays have `rows` rows of `stride`, of which the kernel touches whole chunks of 8.
+    unsafe { launch.run() }
+}
+
+/// Writes the losses of `logits` `[rows, stride]` against `targets` `[rows]` and what teachers think likely, and over the logits the gradient of `scale` times the sum over rows of the
+/// smoothed loss. `scale` is 1 / (tokens of the batch · batches that are accumulated).
+///
+/// # Errors
+/// [`CudaError::Shape`] for lengths that do not fit, or a share outside `[0, 1]`.
 pub fn cross_entropy(
     gpu: &Gpu,
     logits: &DeviceArray<bf16>,
     targets: &DeviceArray<u32>,
     vocabulary: Vocabulary,
+    likely: Option<Likely<'_>>,
     scale: f32,
     losses: RowLosses,
 ) -> Result<()> {
-    let kernels = [GRADIENT, GRADIENT_SMOOTHED];
-    launch(gpu, kernels, logits, targets, vocabulary, Some(scale), losses)
+    if let Some(Likely { probabilities, share }) = &likely {
+        need(
+            "cross_entropy",
+            "likely",
+            targets.len() * vocabulary.stride,
+            probabilities.len(),
+        )?;
+        if !(0.0..=1.0).contains(share) || !probabilities.address().is_multiple_of(16) {
+            let expected = "a share of 0 to 1, and probabilities at 16 bytes";
+            return Err(CudaError::shape("cross_entropy", expected, format!("{likely:?}")));
+        }
+    }
+    let kernels = match likely {
+        Some(_) => [GRADIENT_TAUGHT; 2],
+        None => [GRADIENT, GRADIENT_SMOOTHED],
+    };
+    launch(gpu, kernels, logits, targets, vocabulary, likely, Some(scale), losses)
 }
 
 /// Writes the losses of `logits` `[rows, stride]` against `targets` `[rows]`; the logits stay.
@@ -81,7 +138,7 @@ pub fn cross_entropy_evaluate(
     losses: RowLosses,
 ) -> Result<()> {
     let kernels = [EVALUATE, EVALUATE_SMOOTHED];
-    launch(gpu, kernels, logits, targets, vocabulary, None, losses)
+    launch(gpu, kernels, logits, targets, vocabulary, None, None, losses)
 }
 
 /// Sums `nll` and `smoothed` `[rows]` over all rows, in f64 and always in the same order, to `sums[slot]` of `sums` `[slots, 2]`. `slot` `[1]` is read
@@ -120,6 +177,7 @@ fn launch(
     logits: &DeviceArray<bf16>,
     targets: &DeviceArray<u32>,
     vocabulary: Vocabulary,
+    likely: Option<Likely<'_>>,
     scale: Option<f32>,
     losses: RowLosses,
 ) -> Result<()> {
@@ -131,17 +189,7 @@ fn launch(
         z_loss,
     } = vocabulary;
     let rows = targets.len();
-    if size == 0
-        || stride < size
-        || !stride.is_multiple_of(8)
-        || stride > 1 << 30
-        || rows > i32::MAX as usize
-        || !logits.address().is_multiple_of(16)
-    {
-        let expected = "rows a multiple of 8 logits apart, at 16 bytes, of at least one token";
-        return Err(CudaError::shape(OP, expected, format!("{vocabulary:?}, {logits:?}")));
-    }
-    need(OP, "logits", rows * stride, logits.len())?;
+    check(OP, vocabulary, logits, rows)?;
     need(OP, "lse", rows, losses.lse.len())?;
     need(OP, "nll", rows, losses.nll.len())?;
     need(OP, "smoothed", rows, losses.smoothed.len())?;
@@ -162,12 +210,30 @@ fn launch(
         .f32(smoothing)
         .f32(z_loss)
         .f32(scale.unwrap_or(0.0))
+        .optional(likely.map(|likely| likely.probabilities))
+        .f32(likely.map_or(0.0, |likely| likely.share))
         .array(losses.lse)
         .array(losses.nll)
         .array(losses.smoothed);
     // SAFETY: a block a row, and `logits` has `rows` rows of `stride`, of which the kernel touches the first `stride / 8` chunks of 16 bytes; a target is
-    // compared with `size`, at most `stride`, before it is an index; the rest has an element a row; `cached` chunks of shared memory are there.
+    // compared with `size`, at most `stride`, before it is an index; the rest has an element a row; `cached` chunks of shared memory are there; the kernel that is taught has as many probabilities as logits, compared by its caller.
     unsafe { launch.run() }
+}
+
+/// That `logits` are rows that the kernels read.
+fn check(op: &'static str, vocabulary: Vocabulary, logits: &DeviceArray<bf16>, rows: usize) -> Result<()> {
+    let Vocabulary { size, stride, .. } = vocabulary;
+    if size == 0
+        || stride < size
+        || !stride.is_multiple_of(8)
+        || stride > 1 << 30
+        || rows > i32::MAX as usize
+        || !logits.address().is_multiple_of(16)
+    {
+        let expected = "rows a multiple of 8 logits apart, at 16 bytes, of at least one token";
+        return Err(CudaError::shape(op, expected, format!("{vocabulary:?}, {logits:?}")));
+    }
+    need(op, "logits", rows * stride, logits.len())
 }
 
 /// Threads for a row of so many 16-byte chunks: few enough that several blocks share a multiprocessor while their rows fit its shared memory.

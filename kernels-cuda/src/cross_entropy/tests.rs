@@ -62,7 +62,7 @@ fn run(gpu: &Gpu, logits: &[bf16], targets: &[u32], v: Vocabulary, scale: Option
         smoothed: &smoothed,
     };
     match scale {
-        Some(scale) => cross_entropy(gpu, &logits, &ids, v, scale, losses).unwrap(),
+        Some(scale) => cross_entropy(gpu, &logits, &ids, v, None, scale, losses).unwrap(),
         None => cross_entropy_evaluate(gpu, &logits, &ids, v, losses).unwrap(),
     }
     Outcome {
@@ -252,7 +252,7 @@ fn shapes_that_do_not_fit_are_refused() {
             nll: &nll,
             smoothed,
         };
-        let error = cross_entropy(&gpu, logits, &targets, v, 1.0, losses);
+        let error = cross_entropy(&gpu, logits, &targets, v, None, 1.0, losses);
         matches!(error, Err(CudaError::Shape { .. }))
             && cross_entropy_evaluate(&gpu, logits, &targets, v, losses).is_err()
     };
@@ -302,7 +302,7 @@ fn bench_cross_entropy() {
                     .map(|_| {
                         let start = gpu.mark().unwrap();
                         if gradient {
-                            cross_entropy(&gpu, &logits, &ids, v, 1e-4, losses).unwrap();
+                            cross_entropy(&gpu, &logits, &ids, v, None, 1e-4, losses).unwrap();
                         } else {
                             cross_entropy_evaluate(&gpu, &logits, &ids, v, losses).unwrap();
                         }
@@ -330,4 +330,90 @@ fn bench_cross_entropy() {
         .collect();
     times.sort_by(f64::total_cmp);
     println!("loss_sums [{rows}]: {:.1} us", times[7] * 1e6);
+}
+
+#[test]
+fn a_teacher_has_its_share() {
+    let Some(gpu) = Gpu::for_test("cross-entropy, taught") else {
+        return;
+    };
+    let key = Key::new(seed("cross-entropy, taught"), 0, 0);
+    for (size, stride, rows) in [(1, 8, 3), (7, 8, 5), (50, 72, 9), (1000, 1008, 3), (20_011, 20_016, 1)] {
+        for (smoothing, z_loss, share) in [(0.0f32, 0.0f32, 0.5f32), (0.1, 1e-3, 0.3), (0.0, 0.0, 1.0)] {
+            let v = Vocabulary {
+                size,
+                stride,
+                smoothing,
+                z_loss,
+            };
+            let (logits, targets) = random(&key, rows, v, 3.0);
+            // Two teachers.
+            let teachers = [1, 2].map(|i| random(&Key::new(i, 0, 0), rows, v, 2.0).0);
+            let likely = gpu.poisoned::<f32>(rows * stride).unwrap();
+            for (i, teacher) in teachers.iter().enumerate() {
+                soften(&gpu, &gpu.upload(teacher).unwrap(), v, 0.5, i > 0, &likely).unwrap();
+            }
+            let found = gpu.download(&likely).unwrap();
+            let array = gpu.upload(&logits).unwrap();
+            let ids = gpu.upload(&targets).unwrap();
+            let [lse, nll, smoothed] = [0; 3].map(|_| gpu.poisoned::<f32>(rows).unwrap());
+            let losses = RowLosses {
+                lse: &lse,
+                nll: &nll,
+                smoothed: &smoothed,
+            };
+            let taught = Some(Likely {
+                probabilities: &likely,
+                share,
+            });
+            cross_entropy(&gpu, &array, &ids, v, taught, 1.0, losses).unwrap();
+            let (gradients, wanted) = (gpu.download(&array).unwrap(), gpu.download(&smoothed).unwrap());
+            for row in 0..rows {
+                let x = &logits[row * stride..][..size];
+                let (share, z) = (f64::from(share), f64::from(z_loss));
+                let q: Vec<f64> = (0..size)
+                    .map(|j| {
+                        let of = |teacher: &[bf16]| {
+                            let x = &teacher[row * stride..][..size];
+                            let sum: f64 = x.iter().map(|x| f64::from(x.to_f32()).exp()).sum();
+                            f64::from(x[j].to_f32()).exp() / sum
+                        };
+                        0.5 * (of(&teachers[0]) + of(&teachers[1]))
+                    })
+                    .collect();
+                for (j, found) in found[row * stride..][..stride].iter().enumerate() {
+                    let want = q.get(j).copied().unwrap_or(0.0);
+                    assert!(
+                        (f64::from(*found) - want).abs() <= 1e-5 * want + 1e-9,
+                        "q, {v:?} {row} {j}"
+                    );
+                }
+                let ([all, .., plain], hard) = oracle(x, targets[row], (f64::from(smoothing), 0.0), 1.0);
+                let agreed: f64 = q.iter().zip(x).map(|(q, x)| q * f64::from(x.to_f32())).sum();
+                let want = (1.0 - share) * plain + share * (all - agreed) + z * all * all;
+                assert!(
+                    (f64::from(wanted[row]) - want).abs() <= 4e-6 * (want.abs() + all.abs() + 10.0),
+                    "{v:?} row {row}: {} for {want}",
+                    wanted[row]
+                );
+                for (j, found) in gradients[row * stride..][..stride].iter().enumerate() {
+                    let found = f64::from(found.to_f32());
+                    if j >= size {
+                        assert_eq!(found, 0.0);
+                        continue;
+                    }
+                    let p = (f64::from(x[j].to_f32()) - all).exp();
+                    // `hard` is p less the smoothed target.
+                    let want = (1.0 + 2.0 * z * all) * p - (1.0 - share) * (p - hard[j]) - share * q[j];
+                    let bound = want.abs() / 200.0 + 1e-5 * (p + q[j] + (p - hard[j]).abs());
+                    assert!((found - want).abs() <= bound, "{v:?} {row} {j}: {found} for {want}");
+                }
+            }
+            let short = likely.slice(1..);
+            let bad = |probabilities, share| Some(Likely { probabilities, share });
+            assert!(cross_entropy(&gpu, &array, &ids, v, bad(&short, 0.5), 1.0, losses).is_err());
+            assert!(cross_entropy(&gpu, &array, &ids, v, bad(&likely, 1.5), 1.0, losses).is_err());
+            assert!(soften(&gpu, &array, v, 1.0, false, &short).is_err());
+        }
+    }
 }

@@ -4,7 +4,7 @@ use onebit_autograd::{Tape, Var, ops};
 use onebit_engine::Tensor;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::AttentionShape;
-use onebit_engine::ops::cross_entropy::{LossTerms, Losses};
+use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses, mean_softmax};
 use onebit_engine::ops::matmul::{Arithmetic, Products};
 use onebit_engine::ops::quantize::Precision;
 use onebit_engine::ops::rope::RopeTable;
@@ -186,10 +186,26 @@ impl Network {
         (ids, targets): (&Tensor, &Tensor),
         seq: usize,
         mode: ForwardMode,
-        terms: LossTerms,
+        (terms, likely): (LossTerms, Option<Likely>),
     ) -> Result<(Var, Losses)> {
         let logits = self.forward(leaves, ids, seq, mode)?;
-        Ok(ops::cross_entropy(&logits, targets, terms)?)
+        Ok(ops::cross_entropy(&logits, targets, terms, likely)?)
+    }
+
+    /// What `teachers` think comes after each of `ids`, `[batch·seq]`: the mean of their probabilities `[batch·seq, vocab]`, as they are when they are used.
+    ///
+    /// # Errors
+    /// As [`Network::forward`], or vocabularies that differ.
+    pub fn likely(teachers: &[Network], ids: &Tensor, seq: usize) -> Result<Tensor> {
+        let logits = teachers.iter().map(|teacher| {
+            let tape = Tape::new();
+            let logits = tape.no_grad(|| {
+                let leaves = teacher.leaves(&tape);
+                teacher.forward(&leaves, ids, seq, ForwardMode::evaluation(1.0))
+            })?;
+            Ok(logits.tensor().clone())
+        });
+        Ok(mean_softmax(&logits.collect::<Result<Vec<_>>>()?)?)
     }
 
     fn attention(&self, pass: &Pass<'_>, i: usize, at: &LayerIndex, x: &Var) -> Result<Var> {

@@ -82,6 +82,7 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
     let network = Network::initialized(config, device, seed, options.init)?;
     let inputs = RunInputs {
         network,
+        teachers: Vec::new(),
         train,
         validation: Some(validation),
         tokenizer: tokenizer.json().to_vec(),
@@ -177,6 +178,7 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
         };
         let inputs = RunInputs {
             network: prepared.inputs.network.clone(),
+            teachers: Vec::new(),
             train: TokenFile::open(prepared.inputs.train.path())?,
             validation: None,
             tokenizer: Vec::new(),

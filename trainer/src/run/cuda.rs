@@ -7,7 +7,9 @@ use onebit_engine::Tensor;
 use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
 use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned, Staging};
 use onebit_model::config::{ModelConfig, TensorSpec};
-use onebit_model::network::cuda::{BatchShape, CountsOnHost, CudaDropout, CudaNetwork, HostBatch, Layout, Stage};
+use onebit_model::network::cuda::{
+    BatchShape, CountsOnHost, CudaDropout, CudaNetwork, CudaTeachers, HostBatch, Layout, Stage,
+};
 use onebit_model::network::{Network, NetworkError};
 
 use super::memory::MemoryEstimate;
@@ -31,11 +33,15 @@ pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
     }
 }
 
-/// Memory of training `config` with `options` on a GPU: what will be allocated, to the byte.
+/// Memory of training `config` with `options` and teachers of these configurations on a GPU: what will be allocated, to the byte.
 ///
 /// # Errors
 /// A model that the kernels have no form for.
-pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Result<MemoryEstimate> {
+pub fn cuda_memory_estimate(
+    config: &ModelConfig,
+    teachers: &[ModelConfig],
+    options: &TrainOptions,
+) -> Result<MemoryEstimate> {
     let memory = CudaNetwork::plan(config, &batch_shape(options), options.accumulation_steps)?;
     let specs = config.tensors();
     let layout = Layout::new(config, &specs)?;
@@ -45,6 +51,7 @@ pub fn cuda_memory_estimate(config: &ModelConfig, options: &TrainOptions) -> Res
         optimizer: CudaOptimizer::plan(options, &specs, &layout),
         products: memory.products,
         activations: memory.activations,
+        teachers: CudaTeachers::bytes_needed(teachers, &batch_shape(options))?,
         snapshot: 0,
     })
 }
@@ -111,6 +118,7 @@ struct Part {
 /// A run's side on the GPU.
 pub struct CudaRun {
     network: CudaNetwork,
+    teachers: Option<CudaTeachers>,
     optimizer: CudaOptimizer,
     specs: Vec<TensorSpec>,
     tokens: usize,
@@ -131,13 +139,13 @@ impl std::fmt::Debug for CudaRun {
 }
 
 impl CudaRun {
-    /// The run of `network` and the moments of `optimizer` on `gpu`, after `skipped_in_a_row` steps that changed nothing.
+    /// The run of `network`, what it has for `teachers` and the moments of `optimizer` on `gpu`, after `skipped_in_a_row` steps that changed nothing.
     ///
     /// # Errors
     /// A model that the kernels have no form for, no memory.
     pub fn new(
         gpu: &Gpu,
-        network: &Network,
+        (network, teachers): (&Network, &[Network]),
         optimizer: &Optimizer,
         options: &TrainOptions,
         skipped_in_a_row: u64,
@@ -150,6 +158,10 @@ impl CudaRun {
         let accumulation = options.accumulation_steps;
         let extras = (dropout, options.loss_terms());
         let cuda = CudaNetwork::new(gpu, network, batch_shape(options), accumulation, extras)?;
+        let teachers = match teachers {
+            [] => None,
+            teachers => Some(CudaTeachers::new(&cuda, teachers, options.teacher_weight)?),
+        };
         let slot = || -> Result<Slot> {
             Ok(Slot {
                 batches: (0..accumulation)
@@ -171,6 +183,7 @@ impl CudaRun {
             staging: Staging::new(gpu)?,
             copy: None,
             network: cuda,
+            teachers,
         })
     }
 
@@ -202,6 +215,9 @@ impl CudaRun {
             let host = &mut slot.batches[i];
             host.fill((&ids, &targets), number, i, anneal)?;
             self.network.send(host)?;
+            if let Some(teachers) = &self.teachers {
+                teachers.send(host)?;
+            }
             if logged && i == 0 && stage != Stage::Hard {
                 self.network.quantize_codes()?;
             }
@@ -232,9 +248,9 @@ impl CudaRun {
         if let Some(graph) = self.graphs.get(&part) {
             return Ok(graph.launch()?);
         }
-        let (network, optimizer) = (&self.network, &self.optimizer);
+        let (network, teachers, optimizer) = (&self.network, self.teachers.as_ref(), &self.optimizer);
         let launches = || -> Result<()> {
-            network.forward_backward(part.stage, part.accumulate)?;
+            network.forward_backward_taught(part.stage, part.accumulate, teachers)?;
             if part.last { optimizer.step(network) } else { Ok(()) }
         };
         let mut failed = None;

@@ -20,6 +20,8 @@ pub struct MemoryEstimate {
     /// What one micro-batch keeps for its backward, at its largest (the phase before the hard one), and the quantised
     /// weights of the step.
     pub activations: u64,
+    /// Teachers, and what they think of a micro-batch.
+    pub teachers: u64,
     /// Weights and moments as they were at a checkpoint, while it is written and training goes on. A GPU copies them within its memory where there is room, and else waits: that does not count.
     pub snapshot: u64,
 }
@@ -27,17 +29,23 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.products + self.activations + self.snapshot
+        self.weights
+            + self.gradients
+            + self.optimizer
+            + self.products
+            + self.activations
+            + self.teachers
+            + self.snapshot
     }
 }
 
-/// Memory of training `config` with `options` on the CPU.
+/// Memory of training `config` with `options` and teachers of these configurations on the CPU.
 ///
 /// Activations are counted tensor by tensor as the operations keep them; every one of these is `[tokens, width]` f32:
 /// the block's inputs of both norms and of both residual sums, the norms' outputs and their blends, q, k, v before and after the
 /// rotation (and the QK-norm), the attention's output, gate, up and their product, and for the head the logits, their
 /// gradient and the loss.
-pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEstimate {
+pub fn memory_estimate(config: &ModelConfig, teachers: &[ModelConfig], options: &TrainOptions) -> MemoryEstimate {
     let specs = config.tensors();
     let elements = |wanted: &dyn Fn(TensorKind) -> bool| {
         specs
@@ -69,12 +77,19 @@ pub fn memory_estimate(config: &ModelConfig, options: &TrainOptions) -> MemoryEs
     let block = 6 * h + 3 * q + 3 * kv + qk_norm + gate + 2 * f + sub_norms + blends + dropout;
     let head = 2 * h + 2 * config.vocab_size as u64;
     let kept = tokens * (config.num_hidden_layers as u64 * block + head);
+    // Their weights, the logits of each and the mean of their probabilities; what is between is less than the learner's.
+    let logits = 4 * tokens * config.vocab_size as u64;
+    let taught = match teachers.len() as u64 {
+        0 => 0,
+        n => 4 * teachers.iter().map(ModelConfig::parameter_count).sum::<u64>() + (n + 1) * logits,
+    };
     MemoryEstimate {
         weights: 4 * all,
         gradients: 4 * all * if options.accumulation_steps > 1 { 2 } else { 1 },
         optimizer: moments,
         products: 0,
         activations: 4 * (kept + quantized),
+        teachers: taught,
         snapshot: 4 * all + moments,
     }
 }

@@ -24,6 +24,7 @@ mod metrics;
 mod saving;
 mod setbacks;
 mod step;
+mod teachers;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -92,6 +93,8 @@ pub enum Outcome {
 pub struct RunInputs {
     /// The model to train.
     pub network: Network,
+    /// Models whose probabilities it learns too; none for the text alone.
+    pub teachers: Vec<Network>,
     /// Training tokens.
     pub train: TokenFile,
     /// Validation tokens.
@@ -112,6 +115,7 @@ pub struct RunInputs {
 #[derive(Debug)]
 pub struct Trainer {
     network: Network,
+    teachers: Vec<Network>,
     optimizer: Optimizer,
     options: TrainOptions,
     train: TokenFile,
@@ -177,6 +181,7 @@ impl Trainer {
     ) -> Result<Self> {
         let RunInputs {
             network,
+            teachers,
             train,
             validation,
             tokenizer,
@@ -192,6 +197,7 @@ impl Trainer {
             let why = format!("{} is longer than the model's context of {limit}", options.seq_len);
             return Err(TrainError::Option { option: "seq-len", why });
         }
+        options.teachers = teachers::identities(&network, &teachers, &options)?;
         let order = Order::new(&train, options.seq_len, options.alignment(), options.seed)?;
         if let Some(validation) = &validation {
             Order::new(validation, options.seq_len, options.alignment(), 0)?;
@@ -236,6 +242,7 @@ impl Trainer {
             tampered: [0..0, 0..0],
             _lock: lock,
             network,
+            teachers,
             optimizer,
             options,
             train,
@@ -266,7 +273,15 @@ impl Trainer {
     /// Brings weights and moments to the GPU, where the steps are taken from here on.
     fn place_on(&mut self, gpu: &Gpu) -> Result<()> {
         let skipped = self.guard.skipped_in_a_row;
-        let run = CudaRun::new(gpu, &self.network, &self.optimizer, &self.options, skipped)?;
+        let run = CudaRun::new(
+            gpu,
+            (&self.network, &self.teachers),
+            &self.optimizer,
+            &self.options,
+            skipped,
+        )?;
+        // The GPU has them.
+        self.teachers.clear();
         self.optimizer.release();
         self.cuda = Some(run);
         Ok(())

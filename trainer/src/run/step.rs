@@ -2,10 +2,11 @@
 
 use onebit_autograd::Tape;
 use onebit_engine::Tensor;
+use onebit_engine::ops::cross_entropy::Likely;
 use onebit_engine::ops::elementwise::{all_finite, axpy, scale};
 use onebit_engine::ops::quantize::{absmean, ternary_statistics, ternary_trits};
 use onebit_model::config::{LinearMode, TensorKind};
-use onebit_model::network::{Dropout, ForwardMode};
+use onebit_model::network::{Dropout, ForwardMode, Network};
 
 use super::Trainer;
 use super::cuda::{CudaRun, StepResult};
@@ -189,6 +190,17 @@ impl Trainer {
         Ok(None)
     }
 
+    /// What the teachers think of a micro-batch, if there are any.
+    fn likely(&self, ids: &Tensor) -> Result<Option<Likely>> {
+        if self.teachers.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Likely {
+            probabilities: Network::likely(&self.teachers, ids, self.options.seq_len)?,
+            share: self.options.teacher_weight,
+        }))
+    }
+
     fn rates(&self, step: u64) -> Rates {
         Rates {
             lr: self.lr.at(step),
@@ -218,6 +230,7 @@ impl Trainer {
         for index in self.micro_batches(step) {
             let batch = self.batch(index)?;
             let mode = self.mode(step, index);
+            let likely = self.likely(&batch.ids)?;
             let tape = Tape::new();
             let leaves = self.network.leaves(&tape);
             let (objective, losses) = self.network.loss(
@@ -225,7 +238,7 @@ impl Trainer {
                 (&batch.ids, &batch.targets),
                 self.options.seq_len,
                 mode,
-                self.options.loss_terms(),
+                (self.options.loss_terms(), likely),
             )?;
             #[cfg(test)]
             let losses = self.tamper(step, index, losses);

@@ -2,7 +2,6 @@
 
 use onebit_autograd::Tape;
 use onebit_engine::Tensor;
-use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_model::network::{ForwardMode, Network};
 
 use super::Trainer;
@@ -67,7 +66,7 @@ fn on_the_cpu(network: &Network, (ids, targets): (Vec<u32>, Vec<u32>), seq: usiz
             (&ids, &targets),
             seq,
             ForwardMode::evaluation(anneal),
-            LossTerms::default(),
+            Default::default(),
         )
     })?;
     Ok(losses.nll)

@@ -56,8 +56,8 @@ pub(super) fn measure(
         ..options
     };
     let seed = options.seed;
-    let memory = Memory::new(config, &options, place)?;
-    memory.refuse_if_too_large(config, &options, place)?;
+    let memory = Memory::new(std::slice::from_ref(config), &options, place)?;
+    memory.refuse_if_too_large(std::slice::from_ref(config), &options, place)?;
     let memory = memory.estimate;
     let mut network = Network::new(config.clone(), place.device, seed)?;
     let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
@@ -83,7 +83,7 @@ pub(super) fn measure(
         let start = Instant::now();
         let tape = Tape::new();
         let leaves = network.leaves(&tape);
-        let (objective, _) = network.loss(&leaves, batch, seq_len, mode, options.loss_terms())?;
+        let (objective, _) = network.loss(&leaves, batch, seq_len, mode, (options.loss_terms(), None))?;
         let failed = |e: onebit_autograd::AutogradError| CliError::Train(e.into());
         let mut gradients = tape.backward(&objective).map_err(failed)?;
         let zeros = |t: &Tensor| Tensor::zeros(t.device(), t.shape().clone());

@@ -70,6 +70,7 @@ pub(super) fn print(
             "optimizer": memory.optimizer,
             "products": memory.products,
             "activations": memory.activations,
+            "teachers": memory.teachers,
             "snapshot": memory.snapshot,
             "total": memory.total(),
         },
@@ -118,6 +119,7 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
         ("optimizer", size(&memory["optimizer"])),
         ("products", size(&memory["products"])),
         ("activations", size(&memory["activations"])),
+        ("teachers", size(&memory["teachers"])),
         ("snapshot", size(&memory["snapshot"])),
         ("memory", format!("{} in all", size(&memory["total"]))),
         (

@@ -15,10 +15,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// That of training `config` with `options` at `place`.
-    pub fn new(config: &ModelConfig, options: &TrainOptions, place: &Placement) -> Result<Self> {
+    /// That of training the first of `models`, with the others as teachers, with `options` at `place`.
+    pub fn new(models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<Self> {
         Ok(Memory {
-            estimate: estimate(config, options, place)?,
+            estimate: estimate(models, options, place)?,
             available: match &place.gpu {
                 Some(gpu) => Some(gpu.free_memory()?.saturating_sub(RESERVE)),
                 None => device::available_memory(),
@@ -32,12 +32,12 @@ impl Memory {
     }
 
     /// Refuses a run that does not fit, and says what would.
-    pub fn refuse_if_too_large(&self, config: &ModelConfig, options: &TrainOptions, place: &Placement) -> Result<()> {
+    pub fn refuse_if_too_large(&self, models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<()> {
         if self.fits() {
             return Ok(());
         }
         let free = self.available.unwrap_or(0);
-        let fits = |options: &TrainOptions| estimate(config, options, place).is_ok_and(|e| e.total() <= free);
+        let fits = |options: &TrainOptions| estimate(models, options, place).is_ok_and(|e| e.total() <= free);
         let smaller = |options: TrainOptions| {
             let halves = std::iter::successors(Some(options.batch_size), |&batch| (batch > 1).then_some(batch / 2));
             let mut tried = halves.map(|batch_size| TrainOptions {
@@ -98,7 +98,7 @@ impl Memory {
     pub fn tell(&self) {
         let e = &self.estimate;
         output::note(&format!(
-            "memory: {} of {} free (weights {}, gradients {}, optimizer {}, their products {}, activations {})",
+            "memory: {} of {} free (weights {}, gradients {}, optimizer {}, their products {}, activations {}, teachers {})",
             output::bytes(e.total()),
             output::bytes(self.available.unwrap_or(0)),
             output::bytes(e.weights),
@@ -106,6 +106,7 @@ impl Memory {
             output::bytes(e.optimizer),
             output::bytes(e.products),
             output::bytes(e.activations),
+            output::bytes(e.teachers),
         ));
     }
 }
@@ -113,9 +114,12 @@ impl Memory {
 /// What kernels and recordings take beside arrays, and what the next program may want.
 const RESERVE: u64 = 512 << 20;
 
-fn estimate(config: &ModelConfig, options: &TrainOptions, place: &Placement) -> Result<MemoryEstimate> {
+fn estimate(models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<MemoryEstimate> {
+    let [config, teachers @ ..] = models else {
+        return Err(CliError::Failed("a run without a model".into()));
+    };
     match &place.gpu {
-        Some(_) => Ok(cuda_memory_estimate(config, options)?),
-        None => Ok(memory_estimate(config, options)),
+        Some(_) => Ok(cuda_memory_estimate(config, teachers, options)?),
+        None => Ok(memory_estimate(config, teachers, options)),
     }
 }

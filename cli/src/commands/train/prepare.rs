@@ -1,8 +1,9 @@
 //! From options to a run: everything that can be refused is refused here, before any long work.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use onebit_engine::Device;
 use onebit_model::config::{LinearMode, ModelConfig, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
@@ -13,6 +14,7 @@ use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
 use crate::device::Placement;
+use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, output};
 
 /// What a run of ours leaves in its directory.
@@ -52,6 +54,8 @@ pub(super) struct Prepared {
     pub data: Tokens,
     pub validation: Option<Tokens>,
     pub tokenizer: Tokenizer,
+    /// Where each teacher lies, and what it is.
+    pub teachers: Vec<(PathBuf, ModelConfig)>,
 }
 
 impl Train {
@@ -124,12 +128,14 @@ impl Train {
             }
             None => None,
         };
+        let teachers = self.teachers(&config, &options, &tokenizer)?;
         Ok(Prepared {
             config,
             options,
             data,
             validation,
             tokenizer,
+            teachers,
         })
     }
 
@@ -148,6 +154,35 @@ impl Train {
                 "--quant: expected ternary, binary or none, found {other:?}"
             ))),
         }
+    }
+
+    /// The teachers, which must know the same tokens and sequences as long.
+    fn teachers(
+        &self,
+        config: &ModelConfig,
+        options: &TrainOptions,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<(PathBuf, ModelConfig)>> {
+        let open = |path: &PathBuf| {
+            args::existing_directory(path, "--teacher")?;
+            let directory = ModelDirectory::open(path)?;
+            let teacher = directory.config();
+            let refuse = |why: String| Err(CliError::Failed(format!("--teacher: {}: {why}", path.display())));
+            if directory.tokenizer()?.fingerprint() != tokenizer.fingerprint()
+                || teacher.vocab_size != config.vocab_size
+            {
+                return refuse("it has another tokenizer; train it with the same".into());
+            }
+            if teacher.max_position_embeddings < options.seq_len {
+                let limit = teacher.max_position_embeddings;
+                return refuse(format!(
+                    "it reads up to {limit} tokens; lower --seq-len from {}",
+                    options.seq_len
+                ));
+            }
+            Ok((path.clone(), teacher))
+        };
+        self.teacher.iter().map(open).collect()
     }
 
     /// The options given, over the preset's.
@@ -184,6 +219,11 @@ impl Train {
             weight_decay_until: self.weight_decay_until.unwrap_or(default.weight_decay_until),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
+            teacher_weight: match (self.teacher.is_empty(), self.teacher_weight) {
+                (true, None) => 0.0,
+                (true, Some(_)) => return Err(CliError::Usage("--teacher-weight needs --teacher".into())),
+                (false, given) => given.unwrap_or(0.5),
+            },
             z_loss: self.z_loss.unwrap_or(default.z_loss),
             dropout: self.dropout.unwrap_or(preset.dropout as f32),
             input_dropout: self.input_dropout.or(default.input_dropout),
@@ -255,7 +295,7 @@ impl Train {
     /// Builds the network and puts the run together.
     pub(super) fn inputs(
         &self,
-        config: ModelConfig,
+        (config, teachers): (ModelConfig, &[(PathBuf, ModelConfig)]),
         options: TrainOptions,
         data: Tokens,
         validation: Option<Tokens>,
@@ -269,15 +309,15 @@ impl Train {
             ..Default::default()
         };
         let network = match &self.init_from {
-            Some(path) => {
-                let (_, tensors) = files::load_master(path)?;
-                let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
-                Network::from_master(config, place.device, tensors)?
-            }
+            Some(path) => load_network(path, config, place.device)?,
             None => Network::initialized(config, place.device, options.seed, options.init)?,
         };
+        let teachers = teachers
+            .iter()
+            .map(|(path, config)| load_network(path, config.clone(), place.device));
         Ok(RunInputs {
             network,
+            teachers: teachers.collect::<Result<_>>()?,
             train: data.file,
             validation: validation.map(|tokens| tokens.file),
             tokenizer: tokenizer.json().to_vec(),
@@ -287,6 +327,13 @@ impl Train {
             gpu: place.gpu,
         })
     }
+}
+
+/// The model of `config` with the float weights of a directory.
+fn load_network(path: &Path, config: ModelConfig, device: Device) -> Result<Network> {
+    let (_, tensors) = files::load_master(path)?;
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
+    Ok(Network::from_master(config, device, tensors)?)
 }
 
 /// A preset says nothing about tokens: their number and the end of a text come from the tokenizer. The token files hold no

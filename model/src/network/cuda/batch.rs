@@ -57,6 +57,14 @@ impl CudaNetwork {
         })
     }
 
+    /// Starts copying the ids of `batch` to the GPU, all that a forward without training reads.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(super) fn send_ids(&self, batch: &HostBatch) -> Result<()> {
+        Ok(self.gpu.write_pinned(&self.arrays.ids, &batch.ids)?)
+    }
+
     /// Starts copying `batch` to the GPU; it must stay as it is until the stream has come that far.
     ///
     /// # Errors

@@ -145,6 +145,11 @@ pub(super) fn vocab_stride(config: &ModelConfig) -> usize {
     config.vocab_size.next_multiple_of(8)
 }
 
+/// Tokens of `tokens` whose logits exist at one time.
+pub(super) fn head_rows(vocab_stride: usize, tokens: usize) -> usize {
+    (LOGITS / 2 / vocab_stride).max(256).next_multiple_of(128).min(tokens)
+}
+
 /// Everything of a micro-batch.
 #[derive(Clone, Debug)]
 pub(super) struct Buffers {
@@ -208,7 +213,7 @@ impl Buffers {
         let (inputs, outputs) = (widest(&|g| g.cols), widest(&|g| g.rows));
         let segments = widest(&|g| g.segments.len());
         let vocab_stride = vocab_stride(config);
-        let head_rows = (LOGITS / 2 / vocab_stride).max(256).next_multiple_of(128).min(tokens);
+        let head_rows = head_rows(vocab_stride, tokens);
         Buffers {
             blocks,
             x_last: arena.take(stream),

@@ -6,21 +6,25 @@ use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_
 
 use super::CudaNetwork;
 use super::forward::matrix;
+use super::teachers::{CudaTeachers, as_argument};
 use crate::network::Result;
 
 impl CudaNetwork {
     /// Launches losses and gradients: of the head's weight, and of its input in `d_head_in`.
-    pub(super) fn head(&self, accumulate: bool) -> Result<()> {
+    pub(super) fn head(&self, accumulate: bool, teachers: Option<&CudaTeachers>) -> Result<()> {
         let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
         let (hidden, vocab, tokens) = (self.config.hidden_size, self.config.vocab_size, self.shape.tokens());
         let scale = 1.0 / (tokens * self.accumulation) as f32;
         let gradient = self.gradient(self.layout.head);
         for first in (0..tokens).step_by(b.head_rows) {
             let rows = first..(first + b.head_rows).min(tokens);
+            let likely = teachers.map(|teachers| teachers.likely(rows.clone())).transpose()?;
             let logits = self.logits(rows.clone())?;
             let losses = [&b.lse, &b.nll, &b.smoothed].map(|of| of.slice(rows.clone()));
             let targets = a.targets.slice(rows.clone());
-            cross_entropy(gpu, &logits, &targets, self.vocabulary(), scale, row_losses(&losses))?;
+            let taught = likely.as_ref().map(as_argument);
+            let losses = row_losses(&losses);
+            cross_entropy(gpu, &logits, &targets, self.vocabulary(), taught, scale, losses)?;
             let values = rows.start * hidden..rows.end * hidden;
             let (x, dx) = (b.head_in.slice(values.clone()), b.d_head_in.slice(values));
             let d_logits = matrix(&logits, b.vocab_stride);
@@ -70,7 +74,7 @@ impl CudaNetwork {
     }
 
     /// Launches the logits of tokens `rows`.
-    fn logits(&self, rows: std::ops::Range<usize>) -> Result<DeviceArray<half::bf16>> {
+    pub(super) fn logits(&self, rows: std::ops::Range<usize>) -> Result<DeviceArray<half::bf16>> {
         let (a, b, hidden) = (&self.arrays, &self.buffers, self.config.hidden_size);
         let logits = b.logits.slice(..rows.len() * b.vocab_stride);
         let x = b.head_in.slice(rows.start * hidden..rows.end * hidden);
@@ -84,7 +88,7 @@ impl CudaNetwork {
         Ok(logits)
     }
 
-    fn vocabulary(&self) -> Vocabulary {
+    pub(super) fn vocabulary(&self) -> Vocabulary {
         Vocabulary {
             size: self.config.vocab_size,
             stride: self.buffers.vocab_stride,

@@ -23,6 +23,7 @@
 //! | `batch.rs` | a micro-batch on its way to the GPU |
 //! | `forward.rs`, `head.rs`, `backward.rs` | the launches |
 //! | `drop.rs` | dropout at its places |
+//! | `teachers.rs` | models whose probabilities are learned |
 //! | `inspect.rs` | counts of trits, and where a number stopped being one |
 
 mod arrays;
@@ -34,6 +35,7 @@ mod forward;
 mod head;
 mod inspect;
 mod layout;
+mod teachers;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,7 @@ pub use self::buffers::BatchShape;
 use self::buffers::Buffers;
 pub use self::inspect::CountsOnHost;
 pub use self::layout::{ALIGNMENT, Layout};
+pub use self::teachers::CudaTeachers;
 use super::{DropoutRates, Network, NetworkError, Result};
 use crate::config::{FeedForward, ModelConfig};
 
@@ -250,11 +253,27 @@ impl CudaNetwork {
     /// # Errors
     /// The driver's.
     pub fn forward_backward(&self, stage: Stage, accumulate: bool) -> Result<()> {
+        self.forward_backward_taught(stage, accumulate, None)
+    }
+
+    /// As [`forward_backward`](Self::forward_backward), with teachers, which the micro-batch was sent to as well.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn forward_backward_taught(
+        &self,
+        stage: Stage,
+        accumulate: bool,
+        teachers: Option<&CudaTeachers>,
+    ) -> Result<()> {
         if !accumulate {
             self.quantize_weights(stage)?;
         }
         self.forward(stage, true)?;
-        self.head(accumulate)?;
+        if let Some(teachers) = teachers {
+            teachers.forward()?;
+        }
+        self.head(accumulate, teachers)?;
         self.backward(stage, accumulate)
     }
 

@@ -1,4 +1,5 @@
 use onebit_autograd::Tape;
+use onebit_engine::ops::cross_entropy::Likely;
 use onebit_engine::{Device, rng::Key};
 
 use super::*;
@@ -120,6 +121,17 @@ fn on_the_cpu(
     dropout: Option<CudaDropout>,
     terms: LossTerms,
 ) -> (f64, Vec<Vec<f32>>) {
+    taught_on_the_cpu(network, number, anneal, dropout, terms, (&[], 0.0))
+}
+
+fn taught_on_the_cpu(
+    network: &Network,
+    number: u64,
+    anneal: f32,
+    dropout: Option<CudaDropout>,
+    terms: LossTerms,
+    (teachers, share): (&[Network], f32),
+) -> (f64, Vec<Vec<f32>>) {
     let (ids, targets) = batch(network.config(), number);
     let tensor = |ids: Vec<u32>| Tensor::from_u32(network.device(), [TOKENS], ids).unwrap();
     let mode = ForwardMode {
@@ -133,7 +145,11 @@ fn on_the_cpu(
     let tape = Tape::new();
     let leaves = network.leaves(&tape);
     let batch = (&tensor(ids), &tensor(targets));
-    let (objective, losses) = network.loss(&leaves, batch, SEQ, mode, terms).unwrap();
+    let likely = (!teachers.is_empty()).then(|| Likely {
+        probabilities: Network::likely(teachers, batch.0, SEQ).unwrap(),
+        share,
+    });
+    let (objective, losses) = network.loss(&leaves, batch, SEQ, mode, (terms, likely)).unwrap();
     let mut gradients = tape.backward(&objective).unwrap();
     let gradients = leaves
         .iter()
@@ -205,6 +221,60 @@ fn losses_and_gradients_are_those_of_the_cpu() {
             println!("{name} at {anneal}: loss {loss:.5} ({expected:.5}), worst gradient {worst:.4?}");
         }
     }
+}
+
+#[test]
+fn what_teachers_find_likely_is_learned_as_on_the_cpu() {
+    let Some(gpu) = gpu("teachers") else { return };
+    let mut plain = small();
+    plain.set_all_modes(LinearMode::F16);
+    let learner = network(&small());
+    // One in full precision, one ternary and of another shape.
+    let mut other = small();
+    other.num_hidden_layers = 1;
+    other.layer_modes.truncate(1);
+    let teachers = [
+        Network::new(plain.clone(), learner.device(), 71).unwrap(),
+        Network::new(other.clone(), learner.device(), 72).unwrap(),
+    ];
+    let (terms, share) = (LossTerms::default(), 0.75);
+    let cuda = CudaNetwork::new(&gpu, &learner, shape(false), 1, (None, terms)).unwrap();
+    let needed = CudaTeachers::bytes_needed(&[plain, other], &cuda.shape()).unwrap();
+    let before = gpu.free_memory().unwrap();
+    let taught = CudaTeachers::new(&cuda, &teachers, share).unwrap();
+    if gpu.properties().name.contains("emulated") {
+        let taken = (before - gpu.free_memory().unwrap()) as u64;
+        assert!(
+            taken <= needed + needed / 50 && taken >= needed / 2,
+            "{taken} bytes of {needed}"
+        );
+    }
+    for anneal in [0.0, 1.0] {
+        let (expected, gradients) = taught_on_the_cpu(&learner, 4, anneal, None, terms, (&teachers, share));
+        let (ids, targets) = batch(&cuda.config, 4);
+        let mut host = cuda.host_batch().unwrap();
+        host.fill((&ids, &targets), 4, 0, anneal).unwrap();
+        cuda.send(&host).unwrap();
+        taught.send(&host).unwrap();
+        cuda.forward_backward_taught(Stage::of(anneal), false, Some(&taught))
+            .unwrap();
+        let (loss, found) = results(&cuda);
+        assert!(
+            (loss - expected).abs() < 0.01 * expected,
+            "loss {loss}, on the CPU {expected}"
+        );
+        for ((spec, found), expected) in learner.specs().iter().zip(&found).zip(&gradients) {
+            let distance = distance(found, expected);
+            assert!(distance < 0.08, "{} differs by {distance:.4}", spec.name);
+        }
+        // Without teachers the gradients are others.
+        let (_, alone) = on_the_gpu(&cuda, 4, anneal, false);
+        assert!(distance(&alone[0], &gradients[0]) > 0.2);
+    }
+    let mut wide = small();
+    wide.vocab_size += 1;
+    let wide = Network::new(wide, learner.device(), 1).unwrap();
+    assert!(CudaTeachers::new(&cuda, &[wide], 0.5).is_err());
 }
 
 #[test]

@@ -242,10 +242,30 @@ fn what_only_the_other_device_does_is_refused() {
     assert!(refused.to_string().contains("--precision"), "{refused}");
 }
 
+#[test]
+fn a_run_with_teachers_is_that_of_the_cpu() {
+    let Some(gpu) = gpu("teachers") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let options = TrainOptions {
+        teacher_weight: 0.6,
+        ..twenty_steps(OptimizerKind::AdamW, 16)
+    };
+    let run = |gpu: Option<&Gpu>, name: &str| {
+        let inputs = RunInputs {
+            teachers: teachers(),
+            ..on(gpu, dir.path(), name, &options)
+        };
+        told(inputs).0
+    };
+    for (step, (found, expected)) in run(Some(&gpu), "gpu").iter().zip(run(None, "cpu")).enumerate() {
+        assert!((found - expected).abs() < 4e-3, "step {step}: {found} and {expected}");
+    }
+}
+
 /// What is planned is what is allocated.
 #[test]
 fn the_estimate_for_a_gpu_has_every_use() {
-    let estimate = cuda_memory_estimate(&config(), &options()).unwrap();
+    let estimate = cuda_memory_estimate(&config(), &[], &options()).unwrap();
     let parameters = 4 * config().parameter_count();
     assert!(estimate.weights >= parameters && estimate.gradients >= parameters && estimate.optimizer >= 2 * parameters);
     assert!(estimate.products > 0 && estimate.activations > 0);
@@ -253,7 +273,7 @@ fn the_estimate_for_a_gpu_has_every_use() {
         recompute: true,
         ..options()
     };
-    assert!(cuda_memory_estimate(&config(), &less).unwrap().total() < estimate.total());
+    assert!(cuda_memory_estimate(&config(), &[], &less).unwrap().total() < estimate.total());
 }
 
 /// The largest preset in what 80 GB leave, and the smallest in little.
@@ -261,7 +281,7 @@ fn the_estimate_for_a_gpu_has_every_use() {
 fn presets_fit_where_they_should() {
     let estimate = |name: &str, options: TrainOptions| {
         let config = presets::by_name(name).unwrap().config;
-        let estimate = cuda_memory_estimate(&config, &options).unwrap();
+        let estimate = cuda_memory_estimate(&config, &[], &options).unwrap();
         println!("{name}: {estimate:?}, in all {}", estimate.total());
         estimate
     };

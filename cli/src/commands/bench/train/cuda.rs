@@ -38,15 +38,15 @@ pub(super) fn measure(
         quant_anneal_steps: 0,
         ..options
     };
-    let memory = Memory::new(config, &options, place)?;
-    memory.refuse_if_too_large(config, &options, place)?;
+    let memory = Memory::new(std::slice::from_ref(config), &options, place)?;
+    memory.refuse_if_too_large(std::slice::from_ref(config), &options, place)?;
     memory.tell();
     let (bandwidth, gemm_ops) = (limits::cuda::copy_bandwidth(gpu)?, limits::cuda::product_rate(gpu)?);
 
     let network = Network::new(config.clone(), place.device, options.seed)?;
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let began = Instant::now();
-    let mut run = CudaRun::new(gpu, &network, &optimizer, &options, 0)?;
+    let mut run = CudaRun::new(gpu, (&network, &[]), &optimizer, &options, 0)?;
     // The GPU has the weights.
     drop((network, optimizer));
     let tokens = options.batch_size * options.seq_len;
