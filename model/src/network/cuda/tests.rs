@@ -243,7 +243,7 @@ fn what_teachers_find_likely_is_learned_as_on_the_cpu() {
     let before = gpu.free_memory().unwrap();
     let taught = CudaTeachers::new(&cuda, &teachers, share).unwrap();
     if gpu.properties().name.contains("emulated") {
-        let taken = (before - gpu.free_memory().unwrap()) as u64;
+        let taken = before - gpu.free_memory().unwrap();
         assert!(
             taken <= needed + needed / 50 && taken >= needed / 2,
             "{taken} bytes of {needed}"
