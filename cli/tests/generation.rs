@@ -390,3 +390,20 @@ fn a_neural_cache_is_a_figure_of_its_own() {
     eval(&["--cache", "5", "--device", "cuda"]).refused(2, &["--cache", "CPU"]);
     onebit(&["eval", "--model", &model, "--ids", "1,2", "--logits", "--cache", "5"]).refused(2, &["--logits"]);
 }
+
+#[test]
+fn dynamic_evaluation_is_a_figure_of_its_own() {
+    let f = fixture();
+    let (model, text) = (f.path("model"), f.path("text.txt"));
+    let eval = |more: &[&str]| onebit(&[&["eval", "--model", &model, "--data", &text, "--json"], more].concat());
+    let loss = |facts: &serde_json::Value| facts["loss"].as_f64().unwrap();
+    let still = eval(&["--dynamic", "16", "--dynamic-lr", "0"]).json();
+    let learning = eval(&["--dynamic", "16", "--dynamic-lr", "1e-3", "--dynamic-decay", "0.01"]).json();
+    assert_eq!(learning["dynamic"]["tokens"], 16);
+    assert_eq!(learning["tokens"], still["tokens"]);
+    assert!(loss(&learning) < loss(&still), "{learning} {still}");
+    eval(&["--dynamic-lr", "1"]).refused(2, &["need --dynamic"]);
+    eval(&["--dynamic", "16", "--cache", "5"]).refused(2, &["--cache"]);
+    eval(&["--dynamic", "16", "--stride", "5"]).refused(2, &["--stride"]);
+    eval(&["--dynamic", "5000"]).refused(1, &["dynamic", "context"]);
+}

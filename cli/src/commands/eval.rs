@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use argh::FromArgs;
+use onebit_model::files;
+use onebit_model::network::Network;
 use onebit_model::runtime::cuda::CudaSession;
 use onebit_model::runtime::{KvType, PackedModel, Pool, Sequence, Session, SessionOptions};
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::data::text::Documents;
 use onebit_trainer::data::{TokenFile, count_words};
-use onebit_trainer::evaluate::{self, NeuralCache};
+use onebit_trainer::evaluate::{self, DynamicEvaluation, NeuralCache, Score};
 use serde::Serialize;
 use serde_json::json;
 
@@ -25,7 +27,7 @@ use crate::{CliError, Result, args, device, output};
     name = "eval",
     example = "{command_name} --model model --data valid.txt --json",
     example = "{command_name} --model model --ids 1,17,42 --logits --json",
-    note = "--cache is a mode of its own, with a figure of its own: it scores the text by what it held so far, too. The model does not change.",
+    note = "--cache and --dynamic are modes of their own, with figures of their own: the one scores a text by what it held so far, too, and the other lets the model learn it on the way.",
     note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
 pub struct Eval {
@@ -50,6 +52,15 @@ pub struct Eval {
     /// the cache's share of the probability, from 0 to 1 (default: 0.1; with --cache)
     #[argh(option)]
     cache_weight: Option<f64>,
+    /// dynamic evaluation: the model is scored on so many tokens, learns them, and goes on; a figure of its own, for models with float weights (default: none)
+    #[argh(option)]
+    dynamic: Option<usize>,
+    /// learning rate (default: 1e-5; with --dynamic)
+    #[argh(option)]
+    dynamic_lr: Option<f32>,
+    /// how much the weights are drawn back to what they were (default: 0; with --dynamic)
+    #[argh(option)]
+    dynamic_decay: Option<f32>,
     /// token ids, separated by commas, instead of --data
     #[argh(option)]
     ids: Option<String>,
@@ -87,6 +98,16 @@ struct Evaluation {
     /// What the model was scored with beside its windows.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<Cache>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dynamic: Option<Dynamic>,
+}
+
+/// Dynamic evaluation.
+#[derive(Clone, Copy, Serialize)]
+struct Dynamic {
+    tokens: usize,
+    lr: f32,
+    decay: f32,
 }
 
 /// A neural cache.
@@ -106,7 +127,7 @@ struct Corpus {
 
 impl Eval {
     pub(super) fn run(self) -> Result<()> {
-        let cache = self.cache()?;
+        let (cache, dynamic) = (self.cache()?, self.dynamic()?);
         let path = args::required(
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
@@ -143,6 +164,21 @@ impl Eval {
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
+        if let Some(how) = dynamic {
+            let corpus = match ids {
+                Some(ids) => Corpus {
+                    ids,
+                    words: None,
+                    bytes: None,
+                },
+                None => read(
+                    &self.data.unwrap_or_default(),
+                    &directory.tokenizer()?,
+                    config.vocab_size,
+                )?,
+            };
+            return print(&score_dynamically(&path, &corpus, how, place)?, self.json);
+        }
         if let Some(ids) = ids {
             let model = directory.load(head)?;
             if self.logits {
@@ -173,6 +209,39 @@ impl Eval {
 }
 
 impl Eval {
+    /// How the model learns what it is scored on, if it does.
+    fn dynamic(&self) -> Result<Option<DynamicEvaluation>> {
+        let Some(piece) = self.dynamic else {
+            return match (self.dynamic_lr, self.dynamic_decay) {
+                (None, None) => Ok(None),
+                _ => Err(CliError::Usage(
+                    "--dynamic-lr and --dynamic-decay need --dynamic".into(),
+                )),
+            };
+        };
+        let others = [
+            ("--cache", self.cache.is_some()),
+            ("--stride", self.stride.is_some()),
+            ("--logits", self.logits),
+            ("--head", self.head.is_some()),
+            ("--kv-type", self.kv_type.is_some()),
+            (
+                "--device",
+                self.device.as_deref().is_some_and(|device| device.starts_with("cuda")),
+            ),
+        ];
+        if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
+            return Err(CliError::Usage(format!(
+                "--dynamic scores float weights as they learn, on the CPU; leave {other} out"
+            )));
+        }
+        Ok(Some(DynamicEvaluation {
+            piece,
+            lr: self.dynamic_lr.unwrap_or(1e-5),
+            decay: self.dynamic_decay.unwrap_or(0.0),
+        }))
+    }
+
     /// The cache that is asked for.
     fn cache(&self) -> Result<Option<NeuralCache>> {
         let Some(size) = self.cache else {
@@ -268,6 +337,34 @@ fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus>
     })
 }
 
+fn score_dynamically(path: &Path, corpus: &Corpus, how: DynamicEvaluation, place: Placement) -> Result<Evaluation> {
+    if !path.is_dir() {
+        return Err(CliError::Failed(format!(
+            "--dynamic: {} is packed; a model learns with its float weights, so give the directory that it was trained in",
+            path.display()
+        )));
+    }
+    let (config, tensors) = files::load_master(path)?;
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
+    let network = Network::from_master(config, place.device, tensors)?;
+    let progress = Progress::new("scoring", (corpus.ids.len() as u64).saturating_sub(1));
+    let start = Instant::now();
+    let told = |done| {
+        progress.set(done, || {
+            format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
+        });
+    };
+    // On a thread of the pool, as the trainer does.
+    let score = rayon::scope(|_| evaluate::score_dynamically(network, &corpus.ids, how, &told))?;
+    let mut evaluation = evaluation(corpus, &score, start);
+    evaluation.dynamic = Some(Dynamic {
+        tokens: how.piece,
+        lr: how.lr,
+        decay: how.decay,
+    });
+    Ok(evaluation)
+}
+
 fn score(
     model: &PackedModel,
     corpus: &Corpus,
@@ -298,8 +395,19 @@ fn score(
         (None, Some(cache)) => evaluate::score_with_cache(model, isa, ids, window, kv, cache, &told)?,
         (None, None) => evaluate::score(model, isa, ids, window, kv, &told)?,
     };
+    let mut evaluation = evaluation(corpus, &score, start);
+    evaluation.cache = cache.map(|cache| Cache {
+        tokens: cache.size,
+        theta: cache.theta,
+        weight: cache.weight,
+    });
+    Ok(evaluation)
+}
+
+/// What `score` says of the text, which was begun at `start`.
+fn evaluation(corpus: &Corpus, score: &Score, start: Instant) -> Evaluation {
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Evaluation {
+    Evaluation {
         loss: score.loss(),
         ppl: score.loss().exp(),
         word_ppl: corpus.words.filter(|&n| n > 0).map(|n| (score.nats / n as f64).exp()),
@@ -311,12 +419,9 @@ fn score(
         words: corpus.words,
         bytes: corpus.bytes,
         tok_s: score.tokens as f64 / seconds.max(1e-9),
-        cache: cache.map(|cache| Cache {
-            tokens: cache.size,
-            theta: cache.theta,
-            weight: cache.weight,
-        }),
-    })
+        cache: None,
+        dynamic: None,
+    }
 }
 
 fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
@@ -337,6 +442,12 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
         (
             "cache",
             format!("{} tokens, θ {}, share {}", c.tokens, c.theta, c.weight),
+        )
+    }));
+    rows.extend(e.dynamic.map(|d| {
+        (
+            "dynamic",
+            format!("{} tokens at a time, rate {}, decay {}", d.tokens, d.lr, d.decay),
         )
     }));
     rows.push(("speed", format!("{:.0} tok/s", e.tok_s)));

@@ -1,6 +1,7 @@
 //! Scoring text with the packed runtime.
 
 mod cache;
+mod dynamic;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use onebit_model::runtime::{KvType, PackedModel, Sequence, Serial, Session, Sess
 use rayon::prelude::*;
 
 pub use cache::{NeuralCache, score_with_cache};
+pub use dynamic::{DynamicEvaluation, score_dynamically};
 
 use crate::{Result, TrainError};
 
