@@ -239,7 +239,7 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
-    /// Whether decoding gives back any text that was encoded: a byte-level decoder, no normaliser, and a token for each
+    /// Whether decoding gives back any text that was encoded: byte-level both ways, no normaliser, and a token for each
     /// of the 256 bytes.
     pub fn is_lossless(&self) -> bool {
         let all_bytes = || {
@@ -247,7 +247,9 @@ impl Tokenizer {
                 .iter()
                 .all(|c| self.id_of(c.encode_utf8(&mut [0; 4])).is_some())
         };
-        self.decoding == Decoding::ByteLevel && self.inner.get_normalizer().is_none() && all_bytes()
+        // Without it a space would be looked up as itself, which no token is.
+        let to_bytes = self.inner.get_pre_tokenizer().is_some_and(is_byte_level);
+        self.decoding == Decoding::ByteLevel && to_bytes && self.inner.get_normalizer().is_none() && all_bytes()
     }
 
     /// What the tokenizer's normaliser makes of `text` (the text itself if it has none).
@@ -364,4 +366,14 @@ fn template_start(value: &Value) -> Option<&str> {
     std::iter::once(post)
         .chain(inside)
         .find_map(|p| p["single"][0]["SpecialToken"]["id"].as_str())
+}
+
+/// Whether a pre-tokeniser turns text to bytes.
+fn is_byte_level(pre_tokenizer: &tokenizers::PreTokenizerWrapper) -> bool {
+    use tokenizers::PreTokenizerWrapper as Wrapper;
+    match pre_tokenizer {
+        Wrapper::ByteLevel(_) => true,
+        Wrapper::Sequence(all) => all.as_ref().iter().any(is_byte_level),
+        _ => false,
+    }
 }

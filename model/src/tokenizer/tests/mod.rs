@@ -100,6 +100,18 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     text + &stream.finish().unwrap()
 }
 
+/// Found by fuzzing: a file whose pre-tokeniser had lost its name.
+#[test]
+fn without_bytes_on_the_way_in_nothing_is_promised() {
+    let tokenizer = train_bpe([sample()], 400).unwrap();
+    let mut file: serde_json::Value = serde_json::from_slice(tokenizer.json()).unwrap();
+    file["pre_tokenizer"] = serde_json::Value::Null;
+    let without = Tokenizer::from_bytes(serde_json::to_vec(&file).unwrap()).unwrap();
+    assert!(tokenizer.is_lossless() && !without.is_lossless());
+    let ids = without.encode("one two").unwrap();
+    assert_ne!(without.decode(&ids).unwrap(), "one two");
+}
+
 #[test]
 fn bpe_is_lossless_for_any_text() {
     let tokenizer = train_bpe([sample()], 400).unwrap();
