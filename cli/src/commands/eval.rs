@@ -55,7 +55,7 @@ pub struct Eval {
     /// dynamic evaluation: the model is scored on so many tokens, learns them, and goes on; a figure of its own, for models with float weights (default: none)
     #[argh(option)]
     dynamic: Option<usize>,
-    /// learning rate (default: 1e-5; with --dynamic)
+    /// the rate at which the model learns (default: 1e-5; with --dynamic)
     #[argh(option)]
     dynamic_lr: Option<f32>,
     /// how much the weights are drawn back to what they were (default: 0; with --dynamic)

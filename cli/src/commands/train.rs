@@ -220,12 +220,8 @@ impl Train {
         } = self.prepare()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         options.validate_device(place.gpu.is_some())?;
-        let models: Vec<_> = [&config]
-            .into_iter()
-            .chain(teachers.iter().map(|t| &t.1))
-            .cloned()
-            .collect();
-        let memory = Memory::new(&models, &options, &place)?;
+        let taught: Vec<_> = teachers.iter().map(|teacher| teacher.1.clone()).collect();
+        let memory = Memory::new((&config, &taught), &options, &place)?;
         let disk = match &self.output_dir {
             Some(directory) => Some(Disk::new(directory, &memory, &options)?),
             None => None,
@@ -246,10 +242,10 @@ impl Train {
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
             // As the run itself would refuse it.
-            memory.refuse_if_too_large(&models, &options, &place)?;
+            memory.refuse_if_too_large((&config, &taught), &options, &place)?;
             return disk.map_or(Ok(()), |disk| disk.refuse_if_too_small());
         }
-        memory.refuse_if_too_large(&models, &options, &place)?;
+        memory.refuse_if_too_large((&config, &taught), &options, &place)?;
         if let Some(disk) = &disk {
             disk.refuse_if_too_small()?;
         }

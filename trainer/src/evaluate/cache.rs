@@ -7,14 +7,12 @@
 //! `h_i`, of `n` values, is what the head multiplied before word i came. The cosine in the place of the product makes θ mean the same for models of every width and scale. The model itself does
 //! not change.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use onebit_engine::ops::matmul::{Layout, matmul};
 use onebit_engine::{Device, Isa, Tensor};
-use onebit_model::runtime::{KvType, PackedModel, Serial, Session, SessionOptions};
+use onebit_model::runtime::{KvType, PackedModel, Serial, Session};
 use rayon::prelude::*;
 
-use super::{Score, Text, failed, surprise};
+use super::{Score, Text, failed, on_all_threads, surprise};
 use crate::{Result, TrainError};
 
 /// Targets that are compared with the cache together.
@@ -75,26 +73,11 @@ pub fn score_with_cache(
 ) -> Result<Score> {
     cache.check()?;
     let text = Text::new(model.config(), ids, (context, stride))?;
-    let options = SessionOptions {
-        context,
-        chunk: context.min(64),
-        logit_rows: context.min(16),
-        kv,
-    };
-    let done = AtomicU64::new(0);
-    let windows: Vec<Told> = (0..text.windows())
-        .into_par_iter()
-        .map_init(
-            || Session::new(model, Serial, isa, options),
-            |session, window| {
-                let session = session.as_mut().map_err(|e| failed(&e))?;
-                let told = read(&text, session, window)?;
-                let scored = told.nats.len() as u64;
-                progress(done.fetch_add(scored, Ordering::Relaxed) + scored);
-                Ok(told)
-            },
-        )
-        .collect::<Result<_>>()?;
+    let windows = on_all_threads(model, isa, &text, kv, progress, |session, window| {
+        let told = read(&text, session, window)?;
+        let scored = told.nats.len() as u64;
+        Ok((told, scored))
+    })?;
     let hidden = model.config().hidden_size;
     let mut all = Told {
         states: Vec::with_capacity(text.targets() * hidden),
@@ -171,6 +154,7 @@ fn mixed(text: &Text<'_>, all: &Told, hidden: usize, cache: NeuralCache, first: 
 mod tests {
     use onebit_model::config::presets;
     use onebit_model::network::Network;
+    use onebit_model::runtime::SessionOptions;
 
     use super::super::score;
     use super::*;

@@ -50,26 +50,40 @@ pub fn score(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Score> {
     let text = Text::new(model.config(), ids, (context, stride))?;
+    let sums = on_all_threads(model, isa, &text, kv, progress, |session, window| {
+        text.window(session, window).map_err(|e| failed(&e))
+    })?;
+    Ok(text.score(&sums))
+}
+
+/// What `read` makes of each window of `text`, in their order; it returns the number of tokens that it scored besides.
+fn on_all_threads<T: Send>(
+    model: &PackedModel,
+    isa: Isa,
+    text: &Text<'_>,
+    kv: KvType,
+    progress: &(dyn Fn(u64) + Sync),
+    read: impl Fn(&mut Session<&PackedModel, Serial>, usize) -> Result<(T, u64)> + Sync,
+) -> Result<Vec<T>> {
     let options = SessionOptions {
-        context,
-        chunk: context.min(64),
-        logit_rows: context.min(16),
+        context: text.context,
+        chunk: text.context.min(64),
+        logit_rows: text.context.min(16),
         kv,
     };
     let done = AtomicU64::new(0);
-    let sums: Vec<f64> = (0..text.windows())
+    (0..text.windows())
         .into_par_iter()
         .map_init(
             || Session::new(model, Serial, isa, options),
             |session, window| {
                 let session = session.as_mut().map_err(|e| failed(&e))?;
-                let (nats, scored) = text.window(session, window).map_err(|e| failed(&e))?;
+                let (told, scored) = read(session, window)?;
                 progress(done.fetch_add(scored, Ordering::Relaxed) + scored);
-                Ok(nats)
+                Ok(told)
             },
         )
-        .collect::<Result<_>>()?;
-    Ok(text.score(&sums))
+        .collect()
 }
 
 /// As [`score`] with a model on a GPU, one window after the other. The logits are those of the CPU, and so is the result.

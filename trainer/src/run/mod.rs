@@ -46,6 +46,7 @@ use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, Rollback, StepMetrics, ValidationMetrics};
 use saving::Saver;
 use setbacks::Verdict;
+pub use teachers::check_teacher;
 
 use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};

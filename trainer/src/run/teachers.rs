@@ -1,32 +1,46 @@
 //! The teachers of a run: whether they can teach this model, and what tells one set of them from another.
 
+use onebit_model::config::ModelConfig;
 use onebit_model::network::Network;
 
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
 
+/// Whether a `teacher` can teach a `learner` sequences of `seq_len` tokens: it must know the same tokens, and sequences as long.
+///
+/// # Errors
+/// [`TrainError::Option`] if not.
+pub fn check_teacher(teacher: &ModelConfig, learner: &ModelConfig, seq_len: usize) -> Result<()> {
+    let (words, limit) = (teacher.vocab_size, teacher.max_position_embeddings);
+    if words != learner.vocab_size {
+        let why = format!(
+            "has {words} tokens and the model {}; train it with the same tokenizer",
+            learner.vocab_size
+        );
+        return Err(refused(why));
+    }
+    if limit < seq_len {
+        return Err(refused(format!(
+            "reads up to {limit} tokens; lower --seq-len from {seq_len}"
+        )));
+    }
+    Ok(())
+}
+
+fn refused(why: String) -> TrainError {
+    TrainError::Option { option: "teacher", why }
+}
+
 /// A checksum of each teacher, which goes with the options: a run is resumed with the teachers that it had.
 pub(super) fn identities(network: &Network, teachers: &[Network], options: &TrainOptions) -> Result<Vec<String>> {
-    let refuse = |why: String| Err(TrainError::Option { option: "teacher", why });
     if teachers.is_empty() != (options.teacher_weight == 0.0) {
-        return refuse("teachers need a weight above 0, and a weight needs teachers".into());
+        return Err(refused(
+            "teachers need a weight above 0, and a weight needs teachers".into(),
+        ));
     }
-    let vocabulary = network.config().vocab_size;
-    for teacher in teachers {
-        let config = teacher.config();
-        if config.vocab_size != vocabulary {
-            return refuse(format!(
-                "has {} tokens and the model {vocabulary}; train it with the same tokenizer",
-                config.vocab_size
-            ));
-        }
-        if config.max_position_embeddings < options.seq_len {
-            return refuse(format!(
-                "reads up to {} tokens; lower --seq-len from {}",
-                config.max_position_embeddings, options.seq_len
-            ));
-        }
-    }
+    teachers
+        .iter()
+        .try_for_each(|teacher| check_teacher(teacher.config(), network.config(), options.seq_len))?;
     teachers.iter().map(identity).collect()
 }
 

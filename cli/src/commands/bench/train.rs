@@ -56,8 +56,8 @@ pub(super) fn measure(
         ..options
     };
     let seed = options.seed;
-    let memory = Memory::new(std::slice::from_ref(config), &options, place)?;
-    memory.refuse_if_too_large(std::slice::from_ref(config), &options, place)?;
+    let memory = Memory::new((config, &[]), &options, place)?;
+    memory.refuse_if_too_large((config, &[]), &options, place)?;
     let memory = memory.estimate;
     let mut network = Network::new(config.clone(), place.device, seed)?;
     let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());

@@ -8,6 +8,9 @@ use onebit_trainer::run::{MemoryEstimate, cuda_memory_estimate, memory_estimate}
 use crate::device::Placement;
 use crate::{CliError, Result, device, output};
 
+/// The model in training, and its teachers.
+pub(crate) type Models<'a> = (&'a ModelConfig, &'a [ModelConfig]);
+
 /// The memory of a run, and what is free where it will run.
 pub(crate) struct Memory {
     pub estimate: MemoryEstimate,
@@ -15,8 +18,8 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// That of training the first of `models`, with the others as teachers, with `options` at `place`.
-    pub fn new(models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<Self> {
+    /// That of training a model, with teachers, with `options` at `place`.
+    pub fn new(models: Models<'_>, options: &TrainOptions, place: &Placement) -> Result<Self> {
         Ok(Memory {
             estimate: estimate(models, options, place)?,
             available: match &place.gpu {
@@ -32,7 +35,7 @@ impl Memory {
     }
 
     /// Refuses a run that does not fit, and says what would.
-    pub fn refuse_if_too_large(&self, models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<()> {
+    pub fn refuse_if_too_large(&self, models: Models<'_>, options: &TrainOptions, place: &Placement) -> Result<()> {
         if self.fits() {
             return Ok(());
         }
@@ -114,10 +117,7 @@ impl Memory {
 /// What kernels and recordings take beside arrays, and what the next program may want.
 const RESERVE: u64 = 512 << 20;
 
-fn estimate(models: &[ModelConfig], options: &TrainOptions, place: &Placement) -> Result<MemoryEstimate> {
-    let [config, teachers @ ..] = models else {
-        return Err(CliError::Failed("a run without a model".into()));
-    };
+fn estimate((config, teachers): Models<'_>, options: &TrainOptions, place: &Placement) -> Result<MemoryEstimate> {
     match &place.gpu {
         Some(_) => Ok(cuda_memory_estimate(config, teachers, options)?),
         None => Ok(memory_estimate(config, teachers, options)),

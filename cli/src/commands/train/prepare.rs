@@ -10,7 +10,7 @@ use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
-use onebit_trainer::run::{RunInputs, RunLock};
+use onebit_trainer::run::{RunInputs, RunLock, check_teacher};
 
 use super::Train;
 use crate::device::Placement;
@@ -167,19 +167,13 @@ impl Train {
             args::existing_directory(path, "--teacher")?;
             let directory = ModelDirectory::open(path)?;
             let teacher = directory.config();
-            let refuse = |why: String| Err(CliError::Failed(format!("--teacher: {}: {why}", path.display())));
-            if directory.tokenizer()?.fingerprint() != tokenizer.fingerprint()
-                || teacher.vocab_size != config.vocab_size
-            {
-                return refuse("it has another tokenizer; train it with the same".into());
+            if directory.tokenizer()?.fingerprint() != tokenizer.fingerprint() {
+                return Err(CliError::Failed(format!(
+                    "--teacher: {}: it has another tokenizer; train it with the same",
+                    path.display()
+                )));
             }
-            if teacher.max_position_embeddings < options.seq_len {
-                let limit = teacher.max_position_embeddings;
-                return refuse(format!(
-                    "it reads up to {limit} tokens; lower --seq-len from {}",
-                    options.seq_len
-                ));
-            }
+            check_teacher(&teacher, config, options.seq_len)?;
             Ok((path.clone(), teacher))
         };
         self.teacher.iter().map(open).collect()

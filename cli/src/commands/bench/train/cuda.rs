@@ -38,8 +38,8 @@ pub(super) fn measure(
         quant_anneal_steps: 0,
         ..options
     };
-    let memory = Memory::new(std::slice::from_ref(config), &options, place)?;
-    memory.refuse_if_too_large(std::slice::from_ref(config), &options, place)?;
+    let memory = Memory::new((config, &[]), &options, place)?;
+    memory.refuse_if_too_large((config, &[]), &options, place)?;
     memory.tell();
     let (bandwidth, gemm_ops) = (limits::cuda::copy_bandwidth(gpu)?, limits::cuda::product_rate(gpu)?);
 
