@@ -1,20 +1,21 @@
 //! `onebit eval`: the loss of a text, or the logits of given tokens.
 
+mod modes;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use argh::FromArgs;
-use onebit_model::files;
-use onebit_model::network::Network;
 use onebit_model::runtime::cuda::CudaSession;
 use onebit_model::runtime::{KvType, PackedModel, Pool, Sequence, Session, SessionOptions};
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::data::text::Documents;
 use onebit_trainer::data::{TokenFile, count_words};
-use onebit_trainer::evaluate::{self, DynamicEvaluation, NeuralCache, Score};
+use onebit_trainer::evaluate::{self, NeuralCache, Score};
 use serde::Serialize;
 use serde_json::json;
 
+use self::modes::{Cache, Dynamic, score_dynamically};
 use crate::device::Placement;
 use crate::model::ModelDirectory;
 use crate::progress::Progress;
@@ -100,22 +101,6 @@ struct Evaluation {
     cache: Option<Cache>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic: Option<Dynamic>,
-}
-
-/// Dynamic evaluation.
-#[derive(Clone, Copy, Serialize)]
-struct Dynamic {
-    tokens: usize,
-    lr: f32,
-    decay: f32,
-}
-
-/// A neural cache.
-#[derive(Clone, Copy, Serialize)]
-struct Cache {
-    tokens: usize,
-    theta: f32,
-    weight: f64,
 }
 
 /// A text as tokens, the first of them context only, and the size of the original.
@@ -208,66 +193,6 @@ impl Eval {
     }
 }
 
-impl Eval {
-    /// How the model learns what it is scored on, if it does.
-    fn dynamic(&self) -> Result<Option<DynamicEvaluation>> {
-        let Some(piece) = self.dynamic else {
-            return match (self.dynamic_lr, self.dynamic_decay) {
-                (None, None) => Ok(None),
-                _ => Err(CliError::Usage(
-                    "--dynamic-lr and --dynamic-decay need --dynamic".into(),
-                )),
-            };
-        };
-        let others = [
-            ("--cache", self.cache.is_some()),
-            ("--stride", self.stride.is_some()),
-            ("--logits", self.logits),
-            ("--head", self.head.is_some()),
-            ("--kv-type", self.kv_type.is_some()),
-            (
-                "--device",
-                self.device.as_deref().is_some_and(|device| device.starts_with("cuda")),
-            ),
-        ];
-        if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
-            return Err(CliError::Usage(format!(
-                "--dynamic scores float weights as they learn, on the CPU; leave {other} out"
-            )));
-        }
-        Ok(Some(DynamicEvaluation {
-            piece,
-            lr: self.dynamic_lr.unwrap_or(1e-5),
-            decay: self.dynamic_decay.unwrap_or(0.0),
-        }))
-    }
-
-    /// The cache that is asked for.
-    fn cache(&self) -> Result<Option<NeuralCache>> {
-        let Some(size) = self.cache else {
-            return match (self.cache_theta, self.cache_weight) {
-                (None, None) => Ok(None),
-                _ => Err(CliError::Usage("--cache-theta and --cache-weight need --cache".into())),
-            };
-        };
-        if self.logits {
-            return Err(CliError::Usage(
-                "--logits are the model's own; leave --cache out".into(),
-            ));
-        }
-        if self.device.as_deref().is_some_and(|device| device.starts_with("cuda")) {
-            return Err(CliError::Usage(
-                "--cache is computed on the CPU; leave --device out".into(),
-            ));
-        }
-        Ok(Some(NeuralCache {
-            size,
-            theta: self.cache_theta.unwrap_or(0.3),
-            weight: self.cache_weight.unwrap_or(0.1),
-        }))
-    }
-}
-
 pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let parse = |part: &str| part.trim().parse::<u32>();
     let ids: std::result::Result<Vec<u32>, _> = text.split(',').map(parse).collect();
@@ -335,34 +260,6 @@ fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus>
         words: Some(words),
         bytes: Some(bytes),
     })
-}
-
-fn score_dynamically(path: &Path, corpus: &Corpus, how: DynamicEvaluation, place: Placement) -> Result<Evaluation> {
-    if !path.is_dir() {
-        return Err(CliError::Failed(format!(
-            "--dynamic: {} is packed; a model learns with its float weights, so give the directory that it was trained in",
-            path.display()
-        )));
-    }
-    let (config, tensors) = files::load_master(path)?;
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
-    let network = Network::from_master(config, place.device, tensors)?;
-    let progress = Progress::new("scoring", (corpus.ids.len() as u64).saturating_sub(1));
-    let start = Instant::now();
-    let told = |done| {
-        progress.set(done, || {
-            format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
-        });
-    };
-    // On a thread of the pool, as the trainer does.
-    let score = rayon::scope(|_| evaluate::score_dynamically(network, &corpus.ids, how, &told))?;
-    let mut evaluation = evaluation(corpus, &score, start);
-    evaluation.dynamic = Some(Dynamic {
-        tokens: how.piece,
-        lr: how.lr,
-        decay: how.decay,
-    });
-    Ok(evaluation)
 }
 
 fn score(
