@@ -98,6 +98,24 @@ fn a_row_of_zeros_stays_zero() {
 }
 
 #[test]
+fn a_row_of_zeros_has_no_gradient_and_gives_none() {
+    for n in [1, 16, 37] {
+        let (mut x, w, dy) = (numbers(1, 3 * n), numbers(2, n), numbers(3, 3 * n));
+        x[n..2 * n].fill(0.0);
+        let others = |v: &[f32]| [&v[..n], &v[2 * n..]].concat();
+        on_every_path("rms_norm_backward", |isa| {
+            let (mut dx, mut dw) = (vec![9.0; 3 * n], vec![0.5; n]);
+            rms_norm_backward(isa, &x, &w, EPS, &dy, &mut dx, &mut dw);
+            let (mut dx2, mut dw2) = (vec![9.0; 2 * n], vec![0.5; n]);
+            rms_norm_backward(isa, &others(&x), &w, EPS, &others(&dy), &mut dx2, &mut dw2);
+            assert_eq!(dx[n..2 * n], vec![0.0; n]);
+            assert_eq!((others(&dx), &dw), (dx2, &dw2));
+            [dx, dw].concat()
+        });
+    }
+}
+
+#[test]
 fn rows_do_not_see_each_other() {
     let (x, w) = (numbers(7, 5 * 37), numbers(8, 37));
     let mut all = vec![0.0; x.len()];

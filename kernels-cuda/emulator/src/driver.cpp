@@ -156,26 +156,33 @@ EMULATED cuCtxSynchronize() {
     return CUDA_SUCCESS;
 }
 
-EMULATED cuModuleLoadData(void** handle, const void* image) {
+// Libraries, whose kernels belong to every context. None of the options is emulated.
+EMULATED cuLibraryLoadData(void** handle, const void* code, void*, void*, unsigned options, void*, void*, unsigned library_options) {
     EMULATED_WITH_CONTEXT;
+    if (options || library_options) return fail(CUDA_ERROR_INVALID_VALUE, "options of cuLibraryLoadData are not emulated");
     auto module = std::make_unique<Module>();
     std::string why;
-    if (int code = parse(static_cast<const char*>(image), *module, why)) return fail(code, why);
+    if (int error = parse(static_cast<const char*>(code), *module, why)) return fail(error, why);
     *handle = modules.add(std::move(module));
     return CUDA_SUCCESS;
 }
-EMULATED cuModuleUnload(void* handle) {
+EMULATED cuLibraryUnload(void* handle) {
     EMULATED_WITH_CONTEXT;
-    return modules.remove(handle) ? CUDA_SUCCESS : fail(CUDA_ERROR_INVALID_HANDLE, "cuModuleUnload of no module");
+    return modules.remove(handle) ? CUDA_SUCCESS : fail(CUDA_ERROR_INVALID_HANDLE, "cuLibraryUnload of no library");
 }
-EMULATED cuModuleGetFunction(void** handle, void* module_handle, const char* name) {
+EMULATED cuLibraryGetKernel(void** handle, void* library, const char* name) {
     EMULATED_WITH_CONTEXT;
-    Module* module = modules.get(module_handle);
-    if (!module) return fail(CUDA_ERROR_INVALID_HANDLE, "cuModuleGetFunction of no module");
+    Module* module = modules.get(library);
+    if (!module) return fail(CUDA_ERROR_INVALID_HANDLE, "cuLibraryGetKernel of no library");
     Function* function = nullptr;
     std::string why;
     if (int code = find(*module, name, function, why)) return fail(code, why);
     *handle = function;
+    return CUDA_SUCCESS;
+}
+EMULATED cuKernelGetFunction(void** handle, void* kernel) {
+    EMULATED_WITH_CONTEXT;
+    *handle = kernel;
     return CUDA_SUCCESS;
 }
 

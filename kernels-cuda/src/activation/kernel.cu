@@ -49,8 +49,10 @@ __device__ __forceinline__ void activation_row(const bf16* __restrict__ gate_up,
         squares = fmaf(h[i], h[i], squares);
     }
     if (weight != nullptr) {
-        float r = 1.0f / sqrtf(at.sum(squares, scratch[0]) / (float)width + eps);
-        if (at.rank() == 0) rstd[row] = r;
+        squares = at.sum(squares, scratch[0]);
+        float r = 1.0f / sqrtf(squares / (float)width + eps);
+        // A row of zeros has no gradient (rms_norm).
+        if (at.rank() == 0) rstd[row] = squares == 0.0f ? 0.0f : r;
 #pragma unroll
         for (int i = 0; i < N / 8; i++) {
             unsigned j = (at.rank() + i * at.size()) * 8;

@@ -50,7 +50,10 @@ fn hidden(kind: Activation, x: &[bf16], rows: usize, width: usize) -> Vec<f64> {
 fn reciprocal_rms(h: &[f64], width: usize) -> Vec<f64> {
     let mean = |row: &[f64]| row.iter().map(|h| h * h).sum::<f64>() / width as f64;
     h.chunks(width)
-        .map(|row| 1.0 / (mean(row) + f64::from(EPS)).sqrt())
+        .map(|row| match mean(row) {
+            0.0 => 0.0,
+            mean => 1.0 / (mean + f64::from(EPS)).sqrt(),
+        })
         .collect()
 }
 

@@ -43,13 +43,13 @@ pub(super) struct Inner {
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
     properties: Properties,
-    /// Kernels by the address of their PTX and their name; each is in a module of its own.
+    /// Kernels by the address of their PTX and their name; each is in a library of its own.
     pub(super) functions: Mutex<HashMap<(usize, &'static str), sys::CUfunction>>,
-    pub(super) modules: Mutex<Vec<sys::CUmodule>>,
+    pub(super) libraries: Mutex<Vec<sys::CUlibrary>>,
     pub(super) recording: Mutex<Recording>,
 }
 
-// SAFETY: contexts, streams, modules and functions are handles that the driver allows any thread to use once the context is current to it,
+// SAFETY: contexts, streams, libraries and functions are handles that the driver allows any thread to use once the context is current to it,
 // which `Gpu::bind` sees to before each call.
 unsafe impl Send for Inner {}
 // SAFETY: as above; what changes here is behind a mutex.
@@ -94,7 +94,7 @@ impl Gpu {
             stream,
             properties,
             functions: Mutex::default(),
-            modules: Mutex::default(),
+            libraries: Mutex::default(),
             recording: Mutex::default(),
         })))
     }
@@ -154,8 +154,8 @@ impl Drop for Inner {
         unsafe {
             let _ = result::ctx::set_current(self.context);
             let _ = result::stream::synchronize(self.stream);
-            for module in self.modules.get_mut().into_iter().flat_map(|m| m.drain(..)) {
-                let _ = result::module::unload(module);
+            for library in self.libraries.get_mut().into_iter().flat_map(|l| l.drain(..)) {
+                let _ = sys::cuLibraryUnload(library);
             }
             let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);

@@ -17,8 +17,10 @@ __device__ __forceinline__ void normalize_row(const Row& at, float (&v)[N], cons
     float squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < N; i++) squares = fmaf(v[i], v[i], squares);
-    float r = 1.0f / sqrtf(at.sum(squares, scratch[0]) / (float)cols + eps);
-    if (at.rank() == 0) rstd[row] = r;
+    squares = at.sum(squares, scratch[0]);
+    float r = 1.0f / sqrtf(squares / (float)cols + eps);
+    // Of a row of zeros it is written as 0, for its gradient (mod.rs).
+    if (at.rank() == 0) rstd[row] = squares == 0.0f ? 0.0f : r;
 #pragma unroll
     for (int i = 0; i < N / E; i++) {
         unsigned j = (at.rank() + i * at.size()) * E;

@@ -5,6 +5,8 @@
 //! backward   x̂ = x·r    m = mean(dy·w·x̂)    dx = r·(dy·w − x̂·m)    dw = Σ_rows dy·x̂
 //!            dres ← dres + dx            dbranch = c·drop(dres)           the gradient of the branch that was added before the norm
 //! ```
+//! The gradient at a row of zeros is zero, as on the CPU (`onebit_kernels_cpu::rms_norm` says why): the forward writes 0 for its `r`, which its output does not depend on.
+//!
 //! Everything is computed in f32. The residual stream is f32, branches and gradients of outputs are bf16.
 //!
 //! | function | input | bytes an element |

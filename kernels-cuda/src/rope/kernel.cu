@@ -168,7 +168,9 @@ __device__ __forceinline__ void rotate_backward(const bf16* in, bf16* gradient, 
                 squares += a[i] * a[i] + b[i] * b[i];
                 products += ga[i] * wa[i] * a[i] + gb[i] * wb[i] * b[i];
             }
-            float r = 1.0f / sqrtf(head_sum(squares, lanes) / head_dim + eps);
+            squares = head_sum(squares, lanes);
+            // A head of zeros has no gradient, as a row of zeros has none (rms_norm).
+            float r = squares == 0.0f ? 0.0f : 1.0f / sqrtf(squares / head_dim + eps);
             float mean = head_sum(products, lanes) * r / head_dim;
 #pragma unroll
             for (int i = 0; i < V; i++) {

@@ -132,14 +132,23 @@ impl Trainer {
 
     /// Begins to save a copy of weights and moments that is still to leave a GPU.
     fn save_behind(&mut self, state: State, leaving: Leaving) -> Result<()> {
-        // Fresh memory is first written by the thread that fills it.
-        let parameters = self.network.parameters().iter();
-        let parameters: Vec<_> = parameters
-            .map(|p| Tensor::zeros(p.device(), p.shape().clone()))
+        let shapes: Vec<_> = self
+            .network
+            .parameters()
+            .iter()
+            .map(|p| (p.device(), p.shape().clone()))
             .collect();
-        let optimizer = Optimizer::new(self.options.optimizer, self.network.specs(), &parameters);
-        let snapshot = self.snapshot_of(state, parameters, optimizer);
-        let arrive = |snapshot: &mut Snapshot| leaving.arrive(&mut snapshot.parameters, &mut snapshot.optimizer);
+        let kind = self.options.optimizer;
+        let snapshot = self.snapshot_of(state, Vec::new(), Optimizer::new(kind, &[], &[]));
+        // The thread takes the memory, too: half a gigabyte of new pages takes longer than many steps.
+        let arrive = move |snapshot: &mut Snapshot| {
+            snapshot.parameters = shapes
+                .into_iter()
+                .map(|(device, shape)| Tensor::zeros(device, shape))
+                .collect();
+            snapshot.optimizer = Optimizer::new(kind, &snapshot.specs, &snapshot.parameters);
+            leaving.arrive(&mut snapshot.parameters, &mut snapshot.optimizer)
+        };
         self.saver.begin(snapshot, arrive, self.keep())
     }
 

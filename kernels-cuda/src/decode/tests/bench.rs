@@ -78,7 +78,13 @@ fn bench_decode() {
             model.embedding = Floats::new(&mut random, kind, 128_256, SHAPE.hidden).upload(&gpu);
             model.sketch = HeadSketch::new(&gpu, &model.embedding).unwrap();
         }
-        for (kv, context) in [(KvKind::F16, 128), (KvKind::F16, 4096)] {
+        for (kv, context) in [
+            (KvKind::F16, 128),
+            (KvKind::F16, 256),
+            (KvKind::F32, 128),
+            (KvKind::F32, 256),
+            (KvKind::F16, 4096),
+        ] {
             let (table, _) = rotation(&gpu, 128, context);
             let room = Room {
                 context,

@@ -86,3 +86,40 @@ fn output_dropout_is_the_heads_alone() {
     assert_eq!(plain[..5], dropped[..5]);
     assert_ne!(plain[5], dropped[5]);
 }
+
+/// A first word that is dropped is a row of zeros through every block, whose norms would multiply its gradient by 1/√eps each.
+#[test]
+fn words_dropped_at_the_beginning_leave_gradients_finite() {
+    let mut deep = ModelConfig {
+        num_hidden_layers: 24,
+        qk_norm: true,
+        initializer_range: 0.2,
+        ..config()
+    };
+    deep.set_all_modes(LinearMode::Ternary);
+    let network = network(deep);
+    let rates = DropoutRates {
+        word: 0.6,
+        input: 0.4,
+        hidden: 0.2,
+        ..DropoutRates::default()
+    };
+    let (text, targets) = batch();
+    for step in 0..6 {
+        let mode = ForwardMode {
+            dropout: Some(Dropout { rates, seed: 9, step }),
+            ..ForwardMode::evaluation(1.0)
+        };
+        let tape = Tape::new();
+        let leaves = network.leaves(&tape);
+        let (loss, _) = network
+            .loss(&leaves, (&text, &targets), 8, mode, Default::default())
+            .unwrap();
+        let mut gradients = tape.backward(&loss).unwrap();
+        for (leaf, spec) in leaves.iter().zip(network.specs()) {
+            let gradient = gradients.take(leaf).unwrap();
+            let finite = gradient.f32().unwrap().iter().all(|g| g.is_finite());
+            assert!(finite, "step {step}: {}", spec.name);
+        }
+    }
+}
