@@ -46,8 +46,7 @@ fn logits_have_the_bits_of_the_cpu() {
         // As many as fit, without the host.
         let (mut id, mut want) = (ids[7], Vec::new());
         for _ in 24..40 {
-            let logits = cpu.decode(id).unwrap();
-            id = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32;
+            id = likeliest(cpu.decode(id).unwrap());
             want.push(id);
         }
         assert_eq!(cuda.greedy(ids[7], 16).unwrap(), want, "{kv:?} greedy");
@@ -100,6 +99,21 @@ fn prompts_of_any_length_have_the_bits_of_the_cpu() {
         assert_eq!(read, 40);
         let want = bits(cpu.decode(3).unwrap());
         assert_eq!(bits(cuda.decode(3).unwrap()), want, "{kv:?} decode");
+        // From where one recording is enough to where another is needed, by ones and by eights.
+        for start in [120, 250] {
+            cpu.reset();
+            cuda.reset();
+            cpu.prefill(&ids[..start]).unwrap();
+            cuda.prefill(&ids[..start]).unwrap();
+            let (mut id, mut want) = (5, Vec::new());
+            for _ in 0..19 {
+                id = likeliest(cpu.decode(id).unwrap());
+                want.push(id);
+            }
+            assert_eq!(cuda.greedy(5, 19).unwrap(), want, "{kv:?} from {start}");
+            let want = bits(cpu.decode(id).unwrap());
+            assert_eq!(bits(cuda.decode(id).unwrap()), want, "{kv:?} behind {start}");
+        }
     }
 }
 
@@ -127,13 +141,17 @@ fn a_large_head_gives_the_tokens_of_the_cpu() {
     let mut cuda = CudaSession::new(&on_gpu, 40, KvType::F32).unwrap();
     let (mut id, mut want) = (77, Vec::new());
     for _ in 0..17 {
-        let logits = cpu.decode(id).unwrap();
-        id = (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32;
+        id = likeliest(cpu.decode(id).unwrap());
         want.push(id);
     }
     // Twice eight by the sketch, and one with all logits.
     assert_eq!(cuda.greedy(77, 17).unwrap(), want);
     assert_eq!(bits(cuda.decode(id).unwrap()), bits(cpu.decode(id).unwrap()));
+}
+
+/// Of equal logits the first.
+fn likeliest(logits: &[f32]) -> u32 {
+    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
 /// Models with a context of so many tokens: with each activation, and each option of a block in one of them.

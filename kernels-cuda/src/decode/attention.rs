@@ -156,6 +156,8 @@ pub struct Attention {
     pub(super) rotation: Rotation,
     parts: DeviceArray<f32>,
     counters: DeviceArray<u32>,
+    /// Blocks of positions for which the grids have blocks of threads, which take turns at more.
+    grid_blocks: usize,
 }
 
 impl Attention {
@@ -203,7 +205,13 @@ impl Attention {
             rotation,
             parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + PART_MORE))?,
             counters: gpu.zeros(heads)?,
+            grid_blocks: cache.context / POSITIONS,
         })
+    }
+
+    /// Makes the grids as large as tokens below `positions` need; those beyond get the same bits later.
+    pub(super) fn expect(&mut self, positions: usize, cache: &KvCache) {
+        self.grid_blocks = positions.div_ceil(POSITIONS).clamp(1, cache.context / POSITIONS);
     }
 
     /// Where the parts of one token's attention over `cache` are, up to the position at `position`.
@@ -223,10 +231,10 @@ fn shared_bytes(rows: usize, cache: &KvCache) -> usize {
     2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((rows + 2) * cache.head_dim + (rows + 2) * POSITIONS)
 }
 
-/// Query heads of a block, and blocks of the grid for each of these, where there is one token: as few heads as leave all blocks of a full cache on the
+/// Query heads of a block, and blocks of the grid for each of these, where there is one token: as few heads as leave all blocks of `blocks` blocks of positions on the
 /// multiprocessors at once.
-fn single_grid(gpu: &Gpu, heads: usize, cache: &KvCache) -> (usize, usize) {
-    let (group, blocks) = (heads / cache.kv_heads, cache.context / POSITIONS);
+fn single_grid(gpu: &Gpu, heads: usize, cache: &KvCache, blocks: usize) -> (usize, usize) {
+    let group = heads / cache.kv_heads;
     let room = gpu.properties().shared_memory as usize;
     let at_once =
         |rows: usize| gpu.properties().multiprocessors as usize * (room / (shared_bytes(rows, cache) + 1024)).max(1);
@@ -307,7 +315,7 @@ pub(super) fn attend_to(
         KvKind::Int8 => int8,
     };
     let launch = if tokens == 1 {
-        let (rows, shares) = single_grid(gpu, heads, cache);
+        let (rows, shares) = single_grid(gpu, heads, cache, attention.grid_blocks);
         let (name, threads) = match rows {
             1 => (
                 names(["attend_head_f32", "attend_head_f16", "attend_head_int8"]),
@@ -322,7 +330,7 @@ pub(super) fn attend_to(
         Launch::chained(gpu, modules, name, [heads / rows, shares], threads as u32).shared(shared_bytes(rows, cache))
     } else {
         let name = names(["attend_f32", "attend_f16", "attend_int8"]);
-        let shares = (gpu.properties().multiprocessors as usize / kv).clamp(1, context / POSITIONS);
+        let shares = (gpu.properties().multiprocessors as usize / kv).clamp(1, attention.grid_blocks);
         let group = shared_bytes(heads / kv, cache);
         Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [kv, shares], THREADS).shared(group)
     };

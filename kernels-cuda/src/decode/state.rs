@@ -139,6 +139,14 @@ impl DecodeState {
         })
     }
 
+    /// The same sequence, for launches of tokens at positions below `positions`: attention has no blocks of threads for positions that cannot be seen yet, which cost time though they
+    /// end at once. Tokens beyond have the same bits, more slowly.
+    pub fn expecting(&self, positions: usize) -> Self {
+        let mut state = self.clone();
+        state.attention.expect(positions, &state.cache);
+        state
+    }
+
     /// Tokens that it has room for.
     pub fn room(&self) -> Room {
         self.room

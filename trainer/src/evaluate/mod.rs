@@ -51,7 +51,9 @@ pub fn score(
 ) -> Result<Score> {
     let text = Text::new(model.config(), ids, (context, stride))?;
     let sums = on_all_threads(model, isa, &text, kv, progress, |session, window| {
-        text.window(session, window).map_err(|e| failed(&e))
+        let mut nats = 0.0;
+        let scored = text.window(session, window, |logits, target| nats += surprise(logits, target));
+        Ok((nats, scored.map_err(|e| failed(&e))?))
     })?;
     Ok(text.score(&sums))
 }
@@ -86,7 +88,8 @@ fn on_all_threads<T: Send>(
         .collect()
 }
 
-/// As [`score`] with a model on a GPU, one window after the other. The logits are those of the CPU, and so is the result.
+/// As [`score`] with a model on a GPU, one window after the other, of which all threads sum up logits while the next ones are made. The logits are those of the CPU, and so is the
+/// result.
 ///
 /// # Errors
 /// As [`score`]; the GPU's.
@@ -102,12 +105,32 @@ pub fn score_on_gpu(
     let mut done = 0;
     let mut sums = Vec::with_capacity(text.windows());
     for window in 0..text.windows() {
-        let (nats, scored) = text.window(&mut session, window).map_err(|e| failed(&e))?;
-        sums.push(nats);
+        let (surprises, scored) = surprises(&text, &mut session, window).map_err(|e| failed(&e))?;
+        sums.push(surprises.iter().sum());
         done += scored;
         progress(done);
     }
     Ok(text.score(&sums))
+}
+
+/// How surprising each token is that window `window` scores.
+fn surprises<S: Sequence>(
+    text: &Text<'_>,
+    session: &mut S,
+    window: usize,
+) -> std::result::Result<(Vec<f64>, u64), S::Error> {
+    let mut found = vec![0.0; text.context];
+    let scored = rayon::in_place_scope(|scope| {
+        let mut slots = found.iter_mut();
+        text.window(session, window, |logits, target| {
+            if let Some(slot) = slots.next() {
+                let logits = logits.to_vec();
+                scope.spawn(move |_| *slot = surprise(&logits, target));
+            }
+        })
+    })?;
+    found.truncate(scored as usize);
+    Ok((found, scored))
 }
 
 fn failed(error: &dyn std::fmt::Display) -> TrainError {
@@ -170,17 +193,24 @@ impl<'a> Text<'a> {
         (first..last, scored_before)
     }
 
-    /// Nats and number of the tokens that window `window` scores, read by `session` from its beginning.
-    fn window<S: Sequence>(&self, session: &mut S, window: usize) -> std::result::Result<(f64, u64), S::Error> {
+    /// Reads window `window` from its beginning and calls `each(logits, target)` for the tokens that it scores, in order; returns their number.
+    fn window<S: Sequence>(
+        &self,
+        session: &mut S,
+        window: usize,
+        mut each: impl FnMut(&[f32], u32),
+    ) -> std::result::Result<u64, S::Error> {
         let (Range { start, end }, scored_before) = self.span(window);
+        let first = scored_before.max(start);
         session.truncate(0);
-        let mut nats = 0.0;
-        session.prefill_all_top(&self.ids[start..end], None, |i, logits| {
-            if start + i >= scored_before {
-                nats += surprise(logits, self.ids[start + i + 1]);
-            }
+        if first > start {
+            // Of what is only context no logits are wanted but, as the interface has it, the last.
+            session.prefill_top(&self.ids[start..first], None)?;
+        }
+        session.prefill_all_top(&self.ids[first..end], None, |i, logits| {
+            each(logits, self.ids[first + i + 1])
         })?;
-        Ok((nats, (end - scored_before.max(start)) as u64))
+        Ok((end - first) as u64)
     }
 
     fn score(&self, windows: &[f64]) -> Score {

@@ -6,6 +6,7 @@
 
 mod convert;
 mod memory;
+mod recordings;
 mod session;
 mod snapshot;
 

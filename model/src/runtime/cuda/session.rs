@@ -4,22 +4,17 @@ use std::ops::Range;
 
 use onebit_kernels_cpu::rope::rope_table;
 use onebit_kernels_cuda::decode::{DecodeState, KvCache, KvKind, Logits, Room, Rotation};
-use onebit_kernels_cuda::{Gpu, Graph, Pinned};
+use onebit_kernels_cuda::{Gpu, Pinned};
 
+use super::recordings::{Recordings, STEPS};
 use super::{CudaModel, CudaRuntimeError};
 use crate::runtime::{KvType, RuntimeError, Sequence, Top};
-
-/// Tokens of the longer recording.
-const STEPS: usize = 8;
 
 /// A sequence being read and written on a GPU: [`Session`](crate::runtime::Session) with the same calls and the same logits.
 pub struct CudaSession {
     model: CudaModel,
     state: DecodeState,
-    /// One token: its logits, the next id and position.
-    step: Graph,
-    /// [`STEPS`] tokens, each the one with the largest logit, all that is known of them: between recordings the GPU waits for some microseconds.
-    steps: Graph,
+    recordings: Recordings,
     context: usize,
     kv: KvType,
     position: usize,
@@ -62,18 +57,14 @@ impl CudaSession {
         };
         let room = Room::new(&model.model.shape, context);
         let state = DecodeState::new(gpu, &model.model, kv_kind(kv), room, rotation)?;
-        let record = |count: usize, logits: Logits| {
-            gpu.record(|| (0..count).try_for_each(|_| model.model.step(gpu, &state, 1, logits)))
-        };
-        let (step, steps) = (record(1, Logits::Next)?, record(STEPS, Logits::Largest)?);
+        let recordings = Recordings::new(model, &state, context)?;
         if room.chunk > 0 {
             gpu.compile_for(|| model.model.prefill(gpu, &state, room.chunk))?;
         }
         Ok(CudaSession {
             model: model.clone(),
             state,
-            step,
-            steps,
+            recordings,
             context,
             kv,
             position: 0,
@@ -173,7 +164,10 @@ impl CudaSession {
     pub fn decode(&mut self, id: u32) -> Result<&[f32], CudaRuntimeError> {
         self.check(&[id])?;
         self.state.place(&self.model.gpu, self.position, &[id], self.position)?;
-        self.step.launch()?;
+        self.recordings
+            .up_to(self.position + 1, &self.model, &self.state)?
+            .step
+            .launch()?;
         self.position += 1;
         self.download(0)
     }
@@ -188,13 +182,19 @@ impl CudaSession {
         self.check(&[id])?;
         let gpu = &self.model.gpu;
         self.state.place(gpu, self.position, &[id], self.position)?;
-        for _ in 0..count / STEPS {
-            self.steps.launch()?;
+        let end = self.position + count;
+        while self.position < end {
+            let tokens = if end - self.position >= STEPS { STEPS } else { 1 };
+            let until = self.position + tokens;
+            let recorded = self.recordings.up_to(until, &self.model, &self.state)?;
+            let graph = if tokens == STEPS {
+                &recorded.steps
+            } else {
+                &recorded.step
+            };
+            graph.launch()?;
+            self.position = until;
         }
-        for _ in 0..count % STEPS {
-            self.step.launch()?;
-        }
-        self.position += count;
         // The last token of a full context has no place of its own.
         let mut ids = gpu.download(&self.state.output.ids.slice(self.position + 1 - count..self.position))?;
         ids.push(gpu.download(&self.state.output.best.slice(..1))?[0]);
@@ -206,7 +206,8 @@ impl CudaSession {
         let (gpu, model) = (&self.model.gpu, &self.model.model);
         self.state.place(gpu, self.position, ids, self.position)?;
         if ids.len() <= self.state.room().tokens {
-            model.step(gpu, &self.state, ids.len(), Logits::None)?;
+            let state = self.state.expecting(self.position + ids.len());
+            model.step(gpu, &state, ids.len(), Logits::None)?;
         } else {
             model.prefill(gpu, &self.state, ids.len())?;
         }
