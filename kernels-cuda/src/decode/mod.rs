@@ -15,7 +15,8 @@
 //! | and `sketch_settle` | these, a few rows of the head | the largest, the next id and position |
 //!
 //! Position and ids lie on the GPU, so nothing of a launch changes from token to token. Attention leaves a part for each block of 128 positions; up to eight of them are put together by
-//! the product behind it, and more by the last block of attention to end.
+//! the product behind it, and more by the last block of attention to end. The grid has blocks for the positions that are seen
+//! ([`DecodeState::expecting`]): those that would end at once cost 4 µs a layer.
 //!
 //! # Why not one kernel
 //! A kernel that stays for the whole token waits between phases for all blocks by a counter in memory. That was tried between these kernels, in the place of `griddepcontrol.wait`: 1.2 µs
@@ -26,12 +27,12 @@
 //! ([`Launch::chained`](crate::device::Launch::chained)): where neighbours differed, the multiprocessor ran empty first.
 //!
 //! # Budget
-//! On an H200 (4.2 TB/s), 2B-4T, `t2`, int8 head: 17.4 MB a layer (4.1 µs), 328 MB of head (78 µs); 200 µs a token if memory never rests. Measured (NOTES.md): 650 to 670 µs, of
+//! On an H200 (4.2 TB/s), 2B-4T, `t2`, int8 head: 17.4 MB a layer (4.1 µs), 328 MB of head (78 µs); 200 µs a token if memory never rests. Measured (NOTES.md): 659 µs, of
 //! which the head takes 84 and each layer 18.8: q, k, v 3.2, attention 3.6, o 3.1, gate and up 4.1, down 4.8. A phase that has its weights is made of the border (some 1.5 µs), activations from the
 //! second level 0.3, the norm's chains 0.1 to 0.3, quantiser 0.3, product 0.2 to 0.6, end 0.2: bounded by latency, not by memory.
 //!
 //! A head of 16 bits has twice the bytes, 156 µs of that memory. Where only the largest logit is wanted ([`Logits::Largest`]) its [sketch](HeadSketch) is read in its
-//! place, 328 MB and 80 µs, and some 40 rows of the head, which should take 3 to 4 µs, most of it a border. The bounds are rigorous, so that the ids are those of the head.
+//! place, 328 MB, and some 40 rows of the head: 95 µs. The bounds are rigorous, so that the ids are those of the head.
 //!
 //! # A chunk of a prompt
 //! Up to 16 tokens go through the same kernels, which read the packed weights each time and attend to one token after the other. A longer piece
