@@ -207,7 +207,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Continues a prompt. `piece` gets the text as it becomes certain, and an error of it ends the text; `stop` ends it
+    /// Continues a prompt with text that can be joined with it. `piece` gets the text as it becomes certain, and an error of it ends the text; `stop` ends it
     /// after the current token. What the prompt has in common with what was read before is not read again.
     ///
     /// # Errors
@@ -246,7 +246,7 @@ impl Generator {
             first: start.elapsed(),
             rest: Duration::ZERO,
         };
-        let mut decoder = self.tokenizer.stream(true);
+        let mut decoder = self.tokenizer.stream_behind(prompt, true);
         let mut release = |text: &str, out: &mut String| -> Result<(), E> {
             out.push_str(text);
             if text.is_empty() { Ok(()) } else { piece(text) }

@@ -357,6 +357,11 @@ impl Tokenizer {
     pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
         TextStream::new(self, skip_special)
     }
+
+    /// The same for a text that goes on from the tokens `before`, so that the texts of both can be joined.
+    pub fn stream_behind(&self, before: &[u32], skip_special: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special).behind(before)
+    }
 }
 
 /// The special token with which the post-processor's template for a single text begins.
