@@ -220,6 +220,48 @@ fn a_model_learns_from_teachers() {
 }
 
 #[test]
+fn a_run_can_train_its_teacher_first() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
+    let more = ["--teacher-steps", "2", "--json"];
+    assert_eq!(onebit(&f.train(&whole, &more)).json()["steps"], 3);
+    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
+    let teacher = whole.join("teacher");
+    let of_teacher = fs::read_to_string(teacher.join("config.json")).unwrap();
+    assert!(!of_teacher.contains("quantization_config"), "{of_teacher}");
+    // As in two runs.
+    let two = dir.path().join("two");
+    onebit(&f.train(&two, &["--teacher", teacher.to_str().unwrap()])).ok();
+    assert_eq!(weights(&whole), weights(&two));
+    // An interruption between teacher and model: the teacher stays, and the model is trained as if nothing had been.
+    let mut args = f.train(&parted, &more);
+    onebit(&args).ok();
+    for entry in fs::read_dir(&parted).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with("teacher") => {}
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    args.push("--resume".into());
+    assert_eq!(onebit(&args).json()["steps"], 3);
+    assert_eq!(weights(&whole), weights(&parted));
+    let plan =
+        |more: &[&str]| onebit(&f.train(&dir.path().join("x"), &[&["--dry-run", "--json"], more].concat())).json();
+    let planned = plan(&["--teacher-steps", "2"]);
+    assert_eq!(planned["teacher_steps"], 2);
+    assert_eq!(
+        planned["memory_bytes"]["teachers"],
+        plan(&["--teacher", teacher.to_str().unwrap()])["memory_bytes"]["teachers"]
+    );
+    let refused = |more: &[&str]| onebit(&f.train(&dir.path().join("x"), more));
+    refused(&["--teacher-steps", "2", "--teacher", "nowhere"]).refused(2, &["--teacher-steps"]);
+    refused(&["--teacher-steps", "2", "--quant", "none"]).refused(2, &["--quant none"]);
+}
+
+#[test]
 fn quickstart_trains_packs_and_tells() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("quick");

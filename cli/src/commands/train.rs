@@ -15,6 +15,7 @@ use onebit_trainer::run::{Event, Outcome, Trainer};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
 
+use crate::device::Placement;
 use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output, plot};
 use disk::Disk;
@@ -22,12 +23,12 @@ pub(super) use memory::Memory;
 use prepare::Prepared;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Clone, Debug)]
 #[argh(
     subcommand,
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
-    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
+    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
     note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
@@ -121,6 +122,9 @@ pub struct Train {
     /// the teachers' share of what is learned, above 0 and at most 1 (default: 0.5 with --teacher)
     #[argh(option)]
     teacher_weight: Option<f32>,
+    /// train a teacher first, the same model in full precision, for so many steps, in the folder teacher of --output-dir; 0 for none (default: the preset's)
+    #[argh(option)]
+    teacher_steps: Option<u64>,
     /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: 0)
     #[argh(option)]
     dropout: Option<f32>,
@@ -207,7 +211,17 @@ struct Trained {
 }
 
 impl Train {
-    pub(super) fn run(mut self) -> Result<()> {
+    pub(super) fn run(self) -> Result<()> {
+        let json = self.json;
+        match self.finished(None)? {
+            Some((result, curves)) if !json => result.print(&curves),
+            Some((result, _)) => output::json(&result),
+            None => Ok(()),
+        }
+    }
+
+    /// Trains, on `place` if that was chosen already, and says what came of it; nothing after a dry run.
+    fn finished(mut self, place: Option<&Placement>) -> Result<Option<(Trained, plot::Run)>> {
         self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
         self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
         let Prepared {
@@ -217,8 +231,12 @@ impl Train {
             validation,
             tokenizer,
             teachers,
+            teacher_steps,
         } = self.prepare()?;
-        let place = device::place(self.device.as_deref(), self.threads)?;
+        let place = match place {
+            Some(place) => place.clone(),
+            None => device::place(self.device.as_deref(), self.threads)?,
+        };
         options.validate_device(place.gpu.is_some())?;
         let taught: Vec<_> = teachers.iter().map(|teacher| teacher.1.clone()).collect();
         let memory = Memory::new((&config, &taught), &options, &place)?;
@@ -238,12 +256,14 @@ impl Train {
                 tokens: data.file.len(),
                 validation: validation.map(|tokens| tokens.file.len()),
                 vocab_size: tokenizer.vocab_size(),
-                seconds: dry_run::seconds(&config, &options, &place, windows)?,
+                seconds: dry_run::seconds(&config, &options, teacher_steps, &place, windows)?,
+                teacher_steps,
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
             // As the run itself would refuse it.
             memory.refuse_if_too_large((&config, &taught), &options, &place)?;
-            return disk.map_or(Ok(()), |disk| disk.refuse_if_too_small());
+            disk.map_or(Ok(()), |disk| disk.refuse_if_too_small())?;
+            return Ok(None);
         }
         memory.refuse_if_too_large((&config, &taught), &options, &place)?;
         if let Some(disk) = &disk {
@@ -254,6 +274,12 @@ impl Train {
         }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         self.prepare_directory(&output_dir)?;
+        if teacher_steps > 0 {
+            output::note(&format!("a teacher in full precision first, of {teacher_steps} steps"));
+            self.of_teacher(teacher_steps, &output_dir).finished(Some(&place))?;
+            // A run that was interrupted before it had begun to learn from its teacher begins now.
+            self.resume &= output_dir.join("checkpoints").is_dir();
+        }
         let inputs = self.inputs(
             (config, &teachers),
             options,
@@ -263,10 +289,14 @@ impl Train {
             place,
             &output_dir,
         )?;
-        self.train(inputs, &output_dir)
+        self.train(inputs, &output_dir).map(Some)
     }
 
-    fn train(&self, inputs: onebit_trainer::run::RunInputs, output_dir: &std::path::Path) -> Result<()> {
+    fn train(
+        &self,
+        inputs: onebit_trainer::run::RunInputs,
+        output_dir: &std::path::Path,
+    ) -> Result<(Trained, plot::Run)> {
         let tokens_per_step = inputs.options.tokens_per_step();
         let mut trainer = Trainer::new(inputs, self.resume, &mut |event| {
             if let Event::Resumed { path, step, skipped } = event {
@@ -342,27 +372,31 @@ impl Train {
             seconds,
             tok_s: tokens as f64 / seconds.max(1e-9),
         };
-        if self.json {
-            return output::json(&result);
-        }
-        output::note(&plot::curve(&curves));
+        Ok((result, curves))
+    }
+}
+
+impl Trained {
+    fn print(&self, curves: &plot::Run) -> Result<()> {
+        output::note(&plot::curve(curves));
         let mut rows = vec![
-            ("model", output_dir.display().to_string()),
-            ("steps", steps.to_string()),
+            ("model", self.output_dir.display().to_string()),
+            ("steps", self.steps.to_string()),
         ];
         rows.extend(
-            result
-                .loss
+            self.loss
                 .map(|loss| ("loss", format!("{loss:.4} nats a token, in training"))),
         );
         rows.extend(
-            validated.map(|(loss, ppl)| ("validation", format!("{loss:.4} nats a token, perplexity {ppl:.3}"))),
+            self.val_loss
+                .zip(self.val_ppl)
+                .map(|(loss, ppl)| ("validation", format!("{loss:.4} nats a token, perplexity {ppl:.3}"))),
         );
         rows.push((
             "time",
-            format!("{}, {:.0} tok/s", output::seconds(seconds), result.tok_s),
+            format!("{}, {:.0} tok/s", output::seconds(self.seconds), self.tok_s),
         ));
-        rows.push(("curves", picture.display().to_string()));
+        rows.push(("curves", self.output_dir.join("curves.svg").display().to_string()));
         output::table(&rows)
     }
 }

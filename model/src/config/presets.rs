@@ -120,6 +120,16 @@ pub fn all() -> Vec<Preset> {
         shakespeare_tiny(),
         wikitext2_cpu(),
         wikitext2_production(),
+        wikitext2_words(
+            "wikitext2-25m",
+            "WikiText-2 by words, 23 M parameters, taught by its twin in full precision",
+            [320, 10, 5],
+        ),
+        wikitext2_words(
+            "wikitext2-35m",
+            "WikiText-2 by words, 34 M parameters, taught by its twin in full precision",
+            [448, 8, 7],
+        ),
     ]);
     for (name, summary, shape) in SHAPES {
         all.push(preset(name, summary, bitnet(Shape { ..*shape })));
@@ -245,6 +255,43 @@ fn wikitext2_production() -> Preset {
         ..preset.training
     }
     .steps(20_000);
+    preset
+}
+
+/// A model of WikiText-2's own 33,278 words, of so many values, blocks and heads. Text is scarce: much is dropped, and the text is read hundreds of times.
+fn wikitext2_words(name: &'static str, summary: &'static str, [hidden, layers, heads]: [usize; 3]) -> Preset {
+    let shape = Shape {
+        hidden,
+        layers,
+        heads,
+        kv_heads: heads,
+        ffn: 4 * hidden,
+        vocab: 33_278,
+        seq: 256,
+    };
+    let config = ModelConfig {
+        feed_forward: FeedForward::Relu2,
+        qk_norm: true,
+        ..bitnet(shape)
+    };
+    let mut preset = preset(name, summary, config);
+    preset.training = TrainingDefaults {
+        batch_size: 64,
+        seq_len: 256,
+        lr: 1.4e-2,
+        ..preset.training
+    }
+    .muon()
+    .steps(9_000);
+    preset.training = TrainingDefaults {
+        weight_decay: 0.1,
+        dropout: 0.2,
+        input_dropout: Some(0.5),
+        output_dropout: 0.5,
+        word_dropout: 0.2,
+        teacher_steps: 5_000,
+        ..preset.training
+    };
     preset
 }
 

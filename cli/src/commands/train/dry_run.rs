@@ -24,16 +24,24 @@ pub(super) struct Plan {
     pub vocab_size: usize,
     /// How long it would take, about.
     pub seconds: f64,
+    /// Steps of the teacher that is trained first.
+    pub teacher_steps: u64,
 }
 
 /// Operations of training as shares of what the device was seen to do just now: the rates that `onebit bench train` measures are about these.
 const OF_A_CPU: [f64; 2] = [0.8, 1.25];
 const OF_A_GPU: f64 = 0.45;
 
-/// How long a run would take, about: its operations over a rate measured now.
-pub(super) fn seconds(config: &ModelConfig, options: &TrainOptions, place: &Placement, windows: u64) -> Result<f64> {
+/// How long a run would take, about: its operations, and those of a teacher that is trained first, over a rate measured now.
+pub(super) fn seconds(
+    config: &ModelConfig,
+    options: &TrainOptions,
+    teacher_steps: u64,
+    place: &Placement,
+    windows: u64,
+) -> Result<f64> {
     let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
-    let tokens = options.total_steps(windows) as f64 * options.tokens_per_step() as f64;
+    let tokens = (options.total_steps(windows) + teacher_steps) as f64 * options.tokens_per_step() as f64;
     let rate = match &place.gpu {
         Some(gpu) => OF_A_GPU * limits::cuda::product_rate(gpu)?,
         None => {
@@ -62,6 +70,7 @@ pub(super) fn print(
         "vocab_size": plan.vocab_size,
         "tokens_per_epoch": plan.windows * options.seq_len as u64,
         "steps": options.total_steps(plan.windows),
+        "teacher_steps": plan.teacher_steps,
         "tokens_per_step": options.tokens_per_step(),
         "seconds": plan.seconds,
         "memory_bytes": {
@@ -105,7 +114,13 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
         ),
         (
             "steps",
-            format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
+            match number(&facts["teacher_steps"]) {
+                0 => format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
+                first => format!(
+                    "{} of {} tokens, after {first} of a teacher",
+                    facts["steps"], facts["tokens_per_step"]
+                ),
+            },
         ),
         (
             "time",

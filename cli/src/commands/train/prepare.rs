@@ -26,6 +26,9 @@ const RUN_FILES: [&str; 5] = [
     "tokenizer.json",
 ];
 
+/// The folder of a teacher that the run trains itself.
+const TEACHER: &str = "teacher";
+
 /// A token file that was checked.
 pub(super) struct Tokens {
     pub file: TokenFile,
@@ -56,6 +59,8 @@ pub(super) struct Prepared {
     pub tokenizer: Tokenizer,
     /// Where each teacher lies, and what it is.
     pub teachers: Vec<(PathBuf, ModelConfig)>,
+    /// Steps for which the last of them is trained first; 0: all are there.
+    pub teacher_steps: u64,
 }
 
 impl Train {
@@ -128,7 +133,14 @@ impl Train {
             }
             None => None,
         };
-        let teachers = self.teachers(&config, &options, &tokenizer)?;
+        let mut teachers = self.teachers(&config, &options, &tokenizer)?;
+        let teacher_steps = self.teacher_steps(&resolved.training)?;
+        if teacher_steps > 0 {
+            let mut twin = config.clone();
+            twin.set_all_modes(LinearMode::F16);
+            let path = self.output_dir.as_deref().unwrap_or(Path::new("")).join(TEACHER);
+            teachers.push((path, twin));
+        }
         Ok(Prepared {
             config,
             options,
@@ -136,6 +148,7 @@ impl Train {
             validation,
             tokenizer,
             teachers,
+            teacher_steps,
         })
     }
 
@@ -179,6 +192,54 @@ impl Train {
         self.teacher.iter().map(open).collect()
     }
 
+    /// Steps that keep the proportions of the preset's where another number of steps is given.
+    fn scaled(&self, preset: &presets::TrainingDefaults, steps: u64) -> u64 {
+        match self.max_steps {
+            Some(given) if given > 0 && preset.max_steps > 0 => {
+                (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64
+            }
+            _ => steps,
+        }
+    }
+
+    /// Whether the linears stay as they are.
+    fn is_twin(&self) -> bool {
+        self.quant.as_deref() == Some("none")
+    }
+
+    /// Steps of the teacher that is trained first; 0: there is none.
+    fn teacher_steps(&self, preset: &presets::TrainingDefaults) -> Result<u64> {
+        let given = self.teacher_steps.is_some_and(|steps| steps > 0);
+        match (self.is_twin(), self.teacher.is_empty()) {
+            (true, _) if given => Err(CliError::Usage(
+                "--teacher-steps trains the model in full precision first, and --quant none is that; leave one of them out".into(),
+            )),
+            (_, false) if given => Err(CliError::Usage(
+                "--teacher and --teacher-steps both say who teaches; give one of them".into(),
+            )),
+            (true, _) | (_, false) => Ok(0),
+            _ => Ok(self.teacher_steps.unwrap_or(self.scaled(preset, preset.teacher_steps))),
+        }
+    }
+
+    /// The run that trains the teacher, in a folder of the run's own: the same model in full precision.
+    pub(super) fn of_teacher(&self, steps: u64, output_dir: &Path) -> Train {
+        let output_dir = output_dir.join(TEACHER);
+        Train {
+            resume: self.resume && output_dir.join("checkpoints").is_dir(),
+            output_dir: Some(output_dir),
+            max_steps: Some(steps),
+            max_epochs: None,
+            quant: Some("none".into()),
+            quant_warmup_steps: None,
+            quant_anneal_steps: None,
+            teacher_weight: None,
+            teacher_steps: None,
+            keep_best: false,
+            ..self.clone()
+        }
+    }
+
     /// The options given, over the preset's.
     fn options(&self, preset: &presets::TrainingDefaults) -> Result<TrainOptions> {
         let default = TrainOptions::default();
@@ -188,13 +249,9 @@ impl Train {
             preset.max_steps
         });
         // Another number of steps keeps the proportions of the preset's phases.
-        let scaled = |steps: u64| match self.max_steps {
-            Some(given) if given > 0 && preset.max_steps > 0 => {
-                (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64
-            }
-            _ => steps,
-        };
-        let twin = self.quant.as_deref() == Some("none");
+        let scaled = |steps| self.scaled(preset, steps);
+        let twin = self.is_twin();
+        let teacher_steps = self.teacher_steps(preset)?;
         let phase = |given: Option<u64>, steps: u64| given.unwrap_or(if twin { 0 } else { scaled(steps) });
         let lr = self.lr.unwrap_or(preset.lr as f32);
         let options = TrainOptions {
@@ -213,16 +270,20 @@ impl Train {
             weight_decay_until: self.weight_decay_until.unwrap_or(default.weight_decay_until),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
-            teacher_weight: match (self.teacher.is_empty(), self.teacher_weight) {
+            teacher_weight: match (self.teacher.is_empty() && teacher_steps == 0, self.teacher_weight) {
                 (true, None) => 0.0,
-                (true, Some(_)) => return Err(CliError::Usage("--teacher-weight needs --teacher".into())),
+                (true, Some(_)) => {
+                    return Err(CliError::Usage(
+                        "--teacher-weight needs --teacher or --teacher-steps".into(),
+                    ));
+                }
                 (false, given) => given.unwrap_or(0.5),
             },
             z_loss: self.z_loss.unwrap_or(default.z_loss),
             dropout: self.dropout.unwrap_or(preset.dropout as f32),
-            input_dropout: self.input_dropout.or(default.input_dropout),
-            output_dropout: self.output_dropout.unwrap_or(default.output_dropout),
-            word_dropout: self.word_dropout.unwrap_or(default.word_dropout),
+            input_dropout: self.input_dropout.or(preset.input_dropout.map(|p| p as f32)),
+            output_dropout: self.output_dropout.unwrap_or(preset.output_dropout as f32),
+            word_dropout: self.word_dropout.unwrap_or(preset.word_dropout as f32),
             stochastic_depth: self.stochastic_depth.unwrap_or(default.stochastic_depth),
             quant_warmup_steps: phase(self.quant_warmup_steps, preset.quant_warmup_steps),
             quant_anneal_steps: phase(self.quant_anneal_steps, preset.quant_anneal_steps),

@@ -35,8 +35,16 @@ pub struct TrainingDefaults {
     pub optimizer: &'static str,
     /// Shape of the learning rate's decay: `cosine`, `linear`, `wsd`, `two-stage` or `none`.
     pub lr_decay: &'static str,
-    /// Dropout on the embedding and on what each block writes to the residual stream.
+    /// Dropout on what each block writes to the residual stream, and on the embedded tokens unless `input_dropout` says otherwise.
     pub dropout: f64,
+    /// Dropout on the embedded tokens.
+    pub input_dropout: Option<f64>,
+    /// Dropout on the head's input.
+    pub output_dropout: f64,
+    /// Dropout of whole words.
+    pub word_dropout: f64,
+    /// Steps of a teacher, the same model in full precision, that is trained first; 0: there is none.
+    pub teacher_steps: u64,
     /// Steps between evaluations on held-out text.
     pub eval_every: u64,
     /// Steps between checkpoints.
@@ -65,6 +73,10 @@ impl TrainingDefaults {
             optimizer: "adamw",
             lr_decay: "cosine",
             dropout: 0.0,
+            input_dropout: None,
+            output_dropout: 0.0,
+            word_dropout: 0.0,
+            teacher_steps: 0,
             eval_every: 500,
             save_every: 1_000,
         }
