@@ -50,13 +50,15 @@ pub(crate) fn generator(
     model: PackedModel,
     tokenizer: Tokenizer,
     ends: Vec<u32>,
-    sampler: &Sampler,
+    (sampler, suppressed): (&Sampler, &[u32]),
     options: GeneratorOptions,
 ) -> Result<Generator> {
-    Ok(match place.upload(&model, options.context, options.kv)? {
+    let mut generator = match place.upload(&model, options.context, options.kv)? {
         Some(cuda) => Generator::on_gpu(&cuda, &model, tokenizer, ends, options)?,
         None => Generator::new(model, tokenizer, ends, sampler, options)?,
-    })
+    };
+    generator.suppress(suppressed);
+    Ok(generator)
 }
 
 /// Says that tokens were let go, if any were: a text that is not read whole may be answered as if it said something else.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bundled;
 pub mod commands;
 mod convert;
 mod device;

@@ -10,7 +10,7 @@ use onebit_model::files::{self, GenerationConfig, ModelKind, ModelSource, OneFil
 use onebit_model::runtime::{FloatStorage, PackedModel};
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
 
-use crate::{CliError, Result, output};
+use crate::{CliError, Result, bundled, output};
 
 /// A model of whatever kind, its headers checked, before its weights are read.
 pub(crate) struct ModelDirectory {
@@ -32,8 +32,11 @@ enum Opened {
 }
 
 impl ModelDirectory {
-    /// Checks that `path` is a model and reads what is small of it.
+    /// Checks that `path` is a model, or the name of a [bundled](bundled) one, and reads what is small of it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        if let Some(file) = bundled::named(path) {
+            return Ok(Self::of_file(file?));
+        }
         if path.is_dir() && !path.join(files::CONFIG_FILE).is_file() {
             let unfinished = if path.join("checkpoints").is_dir() {
                 ", or finish the run there with `onebit train --resume`"
@@ -48,16 +51,13 @@ impl ModelDirectory {
         }
         if !path.exists() {
             return Err(CliError::Failed(format!(
-                "--model: {} does not exist; check the path of the model",
-                path.display()
+                "--model: {} does not exist; check the path of the model, or give the name of a bundled one ({})",
+                path.display(),
+                bundled::names()
             )));
         }
         let (model, generation) = match ModelKind::of(path)? {
-            ModelKind::OneFile => {
-                let file = Box::new(OneFile::open(path)?);
-                let generation = file.generation().cloned();
-                (Opened::OneFile(file), generation)
-            }
+            ModelKind::OneFile => return Ok(Self::of_file(OneFile::open(path)?)),
             ModelKind::Gguf => {
                 let file = Box::new(GgufModel::open(path)?);
                 let generation = file.generation().cloned();
@@ -80,6 +80,14 @@ impl ModelDirectory {
             model,
             told: Cell::new(false),
         })
+    }
+
+    fn of_file(file: OneFile) -> Self {
+        Self {
+            generation: file.generation().cloned().unwrap_or_default(),
+            model: Opened::OneFile(Box::new(file)),
+            told: Cell::new(false),
+        }
     }
 
     /// The file, where the model is one that holds everything.

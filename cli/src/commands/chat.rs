@@ -27,7 +27,7 @@ const MAX_TOKENS: usize = 512;
     note = "The template comes from the model (chat_template.jinja, chat_template.json or tokenizer_config.json); a model without one gets plain lines `User: ` and `Assistant: `. `/reset` forgets the conversation, `/save FILE` writes it as JSON, `/quit` or the end of the input ends. Ctrl-C stops an answer. When the context is full the oldest turns are left out."
 )]
 pub struct Chat {
-    /// the model: a directory, a .1bit or a .gguf file
+    /// the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -178,7 +178,14 @@ impl Chat {
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: generation::generator(&mut place, model, tokenizer, ends, &sampler, options)?,
+            generator: generation::generator(
+                &mut place,
+                model,
+                tokenizer,
+                ends,
+                (&sampler, &directory.generation.suppress_tokens),
+                options,
+            )?,
             template,
             sampler,
             stops,

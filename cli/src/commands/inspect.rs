@@ -12,7 +12,7 @@ use onebit_trainer::data::TokenFile;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{CliError, Result, args, output};
+use crate::{CliError, Result, args, bundled, output};
 
 /// Shows what a model (directory, .1bit, .gguf or bit_model.bin), a token file, a checkpoint or a safetensors file holds.
 #[derive(FromArgs, Debug)]
@@ -66,10 +66,12 @@ impl TensorLine {
 impl Inspect {
     pub(super) fn run(self) -> Result<()> {
         let path = &self.path;
-        if !path.is_dir() {
+        let bundled = bundled::named(path);
+        if !path.is_dir() && bundled.is_none() {
             args::existing_file(path, "inspect")?;
         }
-        let one_file = path.is_file() && path.extension().is_some_and(|e| e == files::ONE_FILE_EXTENSION);
+        let one_file =
+            bundled.is_some() || path.is_file() && path.extension().is_some_and(|e| e == files::ONE_FILE_EXTENSION);
         if self.verify && !one_file {
             return Err(CliError::Usage(format!(
                 "--verify is for .1bit files, and {} is none; leave it out",
@@ -81,7 +83,7 @@ impl Inspect {
             (checkpoint_facts(path, &weights)?, weight_lines(&weights))
         } else if one_file || path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
             if self.verify {
-                files::OneFile::open(path)?.verify()?;
+                bundled.unwrap_or_else(|| Ok(files::OneFile::open(path)?))?.verify()?;
             }
             let (mut facts, tensors) = model::read(path)?;
             if self.verify {

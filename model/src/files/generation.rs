@@ -30,6 +30,8 @@ pub struct GenerationConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end the text.
     pub eos_token_ids: Vec<u32>,
+    /// Tokens that are never generated.
+    pub suppress_tokens: Vec<u32>,
 }
 
 const READ: &[&str] = &[
@@ -39,6 +41,7 @@ const READ: &[&str] = &[
     "max_new_tokens",
     "min_p",
     "repetition_penalty",
+    "suppress_tokens",
     "temperature",
     "top_k",
     "top_p",
@@ -114,6 +117,8 @@ impl GenerationConfig {
         put("min_p", self.min_p.map(number));
         put("repetition_penalty", self.repetition_penalty.map(number));
         put("max_new_tokens", self.max_new_tokens.map(Value::from));
+        let suppressed = Some(&self.suppress_tokens).filter(|ids| !ids.is_empty());
+        put("suppress_tokens", suppressed.map(|ids| Value::from(ids.as_slice())));
         let mut text = serde_json::to_string_pretty(&Value::Object(map)).unwrap_or_default();
         text.push('\n');
         text
@@ -169,13 +174,10 @@ fn parse(text: &str) -> Result<GenerationConfig, String> {
         }
     };
     let temperature = number(map, "temperature", 0.0, 100.0)?;
-    let eos_token_ids = match map.get("eos_token_id") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(list)) => list
-            .iter()
-            .map(|v| whole("eos_token_id", v))
-            .collect::<Result<_, _>>()?,
-        Some(value) => vec![whole("eos_token_id", value)?],
+    let ids = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(|v| whole(key, v)).collect(),
+        Some(value) => Ok(vec![whole(key, value)?]),
     };
     Ok(GenerationConfig {
         temperature: if greedy { Some(0.0) } else { temperature },
@@ -185,6 +187,7 @@ fn parse(text: &str) -> Result<GenerationConfig, String> {
         repetition_penalty: number(map, "repetition_penalty", 0.01, 100.0)?,
         max_new_tokens: integer("max_new_tokens")?.map(|n| n as usize),
         bos_token_id: integer("bos_token_id")?,
-        eos_token_ids,
+        eos_token_ids: ids("eos_token_id")?,
+        suppress_tokens: ids("suppress_tokens")?,
     })
 }

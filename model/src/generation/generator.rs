@@ -112,7 +112,7 @@ pub struct Generator {
     pub(super) reader: Reader,
     tokenizer: Tokenizer,
     ends: Vec<u32>,
-    /// Ids of the model that stand for no token: many models pad their vocabulary.
+    /// Ids of the model that stand for no token, for many models pad their vocabulary, and those that are not to be generated.
     unused: Vec<u32>,
     exact_head: bool,
 }
@@ -172,6 +172,13 @@ impl Generator {
             ends,
             exact_head,
         }
+    }
+
+    /// Never generates these tokens.
+    pub fn suppress(&mut self, ids: &[u32]) {
+        self.unused.extend_from_slice(ids);
+        self.unused.sort_unstable();
+        self.unused.dedup();
     }
 
     /// The tokenizer.

@@ -7,7 +7,7 @@ use onebit_engine::Device;
 use onebit_model::config::{LinearMode, ModelConfig, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
-use onebit_model::tokenizer::{END_OF_LINE, Tokenizer};
+use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
 use onebit_trainer::run::{RunInputs, RunLock, check_teacher};
@@ -361,6 +361,11 @@ impl Train {
         let generation = GenerationConfig {
             bos_token_id: config.bos_token_id,
             eos_token_ids: config.eos_token_ids.clone(),
+            // What stands for words that the tokenizer does not know says nothing to a reader.
+            suppress_tokens: match tokenizer.id_of(END_OF_LINE) {
+                Some(_) => tokenizer.id_of(UNKNOWN).into_iter().collect(),
+                None => Vec::new(),
+            },
             ..Default::default()
         };
         let network = match &self.init_from {

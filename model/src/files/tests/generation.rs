@@ -11,6 +11,7 @@ fn writing_then_reading_is_the_identity() {
         max_new_tokens: Some(100),
         bos_token_id: Some(1),
         eos_token_ids: vec![2, 3],
+        suppress_tokens: vec![0, 7],
     };
     let greedy = GenerationConfig {
         temperature: Some(0.0),
