@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use serde::Serialize;
 
-use crate::plot::{Run, curve, draw};
+use crate::plot::{Run, curve, draw, draw_layers};
 use crate::{CliError, Result, args, output};
 
-/// Draws the loss and the learning rate of one run or several.
+/// Draws the loss and the learning rate of one run or several, or the ternary matrices of one.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -24,6 +24,9 @@ pub struct Plot {
     /// the SVG file to write
     #[argh(option)]
     output: PathBuf,
+    /// draw the ternary matrices instead: zeros, flips, drift of the scale, weights beyond the clamp
+    #[argh(switch)]
+    layers: bool,
     /// write over an existing file
     #[argh(switch)]
     force: bool,
@@ -55,7 +58,16 @@ impl Plot {
             .iter()
             .map(|path| Run::read(path))
             .collect::<Result<Vec<_>>>()?;
-        let svg = draw(&runs)?;
+        let svg = match (self.layers, runs.as_slice()) {
+            (false, runs) => draw(runs)?,
+            (true, [run]) => draw_layers(run)?.ok_or_else(|| {
+                CliError::Failed(format!(
+                    "--layers: {} has no ternary matrices; give a run that has some",
+                    self.metrics[0].display()
+                ))
+            })?,
+            (true, _) => return Err(CliError::Usage("--layers draws one run; give one".into())),
+        };
         std::fs::write(&self.output, svg)
             .map_err(|e| CliError::io(&self.output, "write", &e, "check the space and the permissions there"))?;
         if self.json {

@@ -29,7 +29,7 @@ use prepare::Prepared;
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
     note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
-    note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
+    note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg, layers.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
     /// preset, config.json or model directory (not with --init-from)
@@ -357,9 +357,17 @@ impl Train {
             )));
         }
         let curves = plot::Run::read(output_dir)?;
-        let picture = output_dir.join("curves.svg");
-        std::fs::write(&picture, plot::draw(std::slice::from_ref(&curves))?)
-            .map_err(|e| CliError::io(&picture, "write", &e, "check the space and the permissions there"))?;
+        let pictures = [
+            ("curves.svg", Some(plot::draw(std::slice::from_ref(&curves))?)),
+            ("layers.svg", plot::draw_layers(&curves)?),
+        ];
+        for (name, picture) in pictures {
+            let (path, Some(picture)) = (output_dir.join(name), picture) else {
+                continue;
+            };
+            std::fs::write(&path, picture)
+                .map_err(|e| CliError::io(&path, "write", &e, "check the space and the permissions there"))?;
+        }
         let tokens = (steps - first) * tokens_per_step;
         let result = Trained {
             output_dir: output_dir.to_path_buf(),

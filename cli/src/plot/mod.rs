@@ -1,9 +1,11 @@
-//! Training curves: [`read`] of `metrics.jsonl`, an [`svg`] picture, and a small curve for the [`terminal`].
+//! Training curves: [`read`] of `metrics.jsonl`, an [`svg`] picture, one of the ternary [`layers`], and a small curve for the [`terminal`].
 
+mod layers;
 mod read;
 mod svg;
 mod terminal;
 
+pub(crate) use layers::draw_layers;
 pub(crate) use read::Run;
 pub(crate) use svg::draw;
 pub(crate) use terminal::curve;

@@ -22,6 +22,31 @@ pub(crate) struct Run {
     pub lr: Vec<(f64, f64)>,
     /// Phases in order, each with its first step and its last.
     pub phases: Vec<(String, f64, f64)>,
+    /// Ternary matrices, where they were measured.
+    pub layers: Vec<Layer>,
+}
+
+/// A ternary matrix.
+#[derive(Debug, Default)]
+pub(crate) struct Layer {
+    /// Its short name, such as `3.mlp.up_proj`.
+    name: String,
+    /// Fraction of zeros.
+    pub zero: Vec<(f64, f64)>,
+    /// Fraction that a step changed.
+    pub flip: Vec<(f64, f64)>,
+    /// Scale.
+    pub scale: Vec<(f64, f64)>,
+    /// Fraction of the weights beyond the clamp.
+    pub clip: Vec<(f64, f64)>,
+}
+
+impl Layer {
+    /// The block that it is in.
+    pub(super) fn block(&self) -> usize {
+        let first = self.name.split('.').next().and_then(|number| number.parse().ok());
+        first.unwrap_or(0)
+    }
 }
 
 impl Run {
@@ -56,18 +81,37 @@ impl Run {
                     ));
                 }
             };
-            let number = |key: &str| match value.get(key).and_then(Value::as_f64) {
+            let number_of = |value: &Value, key: &str| match value.get(key).and_then(Value::as_f64) {
                 Some(x) if !(0.0..=MOST).contains(&x) => Err(format!(
                     "line {}: `{key}` is {x:e}, which no run writes; give a metrics.jsonl as `onebit train` writes it",
                     i + 1
                 )),
                 found => Ok(found),
             };
+            let number = |key: &str| number_of(&value, key);
             let step =
                 number("step")?.ok_or_else(|| format!("line {} has no number `step`; give a metrics.jsonl", i + 1))?;
             run.loss.extend(number("loss")?.map(|y| (step, y)));
             run.validation.extend(number("val_loss")?.map(|y| (step, y)));
             run.lr.extend(number("lr")?.map(|y| (step, y)));
+            for matrix in value.get("layers").and_then(Value::as_array).into_iter().flatten() {
+                let name = matrix.get("name").and_then(Value::as_str).unwrap_or_default();
+                let at = match run.layers.iter().position(|layer| layer.name == name) {
+                    Some(at) => at,
+                    None => {
+                        run.layers.push(Layer {
+                            name: name.to_string(),
+                            ..Layer::default()
+                        });
+                        run.layers.len() - 1
+                    }
+                };
+                let layer = &mut run.layers[at];
+                layer.zero.extend(number_of(matrix, "zero")?.map(|y| (step, y)));
+                layer.flip.extend(number_of(matrix, "flip")?.map(|y| (step, y)));
+                layer.scale.extend(number_of(matrix, "scale")?.map(|y| (step, y)));
+                layer.clip.extend(number_of(matrix, "clip")?.map(|y| (step, y)));
+            }
             if let Some(phase) = value.get("phase").and_then(Value::as_str) {
                 match run.phases.last_mut() {
                     Some((last, _, end)) if last == phase => *end = step,

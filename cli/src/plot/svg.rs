@@ -6,7 +6,9 @@ use plotters::prelude::*;
 use super::{Run, smoothed};
 use crate::{CliError, Result};
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Whether something could be drawn.
+pub(super) type Painted = std::result::Result<(), Box<dyn std::error::Error>>;
 
 const SIZE: (u32, u32) = (960, 600);
 /// Height of the upper part.
@@ -26,16 +28,21 @@ const INK: RGBColor = RGBColor(60, 60, 60);
 
 /// The picture of one run or several as SVG text.
 pub(crate) fn draw(runs: &[Run]) -> Result<String> {
+    picture(SIZE, |root| paint(root, runs))
+}
+
+/// What `paint` paints, as SVG text.
+pub(super) fn picture(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Painted) -> Result<String> {
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        paint(&root, runs)
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        paint(&root)
             .map_err(|e| CliError::Failed(format!("cannot draw the plot: {e}; report this with the metrics file")))?;
     }
     Ok(text)
 }
 
-fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn paint(root: &Area<'_>, runs: &[Run]) -> Painted {
     root.fill(&WHITE)?;
     let (upper, lower) = root.split_vertically(SPLIT);
     let all = |curve: fn(&Run) -> &Vec<(f64, f64)>| runs.iter().flat_map(move |run| curve(run).iter().copied());
@@ -134,13 +141,13 @@ fn paint(root: &Area<'_>, runs: &[Run]) -> std::result::Result<(), Box<dyn std::
     Ok(())
 }
 
-type Chart<'a, 'b> = ChartContext<
+pub(super) type Chart<'a, 'b> = ChartContext<
     'a,
     SVGBackend<'b>,
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn mesh(chart: &mut Chart<'_, '_>, y: &str, x: Option<&str>) -> std::result::Result<(), Box<dyn std::error::Error>> {
+pub(super) fn mesh(chart: &mut Chart<'_, '_>, y: &str, x: Option<&str>) -> Painted {
     let small = ("sans-serif", 13).into_font().color(&INK);
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT)
