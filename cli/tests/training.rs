@@ -283,6 +283,15 @@ fn quickstart_trains_packs_and_tells() {
     );
     let model = report["model"].as_str().unwrap();
     assert_eq!(onebit(&["inspect", model, "--json"]).json()["kind"], "model");
+    // The suite codes and tells as the quickstart did, and its agreement is of many pairs.
+    let suite = onebit(&["eval", "--model", model, "--stories", "--seed", "42", "--json"]).json();
+    for key in ["bpb", "entropy_bpb", "valid_fraction"] {
+        assert_eq!(suite[key], report[key], "{key}");
+    }
+    assert!((0.0..=1.0).contains(&suite["agreement"].as_f64().unwrap()), "{suite}");
+    assert!(suite["slots"]["hero"]["pairs"].as_u64().unwrap() > 20, "{suite}");
+    onebit(&["eval", "--model", model, "--stories", "--data", "x"]).refused(2, &["--stories", "--data"]);
+    onebit(&["eval", "--model", model, "--ids", "1,2", "--seed", "1"]).refused(2, &["--seed", "--stories"]);
     assert!(
         fs::read_to_string(report["curves"].as_str().unwrap())
             .unwrap()

@@ -1,6 +1,7 @@
 //! `onebit eval`: the loss of a text, or the logits of given tokens.
 
 mod modes;
+mod stories;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,6 +29,7 @@ use crate::{CliError, Result, args, device, output};
     name = "eval",
     example = "{command_name} --model model --data valid.txt --json",
     example = "{command_name} --model model --ids 1,17,42 --logits --json",
+    example = "{command_name} --model onebit-quickstart/packed --stories",
     note = "--cache and --dynamic are modes of their own, with figures of their own: the one scores a text by what it held so far, too, and the other lets the model learn it on the way.",
     note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
@@ -62,6 +64,13 @@ pub struct Eval {
     /// how much the weights are drawn back to what they were (default: 0; with --dynamic)
     #[argh(option)]
     dynamic_decay: Option<f32>,
+    /// judge the model by stories of the built-in grammar instead of a text: bits a byte on unseen ones beside the grammar's own, how many that it tells are consistent, and how often it
+    /// finds a consistent story likelier than one that contradicts itself
+    #[argh(switch)]
+    stories: bool,
+    /// seed of the stories (default: 0; with --stories)
+    #[argh(option)]
+    seed: Option<u64>,
     /// token ids, separated by commas, instead of --data
     #[argh(option)]
     ids: Option<String>,
@@ -112,6 +121,10 @@ struct Corpus {
 
 impl Eval {
     pub(super) fn run(self) -> Result<()> {
+        self.check_stories()?;
+        if self.stories {
+            return self.score_stories();
+        }
         let (cache, dynamic) = (self.cache()?, self.dynamic()?);
         let path = args::required(
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
@@ -128,7 +141,7 @@ impl Eval {
             }
             (None, None) => {
                 return Err(CliError::Usage(
-                    "required option not provided: --data (or --ids)".into(),
+                    "required option not provided: --data (or --ids or --stories)".into(),
                 ));
             }
             (Some(_), None) if self.logits => return Err(CliError::Usage("--logits needs --ids".into())),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
+use onebit_trainer::evaluate::StoryTeller;
 use onebit_trainer::quickstart::{self, Prepared, Verdict};
 use onebit_trainer::run::{Event, Outcome, Trainer};
 use serde::Serialize;
@@ -153,7 +154,14 @@ impl Quickstart {
         tokenizer: &onebit_model::tokenizer::Tokenizer,
     ) -> Result<String> {
         let mut written = if self.json { Ok(()) } else { output::text("\n") };
-        let story = quickstart::tell_story(model, isa, tokenizer, self.seed, &mut |piece| {
+        let params = quickstart::sampling_params(tokenizer);
+        let teller = StoryTeller {
+            model,
+            isa,
+            tokenizer,
+            params: &params,
+        };
+        let story = teller.tell(self.seed, &mut |piece| {
             if !self.json && written.is_ok() {
                 written = output::text(piece);
             }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod dynamic;
+pub(crate) mod stories;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use rayon::prelude::*;
 
 pub use cache::{NeuralCache, score_with_cache};
 pub use dynamic::{DynamicEvaluation, score_dynamically};
+pub use stories::{Agreement, StorySuite, StoryTeller, score_stories};
 
 use crate::{Result, TrainError};
 

@@ -22,7 +22,7 @@ use onebit_model::files::GenerationConfig;
 use onebit_model::network::{Initialization, Network};
 use onebit_model::tokenizer::{Tokenizer, train_whole_words};
 
-pub use judge::{Verdict, judge, tell_story};
+pub use judge::{Verdict, judge, sampling_params};
 
 use crate::data::{TokenFile, TokenWriter, count_words};
 use crate::error::io_error;

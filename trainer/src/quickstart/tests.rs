@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::evaluate::{StoryTeller, score_stories};
 
 /// The whole road in a few steps: too few to tell a story, enough to see that every part of it is there and that it learns.
 #[test]
@@ -29,5 +30,20 @@ fn a_short_quickstart_goes_the_whole_way() {
     );
     assert!(verdict.bpb < 0.8 * before.bpb);
     assert!((verdict.entropy_bpb / prepared.grammar.entropy_bits_per_byte() - 1.0).abs() < 0.02);
+    let params = sampling_params(&prepared.tokenizer);
+    let teller = StoryTeller {
+        model: &model,
+        isa: onebit_engine::Isa::best(),
+        tokenizer: &prepared.tokenizer,
+        params: &params,
+    };
+    let suite = score_stories(teller, &prepared.grammar, 1).unwrap();
+    assert_eq!(
+        (suite.bpb, suite.entropy_bpb, suite.valid_fraction),
+        (verdict.bpb, verdict.entropy_bpb, verdict.valid_fraction)
+    );
+    // By chance half; forty steps are enough for some of the words.
+    let pairs: usize = suite.slots.values().map(|slot| slot.pairs).sum();
+    assert!(pairs > 350 && (0.4..1.0).contains(&suite.agreement), "{suite:?}");
     assert!(model.bytes().total() < 4 * model.config().parameter_count() as usize / 3);
 }

@@ -20,6 +20,7 @@
 //! refuses those that it cannot prove unambiguous: within any rule, two alternatives must differ in their first bytes
 //! whatever words are drawn. That is why parsing needs no search.
 
+mod contradict;
 mod entropy;
 mod grammar;
 mod parse;
@@ -27,6 +28,7 @@ mod parse;
 mod tests;
 mod words;
 
+pub use contradict::Contradiction;
 pub use grammar::{GrammarError, Rule};
 pub use parse::{Binding, ParseError, Parsed};
 pub use words::{Group, List};

@@ -355,3 +355,32 @@ fn a_seed_and_a_split_determine_the_corpus() {
     // 100,000 training and 10,000 held-out stories: expected number of twins.
     assert!(1e9 * (-grammar.collision_bits()).exp2() < 1e-9);
 }
+
+#[test]
+fn a_contradiction_differs_in_one_word_that_was_said_before() {
+    let grammar = Grammar::built_in();
+    let mut random = stream(5, Split::HeldOut);
+    let (mut made, mut slots) = (0, BTreeSet::new());
+    for _ in 0..300 {
+        let story = grammar.generate(&mut random).text;
+        let Some(wrong) = grammar.contradict(&story, &mut |n| random() as usize % n) else {
+            continue;
+        };
+        made += 1;
+        slots.insert(wrong.slot.to_string());
+        let (right, other): (Vec<&str>, Vec<&str>) = (story.split(' ').collect(), wrong.text.split(' ').collect());
+        assert_eq!(right.len(), other.len(), "{}", wrong.text);
+        assert_eq!(
+            right.iter().zip(&other).filter(|(a, b)| a != b).count(),
+            1,
+            "{}",
+            wrong.text
+        );
+        match grammar.parse(&wrong.text) {
+            Err(ParseError::Inconsistent { slot, .. }) => assert_eq!(slot, wrong.slot),
+            found => panic!("{found:?}: {}", wrong.text),
+        }
+    }
+    assert!(made > 280 && slots.len() >= 5, "{made} of 300: {slots:?}");
+    assert!(grammar.contradict("no story", &mut |_| 0).is_none());
+}
