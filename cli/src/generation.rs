@@ -7,6 +7,7 @@ use onebit_model::sampling::{Sampler, SamplingParams};
 use onebit_model::tokenizer::Tokenizer;
 
 use crate::device::Placement;
+use crate::model::ModelDirectory;
 use crate::{CliError, Result, output};
 
 /// Tokens generated when neither the command line nor the model says how many.
@@ -47,17 +48,18 @@ impl Given {
 /// A generator on the GPU that was chosen, or on the CPU.
 pub(crate) fn generator(
     place: &mut Placement,
+    directory: &ModelDirectory,
     model: PackedModel,
     tokenizer: Tokenizer,
-    ends: Vec<u32>,
-    (sampler, suppressed): (&Sampler, &[u32]),
+    sampler: &Sampler,
     options: GeneratorOptions,
 ) -> Result<Generator> {
+    let ends = directory.end_tokens(model.config(), &tokenizer);
     let mut generator = match place.upload(&model, options.context, options.kv)? {
         Some(cuda) => Generator::on_gpu(&cuda, &model, tokenizer, ends, options)?,
         None => Generator::new(model, tokenizer, ends, sampler, options)?,
     };
-    generator.suppress(suppressed);
+    generator.suppress(&directory.generation.suppress_tokens);
     Ok(generator)
 }
 

@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::path::Path;
-
-use common::{onebit, with_input};
+use common::{onebit, testdata, with_input};
 
 const MODEL: &str = "wikitext2-25m";
 
@@ -25,7 +23,8 @@ fn it_goes_on_with_a_text_wherever_it_runs() {
         made["text"],
         " , which was built in the late 19th century . The ship was built by the Royal Navy in 1876 and was built in"
     );
-    let drawn = onebit(&["generate", "--model", MODEL, "--prompt", "A small boat", "--seed", "1"]).ok();
+    // Drawn with this seed, a word is unknown where that is not suppressed.
+    let drawn = onebit(&["generate", "--model", MODEL, "--prompt", "A small boat", "--seed", "3"]).ok();
     assert!(
         drawn.starts_with("A small boat ") && drawn.split_whitespace().count() > 90,
         "{drawn}"
@@ -62,19 +61,10 @@ fn its_file_is_whole_and_a_path_goes_before_its_name() {
 /// On the first sixty lines of WikiText-2's validation text; its card has the figure of all of it.
 #[test]
 fn it_scores_as_its_card_says() {
-    let root = std::env::var_os("ONEBIT_TESTDATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        std::path::PathBuf::from,
-    );
-    let text = root.join("data/wikitext-2/valid.txt");
-    let Ok(text) = std::fs::read_to_string(&text) else {
-        let line = format!(
-            "SKIPPED (no test data): {} is absent; set ONEBIT_TESTDATA\n",
-            text.display()
-        );
-        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+    let Some(text) = testdata("data/wikitext-2/valid.txt") else {
         return;
     };
+    let text = std::fs::read_to_string(text).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let part = dir.path().join("part.txt");
     std::fs::write(&part, text.split_inclusive('\n').take(60).collect::<String>()).unwrap();

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{fixture, onebit};
+use common::{fixture, onebit, testdata};
 
 fn logits(model: &str) -> serde_json::Value {
     let args = ["eval", "--model", model, "--ids", "5,17,42,9,9", "--logits", "--json"];
@@ -124,20 +124,9 @@ fn a_header_lies_beside_the_file() {
 /// A real trained model out of another project's file: with the tokenizer beside it it tells the story that it learnt.
 #[test]
 fn a_trained_model_of_bitllama2_c_tells_its_story() {
-    let root = std::env::var_os("ONEBIT_TESTDATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        std::path::PathBuf::from,
-    );
-    let file = root.join("models/bitnet-stories-3m/bit_model.bin");
-    if !file.is_file() {
-        // Not `eprintln!`, which the test harness hides when a test passes.
-        let line = format!(
-            "SKIPPED (no test data): {} is absent; set ONEBIT_TESTDATA\n",
-            file.display()
-        );
-        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+    let Some(file) = testdata("models/bitnet-stories-3m/bit_model.bin") else {
         return;
-    }
+    };
     let file = file.to_str().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (imported, one) = (path(dir.path(), "imported"), path(dir.path(), "m.1bit"));

@@ -166,7 +166,6 @@ impl Chat {
         let model = directory.load(head)?;
         let config = model.config().clone();
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
-        let ends = directory.end_tokens(&config, &tokenizer);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
             isa: place.device.isa(),
@@ -178,14 +177,7 @@ impl Chat {
         };
         let mut conversation = Conversation {
             begin: directory.begin_token(&config, &tokenizer),
-            generator: generation::generator(
-                &mut place,
-                model,
-                tokenizer,
-                ends,
-                (&sampler, &directory.generation.suppress_tokens),
-                options,
-            )?,
+            generator: generation::generator(&mut place, &directory, model, tokenizer, &sampler, options)?,
             template,
             sampler,
             stops,

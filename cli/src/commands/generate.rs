@@ -175,7 +175,6 @@ impl Generate {
         let context = longest
             .saturating_add(max_tokens)
             .clamp(1, config.max_position_embeddings);
-        let ends = directory.end_tokens(&config, &tokenizer);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
             isa: place.device.isa(),
@@ -186,14 +185,7 @@ impl Generate {
             kv,
         };
         let mut answers = Answers {
-            generator: generation::generator(
-                &mut place,
-                model,
-                tokenizer,
-                ends,
-                (&sampler, &directory.generation.suppress_tokens),
-                options,
-            )?,
+            generator: generation::generator(&mut place, &directory, model, tokenizer, &sampler, options)?,
             params,
             stops,
             vocab_size: config.vocab_size,

@@ -26,7 +26,10 @@ const POINTS: usize = 150;
 /// Every so many points, and the last.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let every = points.len().div_ceil(POINTS).max(1);
-    let last = points.last().filter(|_| points.len() % every != 1 % every).copied();
+    let last = points
+        .last()
+        .filter(|_| !(points.len() - 1).is_multiple_of(every))
+        .copied();
     points.into_iter().step_by(every).chain(last).collect()
 }
 

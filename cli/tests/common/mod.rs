@@ -92,6 +92,25 @@ pub fn with_input(args: &[&str], input: &str) -> Ran {
     Ran::new(child.wait_with_output().expect("the command ends"))
 }
 
+/// A file of the test data, or nothing after a line that says that the test was skipped.
+pub fn testdata(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("ONEBIT_TESTDATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        PathBuf::from,
+    );
+    let file = root.join(name);
+    if file.is_file() {
+        return Some(file);
+    }
+    // Not `eprintln!`, which the test harness hides when a test passes.
+    let line = format!(
+        "SKIPPED (no test data): {} is absent; set ONEBIT_TESTDATA\n",
+        file.display()
+    );
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+    None
+}
+
 /// Files that the tests share; none changes them.
 pub struct Fixture {
     root: tempfile::TempDir,

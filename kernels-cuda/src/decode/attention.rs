@@ -210,7 +210,7 @@ impl Attention {
     }
 
     /// Makes the grids as large as tokens below `positions` need; those beyond get the same bits later.
-    pub(super) fn expect(&mut self, positions: usize, cache: &KvCache) {
+    pub(super) fn fit_grid(&mut self, positions: usize, cache: &KvCache) {
         self.grid_blocks = positions.div_ceil(POSITIONS).clamp(1, cache.context / POSITIONS);
     }
 

@@ -143,7 +143,7 @@ impl DecodeState {
     /// end at once. Tokens beyond have the same bits, more slowly.
     pub fn expecting(&self, positions: usize) -> Self {
         let mut state = self.clone();
-        state.attention.expect(positions, &state.cache);
+        state.attention.fit_grid(positions, &state.cache);
         state
     }
 

@@ -258,7 +258,7 @@ fn wikitext2_production() -> Preset {
     preset
 }
 
-/// A model of WikiText-2's own 33,278 words, of so many values, blocks and heads. Text is scarce: much is dropped, and the text is read hundreds of times.
+/// A model of WikiText-2's own 33,278 words, of so many values, blocks and heads. Text is scarce: much is dropped, and the text is read seventy times.
 fn wikitext2_words(name: &'static str, summary: &'static str, [hidden, layers, heads]: [usize; 3]) -> Preset {
     let shape = Shape {
         hidden,

@@ -253,7 +253,7 @@ impl Generator {
             first: start.elapsed(),
             rest: Duration::ZERO,
         };
-        let mut decoder = self.tokenizer.stream_behind(prompt, true);
+        let mut decoder = self.tokenizer.stream_behind(prompt);
         let mut release = |text: &str, out: &mut String| -> Result<(), E> {
             out.push_str(text);
             if text.is_empty() { Ok(()) } else { piece(text) }

@@ -358,9 +358,9 @@ impl Tokenizer {
         TextStream::new(self, skip_special)
     }
 
-    /// The same for a text that goes on from the tokens `before`, so that the texts of both can be joined.
-    pub fn stream_behind(&self, before: &[u32], skip_special: bool) -> TextStream<'_> {
-        TextStream::new(self, skip_special).behind(before)
+    /// A decoder that gives control tokens no text, for a text that goes on from the tokens `before`: the texts of both can be joined.
+    pub fn stream_behind(&self, before: &[u32]) -> TextStream<'_> {
+        TextStream::new(self, true).behind(before)
     }
 }
 

@@ -39,14 +39,15 @@ impl<'a> TextStream<'a> {
 
     /// For a text that goes on from the tokens `before`: what is between both, such as a space, belongs to what comes.
     pub(super) fn behind(mut self, before: &[u32]) -> TextStream<'a> {
-        let with_text = before.iter().filter(|&&id| !self.tokenizer.is_special(id));
-        let last: Vec<u32> = with_text.copied().collect();
+        let with_text = before.iter().rev().filter(|&&id| !self.tokenizer.is_special(id));
+        let mut last: Vec<u32> = with_text.take(MOST_PENDING).copied().collect();
+        last.reverse();
         if !last.is_empty() {
             self.strip = 0;
         }
         if self.tokenizer.decoding == Decoding::Library {
-            self.ids = last[last.len().saturating_sub(MOST_PENDING)..].to_vec();
-            self.settled = self.ids.len();
+            self.settled = last.len();
+            self.ids = last;
         }
         self
     }

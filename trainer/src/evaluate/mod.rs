@@ -107,20 +107,16 @@ pub fn score_on_gpu(
     let mut done = 0;
     let mut sums = Vec::with_capacity(text.windows());
     for window in 0..text.windows() {
-        let (surprises, scored) = surprises(&text, &mut session, window).map_err(|e| failed(&e))?;
+        let surprises = surprises(&text, &mut session, window).map_err(|e| failed(&e))?;
         sums.push(surprises.iter().sum());
-        done += scored;
+        done += surprises.len() as u64;
         progress(done);
     }
     Ok(text.score(&sums))
 }
 
 /// How surprising each token is that window `window` scores.
-fn surprises<S: Sequence>(
-    text: &Text<'_>,
-    session: &mut S,
-    window: usize,
-) -> std::result::Result<(Vec<f64>, u64), S::Error> {
+fn surprises<S: Sequence>(text: &Text<'_>, session: &mut S, window: usize) -> std::result::Result<Vec<f64>, S::Error> {
     let mut found = vec![0.0; text.context];
     let scored = rayon::in_place_scope(|scope| {
         let mut slots = found.iter_mut();
@@ -132,7 +128,7 @@ fn surprises<S: Sequence>(
         })
     })?;
     found.truncate(scored as usize);
-    Ok((found, scored))
+    Ok(found)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> TrainError {

@@ -60,11 +60,8 @@ pub struct StorySuite {
     pub valid_fraction: f64,
     /// Share of the pairs whose consistent story the model found likelier.
     pub agreement: f64,
-    /// The same for each slot, such as `hero` or `color`.
+    /// The same for each slot, such as `hero` or `colour`.
     pub slots: BTreeMap<String, Agreement>,
-    /// Told stories that were not accepted, with the reason.
-    #[serde(skip)]
-    pub rejected: Vec<(String, String)>,
 }
 
 /// All of the suite, on stories of the held-out stream of `seed`.
@@ -73,7 +70,6 @@ pub struct StorySuite {
 /// What the tokenizer or the runtime refuses.
 pub fn score_stories(teller: StoryTeller<'_>, grammar: &Grammar, seed: u64) -> Result<StorySuite> {
     let (bpb, entropy_bpb) = teller.code(grammar, seed)?;
-    let rejected = teller.rejected(grammar, seed)?;
     let slots = teller.agreement(grammar, seed)?;
     let all = slots.values().fold(Agreement::default(), |all, slot| Agreement {
         pairs: all.pairs + slot.pairs,
@@ -82,10 +78,9 @@ pub fn score_stories(teller: StoryTeller<'_>, grammar: &Grammar, seed: u64) -> R
     Ok(StorySuite {
         bpb,
         entropy_bpb,
-        valid_fraction: valid_fraction(&rejected),
+        valid_fraction: valid_fraction(&teller.rejected(grammar, seed)?),
         agreement: all.preferred as f64 / all.pairs.max(1) as f64,
         slots,
-        rejected,
     })
 }
 

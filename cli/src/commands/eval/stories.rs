@@ -1,6 +1,5 @@
 //! A model judged by stories of the built-in grammar.
 
-use onebit_model::runtime::FloatStorage;
 use onebit_trainer::evaluate::{StorySuite, StoryTeller, score_stories};
 use onebit_trainer::stories::Grammar;
 
@@ -47,10 +46,7 @@ impl Eval {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
-        let head = match self.head.as_deref() {
-            None => FloatStorage::Stored,
-            given => args::head_type(given)?,
-        };
+        let head = args::head_type(self.head.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
         let params = Given::default().resolve(&directory.generation)?;
         let place = device::place_on_cpu(self.threads)?;
@@ -69,7 +65,6 @@ impl Eval {
 }
 
 fn print(suite: &StorySuite) -> Result<()> {
-    let share = |part: usize, of: usize| format!("{part} of {of}");
     let mut rows = vec![
         (
             "coding",
@@ -90,7 +85,7 @@ fn print(suite: &StorySuite) -> Result<()> {
         ("agreement", format!("{:.1} % of the pairs", 100.0 * suite.agreement)),
     ];
     for (slot, counts) in &suite.slots {
-        rows.push(("", format!("{slot}: {}", share(counts.preferred, counts.pairs))));
+        rows.push(("", format!("{slot}: {} of {}", counts.preferred, counts.pairs)));
     }
     output::table(&rows)
 }

@@ -200,7 +200,7 @@ fn a_continuation_is_joined_with_its_prompt() {
     let words = crate::tokenizer::train_word(["a small boat had been lost\n"], None).unwrap();
     let ids = words.encode("a small boat had been\nlost").unwrap();
     for prompt in 1..ids.len() {
-        let mut stream = words.stream_behind(&ids[..prompt], true);
+        let mut stream = words.stream_behind(&ids[..prompt]);
         let mut text = words.decode(&ids[..prompt]).unwrap();
         for &id in &ids[prompt..] {
             text += &stream.push(id).unwrap();
@@ -210,9 +210,9 @@ fn a_continuation_is_joined_with_its_prompt() {
     }
     let pieces = pieces(true);
     let id = |token: &str| pieces.id_of(token).unwrap();
-    let behind = |before: &[u32]| pieces.stream_behind(before, true).push(id("▁a")).unwrap();
+    let behind = |before: &[u32]| pieces.stream_behind(before).push(id("▁a")).unwrap();
     assert_eq!([behind(&[id("▁a")]), behind(&[])], [" a", "a"]);
     // By itself it is a text that begins with its first word.
-    let mut stream = words.stream_behind(&[], true);
+    let mut stream = words.stream_behind(&[]);
     assert_eq!(stream.push(ids[3]).unwrap(), "had");
 }
