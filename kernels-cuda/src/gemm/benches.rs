@@ -82,6 +82,7 @@ fn bench(gpu: &Gpu, path: Option<Path>) {
             row_scale: None,
             col_scale: None,
             alpha: 1.0,
+            batch: super::problem::Batch::ONE,
         };
         let report = |kind: &str, problem: &Problem| {
             let time = seconds(gpu, || match path {

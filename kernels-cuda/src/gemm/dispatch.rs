@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::problem::{Layout, Problem};
+use super::problem::{Layout, Operands, Problem};
 use super::{mma, wgmma};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 
@@ -46,6 +46,26 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, workspace: &DeviceArray<f32>) ->
     run_on(gpu, path, problem, workspace)
 }
 
+/// A batch of products, with sums in one piece: those that are too small to fill a GPU one by one fill it together, on `mma`, whose blocks know nothing of each
+/// other.
+pub(super) fn run_batch(gpu: &Gpu, problem: &Problem) -> Result<()> {
+    problem.check()?;
+    let none = match problem.operands {
+        Operands::Bf16 { a, .. } => a.slice(..0).cast(),
+        Operands::Int8 { a, .. } => a.slice(..0).cast(),
+    };
+    let count = problem.batch.count;
+    match count {
+        0 => Ok(()),
+        1 => run(gpu, problem, &none),
+        _ => {
+            let multiprocessors = gpu.properties().multiprocessors;
+            let plan = mma::plan(multiprocessors, problem.sizes(), problem.is_int8(), 0, count);
+            mma::run(gpu, problem, plan, &none)
+        }
+    }
+}
+
 /// The product on `path`.
 pub(super) fn run_on(gpu: &Gpu, path: Path, problem: &Problem, workspace: &DeviceArray<f32>) -> Result<()> {
     let sizes = problem.sizes();
@@ -53,7 +73,7 @@ pub(super) fn run_on(gpu: &Gpu, path: Path, problem: &Problem, workspace: &Devic
     let multiprocessors = gpu.properties().multiprocessors;
     match path {
         Path::Mma => {
-            let plan = mma::plan(multiprocessors, sizes, int8, workspace.len());
+            let plan = mma::plan(multiprocessors, sizes, int8, workspace.len(), 1);
             mma::run(gpu, problem, plan, workspace)
         }
         Path::Wgmma => {
@@ -68,7 +88,7 @@ pub(super) fn workspace_len(gpu: &Gpu, _layout: Layout, sizes: (usize, usize, us
     let multiprocessors = gpu.properties().multiprocessors;
     let splits = match Path::of(gpu.properties().is_hopper(), sizes.2, forced()) {
         Ok(Path::Wgmma) => wgmma::plan(multiprocessors, sizes, int8, usize::MAX).splits,
-        _ => mma::plan(multiprocessors, sizes, int8, usize::MAX).splits,
+        _ => mma::plan(multiprocessors, sizes, int8, usize::MAX, 1).splits,
     };
     mma::workspace_len(sizes, splits)
 }

@@ -12,6 +12,8 @@
 // so that the eight rows of an 8x8 matrix, which a phase of ldmatrix reads, lie in different banks. Both operand types have the same bytes in the same places: products of
 // 16x8x16 bf16 and of 16x8x32 int8 differ in nothing but the instruction.
 //
+// blockIdx.z counts the products of a batch, whose matrices lie at equal distances.
+//
 // What lies outside A or B, k's ragged end too, is filled with zeros by the copies themselves, which read no byte of it: garbage (not a number, maybe) adds nothing.
 #include "mma.cuh"
 #include "product.cuh"
@@ -236,7 +238,11 @@ __device__ __forceinline__ void product(const void* a, size_t a_stride, const vo
 #define PRODUCT(name, Sum, SIZE, A_ALONG_K, B_ALONG_K, BLOCK)                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCK == 128 ? 2 : 4)                                                                    \
         name(const void* a, size_t a_stride, const void* b, size_t b_stride, unsigned k, unsigned k_piece, void* out, size_t out_stride,         \
-             const float* rows, const float* cols, float alpha, unsigned m, unsigned n, unsigned mode, size_t piece) {                           \
+             const float* rows, const float* cols, float alpha, unsigned m, unsigned n, unsigned mode, size_t piece, size_t a_step,              \
+             size_t b_step, size_t out_step) {                                                                                                     \
+        a = static_cast<const unsigned char*>(a) + blockIdx.z * a_step * SIZE;                                                                     \
+        b = static_cast<const unsigned char*>(b) + blockIdx.z * b_step * SIZE;                                                                     \
+        out = static_cast<unsigned char*>(out) + blockIdx.z * out_step * (mode == OUTPUT_BF16 ? 2 : 4);                                            \
         ProductOutput to = {out, out_stride, rows, cols, alpha, m, n, mode};                                                                       \
         product<Sum, SIZE, A_ALONG_K, B_ALONG_K, BLOCK>(a, a_stride, b, b_stride, k, k_piece, to, piece);                                          \
     }

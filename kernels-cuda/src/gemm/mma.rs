@@ -1,6 +1,6 @@
 //! The path of every GPU from compute capability 8.0 on: `mma.cu`.
 
-use super::problem::{Layout, Operands, Problem};
+use super::problem::{Batch, Layout, Operands, Problem};
 use super::reduce::{self, Mode, Pieces};
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
 
@@ -34,16 +34,24 @@ pub(super) fn workspace_len((m, n, _): (usize, usize, usize), splits: usize) -> 
     }
 }
 
-/// The fastest plan for a product of `m` × `n` sums of `k` whose partial sums fit `workspace` elements, by a count of cycles.
-pub(super) fn plan(multiprocessors: u32, (m, n, k): (usize, usize, usize), int8: bool, workspace: usize) -> Plan {
+/// The fastest plan for `count` products of `m` × `n` sums of `k` whose partial sums fit `workspace` elements, by a count of cycles. Sums of more than one
+/// product are not cut.
+pub(super) fn plan(
+    multiprocessors: u32,
+    (m, n, k): (usize, usize, usize),
+    int8: bool,
+    workspace: usize,
+    count: usize,
+) -> Plan {
     let steps = k.div_ceil(step(int8)).max(1);
     let mut best = (u64::MAX, Plan { tile: 64, splits: 1 });
     // Cycles of a step and of beginning and end, of a block that shares a multiprocessor. 128 x 128: the rate of tensor cores, nearly (1024 multiply-adds of bf16
     // a cycle). 64 x 64 reads twice as much for each product, and is bound by that.
     for (tile, step_cycles, block_cycles) in [(128, 560, 3000), (64, 220, 1500)] {
-        let tiles = m.div_ceil(tile) * n.div_ceil(tile);
+        let tiles = m.div_ceil(tile) * n.div_ceil(tile) * count;
         // Pieces of less than four steps would begin and end only.
-        for splits in 1..=(steps / 4).clamp(1, 32) {
+        let most = if count == 1 { (steps / 4).clamp(1, 32) } else { 1 };
+        for splits in 1..=most {
             let steps_each = steps.div_ceil(splits);
             let partial = workspace_len((m, n, k), splits);
             if partial > workspace || steps.div_ceil(steps_each) != splits {
@@ -84,6 +92,9 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceAr
     let k_piece = problem.k.div_ceil(step).div_ceil(plan.splits).max(1) * step;
     // Fewer than were asked for where they do not come out even.
     let splits = problem.k.div_ceil(k_piece).max(1);
+    if problem.batch.count != 1 && splits > 1 {
+        return Err(CudaError::shape("gemm", "whole sums in a batch", format!("{plan:?}")));
+    }
     let needed = problem.workspace_len(splits);
     if workspace.len() < needed || !(needed == 0 || workspace.address().is_multiple_of(16)) {
         let expected = format!("a workspace of {needed} elements, 16-byte aligned");
@@ -93,7 +104,7 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceAr
     let launch = Launch::new(
         gpu,
         kernel(problem, plan.tile),
-        [tiles as u32, splits as u32, 1],
+        [tiles as u32, splits as u32, problem.batch.count as u32],
         THREADS,
     )
     .shared(STAGES * 2 * plan.tile * STEP_BYTES);
@@ -117,6 +128,10 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, plan: Plan, workspace: &DeviceAr
     let launch = reduce::scales(launch, problem)
         .u32(mode as usize)
         .u64((problem.partial_rows() * problem.partial_stride()) as u64);
+    let Batch {
+        a_step, b_step, c_step, ..
+    } = problem.batch;
+    let launch = launch.u64(a_step as u64).u64(b_step as u64).u64(c_step as u64);
     // SAFETY: `check` has compared operands, output and scales with their arrays, and the workspace was compared above; the kernel reads no byte outside the rows and
     // columns of A and B, writes none outside those of the output, and of the workspace nothing but rows below m of each piece.
     unsafe { launch.run()? };

@@ -34,7 +34,7 @@ mod wgmma;
 use half::bf16;
 
 pub use problem::Layout;
-use problem::{Operands, Problem};
+use problem::{Batch, Operands, Problem};
 
 use crate::device::{DeviceArray, Gpu, Result};
 
@@ -109,6 +109,46 @@ pub fn gemm_bf16(
     dispatch::run(gpu, &problem(layout, sizes, operands, strides, out, scales), workspace)
 }
 
+/// Matrices of equal sizes, each `step` elements (a multiple of 16 bytes) behind the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrices<'a> {
+    /// At least `(count − 1) · step` elements, and what the last takes.
+    pub array: &'a DeviceArray<bf16>,
+    /// Elements from one row to the next, as [`Matrix`] has them.
+    pub stride: usize,
+    /// Elements from one matrix to the next.
+    pub step: usize,
+}
+
+/// `count` products as [`gemm_bf16`] makes them, in one launch: for those that are too small to fill a GPU one by one. Results are rounded to bf16 and must not
+/// overlap.
+///
+/// # Errors
+/// As [`gemm_bf16`]; results that would overlap.
+pub fn gemm_bf16_strided_batched(
+    gpu: &Gpu,
+    layout: Layout,
+    sizes: (usize, usize, usize),
+    count: usize,
+    a: Matrices,
+    b: Matrices,
+    out: Matrices,
+) -> Result<()> {
+    let operands = Operands::Bf16 { a: a.array, b: b.array };
+    let to = Output::Bf16(Matrix {
+        array: out.array,
+        stride: out.stride,
+    });
+    let single = problem(layout, sizes, operands, (a.stride, b.stride), to, Scales::NONE);
+    let batch = Batch {
+        count,
+        a_step: a.step,
+        b_step: b.step,
+        c_step: out.step,
+    };
+    dispatch::run_batch(gpu, &Problem { batch, ..single })
+}
+
 /// `out` = A·Bᵀ in int8 with i32 sums, A `[m, k]` and B `[n, k]`; else as [`gemm_bf16`]. Sums are exact below 2³¹, and are converted to f32 once.
 ///
 /// # Errors
@@ -168,5 +208,6 @@ fn problem<'a>(
         row_scale: scales.rows,
         col_scale: scales.cols,
         alpha: scales.alpha,
+        batch: Batch::ONE,
     }
 }

@@ -45,7 +45,30 @@ pub enum Output<'a> {
     Accumulate(&'a DeviceArray<f32>),
 }
 
-/// C\[m,n\] = Σ_k A·B · `alpha` · `row_scale`\[m\] · `col_scale`\[n\].
+/// Products of equal sizes and scales in one launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// How many.
+    pub count: usize,
+    /// Elements from the first of a product's A to the next product's: a multiple of 16 bytes.
+    pub a_step: usize,
+    /// The same of B.
+    pub b_step: usize,
+    /// The same of C, at least what a C takes.
+    pub c_step: usize,
+}
+
+impl Batch {
+    /// One product.
+    pub const ONE: Batch = Batch {
+        count: 1,
+        a_step: 0,
+        b_step: 0,
+        c_step: 0,
+    };
+}
+
+/// C\[m,n\] = Σ_k A·B · `alpha` · `row_scale`\[m\] · `col_scale`\[n\], `batch.count` times.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
     /// How A and B lie.
@@ -72,6 +95,8 @@ pub struct Problem<'a> {
     pub col_scale: Option<&'a DeviceArray<f32>>,
     /// A factor for all.
     pub alpha: f32,
+    /// Products.
+    pub batch: Batch,
 }
 
 const OP: &str = "gemm";
@@ -128,25 +153,31 @@ impl Problem<'_> {
     /// # Errors
     /// [`CudaError::Shape`].
     pub fn check(&self) -> Result<()> {
-        let matrix =
-            |what: &str, (rows, cols): (usize, usize), stride: usize, len: usize, address: u64, size: usize| {
-                let end = if rows == 0 || cols == 0 {
-                    0
-                } else {
-                    (rows - 1) * stride + cols
-                };
-                let aligned = (stride * size).is_multiple_of(16) && address.is_multiple_of(16);
-                if cols <= stride && end <= len && aligned && rows <= i32::MAX as usize && cols <= i32::MAX as usize {
-                    return Ok(());
-                }
-                let expected =
-                    format!("{what} of {rows}x{cols}, rows a multiple of 16 bytes apart and 16-byte aligned");
-                Err(CudaError::shape(
-                    OP,
-                    expected,
-                    format!("rows {stride} apart in {len} elements at {address:#x}"),
-                ))
+        let others = self.batch.count.saturating_sub(1);
+        let matrix = |what: &str,
+                      (rows, cols): (usize, usize),
+                      stride: usize,
+                      len: usize,
+                      address: u64,
+                      size: usize,
+                      step: usize| {
+            let end = if rows == 0 || cols == 0 {
+                0
+            } else {
+                others * step + (rows - 1) * stride + cols
             };
+            let aligned =
+                [stride * size, step * size].iter().all(|at| at.is_multiple_of(16)) && address.is_multiple_of(16);
+            if cols <= stride && end <= len && aligned && rows <= i32::MAX as usize && cols <= i32::MAX as usize {
+                return Ok(());
+            }
+            let expected = format!("{what} of {rows}x{cols}, rows a multiple of 16 bytes apart and 16-byte aligned");
+            Err(CudaError::shape(
+                OP,
+                expected,
+                format!("rows {stride} apart in {len} elements at {address:#x}"),
+            ))
+        };
         let scale = |what: &str, array: Option<&DeviceArray<f32>>, len: usize| match array {
             Some(array) if array.len() != len || !array.address().is_multiple_of(16) => Err(CudaError::shape(
                 OP,
@@ -168,13 +199,24 @@ impl Problem<'_> {
                 ((a.len(), a.address()), (b.len(), b.address()), 1)
             }
         };
-        matrix("A", self.a_shape(), self.a_stride, a_len, a_at, size)?;
-        matrix("B", self.b_shape(), self.b_stride, b_len, b_at, size)?;
+        let Batch {
+            a_step, b_step, c_step, ..
+        } = self.batch;
+        matrix("A", self.a_shape(), self.a_stride, a_len, a_at, size, a_step)?;
+        matrix("B", self.b_shape(), self.b_stride, b_len, b_at, size, b_step)?;
         let (c_len, c_at, size) = match self.output {
             Output::Bf16(c) => (c.len(), c.address(), 2),
             Output::F32(c) | Output::Accumulate(c) => (c.len(), c.address(), 4),
         };
-        matrix("C", (self.m, self.n), self.c_stride, c_len, c_at, size)?;
+        matrix("C", (self.m, self.n), self.c_stride, c_len, c_at, size, c_step)?;
+        let c_elements = self.m.saturating_sub(1) * self.c_stride + self.n;
+        if self.batch.count > u16::MAX as usize || (others > 0 && c_step < c_elements) {
+            let expected = format!(
+                "at most {} products, their results {c_elements} elements apart",
+                u16::MAX
+            );
+            return Err(CudaError::shape(OP, expected, format!("{:?}", self.batch)));
+        }
         scale("row scales", self.row_scale, self.m)?;
         scale("column scales", self.col_scale, self.n)
     }

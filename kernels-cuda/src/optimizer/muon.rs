@@ -1,4 +1,4 @@
-//! Muon (Jordan et al. 2024) around its matrix products, for one matrix of `n` elements that lies in the arenas.
+//! Muon (Jordan et al. 2024) around its matrix products, for a batch of matrices of one size that lie in the arenas.
 //!
 //! ```text
 //! momentum(…)                 momentum ← c·momentum + scale·g, sums of squares of scale·g + c·momentum
@@ -9,6 +9,9 @@
 //! update(…)                   parameter ← (1 − lr·weight_decay)·parameter − lr·size·X, size = 0.2·√max(rows, cols)
 //! ```
 //! Cost in bytes an element: 12, 10, 6 each, 10. All but `combine` do nothing while the guard is shut.
+//!
+//! A model has many matrices of few sizes. One by one those of a small model are hundreds of launches that leave most of a GPU idle; in batches a launch does
+//! the same for all of them.
 
 use half::bf16;
 
@@ -21,43 +24,112 @@ const NORMALIZE: Kernel = MODULE.kernel("muon_normalize");
 const COMBINE: Kernel = MODULE.kernel("muon_combine");
 const UPDATE: Kernel = MODULE.kernel("muon_update");
 
-/// Updates `momentum` `[n]` by `gradient` `[n]` times the scale of `guard`, at decay `c`, and writes to `partials` `[NORM_PARTIALS]` what [`normalize`]
-/// takes.
+/// The most matrices of a batch.
+pub const MAX_BATCH: usize = 128;
+
+/// Elements of a chunk, which a thread takes at a time.
+const CHUNK: usize = 4;
+
+/// Matrices of equal sizes within arenas of one layout.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Where each begins, in chunks.
+    table: DeviceArray<u64>,
+    /// Elements of a matrix.
+    n: usize,
+    /// Elements that an arena must have.
+    end: usize,
+}
+
+impl Batch {
+    /// Matrices of `n` elements at elements `begins` of their arenas, of which `table` `[begins.len()]` will hold the places.
+    ///
+    /// # Errors
+    /// [`CudaError::Shape`] for more than [`MAX_BATCH`] matrices, a table of another length, or sizes and places that are no multiples of 4 elements; failures of the GPU.
+    pub fn new(gpu: &Gpu, table: DeviceArray<u64>, begins: &[usize], n: usize) -> Result<Self> {
+        const OP: &str = "muon batch";
+        need(OP, "table", begins.len(), table.len())?;
+        let whole = |x: &usize| x.is_multiple_of(CHUNK);
+        if begins.len() > MAX_BATCH || !whole(&n) || n / CHUNK / 256 >= i32::MAX as usize || !begins.iter().all(whole) {
+            let expected = format!("at most {MAX_BATCH} matrices of multiples of {CHUNK} elements");
+            return Err(CudaError::shape(OP, expected, format!("{n} elements at {begins:?}")));
+        }
+        let chunks: Vec<u64> = begins.iter().map(|begin| (begin / CHUNK) as u64).collect();
+        gpu.write(&table, &chunks)?;
+        Ok(Batch {
+            table,
+            n,
+            end: begins.iter().max().map_or(0, |begin| begin + n),
+        })
+    }
+
+    /// Matrices.
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Sums of squares of one matrix.
+    fn sums(&self) -> usize {
+        let most = NORM_PARTIALS / self.count().max(1);
+        (self.n / CHUNK).div_ceil(256).clamp(1, most)
+    }
+
+    fn chunks(&self) -> usize {
+        self.n / CHUNK
+    }
+
+    /// Checks that arenas of `lens` elements at `addresses` hold all matrices, where 16-byte accesses can reach them.
+    fn check(&self, op: &'static str, lens: &[usize], addresses: &[u64]) -> Result<()> {
+        if lens.iter().all(|&len| len >= self.end) && addresses.iter().all(|at| at.is_multiple_of(16)) {
+            return Ok(());
+        }
+        let expected = format!("arenas of {} elements or more, at 16 bytes", self.end);
+        Err(CudaError::shape(op, expected, format!("{lens:?} at {addresses:x?}")))
+    }
+}
+
+/// Updates the matrices of `batch` in the arena `momentum` by those in the arena `gradients` times the scale of `guard`, at decay `c`, and writes to `partials`
+/// `[NORM_PARTIALS]` what [`normalize`] takes.
 ///
 /// # Errors
-/// [`CudaError::Shape`] for lengths that differ, or an `n` that is not a multiple of 4.
+/// [`CudaError::Shape`] for arrays that are too short.
 pub fn momentum(
     gpu: &Gpu,
-    gradient: &DeviceArray<f32>,
+    batch: &Batch,
+    gradients: &DeviceArray<f32>,
     momentum: &DeviceArray<f32>,
     c: f32,
     guard: &DeviceArray<u32>,
     partials: &DeviceArray<u64>,
 ) -> Result<()> {
     const OP: &str = "muon momentum";
-    let n = gradient.len();
-    check_chunks(OP, n, 4, &[gradient.address(), momentum.address()])?;
-    need(OP, "momentum", n, momentum.len())?;
+    batch.check(
+        OP,
+        &[gradients.len(), momentum.len()],
+        &[gradients.address(), momentum.address()],
+    )?;
     need(OP, "guard", GUARD_WORDS, guard.len())?;
-    need(OP, "partials", NORM_PARTIALS, partials.len())?;
-    let launch = Launch::new(gpu, MOMENTUM, [NORM_PARTIALS as u32, 1, 1], 256)
-        .array(gradient)
+    check_partials(OP, batch, partials)?;
+    let launch = Launch::new(gpu, MOMENTUM, [batch.sums() as u32, batch.count() as u32, 1], 256)
+        .array(gradients)
         .array(momentum)
-        .u64(n as u64 / 4)
+        .array(&batch.table)
+        .u64(batch.chunks() as u64)
         .f32(c)
         .array(guard)
         .array(partials);
-    // SAFETY: both arrays have `n / 4` chunks of four elements, and each of `NORM_PARTIALS` blocks writes one sum.
+    // SAFETY: both arenas have every matrix of the table, whose places `Batch::new` wrote, and each of at most `NORM_PARTIALS` blocks writes one sum.
     unsafe { launch.run() }
 }
 
-/// Writes to `x` `[n]` what is made orthogonal: Nesterov's look ahead, at Frobenius norm 1. Arguments as for [`momentum()`], which ran just before.
+/// Writes to `x` `[count, n]` what is made orthogonal: Nesterov's look ahead, at Frobenius norm 1. Arguments as for [`momentum()`], which ran just before.
 ///
 /// # Errors
-/// [`CudaError::Shape`] for lengths that differ, or an `n` that is not a multiple of 4.
+/// [`CudaError::Shape`] for arrays that are too short.
 pub fn normalize(
     gpu: &Gpu,
-    gradient: &DeviceArray<f32>,
+    batch: &Batch,
+    gradients: &DeviceArray<f32>,
     momentum: &DeviceArray<f32>,
     c: f32,
     guard: &DeviceArray<u32>,
@@ -65,22 +137,26 @@ pub fn normalize(
     x: &DeviceArray<bf16>,
 ) -> Result<()> {
     const OP: &str = "muon normalize";
-    let n = gradient.len();
-    check_chunks(OP, n, 4, &[gradient.address(), momentum.address(), x.address()])?;
-    need(OP, "momentum", n, momentum.len())?;
-    need(OP, "x", n, x.len())?;
+    batch.check(
+        OP,
+        &[gradients.len(), momentum.len()],
+        &[gradients.address(), momentum.address(), x.address()],
+    )?;
+    need(OP, "x", batch.count() * batch.n, x.len())?;
     need(OP, "guard", GUARD_WORDS, guard.len())?;
-    need(OP, "partials", NORM_PARTIALS, partials.len())?;
-    let blocks = (n / 4).div_ceil(256).min(NORM_PARTIALS);
-    let launch = Launch::new(gpu, NORMALIZE, [blocks as u32, 1, 1], 256)
-        .array(gradient)
+    check_partials(OP, batch, partials)?;
+    let blocks = batch.chunks().div_ceil(256).clamp(1, NORM_PARTIALS);
+    let launch = Launch::new(gpu, NORMALIZE, [blocks as u32, batch.count() as u32, 1], 256)
+        .array(gradients)
         .array(momentum)
-        .u64(n as u64 / 4)
+        .array(&batch.table)
+        .u64(batch.chunks() as u64)
         .f32(c)
         .array(guard)
         .array(partials)
+        .u32(batch.sums())
         .array(x);
-    // SAFETY: the three arrays have `n / 4` chunks of four elements, `partials` the sums that are read.
+    // SAFETY: the arenas have every matrix of the table, `x` one of each, and `partials` the sums that are read.
     unsafe { launch.run() }
 }
 
@@ -96,7 +172,10 @@ pub fn combine(
 ) -> Result<()> {
     const OP: &str = "muon combine";
     let n = out.len();
-    check_chunks(OP, n, 8, &[x.address(), y.address(), out.address()])?;
+    let addresses = [x.address(), y.address(), out.address()];
+    if !n.is_multiple_of(8) || n / 8 / 256 >= i32::MAX as usize || !addresses.iter().all(|at| at.is_multiple_of(16)) {
+        return Err(CudaError::shape(OP, "a multiple of 8 elements at 16 bytes", n));
+    }
     need(OP, "x", n, x.len())?;
     need(OP, "y", n, y.len())?;
     let launch = Launch::new(gpu, COMBINE, [(n / 8).div_ceil(256) as u32, 1, 1], 256)
@@ -110,44 +189,41 @@ pub fn combine(
     unsafe { launch.run() }
 }
 
-/// Decays `parameter` `[n]` and moves it by −lr·`size`·`x` `[n]`, with the numbers of the step in `scalars` `[STEP_WORDS]`.
+/// Decays the matrices of `batch` in the arena `parameters` and moves each by −lr·`size` times its own in `x` `[count, n]`, with the numbers of the step in
+/// `scalars` `[STEP_WORDS]`.
 ///
 /// # Errors
-/// [`CudaError::Shape`] for lengths that differ, or an `n` that is not a multiple of 4.
+/// [`CudaError::Shape`] for arrays that are too short.
 pub fn update(
     gpu: &Gpu,
-    parameter: &DeviceArray<f32>,
+    batch: &Batch,
+    parameters: &DeviceArray<f32>,
     x: &DeviceArray<bf16>,
     size: f32,
     scalars: &DeviceArray<u32>,
     guard: &DeviceArray<u32>,
 ) -> Result<()> {
     const OP: &str = "muon update";
-    let n = parameter.len();
-    check_chunks(OP, n, 4, &[parameter.address(), x.address()])?;
-    need(OP, "x", n, x.len())?;
+    batch.check(OP, &[parameters.len()], &[parameters.address(), x.address()])?;
+    need(OP, "x", batch.count() * batch.n, x.len())?;
     check_step(OP, scalars, guard)?;
-    let launch = Launch::new(gpu, UPDATE, [(n / 4).div_ceil(256) as u32, 1, 1], 256)
-        .array(parameter)
+    let blocks = batch.chunks().div_ceil(256).max(1);
+    let launch = Launch::new(gpu, UPDATE, [blocks as u32, batch.count() as u32, 1], 256)
+        .array(parameters)
         .array(x)
-        .u64(n as u64 / 4)
+        .array(&batch.table)
+        .u64(batch.chunks() as u64)
         .f32(size)
         .array(scalars)
         .array(guard);
-    // SAFETY: both arrays have `n / 4` chunks of four elements, the other two the words that are read.
+    // SAFETY: the arena has every matrix of the table, `x` one of each, and the other two the words that are read.
     unsafe { launch.run() }
 }
 
-/// Checks that a matrix is whole chunks of `chunk` elements, no more than a grid has threads for, at addresses for 16-byte accesses.
-fn check_chunks(op: &'static str, n: usize, chunk: usize, addresses: &[u64]) -> Result<()> {
-    if n.is_multiple_of(chunk) && n / chunk / 256 < i32::MAX as usize && addresses.iter().all(|a| a.is_multiple_of(16))
-    {
-        Ok(())
-    } else {
-        Err(CudaError::shape(
-            op,
-            format!("a multiple of {chunk} elements at 16 bytes"),
-            n,
-        ))
+fn check_partials(op: &'static str, batch: &Batch, partials: &DeviceArray<u64>) -> Result<()> {
+    if partials.len() >= batch.count() * batch.sums() {
+        return Ok(());
     }
+    let expected = format!("{} partial sums or more", batch.count() * batch.sums());
+    Err(CudaError::shape(op, expected, partials.len()))
 }

@@ -3,35 +3,42 @@
 //! Muon's products are bf16 with f32 sums, as its authors run them; on the CPU they are f32.
 
 mod moments;
+mod muon;
 
 use std::ops::Range;
 
-use half::bf16;
-use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16};
 use onebit_kernels_cuda::optimizer::{
     AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
-    global_norm, muon,
+    global_norm,
 };
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned, Staging};
 use onebit_model::config::{TensorKind, TensorSpec};
 use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 
-use super::muon::{ITERATIONS, MOMENTUM, QUINTIC};
 use super::{Optimizer, Rates};
 use crate::Result;
-use crate::options::{OptimizerKind, TrainOptions};
+use crate::options::TrainOptions;
 
 pub(crate) use moments::CudaCopy;
 use moments::{Moments, blocks, other_moments};
+use muon::Muon;
 
 /// Moments of every parameter on the GPU, and what a step needs beside.
 #[derive(Debug)]
 pub(crate) struct CudaOptimizer {
     constants: AdamW,
     max_norm: f32,
-    /// What Muon has: index, rows and columns of each matrix.
-    muon: Vec<(usize, usize, usize)>,
+    muon: Muon,
     arrays: Arrays,
+}
+
+/// What the pieces of a step read and write beside weights and moments.
+#[derive(Clone, Copy, Debug)]
+struct Step<'a> {
+    scalars: &'a DeviceArray<u32>,
+    guard: &'a DeviceArray<u32>,
+    /// Scratch memory.
+    partials: &'a DeviceArray<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,23 +48,11 @@ struct Arrays {
     scalars: DeviceArray<u32>,
     guard: DeviceArray<u32>,
     partials: DeviceArray<u64>,
-    /// Muon: two matrices of the largest's size, and two squares of the longest shorter side.
-    matrices: [DeviceArray<bf16>; 2],
-    squares: [DeviceArray<bf16>; 2],
-}
-
-/// Index, rows and columns of each matrix that Muon has.
-fn muon_matrices(kind: OptimizerKind, specs: &[TensorSpec]) -> Vec<(usize, usize, usize)> {
-    let is_muon = |spec: &TensorSpec| kind == OptimizerKind::Muon && matches!(spec.kind, TensorKind::Linear(_));
-    let all = specs.iter().enumerate().filter(|(_, spec)| is_muon(spec));
-    all.map(|(index, spec)| (index, spec.shape[0], spec.shape[1])).collect()
+    muon: muon::Arrays,
 }
 
 impl Arrays {
     fn take(arena: &mut Arena, options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> Self {
-        let muon = muon_matrices(options.optimizer, specs);
-        let largest = muon.iter().map(|&(_, r, c)| r * c).max().unwrap_or(0);
-        let side = muon.iter().map(|&(_, r, c)| r.min(c)).max().unwrap_or(0);
         let gradients = if options.bf16_gradients() { 2 } else { 1 };
         Arrays {
             moments: Moments::take(arena, options.optimizer, layout),
@@ -65,8 +60,7 @@ impl Arrays {
             scalars: arena.take(STEP_WORDS),
             guard: arena.take(GUARD_WORDS),
             partials: arena.take(gradients * NORM_PARTIALS),
-            matrices: [arena.take(largest), arena.take(largest)],
-            squares: [arena.take(side * side), arena.take(side * side)],
+            muon: muon::Arrays::take(arena, options.optimizer, specs),
         }
     }
 }
@@ -104,7 +98,7 @@ impl CudaOptimizer {
                 eps: options.adam_eps,
             },
             max_norm: options.grad_clip_max_norm,
-            muon: muon_matrices(options.optimizer, specs),
+            muon: Muon::new(gpu, options.optimizer, specs, layout, arrays.muon.clone())?,
             arrays,
         };
         this.arrays.moments.upload(gpu, layout, host)?;
@@ -149,8 +143,16 @@ impl CudaOptimizer {
                 None => self.adamw(network, matrices..len, Gradients::F32(&wide.slice(matrices..)))?,
             }
         }
-        for &(index, rows, cols) in &self.muon {
-            self.muon(network, index, rows, cols)?;
+        if !self.muon.is_empty() {
+            let Moments::Wide { first, .. } = &a.moments else {
+                return Err(other_moments());
+            };
+            let step = Step {
+                scalars: &a.scalars,
+                guard: &a.guard,
+                partials: &a.partials,
+            };
+            self.muon.step(network, first, &step)?;
         }
         Ok(())
     }
@@ -199,74 +201,6 @@ impl CudaOptimizer {
             }
         }
         Ok(())
-    }
-
-    /// As [`super::muon::step`], in bf16.
-    fn muon(&self, network: &CudaNetwork, index: usize, rows: usize, cols: usize) -> Result<()> {
-        let (gpu, a, range) = (network.gpu(), &self.arrays, network.layout().range(index));
-        let Moments::Wide { first, .. } = &a.moments else {
-            return Err(other_moments());
-        };
-        let (gradient, momentum) = (network.gradients().slice(range.clone()), first.slice(range.clone()));
-        let [mut x, mut next] = [0, 1].map(|i| a.matrices[i].slice(..rows * cols));
-        let side = rows.min(cols);
-        let [gram, square] = [0, 1].map(|i| a.squares[i].slice(..side * side));
-        let none = first.slice(..0);
-        muon::momentum(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials)?;
-        muon::normalize(gpu, &gradient, &momentum, MOMENTUM, &a.guard, &a.partials, &x)?;
-        let product = |layout,
-                       size,
-                       a: (&DeviceArray<bf16>, usize),
-                       b: (&DeviceArray<bf16>, usize),
-                       out: (&DeviceArray<bf16>, usize)| {
-            let matrix = |(array, stride)| Matrix { array, stride };
-            gemm_bf16(
-                gpu,
-                layout,
-                size,
-                matrix(a),
-                matrix(b),
-                Output::Bf16(matrix(out)),
-                Scales::NONE,
-                &none,
-            )
-        };
-        let (c1, c2, c3) = QUINTIC;
-        let wide = rows <= cols;
-        for _ in 0..ITERATIONS {
-            let (layout, long) = if wide { (Product::NT, cols) } else { (Product::TN, rows) };
-            product(layout, (side, side, long), (&x, cols), (&x, cols), (&gram, side))?;
-            product(
-                Product::NN,
-                (side, side, side),
-                (&gram, side),
-                (&gram, side),
-                (&square, side),
-            )?;
-            muon::combine(gpu, (c2, &gram), (c3, &square), &square)?;
-            if wide {
-                product(
-                    Product::NN,
-                    (rows, cols, side),
-                    (&square, side),
-                    (&x, cols),
-                    (&next, cols),
-                )?;
-            } else {
-                product(
-                    Product::NN,
-                    (rows, cols, side),
-                    (&x, cols),
-                    (&square, side),
-                    (&next, cols),
-                )?;
-            }
-            muon::combine(gpu, (c1, &x), (1.0, &next), &next)?;
-            std::mem::swap(&mut x, &mut next);
-        }
-        let size = 0.2 * (rows.max(cols) as f32).sqrt();
-        let parameter = network.parameters().slice(range);
-        Ok(muon::update(gpu, &parameter, &x, size, &a.scalars, &a.guard)?)
     }
 
     /// The numbers of step `step`, which counts from 0.

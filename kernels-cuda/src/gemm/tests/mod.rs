@@ -1,5 +1,6 @@
 //! One suite for every path that the GPU has: products against sums in f64 (bf16) or i64 (int8), over ragged sizes, strides with gaps, factors and pieces.
 
+mod batches;
 mod products;
 
 use half::bf16;
@@ -324,6 +325,7 @@ fn check<T: Value>(
         row_scale: case.rows.then_some(&dr),
         col_scale: case.cols.then_some(&dc),
         alpha: case.alpha,
+        batch: problem::Batch::ONE,
     };
     let which = compared(random, case.sizes);
     let mut expected = Vec::new();

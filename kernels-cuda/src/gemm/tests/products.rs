@@ -262,14 +262,14 @@ fn a_single_wrong_element_shows() {
 #[test]
 fn plans_fill_the_gpu_and_fit_the_workspace() {
     let gradient = (512, 1408, 8192);
-    let plan = mma::plan(132, gradient, false, usize::MAX);
+    let plan = mma::plan(132, gradient, false, usize::MAX, 1);
     assert!(plan.splits > 1, "{plan:?}");
-    assert_eq!(mma::plan(132, gradient, false, 0).splits, 1);
+    assert_eq!(mma::plan(132, gradient, false, 0, 1).splits, 1);
     for workspace in [1 << 20, 3 << 20, 1 << 24] {
-        let plan = mma::plan(132, gradient, false, workspace);
+        let plan = mma::plan(132, gradient, false, workspace, 1);
         assert!(mma::workspace_len(gradient, plan.splits) <= workspace, "{plan:?}");
     }
     let large = mma::Plan { tile: 128, splits: 1 };
-    assert_eq!(mma::plan(132, (16384, 2048, 2048), false, usize::MAX), large);
-    assert_eq!(mma::plan(132, (0, 0, 0), true, usize::MAX).splits, 1);
+    assert_eq!(mma::plan(132, (16384, 2048, 2048), false, usize::MAX, 1), large);
+    assert_eq!(mma::plan(132, (0, 0, 0), true, usize::MAX, 1).splits, 1);
 }

@@ -93,6 +93,7 @@ fn measure(gpu: &Gpu, case: &Case, cuts: &[usize]) {
         row_scale: int8.then_some(&rows),
         col_scale: int8.then_some(&cols),
         alpha: 1.0,
+        batch: crate::gemm::problem::Batch::ONE,
     };
     let planned = plan(gpu.properties().multiprocessors, (m, n, k), int8, usize::MAX);
     let mut plans = vec![planned];

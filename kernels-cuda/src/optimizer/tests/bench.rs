@@ -72,14 +72,15 @@ fn bench_optimizer() {
     let n = 4096 * 14_336;
     let [p, g, m] = [0; 3].map(|_| gpu.zeros::<f32>(n).unwrap());
     let [x, y] = [0; 2].map(|_| gpu.zeros::<bf16>(n).unwrap());
+    let batch = muon::Batch::new(&gpu, gpu.zeros(1).unwrap(), &[0], n).unwrap();
     time("muon momentum", n, 12, &|| {
-        muon::momentum(&gpu, &g, &m, 0.95, &step.guard, &step.partials)
+        muon::momentum(&gpu, &batch, &g, &m, 0.95, &step.guard, &step.partials)
     });
     time("muon normalize", n, 10, &|| {
-        muon::normalize(&gpu, &g, &m, 0.95, &step.guard, &step.partials, &x)
+        muon::normalize(&gpu, &batch, &g, &m, 0.95, &step.guard, &step.partials, &x)
     });
     time("muon combine", n, 6, &|| muon::combine(&gpu, (1.0, &x), (2.0, &y), &y));
     time("muon update", n, 10, &|| {
-        muon::update(&gpu, &p, &x, 1.0, &step.scalars, &step.guard)
+        muon::update(&gpu, &batch, &p, &x, 1.0, &step.scalars, &step.guard)
     });
 }
