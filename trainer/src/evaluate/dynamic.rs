@@ -11,6 +11,7 @@ use onebit_autograd::{Tape, ops};
 use onebit_engine::Tensor;
 use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_model::network::{ForwardMode, Network};
+use rayon::prelude::*;
 
 use super::{Score, surprise};
 use crate::{Result, TrainError};
@@ -120,17 +121,19 @@ fn read(network: &Network, ids: &[u32], scored: usize) -> Result<(f64, Vec<Tenso
     Ok((nats, gradients.collect()))
 }
 
+/// Weights that a thread takes at a time.
+const CHUNK: usize = 1 << 16;
+
 fn learn(how: DynamicEvaluation, weights: &mut [f32], gradient: &[f32], learned: &mut Learned, unbiased: f32) {
-    let of = weights
-        .iter_mut()
-        .zip(gradient)
-        .zip(&learned.first)
-        .zip(&mut learned.squares);
-    for (((w, g), first), squares) in of {
-        *squares += NEW * (g * g - *squares);
-        let step = g / ((*squares / unbiased).sqrt() + EPS);
-        *w -= how.lr * (step + how.decay * (*w - first));
-    }
+    let weights = weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+    let known = learned.first.par_chunks(CHUNK).zip(learned.squares.par_chunks_mut(CHUNK));
+    weights.zip(known).for_each(|((weights, gradient), (first, squares))| {
+        for (((w, g), first), squares) in weights.iter_mut().zip(gradient).zip(first).zip(squares) {
+            *squares += NEW * (g * g - *squares);
+            let step = g / ((*squares / unbiased).sqrt() + EPS);
+            *w -= how.lr * (step + how.decay * (*w - first));
+        }
+    });
 }
 
 #[cfg(test)]
