@@ -205,7 +205,8 @@ impl Tables {
             dropped |= drop;
             drop
         });
-        match self.find(word).filter(|_| self.ignore_merges && !dropped) {
+        let whole = (self.ignore_merges && !dropped).then(|| self.find(word));
+        match whole.flatten() {
             Some(id) => vec![id],
             None => merged.into_iter().map(|s| s.id).collect(),
         }
