@@ -298,3 +298,78 @@ fn quickstart_trains_packs_and_tells() {
             .starts_with("<svg")
     );
 }
+
+/// A file of several divisions of the text trains as any other and resumes to the same bytes; only its own making knows of it.
+#[test]
+fn a_run_on_a_text_in_many_divisions_resumes_to_the_same_bytes() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (text, tokenizer) = (f.path("text.txt"), f.path("tokenizer.json"));
+    let tokenize = |output: &str, more: &[&str]| {
+        let args = [
+            "tokenize",
+            "--json",
+            "--input",
+            &text,
+            "--tokenizer",
+            &tokenizer,
+            "--output",
+        ];
+        let made = onebit(&[&args[..], &[output], more].concat()).json();
+        (fs::read(output).unwrap(), made)
+    };
+    let three = ["--bpe-dropout", "0.1", "--passes", "3", "--seed", "5"];
+    let (bytes, made) = tokenize(&at("a.tokens"), &three);
+    assert_eq!(
+        tokenize(&at("b.tokens"), &[&three[..], &["--threads", "2"]].concat()).0,
+        bytes
+    );
+    let other = ["--bpe-dropout", "0.1", "--passes", "3", "--seed", "6"];
+    assert_ne!(tokenize(&at("c.tokens"), &other).0, bytes);
+    let usual = fs::read(f.path("text.tokens")).unwrap();
+    let (none, plain) = tokenize(&at("d.tokens"), &["--bpe-dropout", "0"]);
+    assert_eq!(none, usual, "nothing left out is the usual file");
+    assert!(plain.get("bpe_dropout").is_none());
+    assert_eq!(made["bpe_dropout"]["passes"], 3);
+    assert_eq!(
+        made["source_words"].as_u64().unwrap(),
+        3 * plain["source_words"].as_u64().unwrap()
+    );
+    assert!(made["tokens"].as_u64().unwrap() > 3 * plain["tokens"].as_u64().unwrap());
+
+    let (data, val) = (at("a.tokens"), f.path("text.tokens"));
+    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
+    let more = [
+        "--data",
+        &data,
+        "--val",
+        &val,
+        "--max-steps",
+        "6",
+        "--save-every",
+        "3",
+        "--keep",
+        "2",
+    ];
+    onebit(&f.train(&whole, &more)).ok();
+    onebit(&f.train(&parted, &more)).ok();
+    // As if the run had ended after step 3.
+    fs::remove_dir_all(parted.join("checkpoints/step-6")).unwrap();
+    onebit(&f.train(&parted, &[&more[..], &["--resume"]].concat())).ok();
+    for file in ["model.safetensors", "metrics.jsonl"] {
+        assert!(
+            fs::read(whole.join(file)).unwrap() == fs::read(parted.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+    // Scoring divides the text as ever: a token for each of the usual file's but the first, and the last, which ends the document.
+    let model = whole.to_str().unwrap();
+    let scored = onebit(&["eval", "--json", "--model", model, "--data", &text]).json();
+    let usual = plain["tokens"].as_u64().unwrap();
+    assert!(
+        (usual - 2..=usual).contains(&scored["tokens"].as_u64().unwrap()),
+        "{scored} {plain}"
+    );
+    assert_eq!(scored["words"], plain["source_words"]);
+}

@@ -95,6 +95,63 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn bpe_dropout_needs_merges_and_a_probability() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (text, output) = (f.path("text.txt"), dir.path().join("o"));
+    let words = dir.path().join("words.json");
+    let (output, words) = (output.to_str().unwrap(), words.to_str().unwrap());
+    let refused = |tokenizer: &str, status: i32, more: &[&str], parts: &[&str]| {
+        let args = [
+            "tokenize",
+            "--input",
+            &text,
+            "--tokenizer",
+            tokenizer,
+            "--output",
+            output,
+        ];
+        onebit(&[&args[..], more].concat()).refused(status, parts);
+        assert!(!std::path::Path::new(output).exists(), "a refusal writes nothing");
+    };
+    let bpe = f.path("tokenizer.json");
+    for p in ["1", "1.5", "-0.1", "NaN"] {
+        refused(
+            &bpe,
+            2,
+            &["--bpe-dropout", p],
+            &["--bpe-dropout", "from 0 to below 1", p],
+        );
+    }
+    refused(&bpe, 2, &["--passes", "2"], &["--passes needs --bpe-dropout"]);
+    refused(
+        &bpe,
+        2,
+        &["--bpe-dropout", "0", "--seed", "2"],
+        &["--seed needs --bpe-dropout"],
+    );
+    refused(&bpe, 2, &["--bpe-dropout", "0.1", "--passes", "0"], &["--passes"]);
+    refused(&bpe, 2, &["--bpe-dropout", "0.1", "--passes", "65536"], &["--passes"]);
+    onebit(&[
+        "tokenizer",
+        "train",
+        "--kind",
+        "word",
+        "--input",
+        &text,
+        "--output",
+        words,
+    ])
+    .ok();
+    refused(
+        words,
+        1,
+        &["--bpe-dropout", "0.1"],
+        &["BPE-dropout", "not a plain byte-level BPE"],
+    );
+}
+
+#[test]
 fn missing_and_empty_files_are_named() {
     let f = fixture();
     let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
 //! `onebit tokenize`: text to a token file.
 
+use std::num::NonZeroU16;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use argh::FromArgs;
 use onebit_model::tokenizer::Tokenizer;
-use onebit_trainer::data::{self, DataError, TokenizeOptions};
+use onebit_trainer::data::{self, BpeDropoutOptions, DataError, TokenizeOptions};
 use serde::Serialize;
 
 use crate::progress::Progress;
@@ -17,7 +18,7 @@ use crate::{CliError, Result, args, device, interrupt, output};
     subcommand,
     name = "tokenize",
     example = "{command_name} --input train.txt --tokenizer tokenizer.json --output train.tokens --seq-len 256",
-    note = "Directories are read recursively in sorted order. Document boundaries are kept, and everything is decoded again and compared with the text."
+    note = "Directories are read recursively in sorted order. Document boundaries are kept, and everything is decoded again and compared with the text. --bpe-dropout 0.1 --passes N is for a training file: validation, scoring and generation take text as it is usually divided, so a validation file is made without."
 )]
 pub struct Tokenize {
     /// text, JSONL (`text`, `content`) or parquet file (also .gz, .zst), or a directory of them; may be given several times
@@ -38,6 +39,15 @@ pub struct Tokenize {
     /// check that windows of this many tokens exist (default: no check)
     #[argh(option)]
     seq_len: Option<usize>,
+    /// bpe-dropout for training: leave each merge of a byte-level BPE tokenizer out with this probability, so that words are seen in many divisions; below 1 (default: 0)
+    #[argh(option)]
+    bpe_dropout: Option<f32>,
+    /// passes over the text, each divided anew, one behind the other in the file (default: 1; with --bpe-dropout)
+    #[argh(option)]
+    passes: Option<NonZeroU16>,
+    /// seed of what is left out (default: 42; with --bpe-dropout)
+    #[argh(option)]
+    seed: Option<u64>,
     /// write over an existing file
     #[argh(switch)]
     force: bool,
@@ -56,6 +66,8 @@ struct Tokenized {
     summary: data::Summary,
     tokens_per_byte: f64,
     windows: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bpe_dropout: Option<BpeDropoutOptions>,
     seconds: f64,
 }
 
@@ -69,6 +81,7 @@ impl Tokenize {
         if self.seq_len == Some(0) {
             return Err(CliError::Usage("--seq-len: expected at least 1, found 0".into()));
         }
+        let dropout = self.dropout()?;
         let inputs = args::paths([self.input, self.data_dir].concat(), self.more, "--input")?;
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         args::new_file(&self.output, "--output", self.force)?;
@@ -78,6 +91,7 @@ impl Tokenize {
             force: self.force,
             verify: true,
             seq_len: self.seq_len,
+            dropout,
         };
         let start = std::time::Instant::now();
         let mut progress = None;
@@ -105,6 +119,7 @@ impl Tokenize {
             summary,
             tokens_per_byte,
             windows,
+            bpe_dropout: dropout,
             seconds,
         };
         if self.json {
@@ -127,6 +142,31 @@ impl Tokenize {
         if let (Some(windows), Some(length)) = (windows, self.seq_len) {
             rows.push(("windows", format!("{windows} of {length} tokens")));
         }
+        if let Some(BpeDropoutOptions { p, seed, passes }) = dropout {
+            rows.push(("BPE-dropout", format!("{p}, {passes} passes, seed {seed}")));
+        }
         output::table(&rows)
+    }
+
+    /// What the three options of BPE-dropout ask for.
+    fn dropout(&self) -> Result<Option<BpeDropoutOptions>> {
+        let p = self.bpe_dropout.unwrap_or(0.0);
+        // At 1 the file would hold no token of more than a byte, and the model would never see one.
+        if !(0.0..1.0).contains(&p) {
+            let problem = format!("--bpe-dropout: expected a probability from 0 to below 1, found {p}");
+            return Err(CliError::Usage(problem));
+        }
+        if p > 0.0 {
+            return Ok(Some(BpeDropoutOptions {
+                p,
+                seed: self.seed.unwrap_or(42),
+                passes: self.passes.unwrap_or(NonZeroU16::MIN),
+            }));
+        }
+        let given = [(self.passes.is_some(), "--passes"), (self.seed.is_some(), "--seed")];
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(CliError::Usage(format!("{option} needs --bpe-dropout above 0"))),
+            None => Ok(None),
+        }
     }
 }

@@ -65,6 +65,20 @@ pub enum TokenizerError {
         /// Ids below this one can exist.
         vocab_size: usize,
     },
+    /// BPE-dropout was asked of a tokenizer that it cannot be done with.
+    #[error(
+        "BPE-dropout: {reason}; train a tokenizer with `onebit tokenizer train --kind bpe`, or leave the option out"
+    )]
+    NoBpeDropout {
+        /// What the tokenizer lacks.
+        reason: &'static str,
+    },
+    /// No probability.
+    #[error("BPE-dropout: expected a probability from 0 to 1, found {found}")]
+    DropoutRate {
+        /// The number given.
+        found: f32,
+    },
     /// Training was asked for fewer tokens than the scheme needs.
     #[error("a vocabulary of {requested} is too small: at least {minimum} are needed ({reason}); raise --vocab-size")]
     VocabTooSmall {

@@ -2,7 +2,7 @@
 //!
 //! [`Tokenizer`] encodes and decodes through the `tokenizers` crate and adds what training and generation need: a fingerprint that ties a
 //! corpus and a model to their tokenizer, decoding to exact bytes, streaming decoding ([`TextStream`]), and borders at which a long text can
-//! be split without changing its ids ([`Tokenizer::border`]).
+//! be split without changing its ids ([`Tokenizer::border`]). [`BpeDropout`] divides a text into other tokens than the usual ones, by chance.
 //!
 //! | made from | by | |
 //! |---|---|---|
@@ -18,6 +18,7 @@
 //! and no length or id in a file asks for memory.
 
 mod bpe;
+mod bpe_dropout;
 mod byte_level;
 mod charsmap;
 mod decoding;
@@ -43,6 +44,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 pub use bpe::{BpeTrainer, END_OF_TEXT, MIN_BPE_VOCAB, train_bpe, train_whole_words};
+pub use bpe_dropout::{BpeDropout, Place};
 pub use error::TokenizerError;
 pub(crate) use ggml::{BYTE_LEVEL, DEFAULT_PRE};
 pub use ggml::{GgmlError, GgmlVocabulary};

@@ -125,6 +125,11 @@ impl Tables {
         self.sizes.tokens
     }
 
+    /// Merges of the model.
+    pub(super) fn merges(&self) -> usize {
+        self.sizes.merges
+    }
+
     /// Ids with their spellings.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
         (0..self.sizes.ids as u32).filter_map(|id| Some((id, self.spelling(id)?)))
@@ -187,17 +192,42 @@ impl Tables {
         {
             return vec![token(id, 0, word.len())];
         }
+        let merged = self.merge_all(self.symbols(word), || false);
+        merged.into_iter().map(|s| token(s.id, s.start, s.end)).collect()
+    }
+
+    /// The ids of one word under BPE-dropout ([`merge_all`](Self::merge_all)). A word of which nothing was left out is that of
+    /// [`tokenize`](Self::tokenize), also where it is looked up whole before any merge.
+    pub(super) fn tokenize_dropping(&self, word: &str, mut drops: impl FnMut() -> bool) -> Vec<u32> {
+        let mut dropped = false;
+        let merged = self.merge_all(self.symbols(word), || {
+            let drop = drops();
+            dropped |= drop;
+            drop
+        });
+        let whole = (self.ignore_merges && !dropped).then(|| self.find(word));
+        match whole.flatten() {
+            Some(id) => vec![id],
+            None => merged.into_iter().map(|s| s.id).collect(),
+        }
+    }
+
+    /// The characters of a word, each the token of its byte.
+    fn symbols(&self, word: &str) -> Vec<Symbol> {
         let symbols = word.char_indices().filter_map(|(start, c)| {
             let id = self.characters.get(c as usize).copied().flatten()?;
             let end = start + c.len_utf8();
             Some(Symbol { id, start, end })
         });
-        let merged = self.merge_all(symbols.collect());
-        merged.into_iter().map(|s| token(s.id, s.start, s.end)).collect()
+        symbols.collect()
     }
 
     /// Merges neighbours, the lowest rank first and of equal ranks the leftmost, until none can be merged.
-    fn merge_all(&self, mut symbols: Vec<Symbol>) -> Vec<Symbol> {
+    ///
+    /// Before each merge, `drops` says of one possible merge after another, best first, whether it is left out this time; the first that is
+    /// not is done, and if all are left out the word stays as it is. So it is asked of every merge that its definition draws for, but for
+    /// those behind the one that is done, whose draws would decide nothing.
+    fn merge_all(&self, mut symbols: Vec<Symbol>, mut drops: impl FnMut() -> bool) -> Vec<Symbol> {
         // A doubly linked list over the symbols; one that was merged into its left neighbour is empty (`start == end`).
         let n = symbols.len();
         let mut next: Vec<usize> = (1..=n).collect();
@@ -207,7 +237,10 @@ impl Tables {
             Some(Reverse((rank, left, result)))
         };
         let mut queue: BinaryHeap<_> = (1..n).filter_map(|i| candidate(&symbols, i - 1, i)).collect();
-        while let Some(Reverse((_, at, result))) = queue.pop() {
+        // Left out of the merge that is sought, and possible again at the next one.
+        let mut left_out = Vec::new();
+        while let Some(entry) = queue.pop() {
+            let Reverse((_, at, result)) = entry;
             let right = next[at];
             if symbols[at].start == symbols[at].end || right >= n {
                 continue;
@@ -217,6 +250,11 @@ impl Tables {
             if still.is_none_or(|(_, now)| now != result) {
                 continue;
             }
+            if drops() {
+                left_out.push(entry);
+                continue;
+            }
+            queue.extend(left_out.drain(..));
             symbols[at].id = result;
             symbols[at].end = symbols[right].end;
             symbols[right].end = symbols[right].start;

@@ -5,16 +5,25 @@
 //! in parallel and written in order. After each document stands the tokenizer's end-of-text token, unless the document
 //! ends with it already (as a line does for a word-level tokenizer, whose end of line is that token). A document without
 //! text is passed over.
+//!
+//! With BPE-dropout ([`BpeDropoutOptions`]) the text is gone through several times, each time in other tokens, and the
+//! passes stand one behind the other in the file. A draw depends on the seed, the pass and the byte of the text where a
+//! word begins, not on pieces or threads. To training it is a longer corpus: windows are shuffled over all passes, memory
+//! is mapped, and a resumed run sees the tokens that it would have seen.
 
+mod piece;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU16;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onebit_model::tokenizer::Tokenizer;
+use onebit_model::tokenizer::{BpeDropout, Place, Tokenizer};
 use rayon::prelude::*;
+
+use piece::{Job, encode};
 
 use super::text::{Documents, no_text};
 use super::{DataError, Result, TokenWriter, WindowOrder};
@@ -28,8 +37,19 @@ const BATCH: usize = 8 << 20;
 /// A border is not sought closer than this to the end of what has been read.
 const MARGIN: usize = 1 << 10;
 
+/// Which merges to leave out, and how often to go through the text: see [`BpeDropout`].
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct BpeDropoutOptions {
+    /// The probability of each merge.
+    pub p: f32,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Passes over the text.
+    pub passes: NonZeroU16,
+}
+
 /// How to tokenize.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TokenizeOptions {
     /// Write over an existing file.
     pub force: bool,
@@ -37,6 +57,8 @@ pub struct TokenizeOptions {
     pub verify: bool,
     /// Refuse a result in which no window of this length fits.
     pub seq_len: Option<usize>,
+    /// BPE-dropout; without it the text is gone through once and divided as ever.
+    pub dropout: Option<BpeDropoutOptions>,
 }
 
 impl Default for TokenizeOptions {
@@ -45,6 +67,7 @@ impl Default for TokenizeOptions {
             force: false,
             verify: true,
             seq_len: None,
+            dropout: None,
         }
     }
 }
@@ -52,9 +75,9 @@ impl Default for TokenizeOptions {
 /// How far [`tokenize`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the input files read.
+    /// Bytes of the input files read, in all passes.
     pub bytes_read: u64,
-    /// Bytes of the input files.
+    /// Bytes of the input files, times the passes.
     pub bytes_total: u64,
     /// Tokens written.
     pub tokens: u64,
@@ -69,11 +92,11 @@ pub struct Summary {
     pub path: PathBuf,
     /// Tokens in it, end-of-text tokens included.
     pub tokens: u64,
-    /// Documents in it.
+    /// Documents in it, each counted in each pass.
     pub documents: u64,
-    /// Bytes of the text.
+    /// Bytes of the text, times the passes.
     pub source_bytes: u64,
-    /// Words of the text, with one for the end of each line.
+    /// Words of the text, with one for the end of each line, times the passes.
     pub source_words: u64,
     /// Tokens that stand for something outside the vocabulary (in a word-level tokenizer also `<unk>` in the text itself).
     pub unknown: u64,
@@ -89,28 +112,12 @@ fn words_and_newlines(text: &str) -> u64 {
     text.split_whitespace().count() as u64 + text.bytes().filter(|&b| b == b'\n').count() as u64
 }
 
-/// A piece of a document, to be encoded.
-struct Job {
-    text: String,
-    ends_document: bool,
-    path: Arc<Path>,
-    /// Bytes of the document before it.
-    offset: u64,
-}
-
-/// A piece, encoded.
-struct Encoded {
-    ids: Vec<u32>,
-    words: u64,
-    unknown: u64,
-}
-
 /// Tokenizes the files and folders `inputs` into the token file `output`. `progress` is called after each batch; if it
 /// breaks, nothing is written.
 ///
 /// # Errors
 /// [`DataError`]: from reading, [`DataError::RoundTrip`] where decoding does not give the text back,
-/// [`DataError::WindowTooLong`] if `seq_len` does not fit, [`DataError::Interrupted`].
+/// [`DataError::WindowTooLong`] if `seq_len` does not fit, [`DataError::Interrupted`]; those of [`BpeDropout::new`].
 pub fn tokenize(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -119,9 +126,14 @@ pub fn tokenize(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Summary> {
     let mut documents = Documents::open(inputs)?;
+    let dropout = options
+        .dropout
+        .map(|drop| BpeDropout::new(tokenizer, drop.p, drop.seed))
+        .transpose()?;
     let writer = TokenWriter::create(output, tokenizer.vocab_size(), tokenizer.fingerprint(), options.force)?;
     let mut sink = Sink {
         tokenizer,
+        dropout,
         writer,
         last: None,
         last_newline: true,
@@ -129,50 +141,13 @@ pub fn tokenize(
         words: 0,
         unknown: 0,
     };
-    let mut jobs = Vec::new();
-    let mut waiting = 0;
-    // Text of the current document that is not cut yet, where it begins, and the length at which to seek a border.
-    let (mut text, mut offset, mut reach) = (String::new(), 0, STRETCH);
-    while let Some(piece) = documents.next() {
-        let piece = piece?;
-        // Most documents are a single piece: no copy.
-        if text.is_empty() {
-            text = piece.text;
-        } else {
-            text.push_str(&piece.text);
+    let passes = options.dropout.map_or(1, |drop| drop.passes.get());
+    for pass in 0..passes {
+        if pass > 0 {
+            documents = Documents::open(inputs)?;
         }
-        let cut = match piece.ends_document {
-            true => Some(text.len()),
-            false if text.len() < reach => None,
-            false => tokenizer
-                .border(&text, text.len() - MARGIN.min(text.len()))
-                .filter(|&at| at > 0),
-        };
-        let Some(cut) = cut else {
-            // Not until there is twice as much, so that a text without borders is not searched again and again.
-            reach = if text.len() < reach { reach } else { 2 * text.len() };
-            continue;
-        };
-        let rest = text.split_off(cut);
-        waiting += text.len();
-        cut_jobs(tokenizer, &text, offset, piece.ends_document, &piece.path, &mut jobs);
-        offset = if piece.ends_document { 0 } else { offset + cut as u64 };
-        (text, reach) = (rest, STRETCH);
-        if waiting >= BATCH || jobs.len() >= BATCH / 256 {
-            sink.encode(&mut jobs, options.verify)?;
-            waiting = 0;
-            let so_far = Progress {
-                bytes_read: documents.bytes_read(),
-                bytes_total: documents.bytes_total(),
-                tokens: sink.writer.tokens(),
-                documents: sink.writer.documents(),
-            };
-            if progress(&so_far).is_break() {
-                return Err(DataError::Interrupted);
-            }
-        }
+        sink.go_through(&mut documents, pass, passes, options.verify, progress)?;
     }
-    sink.encode(&mut jobs, options.verify)?;
     let (tokens, documents) = (sink.writer.tokens(), sink.writer.documents());
     if tokens == 0 {
         return Err(no_text(inputs));
@@ -198,33 +173,42 @@ pub fn tokenize(
     })
 }
 
-fn cut_jobs(tokenizer: &Tokenizer, text: &str, offset: u64, ends: bool, path: &Arc<Path>, jobs: &mut Vec<Job>) {
-    let mut offset = offset;
+/// Where a text to be cut begins.
+struct Start<'a> {
+    /// Bytes of its document before it.
+    offset: u64,
+    /// Pass, and bytes of the pass before it.
+    place: Place,
+    path: &'a Arc<Path>,
+}
+
+fn cut_jobs(tokenizer: &Tokenizer, text: &str, start: &Start<'_>, ends: bool, jobs: &mut Vec<Job>) {
     let pieces = tokenizer.split(text, PIECE);
     let count = pieces.len();
-    for (i, piece) in pieces.into_iter().enumerate() {
-        let ends_document = ends && i + 1 == count;
+    let mut job = |text: &str, before: u64, ends_document: bool| {
+        let byte = start.place.byte + before;
         jobs.push(Job {
-            text: piece.to_owned(),
+            text: text.to_owned(),
             ends_document,
-            path: path.clone(),
-            offset,
+            path: start.path.clone(),
+            offset: start.offset + before,
+            place: Place { byte, ..start.place },
         });
-        offset += piece.len() as u64;
+    };
+    let mut before = 0;
+    for (i, piece) in pieces.into_iter().enumerate() {
+        job(piece, before, ends && i + 1 == count);
+        before += piece.len() as u64;
     }
     if count == 0 && ends {
-        jobs.push(Job {
-            text: String::new(),
-            ends_document: true,
-            path: path.clone(),
-            offset,
-        });
+        job("", 0, true);
     }
 }
 
 /// Where encoded pieces go, in order.
 struct Sink<'a> {
     tokenizer: &'a Tokenizer,
+    dropout: Option<BpeDropout<'a>>,
     writer: TokenWriter,
     /// The last id of the current document.
     last: Option<u32>,
@@ -236,11 +220,91 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// One pass over the text: documents are read, cut and encoded.
+    fn go_through(
+        &mut self,
+        documents: &mut Documents,
+        pass: u16,
+        passes: u16,
+        verify: bool,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut jobs = Vec::new();
+        let mut waiting = 0;
+        // Text of the current document that is not cut yet, where it begins in the document and in the pass, and the length at which to seek a
+        // border.
+        let (mut text, mut offset, mut reach) = (String::new(), 0, STRETCH);
+        let mut place = Place { pass, byte: 0 };
+        while let Some(piece) = documents.next() {
+            let piece = piece?;
+            // Most documents are a single piece: no copy.
+            if text.is_empty() {
+                text = piece.text;
+            } else {
+                text.push_str(&piece.text);
+            }
+            let cut = match piece.ends_document {
+                true => Some(text.len()),
+                false if text.len() < reach => None,
+                false => self
+                    .tokenizer
+                    .border(&text, text.len() - MARGIN.min(text.len()))
+                    .filter(|&at| at > 0),
+            };
+            let Some(cut) = cut else {
+                // Not until there is twice as much, so that a text without borders is not searched again and again.
+                reach = if text.len() < reach { reach } else { 2 * text.len() };
+                continue;
+            };
+            let rest = text.split_off(cut);
+            waiting += text.len();
+            let start = Start {
+                offset,
+                place,
+                path: &piece.path,
+            };
+            cut_jobs(self.tokenizer, &text, &start, piece.ends_document, &mut jobs);
+            offset = if piece.ends_document { 0 } else { offset + cut as u64 };
+            place.byte += cut as u64;
+            (text, reach) = (rest, STRETCH);
+            if waiting >= BATCH || jobs.len() >= BATCH / 256 {
+                self.encode(&mut jobs, verify)?;
+                waiting = 0;
+                self.report(documents, pass, passes, progress)?;
+            }
+        }
+        self.encode(&mut jobs, verify)?;
+        // A short text is no batch, and many passes over it take a while all the same.
+        match pass + 1 < passes {
+            true => self.report(documents, pass, passes, progress),
+            false => Ok(()),
+        }
+    }
+
+    fn report(
+        &self,
+        documents: &Documents,
+        pass: u16,
+        passes: u16,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let so_far = Progress {
+            bytes_read: u64::from(pass) * documents.bytes_total() + documents.bytes_read(),
+            bytes_total: u64::from(passes) * documents.bytes_total(),
+            tokens: self.writer.tokens(),
+            documents: self.writer.documents(),
+        };
+        match progress(&so_far) {
+            ControlFlow::Break(()) => Err(DataError::Interrupted),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
     fn encode(&mut self, jobs: &mut Vec<Job>, verify: bool) -> Result<()> {
-        let tokenizer = self.tokenizer;
+        let (tokenizer, dropout) = (self.tokenizer, self.dropout.as_ref());
         let encoded = jobs
             .par_iter()
-            .map(|job| encode(tokenizer, job, verify))
+            .map(|job| encode(tokenizer, dropout, job, verify))
             .collect::<Result<Vec<_>>>()?;
         for (job, piece) in jobs.drain(..).zip(encoded) {
             self.writer.push(&piece.ids)?;
@@ -269,66 +333,4 @@ impl Sink<'_> {
         self.writer.end_document();
         Ok(())
     }
-}
-
-fn encode(tokenizer: &Tokenizer, job: &Job, verify: bool) -> Result<Encoded> {
-    let ids = tokenizer.encode(&job.text)?;
-    if verify {
-        check(tokenizer, job, &ids)?;
-    }
-    let unknown = tokenizer
-        .unknown()
-        .map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count() as u64);
-    Ok(Encoded {
-        words: words_and_newlines(&job.text),
-        unknown,
-        ids,
-    })
-}
-
-/// Compares the decoded ids with the text: byte for byte or, for a tokenizer that cannot promise that, word for word after
-/// its own normaliser, a word outside the vocabulary being equal to anything.
-fn check(tokenizer: &Tokenizer, job: &Job, ids: &[u32]) -> Result<()> {
-    let decoded = tokenizer.decode_bytes(ids)?;
-    if decoded == job.text.as_bytes() {
-        return Ok(());
-    }
-    let mut at = decoded
-        .iter()
-        .zip(job.text.as_bytes())
-        .take_while(|(a, b)| a == b)
-        .count();
-    if !tokenizer.is_lossless() {
-        let plain = |text: &str| -> Result<String> { Ok(tokenizer.normalize(text)?.replace('\u{2581}', " ")) };
-        let (expected, found) = (plain(&job.text)?, plain(&String::from_utf8_lossy(&decoded))?);
-        let unknown = tokenizer.unknown().and_then(|id| tokenizer.token_of(id));
-        let (mut expected, mut found) = (expected.split_whitespace(), found.split_whitespace());
-        loop {
-            match (expected.next(), found.next()) {
-                (None, None) => return Ok(()),
-                (Some(a), Some(b)) if a == b || Some(b) == unknown.as_deref() => {}
-                // The place of the word in the text, if the normaliser left it as it was.
-                (a, _) => {
-                    at = a
-                        .and_then(|word| job.text[at_char(&job.text, at)..].find(word))
-                        .map_or(at, |i| i + at);
-                    break;
-                }
-            }
-        }
-    }
-    let around = |bytes: &[u8]| {
-        let end = (at + 24).min(bytes.len());
-        String::from_utf8_lossy(&bytes[at.min(end)..end]).into_owned()
-    };
-    Err(DataError::RoundTrip {
-        path: job.path.to_path_buf(),
-        offset: job.offset + at as u64,
-        expected: around(job.text.as_bytes()),
-        found: around(&decoded),
-    })
-}
-
-fn at_char(text: &str, at: usize) -> usize {
-    text.floor_char_boundary(at)
 }

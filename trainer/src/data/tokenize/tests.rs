@@ -1,3 +1,5 @@
+mod bpe_dropout;
+
 use onebit_model::tokenizer::{train_bpe, train_word};
 
 use super::*;
