@@ -230,7 +230,7 @@ impl Network {
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         };
-        let mut o = ops::attention(shape, &q, &k, &qkv[2])?;
+        let mut o = ops::attention(shape, None, &q, &k, &qkv[2])?;
         if let Some(norm) = at.attn_sub_norm {
             o = ops::rms_norm(&o, pass.leaf(norm), eps)?;
         }

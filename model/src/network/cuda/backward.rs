@@ -163,6 +163,7 @@ impl CudaNetwork {
         attention_backward(
             gpu,
             shape,
+            None,
             &b.rotated,
             &b.attn_out,
             &b.lse,

@@ -174,7 +174,7 @@ impl CudaNetwork {
         });
         let shape = self.attention_shape();
         rope(gpu, shape, &self.rope, norms, &b.qkv, &b.rotated)?;
-        attention(gpu, shape, &b.rotated, &b.attn_out, &b.lse)?;
+        attention(gpu, shape, None, &b.rotated, &b.attn_out, &b.lse)?;
 
         let (input, width) = (b.input(Group::O), config.query_size());
         let (codes, soft) = (input.int8(width), self.soft_of(input));
