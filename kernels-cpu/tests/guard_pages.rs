@@ -257,11 +257,18 @@ fn gradients() {
         let (q, k, v) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
         let (mut out, mut lse) = (floats(fence, queries), floats(fence, 2 * shape.seq));
         let mut scratch = scratch(fence, attention::scratch_len(&shape));
-        attention::causal_attention(isa, &shape, &q, &k, &v, &mut out, &mut lse, &mut scratch);
+        let dropout = attention::AttentionDropout {
+            p: 0.3,
+            key: rng::Key::new(1, 2, 3),
+            sequence: 5,
+        };
+        let dropout = n.is_multiple_of(2).then_some(&dropout);
+        attention::causal_attention(isa, &shape, dropout, &q, &k, &v, &mut out, &mut lse, &mut scratch);
         let (mut dq, mut dk, mut dv) = (floats(fence, queries), floats(fence, keys), floats(fence, keys));
         attention::causal_attention_backward(
             isa,
             &shape,
+            dropout,
             &q,
             &k,
             &v,

@@ -66,6 +66,9 @@ pub struct TrainOptions {
     /// Dropout on the embedded tokens; as `dropout` if there is none.
     #[serde(default)]
     pub input_dropout: Option<f32>,
+    /// Dropout of attention's probabilities, behind the softmax.
+    #[serde(default)]
+    pub attention_dropout: f32,
     /// Dropout on the head's input.
     #[serde(default)]
     pub output_dropout: f32,
@@ -149,6 +152,7 @@ impl Default for TrainOptions {
             teachers: Vec::new(),
             dropout: 0.0,
             input_dropout: None,
+            attention_dropout: 0.0,
             output_dropout: 0.0,
             word_dropout: 0.0,
             stochastic_depth: 0.0,
@@ -243,6 +247,7 @@ impl TrainOptions {
             ("label-smoothing", self.label_smoothing),
             ("dropout", self.dropout),
             ("input-dropout", self.input_dropout.unwrap_or(0.0)),
+            ("attention-dropout", self.attention_dropout),
             ("output-dropout", self.output_dropout),
             ("word-dropout", self.word_dropout),
             ("stochastic-depth", self.stochastic_depth),
@@ -270,6 +275,7 @@ impl TrainOptions {
         DropoutRates {
             word: self.word_dropout,
             input: self.input_dropout.unwrap_or(self.dropout),
+            attention: self.attention_dropout,
             hidden: self.dropout,
             output: self.output_dropout,
             depth: self.stochastic_depth,

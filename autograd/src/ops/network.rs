@@ -2,7 +2,7 @@
 
 use onebit_engine::ops as engine;
 use onebit_engine::ops::activation::Gate;
-use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses};
 use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::Precision;
@@ -85,16 +85,18 @@ pub fn rope(x: &Var, table: &RopeTable, seq: usize) -> Result<Var> {
     single(x.tape().record(&[x], vec![y], backward)?)
 }
 
-/// Causal grouped-query attention; only the log-sum-exp of each row is kept, scores are computed again in the backward.
+/// Causal grouped-query attention, in training perhaps with `dropout` of the probabilities; only the log-sum-exp of each row is kept, scores and masks are
+/// computed again in the backward.
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn attention(shape: AttentionShape, q: &Var, k: &Var, v: &Var) -> Result<Var> {
+pub fn attention(shape: AttentionShape, dropout: Option<AttentionDropout>, q: &Var, k: &Var, v: &Var) -> Result<Var> {
     let (tq, tk, tv) = (q.tensor().clone(), k.tensor().clone(), v.tensor().clone());
-    let (out, lse) = engine::attention::attention(&shape, &tq, &tk, &tv)?;
+    let (out, lse) = engine::attention::attention(&shape, dropout, &tq, &tk, &tv)?;
     let saved = out.clone();
     let backward = move |dy: Vec<Option<Tensor>>| {
-        let gradients = engine::attention::attention_backward(&shape, [&tq, &tk, &tv], &saved, &lse, &only(dy)?)?;
+        let inputs = [&tq, &tk, &tv];
+        let gradients = engine::attention::attention_backward(&shape, dropout, inputs, &saved, &lse, &only(dy)?)?;
         Ok(gradients.into_iter().map(Some).collect())
     };
     single(q.tape().record(&[q, k, v], vec![out], backward)?)

@@ -1,7 +1,7 @@
 //! Every operation against central differences; straight-through ones against their stated surrogate.
 
 use onebit_engine::ops::activation::Gate;
-use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, mean_softmax};
 use onebit_engine::ops::matmul::Products;
 use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
@@ -84,7 +84,14 @@ fn rope_and_attention() -> crate::Result<()> {
             random([10, kv_heads * 4], 3),
             random([10, kv_heads * 4], 4),
         ];
-        gradcheck("attention", &inputs, |v| attention(shape, &v[0], &v[1], &v[2]))?;
+        let dropout = AttentionDropout {
+            p: 0.4,
+            key: Key::new(1, 2, 3),
+            sequence: 0,
+        };
+        for (what, dropout) in [("attention", None), ("attention with dropout", Some(dropout))] {
+            gradcheck(what, &inputs, |v| attention(shape, dropout, &v[0], &v[1], &v[2]))?;
+        }
     }
     Ok(())
 }

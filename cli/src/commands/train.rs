@@ -131,6 +131,9 @@ pub struct Train {
     /// dropout on the embedded tokens (default: as --dropout)
     #[argh(option)]
     input_dropout: Option<f32>,
+    /// dropout of attention's probabilities, behind the softmax (default: 0)
+    #[argh(option)]
+    attention_dropout: Option<f32>,
     /// dropout on the input of the head (default: 0)
     #[argh(option)]
     output_dropout: Option<f32>,

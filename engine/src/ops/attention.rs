@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use onebit_kernels_cpu::attention as kernel;
-pub use onebit_kernels_cpu::attention::AttentionShape;
+pub use onebit_kernels_cpu::attention::{AttentionDropout, AttentionShape};
 use rayon::prelude::*;
 
 use crate::error::shape_error;
@@ -16,11 +16,17 @@ thread_local! {
 
 /// Attention of sequences of `shape.seq` tokens: `q` `[batch·seq, heads·head_dim]`, `k` and `v`
 /// `[batch·seq, kv_heads·head_dim]`. Returns the output, shaped as `q`, and the log-sum-exp of each score row
-/// `[batch, heads, seq]`, which the backward needs.
+/// `[batch, heads, seq]`, which the backward needs. `dropout` is that of the first sequence; those behind it have the numbers that follow.
 ///
 /// # Errors
 /// Shapes that do not fit, or elements that are not f32.
-pub fn attention(shape: &AttentionShape, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn attention(
+    shape: &AttentionShape,
+    dropout: Option<AttentionDropout>,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     let (batch, q_len, kv_len) = check(shape, q, k, v)?;
     let isa = q.device().isa();
     let lse_len = shape.heads * shape.seq;
@@ -39,18 +45,20 @@ pub fn attention(shape: &AttentionShape, q: &Tensor, k: &Tensor, v: &Tensor) -> 
             );
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(kernel::scratch_len(shape), 0.0);
-                kernel::causal_attention(isa, shape, q, k, v, out, lse, scratch);
+                let dropout = of_sequence(dropout, b);
+                kernel::causal_attention(isa, shape, dropout.as_ref(), q, k, v, out, lse, scratch);
             });
         });
     Ok((out, lse))
 }
 
-/// Gradients of [`attention`] with respect to `q`, `k` and `v`.
+/// Gradients of [`attention`], with the same `dropout`, with respect to `q`, `k` and `v`.
 ///
 /// # Errors
 /// Shapes that do not fit, or elements that are not f32.
 pub fn attention_backward(
     shape: &AttentionShape,
+    dropout: Option<AttentionDropout>,
     [q, k, v]: [&Tensor; 3],
     out: &Tensor,
     lse: &Tensor,
@@ -82,6 +90,7 @@ pub fn attention_backward(
                 kernel::causal_attention_backward(
                     isa,
                     shape,
+                    of_sequence(dropout, b).as_ref(),
                     &q[wide(q)],
                     &k[narrow.clone()],
                     &v[narrow.clone()],
@@ -96,6 +105,14 @@ pub fn attention_backward(
             });
         });
     Ok([dq, dk, dv])
+}
+
+/// The dropout of sequence `b` of a batch.
+fn of_sequence(dropout: Option<AttentionDropout>, b: usize) -> Option<AttentionDropout> {
+    dropout.map(|d| AttentionDropout {
+        sequence: d.sequence + b as u64,
+        ..d
+    })
 }
 
 fn check(shape: &AttentionShape, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(usize, usize, usize)> {

@@ -1,7 +1,8 @@
 //! Whole-sequence causal attention for training: forward, and the backward that recomputes the probabilities.
 
+use super::dropout::drop_tile;
 use super::softmax::{divide_rows, recompute_tile, row_dots, softmax_tile, softmax_tile_backward};
-use super::{AttentionShape, QUERY_BLOCK, scale};
+use super::{AttentionDropout, AttentionShape, QUERY_BLOCK, scale};
 use crate::gemm::{self, Layout, gemm};
 use crate::isa::Isa;
 
@@ -19,16 +20,18 @@ fn query_blocks(seq: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     })
 }
 
-/// Causal self-attention of one sequence, all heads.
+/// Causal self-attention of one sequence, all heads, in training perhaps with `dropout` of the probabilities.
 ///
 /// `q` and `out` are `[seq, heads·head_dim]`, `k` and `v` are `[seq, kv_heads·head_dim]`, `lse` is `[heads, seq]` and receives the
-/// log-sum-exp of each query's scaled scores, which is all that the backward needs to recompute the probabilities.
+/// log-sum-exp of each query's scaled scores, which is all that the backward needs to recompute the probabilities. Dropout changes nothing of it.
 ///
 /// # Panics
-/// If a length does not follow from `shape`, `kv_heads` does not divide `heads`, or `scratch` is shorter than [`scratch_len`].
+/// If a length does not follow from `shape`, `kv_heads` does not divide `heads`, `scratch` is shorter than [`scratch_len`], or the probability of dropout is not
+/// in `[0, 1)`.
 pub fn causal_attention(
     isa: Isa,
     shape: &AttentionShape,
+    dropout: Option<&AttentionDropout>,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -83,6 +86,9 @@ pub fn causal_attention(
                 scratch,
             );
             softmax_tile(isa, tile, end, first, scale(n), lse, sums);
+            if let Some(dropout) = dropout {
+                drop_tile(isa, tile, end, first, dropout, dropout.place(shape, head, first));
+            }
             let out = &mut out[head * n + at..];
             gemm(
                 isa,
@@ -104,7 +110,7 @@ pub fn causal_attention(
     }
 }
 
-/// Gradients of [`causal_attention`].
+/// Gradients of [`causal_attention`] with the same `dropout`.
 ///
 /// `q`, `k`, `v`, `out` and `lse` are those of the forward; `dout`, `dq` are `[seq, heads·head_dim]`, `dk`, `dv` are
 /// `[seq, kv_heads·head_dim]`. `dq`, `dk` and `dv` are written, not added to; `dk` and `dv` sum over the query heads of the group,
@@ -115,6 +121,7 @@ pub fn causal_attention(
 pub fn causal_attention_backward(
     isa: Isa,
     shape: &AttentionShape,
+    dropout: Option<&AttentionDropout>,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -174,13 +181,26 @@ pub fn causal_attention_backward(
                 scratch,
             );
             recompute_tile(isa, p, end, first, scale(n), lse);
+            let drop = |tile: &mut [f32]| {
+                if let Some(dropout) = dropout {
+                    drop_tile(isa, tile, end, first, dropout, dropout.place(shape, head, first));
+                }
+            };
+            // The dropped probabilities have the tile of `dp` until it is needed: the undropped ones are a factor of the scores' gradient.
+            let dropped = if dropout.is_some() {
+                dp.copy_from_slice(p);
+                drop(dp);
+                &*dp
+            } else {
+                &*p
+            };
             gemm(
                 isa,
                 Layout::TN,
                 end,
                 n,
                 count,
-                p,
+                dropped,
                 end,
                 dout,
                 rows,
@@ -204,6 +224,7 @@ pub fn causal_attention_backward(
                 end,
                 scratch,
             );
+            drop(dp);
             row_dots(isa, out, dout, rows, n, delta);
             softmax_tile_backward(isa, p, dp, end, first, scale(n), delta);
             gemm(

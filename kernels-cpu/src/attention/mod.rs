@@ -25,16 +25,21 @@
 //!   The cost is `4·head_dim·seq·(seq + 64)/2` operations a head forward and 2.5 times that backward. Only the log-sum-exp of each row is
 //!   kept; the backward recomputes the scores (Dao et al., *FlashAttention*, 2022). Scratch is two tiles of `[64, seq]`.
 //!
+//! With [`AttentionDropout`], of mask `m` (0 or 1) and probability `P`, the output is that of `p[i,j]·m[i,j]/(1 − P)`. So is `dv`, and `dout[i]·v[j]` becomes
+//! `dout[i]·v[j]·m[i,j]/(1 − P)`; `delta` stays as it is, because `Σ_j p[i,j]·(that)` is still `dout[i]·out[i]`. The masks are made again in the backward.
+//!
 //! Values above the diagonal inside a diagonal block are multiplied by an exact zero, so a non-finite input there reaches up to 63
 //! earlier queries of [`causal_attention`]; in [`cached`] no query is touched by what it does not see.
 
 pub mod cached;
 mod causal;
+mod dropout;
 mod softmax;
 #[cfg(test)]
 mod tests;
 
 pub use causal::{causal_attention, causal_attention_backward, scratch_len};
+pub use dropout::AttentionDropout;
 pub use softmax::softmax_weights;
 
 /// Queries in a block of the training kernel: smaller blocks waste less above the diagonal, but pack the keys more often. Whole training
@@ -78,6 +83,12 @@ impl AttentionShape {
     fn kv_head(&self, head: usize) -> usize {
         head / (self.heads / self.kv_heads)
     }
+}
+
+/// Columns of row `r` of a tile whose first row is query `first` that the causal mask leaves: keys `0..=first + r`.
+#[inline(always)]
+fn visible(first: usize, r: usize) -> usize {
+    first + r + 1
 }
 
 /// `1/sqrt(head_dim)`, the factor of the scores.

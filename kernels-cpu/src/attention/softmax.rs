@@ -1,5 +1,6 @@
 //! The row work of attention: maxima, exponentials and their sums, everything that is not a matrix product.
 
+use super::visible;
 use crate::math;
 use crate::simd::{LANES, Simd, simd_kernel};
 
@@ -57,12 +58,6 @@ pub(super) fn weights<S: Simd>(s: S, scores: &mut [f32]) -> f32 {
 simd_kernel! {
     /// The numerators of a softmax: `scores[i] ← exp(scores[i] − max)`; returns their sum, taken in 16 lanes.
     pub fn softmax_weights(scores: &mut [f32]) -> f32 = weights;
-}
-
-/// Columns of row `r` of a tile whose first row is query `first` that the causal mask leaves: keys `0..=first + r`.
-#[inline(always)]
-fn visible(first: usize, r: usize) -> usize {
-    first + r + 1
 }
 
 #[inline(always)]

@@ -1,3 +1,5 @@
+mod dropout;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -45,8 +47,28 @@ fn oracle_row(s: &AttentionShape, q: &[f64], k: &[f64], h: usize, i: usize) -> (
     (scores.iter().map(|x| libm::exp(x - lse)).collect(), lse)
 }
 
+/// `1 / (1 − p)` for each probability of a row that is kept, 0 for the others; 1 without dropout.
+fn oracle_mask(s: &AttentionShape, dropout: Option<&AttentionDropout>, h: usize, i: usize) -> Vec<f64> {
+    let Some(d) = dropout else {
+        return vec![1.0; i + 1];
+    };
+    let row = (d.sequence * s.heads as u64 + h as u64) * s.seq as u64 + i as u64;
+    let number = |j: usize| row * s.seq.div_ceil(4) as u64 * 4 + j as u64;
+    let factor = |j| {
+        let kept = d.key.uniform(number(j)) >= d.p;
+        f64::from(u8::from(kept)) / (1.0 - f64::from(d.p))
+    };
+    (0..=i).map(factor).collect()
+}
+
 /// Output and log-sum-exps, straight from the definition in f64.
-fn oracle(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+fn oracle(
+    s: &AttentionShape,
+    dropout: Option<&AttentionDropout>,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
     let n = s.head_dim;
     let mut out = vec![0.0; q.len()];
     let mut lse = vec![0.0; s.heads * s.seq];
@@ -55,9 +77,10 @@ fn oracle(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec
         for i in 0..s.seq {
             let (p, l) = oracle_row(s, q, k, h, i);
             lse[h * s.seq + i] = l;
-            for (j, p) in p.iter().enumerate() {
+            let mask = oracle_mask(s, dropout, h, i);
+            for (j, (p, m)) in p.iter().zip(&mask).enumerate() {
                 for d in 0..n {
-                    out[i * s.row() + h * n + d] += p * v[j * s.kv_row() + kv * n + d];
+                    out[i * s.row() + h * n + d] += p * m * v[j * s.kv_row() + kv * n + d];
                 }
             }
         }
@@ -66,7 +89,14 @@ fn oracle(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec
 }
 
 /// Gradients of `Σ out·dout` from the formulas in f64; itself checked against central differences below.
-fn oracle_backward(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64], dout: &[f64]) -> [Vec<f64>; 3] {
+fn oracle_backward(
+    s: &AttentionShape,
+    dropout: Option<&AttentionDropout>,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    dout: &[f64],
+) -> [Vec<f64>; 3] {
     let n = s.head_dim;
     let [mut dq, mut dk, mut dv] = [vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]];
     for h in 0..s.heads {
@@ -74,15 +104,21 @@ fn oracle_backward(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64], dout: &[
         for i in 0..s.seq {
             let (p, _) = oracle_row(s, q, k, h, i);
             let at = i * s.row() + h * n;
+            let mask = oracle_mask(s, dropout, h, i);
             let dp: Vec<f64> = (0..=i)
-                .map(|j| (0..n).map(|d| dout[at + d] * v[j * s.kv_row() + kv * n + d]).sum())
+                .map(|j| {
+                    (0..n)
+                        .map(|d| dout[at + d] * v[j * s.kv_row() + kv * n + d])
+                        .sum::<f64>()
+                        * mask[j]
+                })
                 .collect();
             let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
             for j in 0..=i {
                 let ds = p[j] * (dp[j] - delta) / sqrt_f64(n as f64);
                 let key = j * s.kv_row() + kv * n;
                 for d in 0..n {
-                    dv[key + d] += p[j] * dout[at + d];
+                    dv[key + d] += p[j] * mask[j] * dout[at + d];
                     dk[key + d] += ds * q[at + d];
                     dq[at + d] += ds * k[key + d];
                 }
@@ -92,16 +128,35 @@ fn oracle_backward(s: &AttentionShape, q: &[f64], k: &[f64], v: &[f64], dout: &[
     [dq, dk, dv]
 }
 
+/// Of the third of some sequences, so that numbers do not begin at 0.
+fn three_tenths() -> AttentionDropout {
+    AttentionDropout {
+        p: 0.3,
+        key: Key::new(5, 6, 7),
+        sequence: 2,
+    }
+}
+
 /// Every output of forward and backward: out, lse, dq, dk, dv.
-fn run(isa: Isa, s: &AttentionShape, [q, k, v, dout]: &[Vec<f32>; 4]) -> [Vec<f32>; 5] {
+fn run(isa: Isa, s: &AttentionShape, x: &[Vec<f32>; 4]) -> [Vec<f32>; 5] {
+    run_dropped(isa, s, None, x)
+}
+
+fn run_dropped(
+    isa: Isa,
+    s: &AttentionShape,
+    dropout: Option<&AttentionDropout>,
+    [q, k, v, dout]: &[Vec<f32>; 4],
+) -> [Vec<f32>; 5] {
     // Dirty buffers: everything must be written.
     let (mut out, mut lse) = (vec![9.0; q.len()], vec![9.0; s.heads * s.seq]);
     let (mut dq, mut dk, mut dv) = (vec![9.0; q.len()], vec![9.0; k.len()], vec![9.0; v.len()]);
     let mut scratch = vec![9.0; scratch_len(s)];
-    causal_attention(isa, s, q, k, v, &mut out, &mut lse, &mut scratch);
+    causal_attention(isa, s, dropout, q, k, v, &mut out, &mut lse, &mut scratch);
     causal_attention_backward(
         isa,
         s,
+        dropout,
         q,
         k,
         v,
@@ -153,19 +208,21 @@ fn matches_the_formulas_on_every_path() {
     for s in shapes() {
         let x = inputs(&s);
         let [q, k, v, dout] = x.each_ref().map(|x| wide(x));
-        let (out, lse) = oracle(&s, &q, &k, &v);
-        let [dq, dk, dv] = oracle_backward(&s, &q, &k, &v, &dout);
-        let got = run(Isa::SCALAR, &s, &x);
-        let [g_out, g_lse, g_dq, g_dk, g_dv] = &got;
-        assert_close("out", &s, g_out, &out, 4e-6);
-        assert_close("lse", &s, g_lse, &lse, 4e-6);
-        assert_close("dq", &s, g_dq, &dq, 2e-5);
-        assert_close("dk", &s, g_dk, &dk, 2e-5);
-        assert_close("dv", &s, g_dv, &dv, 2e-5);
-        for isa in Isa::available() {
-            let other = run(isa, &s, &x);
-            for (a, b) in got.iter().zip(&other) {
-                assert_eq!(bits(a), bits(b), "{} of {s:?}", isa.name());
+        for dropout in [None, Some(&three_tenths())] {
+            let (out, lse) = oracle(&s, dropout, &q, &k, &v);
+            let [dq, dk, dv] = oracle_backward(&s, dropout, &q, &k, &v, &dout);
+            let got = run_dropped(Isa::SCALAR, &s, dropout, &x);
+            let [g_out, g_lse, g_dq, g_dk, g_dv] = &got;
+            assert_close("out", &s, g_out, &out, 4e-6);
+            assert_close("lse", &s, g_lse, &lse, 4e-6);
+            assert_close("dq", &s, g_dq, &dq, 2e-5);
+            assert_close("dk", &s, g_dk, &dk, 2e-5);
+            assert_close("dv", &s, g_dv, &dv, 2e-5);
+            for isa in Isa::available() {
+                let other = run_dropped(isa, &s, dropout, &x);
+                for (a, b) in got.iter().zip(&other) {
+                    assert_eq!(bits(a), bits(b), "{} of {s:?}", isa.name());
+                }
             }
         }
     }
@@ -174,13 +231,19 @@ fn matches_the_formulas_on_every_path() {
 
 #[test]
 fn gradients_match_central_differences() {
-    for s in [shape(6, 4, 2, 5), shape(66, 2, 1, 3)] {
+    let dropout = three_tenths();
+    for (s, dropout) in [
+        (shape(6, 4, 2, 5), None),
+        (shape(66, 2, 1, 3), None),
+        (shape(6, 4, 2, 5), Some(&dropout)),
+        (shape(66, 2, 1, 3), Some(&dropout)),
+    ] {
         let x = inputs(&s);
-        let [_, _, g_dq, g_dk, g_dv] = run(Isa::best(), &s, &x);
+        let [_, _, g_dq, g_dk, g_dv] = run_dropped(Isa::best(), &s, dropout, &x);
         let [q, k, v, dout] = x.each_ref().map(|x| wide(x));
-        let analytic = oracle_backward(&s, &q, &k, &v, &dout);
+        let analytic = oracle_backward(&s, dropout, &q, &k, &v, &dout);
         let loss = |x: &[Vec<f64>; 3]| -> f64 {
-            let (out, _) = oracle(&s, &x[0], &x[1], &x[2]);
+            let (out, _) = oracle(&s, dropout, &x[0], &x[1], &x[2]);
             out.iter().zip(&dout).map(|(o, d)| o * d).sum()
         };
         let mut at = [q, k, v];
@@ -214,7 +277,7 @@ fn large_scores_do_not_overflow() {
     let mut x = inputs(&s);
     x[0].iter_mut().for_each(|q| *q *= 300.0);
     let [q, k, v, _] = x.each_ref().map(|x| wide(x));
-    let (out, _) = oracle(&s, &q, &k, &v);
+    let (out, _) = oracle(&s, None, &q, &k, &v);
     let got = run(Isa::best(), &s, &x);
     assert!(got.iter().flatten().all(|x| x.is_finite()));
     // Scores reach 1000, so their rounding alone is 1e-4.

@@ -51,3 +51,15 @@ fn dropout_body<S: Simd>(_: S, x: &[f32], p: f32, key: Key, offset: u64, out: &m
         }
     }
 }
+
+/// [`dropout`] of `x` in place.
+#[inline(always)]
+pub(crate) fn drop_in_place<S: Simd>(s: S, x: &mut [f32], p: f32, key: Key, offset: u64) {
+    // By way of a copy of each batch, which is nothing beside its random numbers.
+    let mut copy = [0.0; BATCH];
+    for (i, out) in x.chunks_mut(BATCH).enumerate() {
+        let copy = &mut copy[..out.len()];
+        copy.copy_from_slice(out);
+        dropout_body(s, copy, p, key, offset + (i * BATCH) as u64, out);
+    }
+}

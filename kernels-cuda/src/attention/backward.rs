@@ -5,6 +5,7 @@ use half::bf16;
 use super::backward_hopper::{self, Backward};
 use super::{AttentionShape, need, takes_hopper_kernel};
 use crate::device::{DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+use crate::dropout::Dropout;
 use crate::rope::{RopeTable, rope_backward};
 
 static QUERIES: Module = ptx!("backward_queries.ptx");
@@ -15,13 +16,19 @@ const QUERIES_128: Kernel = QUERIES.kernel("attention_queries_128");
 const KEYS_32: Kernel = KEYS.kernel("attention_keys_32");
 const KEYS_64: Kernel = KEYS.kernel("attention_keys_64");
 const KEYS_128: Kernel = KEYS.kernel("attention_keys_128");
+const DROP_QUERIES_32: Kernel = QUERIES.kernel("attention_drop_queries_32");
+const DROP_QUERIES_64: Kernel = QUERIES.kernel("attention_drop_queries_64");
+const DROP_QUERIES_128: Kernel = QUERIES.kernel("attention_drop_queries_128");
+const DROP_KEYS_32: Kernel = KEYS.kernel("attention_drop_keys_32");
+const DROP_KEYS_64: Kernel = KEYS.kernel("attention_drop_keys_64");
+const DROP_KEYS_128: Kernel = KEYS.kernel("attention_drop_keys_128");
 
 /// Queries of a block of the first kernel, keys of one of the second.
 const TILE: usize = 128;
 /// Queries of a step of the second kernel.
 const STEP: usize = 64;
 
-/// Gradients of [`attention`](super::attention): writes all of `dqkv`.
+/// Gradients of [`attention`](super::attention) with the same `dropout`: writes all of `dqkv`.
 ///
 /// `qkv`, `o` and `lse` are those of the forward, `d_o` (`[batch·seq, heads·head_dim]`) is the gradient of `o`, `dqkv` has the layout of `qkv`, and `delta`
 /// (`[batch, heads, seq]`) is overwritten with `rowsum(d_o·o)`, which the two kernels share. `dk` and `dv` sum over the query heads of the group in order.
@@ -30,10 +37,12 @@ const STEP: usize = 64;
 /// [`rope`](crate::rope::rope) (without a norm) was given.
 ///
 /// # Errors
-/// [`CudaError::Shape`](crate::CudaError::Shape): lengths that do not follow from `shape`, a table that is not for it, or a shape that no kernel has.
+/// [`CudaError::Shape`](crate::CudaError::Shape): lengths that do not follow from `shape`, a table that is not for it, a shape that no kernel has, or a probability of
+/// dropout outside `[0, 1)`.
 pub fn attention_backward(
     gpu: &Gpu,
     shape: AttentionShape,
+    dropout: Option<&Dropout<'_>>,
     qkv: &DeviceArray<bf16>,
     o: &DeviceArray<bf16>,
     lse: &DeviceArray<f32>,
@@ -43,13 +52,14 @@ pub fn attention_backward(
     dqkv: &DeviceArray<bf16>,
 ) -> Result<()> {
     let hopper = takes_hopper_kernel(gpu, &shape);
-    attention_backward_by(gpu, shape, qkv, o, lse, d_o, rotation, delta, dqkv, hopper)
+    attention_backward_by(gpu, shape, dropout, qkv, o, lse, d_o, rotation, delta, dqkv, hopper)
 }
 
-/// [`attention_backward`] by Hopper's own kernels, where the shape has them, or by those of every GPU.
+/// [`attention_backward`] by Hopper's own kernels, where the shape has them and nothing is dropped, or by those of every GPU.
 pub(super) fn attention_backward_by(
     gpu: &Gpu,
     shape: AttentionShape,
+    dropout: Option<&Dropout<'_>>,
     qkv: &DeviceArray<bf16>,
     o: &DeviceArray<bf16>,
     lse: &DeviceArray<f32>,
@@ -76,7 +86,7 @@ pub(super) fn attention_backward_by(
     let d = shape.padded();
     // The halves of a head lie in the same thread if the head is not padded.
     let fused = rotation.filter(|_| d == shape.head_dim);
-    if hopper && d >= 64 && d == shape.head_dim {
+    if hopper && dropout.is_none() && d >= 64 && d == shape.head_dim {
         let backward = Backward {
             shape,
             qkv,
@@ -92,10 +102,13 @@ pub(super) fn attention_backward_by(
     }
     let tiles = shape.seq.div_ceil(TILE);
     let group = shape.heads / shape.kv_heads;
-    let [queries, keys] = match d {
-        32 => [QUERIES_32, KEYS_32],
-        64 => [QUERIES_64, KEYS_64],
-        _ => [QUERIES_128, KEYS_128],
+    let [queries, keys] = match (d, dropout.is_some()) {
+        (32, false) => [QUERIES_32, KEYS_32],
+        (64, false) => [QUERIES_64, KEYS_64],
+        (_, false) => [QUERIES_128, KEYS_128],
+        (32, true) => [DROP_QUERIES_32, DROP_KEYS_32],
+        (64, true) => [DROP_QUERIES_64, DROP_KEYS_64],
+        (_, true) => [DROP_QUERIES_128, DROP_KEYS_128],
     };
 
     // Queries and the gradient of the output, and two steps of keys and values.
@@ -117,7 +130,11 @@ pub(super) fn attention_backward_by(
         .u32(shape.head_dim)
         .u32(shape.section(4 * shape.head_dim) * group)
         .f32(shape.scale());
-    // SAFETY: the parameters are the kernel's; it reads and writes rows of tokens below `batch·seq`, columns of a row as `shape` has them and rows of the
+    let launch = match dropout {
+        Some(_) => Dropout::push(dropout, OP, launch)?,
+        None => launch,
+    };
+    // SAFETY: the parameters are the kernel's, whichever it is; it reads and writes rows of tokens below `batch·seq`, columns of a row as `shape` has them and rows of the
     // table below `seq`, and the lengths were compared above. Shared memory is what its tiles take.
     unsafe { launch.run()? };
 
@@ -151,6 +168,10 @@ pub(super) fn attention_backward_by(
     .u32(shape.head_dim)
     .u32(shape.section(4 * shape.head_dim * group))
     .f32(shape.scale());
+    let launch = match dropout {
+        Some(_) => Dropout::push(dropout, OP, launch)?,
+        None => launch,
+    };
     // SAFETY: as above.
     unsafe { launch.run()? };
 

@@ -12,7 +12,11 @@
 //
 // Operations: 8·head_dim·seq²/2 a query head, and seq²/2 exponentials. Memory: q, do, k, v, dk, dv once (2 bytes an element), queries and
 // gradients again from the second-level cache for every 128 keys.
+//
+// With dropout (`attention_drop_keys_…`) the sum of dv is over kept probabilities, times 1/(1 − p) in the end, and do·v is that of kept ones times 1/(1 − p), 0 of
+// the others. What is dropped is a negative probability until then: a sign is free, and goes to the second warps with the rest.
 #include "attention.cuh"
+#include "attention_dropout.cuh"
 
 constexpr int KEYS = 128, QUERIES = 64;
 
@@ -46,6 +50,8 @@ struct Place {
         bool same = step.query + QUERIES < seq;
         return {same ? step.head : step.head + 1, same ? step.query + QUERIES : first};
     }
+    // The row of scores of a head and a query.
+    __device__ __forceinline__ unsigned row(int head, int query) const { return (sequence * heads + head) * seq + query; }
     // The block's keys in the sequence.
     __device__ __forceinline__ int key_column() const { return (heads + kv_head) * head_dim; }
 
@@ -67,8 +73,9 @@ struct Place {
     }
 };
 
-// Scores of 32 keys and 32 queries to probabilities.
-__device__ __forceinline__ void probabilities(float (&p)[2][4][4], const float* lse, int key, int query, float to_log2) {
+// Scores of 32 keys and 32 queries to probabilities, with dropout negative ones where a query's bit of its `kept_keys` is 0.
+template <bool DROP>
+__device__ __forceinline__ void probabilities(float (&p)[2][4][4], const float* lse, int key, int query, float to_log2, const unsigned (&kept_keys)[32]) {
     int lane = threadIdx.x % 32;
     bool diagonal = query < key + 31;
 #pragma unroll
@@ -80,13 +87,33 @@ __device__ __forceinline__ void probabilities(float (&p)[2][4][4], const float* 
             for (int e = 0; e < 4; e++) {
                 int row = key + 16 * m + e / 2 * 8 + lane / 4, column = query + 8 * n + lane % 4 * 2 + e % 2;
                 float x = exp2_fast(fmaf(p[m][n][e], to_log2, -(e % 2 ? shift.y : shift.x)));
-                p[m][n][e] = diagonal && column < row ? 0.0f : x;
+                x = diagonal && column < row ? 0.0f : x;
+                if (DROP) x = kept_keys[8 * n + lane % 4 * 2 + e % 2] >> (16 * m + e / 2 * 8 + lane / 4) & 1 ? x : -x;
+                p[m][n][e] = x;
             }
     }
 }
 
+// Fragments without what is negative.
+__device__ __forceinline__ void leave_kept(unsigned (&kept)[2][2][4], const unsigned (&p)[2][2][4]) {
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        unsigned x = p[i / 8][i / 4 % 2][i % 4];
+        kept[i / 8][i / 4 % 2][i % 4] = x & ~((x >> 15 & 0x00010001u) * 0xffffu);
+    }
+}
+
+// p · (dp − delta), with dropout of a probability that is negative if it was dropped.
+template <bool DROP>
+__device__ __forceinline__ float score_gradient(float p, float dp, float delta, float keep) {
+    if (!DROP) return p * (dp - delta);
+    bool dropped = __float_as_uint(p) >> 31;
+    return fabsf(p) * ((dropped ? 0.0f : dp * keep) - delta);
+}
+
 // Fragments of probabilities to those of p · (dp − delta), where dp is of 32 keys and 32 queries.
-__device__ __forceinline__ void score_gradients(unsigned (&p)[2][2][4], const float (&dp)[2][4][4], const float* delta) {
+template <bool DROP>
+__device__ __forceinline__ void score_gradients(unsigned (&p)[2][2][4], const float (&dp)[2][4][4], const float* delta, float keep) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -95,21 +122,25 @@ __device__ __forceinline__ void score_gradients(unsigned (&p)[2][2][4], const fl
         for (int half = 0; half < 4; half++) {
             int m = half / 2, e = half % 2 * 2;
             unsigned& x = p[n / 2][m][n % 2 * 2 + half % 2];
-            x = pack_bf16(low_f32(x) * (dp[m][n][e] - middle.x), high_f32(x) * (dp[m][n][e + 1] - middle.y));
+            x = pack_bf16(score_gradient<DROP>(low_f32(x), dp[m][n][e], middle.x, keep), score_gradient<DROP>(high_f32(x), dp[m][n][e + 1], middle.y, keep));
         }
     }
 }
 
-template <int D>
+template <int D, bool DROP>
 __device__ __forceinline__ void key_gradients(const bf16* __restrict__ qkv, const float* __restrict__ lse, const bf16* __restrict__ d_o,
                                               const float* __restrict__ delta, const float* cosines, const float* sines, bf16* __restrict__ dqkv,
-                                              int batch, int seq, int heads, int kv_heads, int head_dim, int section, float scale) {
+                                              int batch, int seq, int heads, int kv_heads, int head_dim, int section, float scale,
+                                              const AttentionDropout& dropout) {
     constexpr int THREADS = 128, STEP = QUERIES * D;
     DYNAMIC_SHARED(bf16, keys);
     bf16* values = keys + KEYS * D;
     bf16* queries = values + KEYS * D;
     bf16* gradients = queries + 2 * STEP;
     float* rows = reinterpret_cast<float*>(gradients + 2 * STEP); // [2][64 lse, 64 delta]
+    __shared__ Words numbers;
+    __shared__ unsigned kept_keys[4][32];
+    if (DROP && threadIdx.x == 0) numbers = dropout.key();
     const Place place(qkv, d_o, batch, seq, heads, kv_heads, head_dim, section);
     int warp = threadIdx.x / 32, warp_first = place.first + 32 * warp;
 
@@ -140,17 +171,24 @@ __device__ __forceinline__ void key_gradients(const bf16* __restrict__ qkv, cons
         for (int part = 0; part < QUERIES; part += 32) {
             int query = step.query + part;
             if (query + 31 < warp_first || query >= seq || warp_first >= seq) continue; // these queries do not see these keys, or there are none
+            if constexpr (DROP) write_mask(kept_keys[warp], numbers, dropout.threshold, place.row(step.head, query), warp_first, seq);
             float p[2][4][4];
             clear(p);
             multiply_rows<D>(p, keys, 32 * warp, queries, stage * QUERIES + part);
-            probabilities(p, these_rows + part, warp_first, query, to_log2);
+            probabilities<DROP>(p, these_rows + part, warp_first, query, to_log2, kept_keys[warp]);
             unsigned fragments[2][2][4];
             pack_fragments(fragments, p);
-            multiply_columns<D>(dv, fragments, gradients, stage * QUERIES + part);
+            if constexpr (DROP) {
+                unsigned kept[2][2][4];
+                leave_kept(kept, fragments);
+                multiply_columns<D>(dv, kept, gradients, stage * QUERIES + part);
+            } else {
+                multiply_columns<D>(dv, fragments, gradients, stage * QUERIES + part);
+            }
 
             clear(p);
             multiply_rows<D>(p, values, 32 * warp, gradients, stage * QUERIES + part);
-            score_gradients(fragments, p, these_rows + QUERIES + part);
+            score_gradients<DROP>(fragments, p, these_rows + QUERIES + part, dropout.keep);
             multiply_columns<D>(dk, fragments, queries, stage * QUERIES + part);
         }
         rows[(stage ^ 1) * 2 * QUERIES + threadIdx.x] = next_row;
@@ -159,23 +197,30 @@ __device__ __forceinline__ void key_gradients(const bf16* __restrict__ qkv, cons
 
     if (warp_first >= seq) return;
     if (cosines != nullptr) turn_back<D>(dk, cosines, sines, warp_first, seq);
-    float factor[4] = {scale, scale, scale, scale}, one[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const float keep = DROP ? dropout.keep : 1.0f;
+    float factor[4] = {scale, scale, scale, scale}, of_values[4] = {keep, keep, keep, keep};
     bf16* to = dqkv + (size_t)place.sequence * seq * place.stride + place.key_column();
     store_rows<D>(keys, 32 * warp, dk, factor, to, place.stride, warp_first, seq, head_dim);
-    store_rows<D>(values, 32 * warp, dv, one, to + kv_heads * head_dim, place.stride, warp_first, seq, head_dim);
+    store_rows<D>(values, 32 * warp, dv, of_values, to + kv_heads * head_dim, place.stride, warp_first, seq, head_dim);
 }
 
 // As above for heads of 128: warps 0 to 3 have p and dv, warps 4 to 7 ds and dk of the same keys.
+template <int D, bool DROP>
 __device__ __forceinline__ void key_gradients_shared(const bf16* __restrict__ qkv, const float* __restrict__ lse, const bf16* __restrict__ d_o,
                                                      const float* __restrict__ delta, const float* cosines, const float* sines, bf16* __restrict__ dqkv,
-                                                     int batch, int seq, int heads, int kv_heads, int head_dim, int section, float scale) {
-    constexpr int D = 128, THREADS = 256, STEP = QUERIES * D, STAGES = 3;
+                                                     int batch, int seq, int heads, int kv_heads, int head_dim, int section, float scale,
+                                                     const AttentionDropout& dropout) {
+    static_assert(D == 128, "warps share no other heads");
+    constexpr int THREADS = 256, STEP = QUERIES * D, STAGES = 3;
     DYNAMIC_SHARED(bf16, keys);
     bf16* values = keys + KEYS * D;
     bf16* queries = values + KEYS * D;
     bf16* gradients = queries + STAGES * STEP;
     uint4* passed = reinterpret_cast<uint4*>(gradients + STAGES * STEP); // [2 steps][2 parts][4 fragments][4 warps][32 lanes]
     float* rows = reinterpret_cast<float*>(passed + 2 * 2 * 4 * 128);    // [3][64 lse, 64 delta]
+    __shared__ Words numbers;
+    __shared__ unsigned kept_keys[4][32];
+    if (DROP && threadIdx.x == 0) numbers = dropout.key();
     const Place place(qkv, d_o, batch, seq, heads, kv_heads, head_dim, section);
     int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % 4, warp_first = place.first + 32 * pair;
     bool is_second = threadIdx.x >= 128;
@@ -215,16 +260,20 @@ __device__ __forceinline__ void key_gradients_shared(const bf16* __restrict__ qk
                 const float* these_rows = rows + at * 2 * QUERIES + part;
                 float p[2][4][4];
                 unsigned fragments[2][2][4];
+                if constexpr (DROP) {
+                    if (!is_second) write_mask(kept_keys[pair], numbers, dropout.threshold, place.row(step.head, query), warp_first, seq);
+                }
                 clear(p);
                 if (!is_second) {
                     multiply_rows<D>(p, keys, 32 * pair, queries, at * QUERIES + part);
-                    probabilities(p, these_rows, warp_first, query, to_log2);
+                    probabilities<DROP>(p, these_rows, warp_first, query, to_log2, kept_keys[pair]);
                     pack_fragments(fragments, p);
 #pragma unroll
                     for (int f = 0; f < 4; f++) {
                         const unsigned(&x)[4] = fragments[f / 2][f % 2];
                         exchange[f * 128] = make_uint4(x[0], x[1], x[2], x[3]);
                     }
+                    if constexpr (DROP) leave_kept(fragments, fragments);
                     multiply_columns<D>(sums, fragments, gradients, at * QUERIES + part);
                 } else {
                     multiply_rows<D>(p, values, 32 * pair, gradients, at * QUERIES + part);
@@ -234,7 +283,7 @@ __device__ __forceinline__ void key_gradients_shared(const bf16* __restrict__ qk
                         unsigned(&to)[4] = fragments[f / 2][f % 2];
                         to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
                     }
-                    score_gradients(fragments, p, these_rows + QUERIES);
+                    score_gradients<DROP>(fragments, p, these_rows + QUERIES, dropout.keep);
                     multiply_columns<D>(sums, fragments, queries, at * QUERIES + part);
                 }
             }
@@ -254,8 +303,9 @@ __device__ __forceinline__ void key_gradients_shared(const bf16* __restrict__ qk
         float factor[4] = {scale, scale, scale, scale};
         store_rows<D>(values, 32 * pair, sums, factor, to, place.stride, warp_first, seq, head_dim);
     } else {
-        float one[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-        store_rows<D>(keys, 32 * pair, sums, one, to + kv_heads * head_dim, place.stride, warp_first, seq, head_dim);
+        const float keep = DROP ? dropout.keep : 1.0f;
+        float of_values[4] = {keep, keep, keep, keep};
+        store_rows<D>(keys, 32 * pair, sums, of_values, to + kv_heads * head_dim, place.stride, warp_first, seq, head_dim);
     }
 }
 
@@ -263,8 +313,15 @@ __device__ __forceinline__ void key_gradients_shared(const bf16* __restrict__ qk
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_keys_##D(                                                             \
         const bf16* qkv, const float* lse, const bf16* d_o, const float* delta, const float* cosines, const float* sines, bf16* dqkv,             \
         unsigned batch, unsigned seq, unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned section, float scale) {                      \
-        function(qkv, lse, d_o, delta, cosines, sines, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale);                              \
+        function<D, false>(qkv, lse, d_o, delta, cosines, sines, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale, AttentionDropout()); \
+    }                                                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_drop_keys_##D(                                                        \
+        const bf16* qkv, const float* lse, const bf16* d_o, const float* delta, const float* cosines, const float* sines, bf16* dqkv,             \
+        unsigned batch, unsigned seq, unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned section, float scale, const unsigned* step,  \
+        unsigned long long seed, unsigned purpose, unsigned threshold, float keep) {                                                              \
+        function<D, true>(qkv, lse, d_o, delta, cosines, sines, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale,                      \
+                          AttentionDropout{step, seed, purpose, threshold, keep});                                                                \
     }
-ATTENTION_KEYS(32, 128, 2, key_gradients<32>)
-ATTENTION_KEYS(64, 128, 2, key_gradients<64>)
+ATTENTION_KEYS(32, 128, 2, key_gradients)
+ATTENTION_KEYS(64, 128, 2, key_gradients)
 ATTENTION_KEYS(128, 256, 1, key_gradients_shared)

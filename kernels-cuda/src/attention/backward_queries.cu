@@ -7,13 +7,16 @@
 //
 // Operations: 6·head_dim·seq²/2 a head, and seq²/2 exponentials. Memory: q, do, o, k, v and dq once (2 bytes an element), keys and values again from the
 // second-level cache for every 128 queries.
+//
+// With dropout (`attention_drop_queries_…`) do·v is that of kept probabilities times 1/(1 − p), 0 of the others; p and delta stay what they are.
 #include "attention.cuh"
+#include "attention_dropout.cuh"
 
-template <int D>
+template <int D, bool DROP>
 __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, const bf16* __restrict__ o, const float* __restrict__ lse,
                                                 const bf16* __restrict__ d_o, const float* cosines, const float* sines, float* __restrict__ delta,
                                                 bf16* __restrict__ dqkv, int batch, int seq, int heads, int kv_heads, int head_dim, int section,
-                                                float scale) {
+                                                float scale, const AttentionDropout& dropout) {
     constexpr int QUERIES = 128, KEYS = D == 128 ? 32 : 64, THREADS = 128, CHUNKS = D / 8;
     constexpr bool KEEP = D <= 64; // the fragments of q and do stay in registers
     DYNAMIC_SHARED(bf16, queries);
@@ -22,12 +25,15 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
     bf16* values = keys + 2 * KEYS * D;
     __shared__ int head_of_block;
     __shared__ float row_lse[QUERIES], row_delta[QUERIES]; // not in registers, which are all taken
+    __shared__ Words numbers;
+    __shared__ unsigned kept_keys[THREADS / 32][32];
 
     int tiles = (seq + QUERIES - 1) / QUERIES, tile, which;
     pick_tile(tiles, batch * heads, section, tile, which);
     tile = tiles - 1 - tile; // the last queries see the most keys
     int sequence = which / heads, head = which % heads, kv_head = head / (heads / kv_heads);
     if (threadIdx.x == 0) head_of_block = which;
+    if (DROP && threadIdx.x == 0) numbers = dropout.key();
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int first = tile * QUERIES, warp_first = first + 32 * warp;
 
@@ -94,6 +100,7 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
         for (int part = 0; part < KEYS; part += 32) {
             int key = step * KEYS + part;
             if (key > warp_first + 31 || warp_first >= seq) break; // nothing that these queries see, or no queries
+            if constexpr (DROP) write_mask(kept_keys[warp], numbers, dropout.threshold, head_of_block * seq + warp_first, key, seq);
             float p[2][4][4], dp[2][4][4];
             clear(p);
             clear(dp);
@@ -109,13 +116,15 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
             for (int i = 0; i < 4; i++) {
                 int row = 8 * i + lane / 4;
                 float shift = row_lse[32 * warp + row], middle = row_delta[32 * warp + row];
+                unsigned kept = DROP ? kept_keys[warp][row] >> lane % 4 * 2 : 0;
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
                     for (int e = i % 2 * 2; e < i % 2 * 2 + 2; e++) {
-                        float& x = p[i / 2][n][e];
+                        float &x = p[i / 2][n][e], y = dp[i / 2][n][e];
+                        if (DROP) y = kept >> (8 * n + e % 2) & 1 ? y * dropout.keep : 0.0f;
                         bool seen = !diagonal || key + 8 * n + lane % 4 * 2 + e % 2 <= warp_first + row;
-                        x = seen ? exp2_fast(fmaf(x, to_log2, -shift)) * (dp[i / 2][n][e] - middle) : 0.0f;
+                        x = seen ? exp2_fast(fmaf(x, to_log2, -shift)) * (y - middle) : 0.0f;
                     }
             }
             unsigned ds[2][2][4];
@@ -136,7 +145,15 @@ __device__ __forceinline__ void query_gradients(const bf16* __restrict__ qkv, co
     extern "C" __global__ void __launch_bounds__(128, 2) attention_queries_##D(                                                                   \
         const bf16* qkv, const bf16* o, const float* lse, const bf16* d_o, const float* cosines, const float* sines, float* delta, bf16* dqkv,    \
         unsigned batch, unsigned seq, unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned section, float scale) {                      \
-        query_gradients<D>(qkv, o, lse, d_o, cosines, sines, delta, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale);                 \
+        query_gradients<D, false>(qkv, o, lse, d_o, cosines, sines, delta, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale,           \
+                                  AttentionDropout());                                                                                            \
+    }                                                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(128, 2) attention_drop_queries_##D(                                                              \
+        const bf16* qkv, const bf16* o, const float* lse, const bf16* d_o, const float* cosines, const float* sines, float* delta, bf16* dqkv,    \
+        unsigned batch, unsigned seq, unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned section, float scale, const unsigned* step,  \
+        unsigned long long seed, unsigned purpose, unsigned threshold, float keep) {                                                              \
+        query_gradients<D, true>(qkv, o, lse, d_o, cosines, sines, delta, dqkv, batch, seq, heads, kv_heads, head_dim, section, scale,            \
+                                 AttentionDropout{step, seed, purpose, threshold, keep});                                                         \
     }
 ATTENTION_QUERIES(32)
 ATTENTION_QUERIES(64)

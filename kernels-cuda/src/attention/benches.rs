@@ -31,9 +31,9 @@ fn bench_attention() {
         let lse = gpu.uninitialized(shape.rows()).unwrap();
         let delta = gpu.uninitialized(shape.rows()).unwrap();
         let table = RopeTable::new(&gpu, 1e4, head_dim, seq).unwrap();
-        let forward = |hopper| attention_by(&gpu, shape, &qkv, &o, &lse, hopper).unwrap();
+        let forward = |hopper| attention_by(&gpu, shape, None, &qkv, &o, &lse, hopper).unwrap();
         let backward = |table, hopper| {
-            attention_backward_by(&gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap()
+            attention_backward_by(&gpu, shape, None, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap()
         };
         let hopper = Backward {
             shape,

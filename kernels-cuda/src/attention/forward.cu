@@ -10,11 +10,15 @@
 //
 // Operations: 4·head_dim·seq²/2 a head, and seq²/2 exponentials. Memory: q, k, v, o once (2 bytes an element), keys and values again from the
 // second-level cache for every 128 queries.
+//
+// With dropout (`attention_drop_…`) the sum of a row is that of all its probabilities, the product with the values that of those kept; what is kept is multiplied
+// by 1/(1 − p) with the division by the sum.
 #include "attention.cuh"
+#include "attention_dropout.cuh"
 
-template <int D>
+template <int D, bool DROP>
 __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __restrict__ o, float* __restrict__ lse, int batch, int seq, int heads, int kv_heads,
-                                       int head_dim, int section, float scale) {
+                                       int head_dim, int section, float scale, const AttentionDropout& dropout) {
     constexpr int QUERIES = 128, KEYS = 64, THREADS = 128;
     constexpr bool KEEP = D <= 64; // the queries' fragments stay in registers
     DYNAMIC_SHARED(bf16, queries);
@@ -23,6 +27,8 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     // Head and first query of the block, and where its keys begin: in registers they, or what follows from them, would be spilled.
     __shared__ int place[2];
     __shared__ size_t keys_begin;
+    __shared__ Words numbers;
+    __shared__ unsigned kept_keys[THREADS / 32][KEYS / 32][32];
 
     int tiles = (seq + QUERIES - 1) / QUERIES, tile, which;
     pick_tile(tiles, batch * heads, section, tile, which);
@@ -35,6 +41,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     const size_t begin = (size_t)sequence * seq * stride + (heads + kv_head) * head_dim;
     const int to_values = kv_heads * head_dim;
     if (threadIdx.x == 0) place[0] = which, place[1] = first, keys_begin = begin;
+    if (DROP && threadIdx.x == 0) numbers = dropout.key();
 
     load_tile<D, QUERIES, THREADS>(queries, qkv + (size_t)sequence * seq * stride + head * head_dim, stride, first, seq, head_dim);
     load_tile<D, KEYS, THREADS>(keys, qkv + begin, stride, 0, seq, head_dim);
@@ -72,6 +79,11 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         }
         int warp_first = place[1] + 32 * warp;
         if (key > warp_first + 31 || warp_first >= seq) continue; // nothing that these queries see, or no queries
+        if constexpr (DROP) {
+#pragma unroll 1
+            for (int part = 0; part < KEYS / 32; part++)
+                write_mask(kept_keys[warp][part], numbers, dropout.threshold, place[0] * seq + warp_first, key + 32 * part, seq);
+        }
 
         float scores[2][KEYS / 8][4];
         clear(scores);
@@ -119,14 +131,17 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
+            unsigned kept = 0;
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
+            for (int n = 0; n < KEYS / 8; n++) {
+                if (DROP && n % 4 == 0) kept = kept_keys[warp][n / 4][8 * i + lane / 4] >> lane % 4 * 2;
 #pragma unroll
                 for (int e = i % 2 * 2; e < i % 2 * 2 + 2; e++) {
                     float p = exp2_fast(fmaf(scores[i / 2][n][e], to_log2, -most[i]));
-                    scores[i / 2][n][e] = p;
+                    scores[i / 2][n][e] = !DROP || kept >> (8 * (n % 4) + e % 2) & 1 ? p : 0.0f;
                     total[i] += p;
                 }
+            }
         }
         unsigned probabilities[KEYS / 16][2][4];
         pack_fragments(probabilities, scores);
@@ -141,7 +156,7 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     for (int i = 0; i < 4; i++) {
         float x = total[i] + __shfl_xor_sync(0xffffffffu, total[i], 1);
         x += __shfl_xor_sync(0xffffffffu, x, 2);
-        inverse[i] = 1.0f / x;
+        inverse[i] = (DROP ? dropout.keep : 1.0f) / x;
         int row = warp_first + 8 * i + lane / 4;
         if (lane % 4 == 0 && row < seq) lse[(size_t)which * seq + row] = most[i] * LN_2 + logf(x);
     }
@@ -153,7 +168,12 @@ __device__ __forceinline__ void attend(const bf16* __restrict__ qkv, bf16* __res
     extern "C" __global__ void __launch_bounds__(128, 2) attention_##D(const bf16* qkv, bf16* o, float* lse, unsigned batch, unsigned seq,       \
                                                                        unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned section,  \
                                                                        float scale) {                                                           \
-        attend<D>(qkv, o, lse, batch, seq, heads, kv_heads, head_dim, section, scale);                                                          \
+        attend<D, false>(qkv, o, lse, batch, seq, heads, kv_heads, head_dim, section, scale, AttentionDropout());                               \
+    }                                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(128, 2) attention_drop_##D(                                                                    \
+        const bf16* qkv, bf16* o, float* lse, unsigned batch, unsigned seq, unsigned heads, unsigned kv_heads, unsigned head_dim,               \
+        unsigned section, float scale, const unsigned* step, unsigned long long seed, unsigned purpose, unsigned threshold, float keep) {       \
+        attend<D, true>(qkv, o, lse, batch, seq, heads, kv_heads, head_dim, section, scale, AttentionDropout{step, seed, purpose, threshold, keep}); \
     }
 ATTENTION(32)
 ATTENTION(64)

@@ -17,8 +17,13 @@
 //! **The backward** is two kernels, so that no two blocks add to the same element: one owns tiles of queries (`delta`, `dq`), the other tiles of keys
 //! (`dk`, `dv`, over the query heads of the group). Each recomputes the scores from `lse`: seven matrix products instead of five, and no atomics.
 //!
+//! **Dropout** of probabilities (Vaswani et al. 2017): with mask `m` (0 or 1) and probability `P` the output is that of `p[i,j] m[i,j]/(1 − P)`, and so is `dv`; `do[i]·v[j]`
+//! becomes `do[i]·v[j] m[i,j]/(1 − P)`, and `delta` stays as it is, because `Σ_j p[i,j]` times that is still `do[i]·o[i]`. Nothing is stored: each kernel makes the
+//! masks it needs again, those of `onebit_kernels_cpu::attention::AttentionDropout` for the sequences of the batch in order, bit for bit. Kernels without dropout are others.
+//!
 //! **Kernels.** Those of `sm_80` run everywhere; for heads of 64 and 128 there are a forward (`wgmma.cu`; padded heads too) and a backward
-//! (`backward_queries_wgmma.cu`, `backward_keys_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma`.
+//! (`backward_queries_wgmma.cu`, `backward_keys_wgmma.cu`) with Hopper's products of a warpgroup, which a Hopper takes unless `ONEBIT_CUDA_PATH` is `mma` or
+//! probabilities are dropped.
 //!
 //! **Order of blocks.** Heads are taken in sections whose keys and values stay in the second-level cache, and within a section the longest tiles go first.
 
@@ -26,6 +31,8 @@ mod backward;
 mod backward_hopper;
 #[cfg(test)]
 mod benches;
+#[cfg(test)]
+mod dropout_tests;
 mod forward;
 #[cfg(test)]
 mod path_tests;

@@ -1,10 +1,12 @@
 use half::bf16;
+use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cpu::{attention as cpu, isa};
 
 use super::backward::attention_backward_by;
 use super::forward::attention_by;
 use super::*;
 use crate::device::Gpu;
+use crate::dropout::Dropout;
 use crate::rope::{RopeTable, rope_backward};
 
 /// Uniform in −1..1, times `scale`, as bf16.
@@ -39,14 +41,14 @@ pub(super) fn distance(x: &[bf16], reference: &[f64]) -> f64 {
     (difference / norm.max(1e-6 * x.len() as f64)).sqrt()
 }
 
-struct Reference {
+pub(super) struct Reference {
     o: Vec<f64>,
     lse: Vec<f64>,
     dqkv: Vec<f64>,
 }
 
-/// The formulas of the module's page in f64.
-fn reference(shape: &AttentionShape, qkv: &[bf16], d_o: &[bf16]) -> Reference {
+/// The formulas of the module's page in f64, with dropout of probability `mask.0` by the numbers of `mask.1`.
+pub(super) fn reference(shape: &AttentionShape, mask: Option<(f32, Key)>, qkv: &[bf16], d_o: &[bf16]) -> Reference {
     let AttentionShape {
         batch,
         seq,
@@ -79,16 +81,24 @@ fn reference(shape: &AttentionShape, qkv: &[bf16], d_o: &[bf16]) -> Reference {
                 let lse = most + scores.iter().map(|s| (s - most).exp()).sum::<f64>().ln();
                 r.lse[(s * heads + h) * seq + i] = lse;
                 let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
+                // The numbers of a row begin at a multiple of four.
+                let first = ((s * heads + h) * seq + i) * seq.div_ceil(4) * 4;
+                let factor = |j: usize| match mask {
+                    Some((p, key)) if key.uniform((first + j) as u64) < p => 0.0,
+                    Some((p, _)) => 1.0 / (1.0 - f64::from(p)),
+                    None => 1.0,
+                };
+                let m: Vec<f64> = (0..=i).map(factor).collect();
                 for j in 0..=i {
                     for c in 0..n {
-                        r.o[o_at + c] += p[j] * qkv[v_at(j) + c];
+                        r.o[o_at + c] += p[j] * m[j] * qkv[v_at(j) + c];
                     }
                 }
                 let delta = dot(&d_o[o_at..][..n], &r.o[o_at..][..n]);
                 for j in 0..=i {
-                    let ds = p[j] * (dot(&d_o[o_at..][..n], &qkv[v_at(j)..][..n]) - delta) * scale;
+                    let ds = p[j] * (m[j] * dot(&d_o[o_at..][..n], &qkv[v_at(j)..][..n]) - delta) * scale;
                     for c in 0..n {
-                        r.dqkv[v_at(j) + c] += p[j] * d_o[o_at + c];
+                        r.dqkv[v_at(j) + c] += p[j] * m[j] * d_o[o_at + c];
                         r.dqkv[q_at + c] += ds * qkv[k_at(j) + c];
                         r.dqkv[k_at(j) + c] += ds * qkv[q_at + c];
                     }
@@ -115,11 +125,24 @@ pub(super) fn run(
     table: Option<&RopeTable>,
     hopper: bool,
 ) -> (Vec<bf16>, Vec<f32>, Vec<bf16>) {
+    run_dropped(gpu, shape, None, qkv, d_o, table, hopper)
+}
+
+/// The same with dropout, which no kernel of Hopper's own has.
+pub(super) fn run_dropped(
+    gpu: &Gpu,
+    shape: AttentionShape,
+    dropout: Option<&Dropout<'_>>,
+    qkv: &[bf16],
+    d_o: &[bf16],
+    table: Option<&RopeTable>,
+    hopper: bool,
+) -> (Vec<bf16>, Vec<f32>, Vec<bf16>) {
     let (qkv, d_o) = (gpu.upload(qkv).unwrap(), gpu.upload(d_o).unwrap());
     let (o, dqkv) = (gpu.poisoned(d_o.len()).unwrap(), gpu.poisoned(qkv.len()).unwrap());
     let (lse, delta) = (gpu.poisoned(shape.rows()).unwrap(), gpu.poisoned(shape.rows()).unwrap());
-    attention_by(gpu, shape, &qkv, &o, &lse, hopper).unwrap();
-    attention_backward_by(gpu, shape, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap();
+    attention_by(gpu, shape, dropout, &qkv, &o, &lse, hopper).unwrap();
+    attention_backward_by(gpu, shape, dropout, &qkv, &o, &lse, &d_o, table, &delta, &dqkv, hopper).unwrap();
     (
         gpu.download(&o).unwrap(),
         gpu.download(&lse).unwrap(),
@@ -130,29 +153,30 @@ pub(super) fn run(
 fn check(gpu: &Gpu, shape: AttentionShape, state: &mut u64, scale: f32) {
     let qkv = random(state, shape.tokens() * shape.qkv_row(), scale);
     let d_o = random(state, shape.tokens() * shape.o_row(), 1.0);
-    let expected = reference(&shape, &qkv, &d_o);
+    let expected = reference(&shape, None, &qkv, &d_o);
     for hopper in paths(gpu, &shape) {
-        compare(gpu, &shape, &qkv, &d_o, &expected, hopper, scale);
+        let found = run(gpu, shape, &qkv, &d_o, None, hopper);
+        compare(
+            &format!("{shape:?}, Hopper's {hopper}"),
+            &shape,
+            &found,
+            &expected,
+            scale,
+        );
     }
 }
 
-fn compare(
-    gpu: &Gpu,
+pub(super) fn compare(
+    what: &str,
     shape: &AttentionShape,
-    qkv: &[bf16],
-    d_o: &[bf16],
+    (o, lse, dqkv): &(Vec<bf16>, Vec<f32>, Vec<bf16>),
     expected: &Reference,
-    hopper: bool,
     scale: f32,
 ) {
-    let (o, lse, dqkv) = run(gpu, *shape, qkv, d_o, None, hopper);
-    let error = distance(&o, &expected.o);
-    assert!(error < 5e-3, "{shape:?}, Hopper's {hopper}: o is {error} off");
+    let error = distance(o, &expected.o);
+    assert!(error < 5e-3, "{what}: o is {error} off");
     for (i, (l, r)) in lse.iter().zip(&expected.lse).enumerate() {
-        assert!(
-            (f64::from(*l) - r).abs() < 1e-3,
-            "{shape:?}, Hopper's {hopper}: lse[{i}] is {l}, not {r}"
-        );
+        assert!((f64::from(*l) - r).abs() < 1e-3, "{what}: lse[{i}] is {l}, not {r}");
     }
     // Queries, keys and values each, lest a large one hide a small one.
     let (q, kv) = (shape.o_row(), shape.kv_heads * shape.head_dim);
@@ -166,10 +190,10 @@ fn compare(
             .dqkv
             .chunks(shape.qkv_row())
             .flat_map(|row| row[columns.clone()].to_vec());
-        let error = distance(&part(&dqkv), &expected.collect::<Vec<_>>());
+        let error = distance(&part(dqkv), &expected.collect::<Vec<_>>());
         // With large scores p is nearly one key's, and do·v − delta a difference of near equals, of which delta is from an o that was rounded to bf16.
         let bound = if scale > 1.0 { 2.5e-2 } else { 1e-2 };
-        assert!(error < bound, "{shape:?}, Hopper's {hopper}: {name} is {error} off");
+        assert!(error < bound, "{what}: {name} is {error} off");
     }
 }
 
@@ -183,7 +207,7 @@ pub(super) fn shape_of(batch: usize, seq: usize, heads: usize, kv_heads: usize, 
     }
 }
 
-fn is_emulated(gpu: &Gpu) -> bool {
+pub(super) fn is_emulated(gpu: &Gpu) -> bool {
     gpu.properties().name.contains("emulated")
 }
 
@@ -256,11 +280,12 @@ fn it_is_what_the_cpu_computes() {
     let (mut out, mut sums) = (vec![0.0; q.len()], vec![0.0; 400]);
     let mut scratch = vec![0.0; cpu::scratch_len(&on_cpu)];
     let isa = isa::Isa::best();
-    cpu::causal_attention(isa, &on_cpu, &q, &k, &v, &mut out, &mut sums, &mut scratch);
+    cpu::causal_attention(isa, &on_cpu, None, &q, &k, &v, &mut out, &mut sums, &mut scratch);
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     cpu::causal_attention_backward(
         isa,
         &on_cpu,
+        None,
         &q,
         &k,
         &v,
@@ -338,18 +363,31 @@ fn shapes_that_do_not_fit_are_refused() {
     let shape = shape_of(1, 8, 2, 1, 64);
     let (qkv, o) = (gpu.zeros(8 * 256).unwrap(), gpu.zeros(8 * 128).unwrap());
     let lse = gpu.zeros(16).unwrap();
-    attention(&gpu, shape, &qkv, &o, &lse).unwrap();
-    let refused = |shape, o| matches!(attention(&gpu, shape, &qkv, o, &lse), Err(CudaError::Shape { .. }));
+    attention(&gpu, shape, None, &qkv, &o, &lse).unwrap();
+    let refused = |shape, o| {
+        matches!(
+            attention(&gpu, shape, None, &qkv, o, &lse),
+            Err(CudaError::Shape { .. })
+        )
+    };
     assert!(refused(shape, &qkv));
     assert!(refused(shape_of(1, 8, 2, 1, 68), &o));
     assert!(refused(shape_of(1, 8, 2, 0, 64), &o));
     assert!(refused(shape_of(1, 8, 1, 2, 64), &o));
     assert!(refused(shape_of(1, 8, 2, 1, 136), &o));
     let short = RopeTable::new(&gpu, 1e4, 64, 7).unwrap();
-    let answer = attention_backward(&gpu, shape, &qkv, &o, &lse, &o, Some(&short), &lse, &qkv);
+    let answer = attention_backward(&gpu, shape, None, &qkv, &o, &lse, &o, Some(&short), &lse, &qkv);
     assert!(matches!(answer, Err(CudaError::Shape { .. })));
     let none = gpu.zeros(0).unwrap();
-    attention(&gpu, shape_of(0, 8, 2, 1, 64), &none, &none, &gpu.zeros(0).unwrap()).unwrap();
+    attention(
+        &gpu,
+        shape_of(0, 8, 2, 1, 64),
+        None,
+        &none,
+        &none,
+        &gpu.zeros(0).unwrap(),
+    )
+    .unwrap();
 }
 
 /// Seconds of a run: the median of 20, after 3.

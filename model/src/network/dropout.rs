@@ -10,6 +10,8 @@ pub(super) const ELEMENTS: u32 = 0x6472_6f70; // "drop"
 pub(super) const WORDS: u32 = 0x776f_7264; // "word"
 /// Of the head's input.
 pub(super) const OUTPUT: u32 = 0x6f75_7470; // "outp"
+/// Of attention's probabilities, numbered by sequence, head, query and key; the place's number is added.
+pub(super) const PROBABILITIES: u32 = 0x6174_746e; // "attn"
 /// Of branches, numbered by sequence; the place's number is added.
 pub(super) const BRANCHES: u32 = 0x6470_7468; // "dpth"
 
@@ -20,6 +22,8 @@ pub struct DropoutRates {
     pub word: f32,
     /// Of an element of the embedded tokens (Srivastava et al. 2014).
     pub input: f32,
+    /// Of a probability of attention, behind the softmax (Vaswani et al. 2017).
+    pub attention: f32,
     /// Of an element of what a block writes to the residual stream.
     pub hidden: f32,
     /// Of an element of the head's input.
@@ -32,9 +36,15 @@ pub struct DropoutRates {
 impl DropoutRates {
     /// Whether anything is dropped.
     pub fn any(&self) -> bool {
-        [self.word, self.input, self.hidden, self.output, self.depth]
-            .iter()
-            .any(|p| *p > 0.0)
+        let DropoutRates {
+            word,
+            input,
+            attention,
+            hidden,
+            output,
+            depth,
+        } = *self;
+        [word, input, attention, hidden, output, depth].iter().any(|p| *p > 0.0)
     }
 
     /// The probability of dropping a branch of `block` of `blocks`.
@@ -70,7 +80,7 @@ impl Dropout {
 /// Places of dropout of elements and of branches: the embedding, then two for each block.
 pub(super) const EMBEDDING_SITE: u32 = 0;
 
-/// The place behind the attention of `block`.
+/// The place behind the attention of `block`, and that of its probabilities.
 pub(super) fn attention_site(block: usize) -> u32 {
     1 + 2 * block as u32
 }
@@ -91,6 +101,11 @@ mod tests {
             ..DropoutRates::default()
         };
         assert!(rates.any() && !DropoutRates::default().any());
+        let attention = DropoutRates {
+            attention: 0.1,
+            ..DropoutRates::default()
+        };
+        assert!(attention.any());
         assert_eq!([0, 1, 3].map(|block| rates.depth_of(block, 4)), [0.1, 0.2, 0.4]);
     }
 

@@ -3,7 +3,7 @@
 use onebit_autograd::{Tape, Var, ops};
 use onebit_engine::Tensor;
 use onebit_engine::ops::activation::Gate;
-use onebit_engine::ops::attention::AttentionShape;
+use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses, mean_softmax};
 use onebit_engine::ops::matmul::{Arithmetic, Products};
 use onebit_engine::ops::quantize::Precision;
@@ -68,6 +68,16 @@ impl Pass<'_> {
         )?;
         let key = d.key(dropout::ELEMENTS.wrapping_add(dropout::EMBEDDING_SITE));
         Ok(ops::dropout(&x, d.rates.input, key)?)
+    }
+
+    /// Dropout of the probabilities of the attention of `block`.
+    fn attention_dropout(&self, block: usize) -> Option<AttentionDropout> {
+        let d = self.mode.dropout.filter(|d| d.rates.attention > 0.0)?;
+        Some(AttentionDropout {
+            p: d.rates.attention,
+            key: d.key(dropout::PROBABILITIES.wrapping_add(attention_site(block))),
+            sequence: 0,
+        })
     }
 
     /// Hidden dropout and stochastic depth, of the branch of `block` that ends at `site`.
@@ -230,7 +240,7 @@ impl Network {
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         };
-        let mut o = ops::attention(shape, &q, &k, &qkv[2])?;
+        let mut o = ops::attention(shape, pass.attention_dropout(i), &q, &k, &qkv[2])?;
         if let Some(norm) = at.attn_sub_norm {
             o = ops::rms_norm(&o, pass.leaf(norm), eps)?;
         }

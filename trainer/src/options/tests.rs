@@ -15,6 +15,34 @@ fn weight_decay_ends_where_it_is_told() {
 }
 
 #[test]
+fn every_rate_of_dropout_has_its_option() {
+    let options = TrainOptions {
+        word_dropout: 0.1,
+        input_dropout: Some(0.2),
+        attention_dropout: 0.3,
+        dropout: 0.4,
+        output_dropout: 0.5,
+        stochastic_depth: 0.6,
+        ..TrainOptions::default()
+    };
+    let rates = DropoutRates {
+        word: 0.1,
+        input: 0.2,
+        attention: 0.3,
+        hidden: 0.4,
+        output: 0.5,
+        depth: 0.6,
+    };
+    assert_eq!(options.dropout_rates(), rates);
+    let none = TrainOptions::default();
+    assert!(!none.dropout_rates().any() && !none.same_run(&options));
+    // The options of a run from before there was one are those without it.
+    let mut older = serde_json::to_value(&none).unwrap();
+    older.as_object_mut().unwrap().remove("attention_dropout").unwrap();
+    assert_eq!(serde_json::from_value::<TrainOptions>(older).unwrap(), none);
+}
+
+#[test]
 fn steps_come_from_whichever_limit_is_reached_first() {
     let options = TrainOptions {
         batch_size: 4,
@@ -57,6 +85,8 @@ fn senseless_options_are_refused_by_name() {
     check(|o| o.lr_min = 1.0, "lr-min");
     check(|o| o.dropout = 1.0, "dropout");
     check(|o| o.input_dropout = Some(-0.1), "input-dropout");
+    check(|o| o.attention_dropout = 1.0, "attention-dropout");
+    check(|o| o.attention_dropout = -0.1, "attention-dropout");
     check(|o| o.output_dropout = 1.0, "output-dropout");
     check(|o| o.word_dropout = f32::NAN, "word-dropout");
     check(|o| o.stochastic_depth = 1.5, "stochastic-depth");

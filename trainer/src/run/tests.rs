@@ -44,6 +44,7 @@ fn options() -> TrainOptions {
         eval_every: 7,
         log_every: 6,
         dropout: 0.1,
+        attention_dropout: 0.1,
         output_dropout: 0.1,
         word_dropout: 0.05,
         stochastic_depth: 0.1,
@@ -58,6 +59,7 @@ fn options() -> TrainOptions {
 fn still(options: TrainOptions) -> TrainOptions {
     TrainOptions {
         dropout: 0.0,
+        attention_dropout: 0.0,
         output_dropout: 0.0,
         word_dropout: 0.0,
         stochastic_depth: 0.0,

@@ -282,6 +282,7 @@ impl Train {
             z_loss: self.z_loss.unwrap_or(default.z_loss),
             dropout: self.dropout.unwrap_or(preset.dropout as f32),
             input_dropout: self.input_dropout.or(preset.input_dropout.map(|p| p as f32)),
+            attention_dropout: self.attention_dropout.unwrap_or(default.attention_dropout),
             output_dropout: self.output_dropout.unwrap_or(preset.output_dropout as f32),
             word_dropout: self.word_dropout.unwrap_or(preset.word_dropout as f32),
             stochastic_depth: self.stochastic_depth.unwrap_or(default.stochastic_depth),

@@ -284,7 +284,7 @@ fn a_growing_prefix_is_causal_attention() {
         );
         let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; s.heads * s.seq]);
         let mut scratch = vec![0.0; causal_scratch_len(&s)];
-        causal_attention(Isa::best(), &s, &q, &k, &v, &mut want, &mut lse, &mut scratch);
+        causal_attention(Isa::best(), &s, None, &q, &k, &v, &mut want, &mut lse, &mut scratch);
         let queries = Queries {
             tokens: s.seq,
             group: s.heads / s.kv_heads,

@@ -160,9 +160,12 @@ impl CudaNetwork {
         let d_qkv = shared.d_out.slice(..b.qkv.len());
         let shape = self.attention_shape();
         let rotation = layout.qk_norms.is_none().then_some(&self.rope);
+        let number = self.number();
+        let drop = self.probability_dropout(block, &number);
         attention_backward(
             gpu,
             shape,
+            drop.as_ref(),
             &b.rotated,
             &b.attn_out,
             &b.lse,

@@ -5,7 +5,7 @@ use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::dropout::{Dropout, Droppable, RowNumbers, drop_in_place, drop_rows_in_place};
 
 use super::CudaNetwork;
-use crate::network::dropout::{BRANCHES, ELEMENTS, EMBEDDING_SITE, OUTPUT, WORDS};
+use crate::network::dropout::{BRANCHES, ELEMENTS, EMBEDDING_SITE, OUTPUT, PROBABILITIES, WORDS, attention_site};
 use crate::network::{DropoutRates, Result};
 
 impl CudaNetwork {
@@ -34,6 +34,12 @@ impl CudaNetwork {
     /// Hidden dropout behind place `site`.
     pub(super) fn hidden_dropout<'a>(&self, site: u32, number: &'a DeviceArray<u32>) -> Option<Dropout<'a>> {
         self.drop(|rates| rates.hidden, ELEMENTS.wrapping_add(site), number)
+    }
+
+    /// Dropout of the probabilities of the attention of `block`.
+    pub(super) fn probability_dropout<'a>(&self, block: usize, number: &'a DeviceArray<u32>) -> Option<Dropout<'a>> {
+        let purpose = PROBABILITIES.wrapping_add(attention_site(block));
+        self.drop(|rates| rates.attention, purpose, number)
     }
 
     /// Launches word and input dropout on the embedded tokens or their gradient.

@@ -137,7 +137,7 @@ impl CudaNetwork {
         if training { self.drop_output(&b.head_in) } else { Ok(()) }
     }
 
-    /// Launches a block, in `training` with stochastic depth. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
+    /// Launches a block, in `training` with stochastic depth and dropout of probabilities. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
     pub(super) fn block(
         &self,
         (stage, training): (Stage, bool),
@@ -174,7 +174,9 @@ impl CudaNetwork {
         });
         let shape = self.attention_shape();
         rope(gpu, shape, &self.rope, norms, &b.qkv, &b.rotated)?;
-        attention(gpu, shape, &b.rotated, &b.attn_out, &b.lse)?;
+        let number = self.number();
+        let drop = training.then(|| self.probability_dropout(block, &number)).flatten();
+        attention(gpu, shape, drop.as_ref(), &b.rotated, &b.attn_out, &b.lse)?;
 
         let (input, width) = (b.input(Group::O), config.query_size());
         let (codes, soft) = (input.int8(width), self.soft_of(input));

@@ -108,6 +108,7 @@ fn batch(config: &ModelConfig, number: u64) -> (Vec<u32>, Vec<u32>) {
 const RATES: DropoutRates = DropoutRates {
     word: 0.15,
     input: 0.1,
+    attention: 0.15,
     hidden: 0.2,
     output: 0.25,
     depth: 0.5,
@@ -221,6 +222,25 @@ fn losses_and_gradients_are_those_of_the_cpu() {
             println!("{name} at {anneal}: loss {loss:.5} ({expected:.5}), worst gradient {worst:.4?}");
         }
     }
+}
+
+#[test]
+fn an_evaluation_drops_nothing() {
+    let Some(gpu) = gpu("evaluation of a run with dropout") else {
+        return;
+    };
+    let network = network(&small());
+    let everywhere = CudaDropout { rates: RATES, seed: 3 };
+    let (ids, targets) = batch(network.config(), 4);
+    let losses = [None, Some(everywhere)].map(|dropout| {
+        let cuda = CudaNetwork::new(&gpu, &network, shape(false), 1, (dropout, LossTerms::default())).unwrap();
+        let mut host = cuda.host_batch().unwrap();
+        host.fill((&ids, &targets), 4, 0, 1.0).unwrap();
+        cuda.send(&host).unwrap();
+        cuda.evaluate(Stage::Hard).unwrap();
+        gpu.download(cuda.token_losses()).unwrap()
+    });
+    assert_eq!(losses[0], losses[1]);
 }
 
 #[test]

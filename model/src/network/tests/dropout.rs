@@ -1,22 +1,36 @@
 //! What is dropped, and where.
 
 use super::*;
+use crate::network::dropout::{PROBABILITIES, attention_site};
 
 /// The values of the residual stream behind each part, with dropout of `rates`, of two sequences of eight tokens: `[part][token][value]`.
 fn streams(network: &Network, rates: DropoutRates, step: u64) -> Vec<Vec<Vec<f32>>> {
+    // The first two words come again in both sequences.
+    let text = [3, 4, 5, 3, 6, 7, 8, 4, 9, 3, 10, 4, 11, 12, 13, 14];
+    streams_of(network, (text, 8), rates, step)
+}
+
+/// The same of sequences of `seq` tokens.
+fn streams_of(
+    network: &Network,
+    (text, seq): ([u32; 16], usize),
+    rates: DropoutRates,
+    step: u64,
+) -> Vec<Vec<Vec<f32>>> {
     let mode = ForwardMode {
         dropout: Some(Dropout { rates, seed: 9, step }),
         ..ForwardMode::evaluation(0.0)
     };
     let tape = Tape::new();
     let (leaves, mut parts) = (network.leaves(&tape), Vec::new());
-    // The first two words come again in both sequences.
-    let text = ids([3, 4, 5, 3, 6, 7, 8, 4, 9, 3, 10, 4, 11, 12, 13, 14]);
+    let text = ids(text);
     let mut observe = |_: &str, x: &Tensor| {
         let width = x.shape().last();
         parts.push(x.f32().unwrap().chunks(width).map(<[f32]>::to_vec).collect());
     };
-    network.forward_observed(&leaves, &text, 8, mode, &mut observe).unwrap();
+    network
+        .forward_observed(&leaves, &text, seq, mode, &mut observe)
+        .unwrap();
     parts
 }
 
@@ -70,6 +84,47 @@ fn depth_is_dropped_by_whole_sequences() {
         (30..66).contains(&passed[0]) && (77..115).contains(&passed[1]),
         "{passed:?}"
     );
+}
+
+#[test]
+fn attention_dropout_is_in_attention_and_differs_by_sequence_layer_and_micro_batch() {
+    let network = network(config());
+    let rates = DropoutRates {
+        attention: 0.5,
+        ..DropoutRates::default()
+    };
+    // The same text twice.
+    let text = [3, 4, 5, 3, 6, 7, 8, 4, 3, 4, 5, 3, 6, 7, 8, 4];
+    let run = |rates, step| streams_of(&network, (text, 8), rates, step);
+    let (plain, dropped) = (run(DropoutRates::default(), 1), run(rates, 1));
+    assert_eq!(plain[0], dropped[0], "the embedding has none");
+    assert_ne!(plain[1], dropped[1]);
+    assert_eq!(dropped, run(rates, 1));
+    assert_ne!(dropped[1], run(rates, 2)[1]);
+    let (first, second) = dropped[1].split_at(8);
+    assert_ne!(first, second);
+    assert_eq!(plain[1][..8], plain[1][8..]);
+    // A token that is a sequence has one probability a head, and no attention if all are dropped.
+    let rates = DropoutRates {
+        attention: 0.85,
+        ..rates
+    };
+    let (parts, heads) = (streams_of(&network, (text, 1), rates, 3), 4);
+    let run = Dropout {
+        rates,
+        seed: 9,
+        step: 3,
+    };
+    let passed = [0, 1].map(|block| {
+        let (before, behind) = (&parts[2 * block], &parts[2 * block + 1]);
+        let passed: Vec<bool> = before.iter().zip(behind).map(|(a, b)| a == b).collect();
+        let key = run.key(PROBABILITIES + attention_site(block));
+        let gone = |sequence: u64| (0..heads).all(|h| key.uniform((sequence * heads + h) * 4) < 0.85);
+        assert_eq!(passed, (0..16).map(gone).collect::<Vec<_>>(), "block {block}");
+        assert!(passed.contains(&true) && passed.contains(&false));
+        passed
+    });
+    assert_ne!(passed[0], passed[1]);
 }
 
 #[test]
