@@ -261,6 +261,45 @@ fn a_run_can_train_its_teacher_first() {
     refused(&["--teacher-steps", "2", "--quant", "none"]).refused(2, &["--quant none"]);
 }
 
+/// The preset's teacher has its own shape and drops more; what is given holds for both runs.
+#[test]
+fn a_preset_can_have_a_teacher_of_another_shape() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("taught");
+    let (tokens, tokenizer) = (f.path("text.tokens"), f.path("tokenizer.json"));
+    let shared = [
+        "--config",
+        "wikitext2-35m",
+        "--data",
+        &tokens,
+        "--tokenizer",
+        &tokenizer,
+    ];
+    let short = ["--batch-size", "1", "--seq-len", "16", "--max-steps", "1", "--json"];
+    let args = |out: &std::path::Path, more: &[&str]| -> Vec<String> {
+        let given = [&shared[..], &short, &["--output-dir", out.to_str().unwrap()], more].concat();
+        ["train"].into_iter().chain(given).map(String::from).collect()
+    };
+    let made = args(&out, &["--teacher-steps", "1", "--input-dropout", "0.3"]);
+    assert_eq!(onebit(&made).json()["steps"], 1);
+    let config = |run: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(run.join("config.json")).unwrap()).unwrap()
+    };
+    assert_eq!(config(&out)["hidden_size"], 448);
+    let teacher = out.join("teacher");
+    assert_eq!(config(&teacher)["hidden_size"], 320);
+    // The teacher is that preset's twin under the dropout that the preset gives its teacher.
+    let twin = dir.path().join("twin");
+    let dropout = ["--dropout", "0.2", "--output-dropout", "0.5", "--word-dropout", "0.2"];
+    let more = [&["--quant", "none", "--input-dropout", "0.3"], &dropout[..]].concat();
+    let mut alone = args(&twin, &more);
+    alone[2] = "wikitext2-25m".into();
+    onebit(&alone).ok();
+    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
+    assert_eq!(weights(&twin), weights(&teacher));
+}
+
 #[test]
 fn quickstart_trains_packs_and_tells() {
     let dir = tempfile::tempdir().unwrap();

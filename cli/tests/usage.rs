@@ -82,6 +82,7 @@ fn wrong_usage_ends_with_2() {
     ])
     .refused(2, &["bpe or word"]);
     onebit(&["quickstart", "--minutes", "1", "--steps", "5"]).refused(2, &["--minutes and --steps"]);
+    onebit(&["quickstart", "--config", "2b4t"]).refused(2, &["config", "stories-3m", "2b4t"]);
     onebit(&["plot", "--output", "x.svg"]).refused(2, &["metrics"]);
     let out = std::path::PathBuf::from("never-made");
     onebit(&f.train(&out, &["--lr-decay", "cos"])).refused(2, &["--lr-decay", "cosine"]);

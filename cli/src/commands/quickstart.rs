@@ -20,7 +20,10 @@ use crate::{CliError, Result, args, device, interrupt, output, plot};
     note = "Nothing is read and nothing is downloaded. The entropy of the grammar is known, so the result says how close to the optimum the model came (bpb against entropy_bpb) and how many of its stories are consistent (valid_fraction)."
 )]
 pub struct Quickstart {
-    /// minutes that it may take in all (default: 3)
+    /// quickstart, or stories-3m for a GPU (default: quickstart)
+    #[argh(option, default = "\"quickstart\".into()")]
+    config: String,
+    /// minutes that it may take in all (default: 3; of stories-3m as many as its 3,000 steps take)
     #[argh(option)]
     minutes: Option<f64>,
     /// training steps instead of --minutes
@@ -77,13 +80,20 @@ impl Quickstart {
         if self.steps == Some(0) {
             return Err(CliError::Usage("--steps: expected at least 1, found 0".into()));
         }
+        let preset = quickstart::preset(&self.config).map_err(|e| CliError::Usage(e.to_string()))?;
+        let fixed = match (self.steps, self.minutes) {
+            (None, None) if self.config != "quickstart" => Some(preset.training.max_steps),
+            (steps, _) => steps,
+        };
+        let larger = fixed.filter(|_| self.config != "quickstart");
+        let stories = larger.map(|steps| quickstart::stories(&preset, steps));
         let directory = &self.output_dir;
         self.check_directory()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         output::note("writing stories and training a tokenizer on them");
-        let mut prepared = quickstart::prepare(directory, place.device, self.seed, None)?;
+        let mut prepared = quickstart::prepare(directory, place.device, self.seed, preset, stories)?;
         prepared.inputs.gpu = place.gpu.clone();
-        let steps = match self.steps {
+        let steps = match fixed {
             Some(steps) => steps,
             None => {
                 output::note("measuring this machine");
@@ -94,12 +104,13 @@ impl Quickstart {
                 steps?
             }
         };
-        prepared.inputs.options = quickstart::options(steps, self.seed);
+        prepared.inputs.options = quickstart::options(&prepared.preset, steps, self.seed);
         let Prepared {
             grammar,
             tokenizer,
             inputs,
             began,
+            ..
         } = prepared;
         let parameters = inputs.network.config().parameter_count();
         output::note(&format!(

@@ -119,13 +119,13 @@ pub struct Train {
     /// a model directory whose probabilities are learned beside the text, again for each of several (default: none)
     #[argh(option)]
     teacher: Vec<PathBuf>,
-    /// the teachers' share of what is learned, above 0 and at most 1 (default: 0.5 with --teacher)
+    /// the teachers' share of what is learned, above 0 and at most 1 (default: the preset's, else 0.5)
     #[argh(option)]
     teacher_weight: Option<f32>,
-    /// train a teacher first, the same model in full precision, for so many steps, in the folder teacher of --output-dir; 0 for none (default: the preset's)
+    /// train a teacher first, the preset's or else the same model in full precision, for so many steps, in the folder teacher of --output-dir; 0 for none (default: the preset's)
     #[argh(option)]
     teacher_steps: Option<u64>,
-    /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: 0)
+    /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: the preset's)
     #[argh(option)]
     dropout: Option<f32>,
     /// dropout on the embedded tokens (default: as --dropout)
@@ -279,7 +279,7 @@ impl Train {
         self.prepare_directory(&output_dir)?;
         if teacher_steps > 0 {
             output::note(&format!("a teacher in full precision first, of {teacher_steps} steps"));
-            self.of_teacher(teacher_steps, &output_dir).finished(Some(&place))?;
+            self.of_teacher(teacher_steps, &output_dir)?.finished(Some(&place))?;
             // A run that was interrupted before it had begun to learn from its teacher begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
         }

@@ -126,7 +126,10 @@ const CHUNK: usize = 1 << 16;
 
 fn learn(how: DynamicEvaluation, weights: &mut [f32], gradient: &[f32], learned: &mut Learned, unbiased: f32) {
     let weights = weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-    let known = learned.first.par_chunks(CHUNK).zip(learned.squares.par_chunks_mut(CHUNK));
+    let known = learned
+        .first
+        .par_chunks(CHUNK)
+        .zip(learned.squares.par_chunks_mut(CHUNK));
     weights.zip(known).for_each(|((weights, gradient), (first, squares))| {
         for (((w, g), first), squares) in weights.iter_mut().zip(gradient).zip(first).zip(squares) {
             *squares += NEW * (g * g - *squares);

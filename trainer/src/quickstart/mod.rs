@@ -32,8 +32,12 @@ use crate::schedule::LrDecay;
 use crate::stories::{Grammar, Split, stream};
 use crate::{Result, TrainError};
 
-/// Stories of the training text; a run of three minutes reads them once.
+/// The presets that this is for: the first in minutes on a CPU, the others on a GPU.
+pub const PRESETS: [&str; 2] = ["quickstart", "stories-3m"];
+/// Stories of the training text, unless it is known that more are read; a run of three minutes reads them once.
 const TRAINING_STORIES: usize = 20_000;
+/// More are not written; a longer run reads them again.
+const MOST_STORIES: usize = 400_000;
 /// Stories of the validation text that is watched while training.
 const VALIDATION_STORIES: usize = 200;
 /// Share of the time left that training gets; the rest is for the judging and for a machine that slows down.
@@ -50,21 +54,49 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The model, data and options of the run.
     pub inputs: RunInputs,
+    /// The preset, whose settings [`options`] takes.
+    pub preset: Preset,
     /// When the quickstart began.
     pub began: Instant,
 }
 
-/// Writes text, tokenizer and token files under `directory` and builds the model. `steps` is set later.
+/// The preset `name` of [`PRESETS`].
+///
+/// # Errors
+/// Another name.
+pub fn preset(name: &str) -> Result<Preset> {
+    let known = PRESETS.contains(&name).then(|| presets::by_name(name)).flatten();
+    known.ok_or_else(|| TrainError::Option {
+        option: "config",
+        why: format!("expected {}, found {name:?}", PRESETS.join(" or ")),
+    })
+}
+
+/// Stories of which a run of `steps` steps reads none twice, if they are not too many.
+pub fn stories(preset: &Preset, steps: u64) -> usize {
+    let read = steps.saturating_mul(preset.training.batch_size as u64);
+    usize::try_from(read)
+        .unwrap_or(MOST_STORIES)
+        .clamp(TRAINING_STORIES, MOST_STORIES)
+}
+
+/// Writes text, tokenizer and token files under `directory` and builds the model. `steps` is set later. Stories of the training text: 20,000, or what
+/// [`stories`] says.
 ///
 /// # Errors
 /// A directory that cannot be written.
-pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usize>) -> Result<Prepared> {
+pub fn prepare(
+    directory: &Path,
+    device: Device,
+    seed: u64,
+    preset: Preset,
+    stories: Option<usize>,
+) -> Result<Prepared> {
     let began = Instant::now();
     let grammar = Grammar::built_in();
     let data = directory.join("data");
     fs::create_dir_all(&data).map_err(io_error(&data, "choose a directory that can be written"))?;
     let text = grammar.corpus(stories.unwrap_or(TRAINING_STORIES), &mut stream(seed, Split::Train));
-    let preset = preset()?;
     // A tenth of the text holds every word of the grammar many times.
     let sample = &text[..text[..text.len() / 10].rfind('\n').unwrap_or(text.len())];
     let tokenizer =
@@ -74,11 +106,11 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
     let watched = grammar.corpus(VALIDATION_STORIES, &mut stream(seed ^ 1, Split::HeldOut));
     let validation = write_tokens(&data.join("validation.tokens"), &tokenizer, &watched)?;
 
-    let mut config = preset.config;
+    let mut config = preset.config.clone();
     config.vocab_size = tokenizer.vocab_size();
     config.bos_token_id = None;
     config.eos_token_ids = tokenizer.eos().into_iter().collect();
-    let options = options(1, seed);
+    let options = options(&preset, 1, seed);
     let network = Network::initialized(config, device, seed, options.init)?;
     let inputs = RunInputs {
         network,
@@ -95,25 +127,23 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, stories: Option<usiz
         grammar,
         tokenizer,
         inputs,
+        preset,
         began,
     })
 }
 
-fn preset() -> Result<Preset> {
-    presets::by_name("quickstart").ok_or_else(|| TrainError::Runtime("the quickstart preset is missing".into()))
-}
-
 /// The recipe for a run of `steps` steps. Windows begin where stories do, so that no other story's names stand before one;
 /// the learning rate is high and falls to nothing, for what a story must remember is learned on the way down.
-pub fn options(steps: u64, seed: u64) -> TrainOptions {
+pub fn options(preset: &Preset, steps: u64, seed: u64) -> TrainOptions {
+    let training = &preset.training;
     TrainOptions {
-        batch_size: 16,
-        seq_len: 112,
+        batch_size: training.batch_size,
+        seq_len: training.seq_len,
         align_documents: true,
         accumulation_steps: 1,
         max_steps: steps,
-        lr: 3e-2,
-        lr_min: 1e-4,
+        lr: training.lr as f32,
+        lr_min: training.lr as f32 / 300.0,
         lr_warmup_steps: 20.min(steps / 4),
         lr_decay: LrDecay::Linear,
         optimizer: OptimizerKind::Muon,
@@ -174,7 +204,7 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
             quant_anneal_steps: 0,
             eval_every: 0,
             log_every: 100,
-            ..options(STEPS + 2, prepared.inputs.options.seed)
+            ..options(&prepared.preset, STEPS + 2, prepared.inputs.options.seed)
         };
         let inputs = RunInputs {
             network: prepared.inputs.network.clone(),

@@ -7,11 +7,18 @@ use crate::evaluate::{StoryTeller, score_stories};
 #[test]
 fn a_short_quickstart_goes_the_whole_way() {
     let dir = tempfile::tempdir().unwrap();
-    let mut prepared = prepare(dir.path(), Device::cpu().unwrap(), 1, Some(1000)).unwrap();
-    assert!(prepared.tokenizer.vocab_size() <= preset().unwrap().config.vocab_size);
+    let mut prepared = prepare(
+        dir.path(),
+        Device::cpu().unwrap(),
+        1,
+        preset("quickstart").unwrap(),
+        Some(1000),
+    )
+    .unwrap();
+    assert!(prepared.tokenizer.vocab_size() <= prepared.preset.config.vocab_size);
     let steps = steps_within(&prepared, 0.05, &dir.path().join("scratch")).unwrap();
     assert!(steps >= 20);
-    prepared.inputs.options = options(40, 1);
+    prepared.inputs.options = options(&prepared.preset, 40, 1);
     let mut trainer = Trainer::new(prepared.inputs, false, &mut |_| ()).unwrap();
     trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
     let (model, verdict) = judge(trainer.network(), &prepared.tokenizer, &prepared.grammar, dir.path(), 1).unwrap();
@@ -46,4 +53,18 @@ fn a_short_quickstart_goes_the_whole_way() {
     let pairs: usize = suite.slots.values().map(|slot| slot.pairs).sum();
     assert!(pairs > 350 && (0.4..1.0).contains(&suite.agreement), "{suite:?}");
     assert!(model.bytes().total() < 4 * model.config().parameter_count() as usize / 3);
+}
+
+/// The recipe of each preset is one that a run takes, and a longer run has more to read.
+#[test]
+fn every_preset_has_a_recipe() {
+    for name in PRESETS {
+        let preset = preset(name).unwrap();
+        options(&preset, 1000, 1).validate().unwrap();
+        assert!(preset.training.seq_len <= preset.config.max_position_embeddings);
+        assert_eq!(stories(&preset, 1), TRAINING_STORIES);
+        assert_eq!(stories(&preset, 2000), 2000 * preset.training.batch_size);
+        assert_eq!(stories(&preset, u64::MAX), MOST_STORIES);
+    }
+    assert!(preset("2b4t").unwrap_err().to_string().contains("stories-3m"));
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use onebit_engine::Device;
+use onebit_model::config::presets::DropoutDefaults;
 use onebit_model::config::{LinearMode, ModelConfig, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
@@ -136,8 +137,16 @@ impl Train {
         let mut teachers = self.teachers(&config, &options, &tokenizer)?;
         let teacher_steps = self.teacher_steps(&resolved.training)?;
         if teacher_steps > 0 {
-            let mut twin = config.clone();
+            let mut twin = match resolved.training.teacher {
+                Some(teacher) => {
+                    let mut shape = presets::resolve(teacher.preset)?.config;
+                    fit_to_tokenizer(&mut shape, &tokenizer);
+                    shape
+                }
+                None => config.clone(),
+            };
             twin.set_all_modes(LinearMode::F16);
+            check_teacher(&twin, &config, options.seq_len)?;
             let path = self.output_dir.as_deref().unwrap_or(Path::new("")).join(TEACHER);
             teachers.push((path, twin));
         }
@@ -218,14 +227,17 @@ impl Train {
                 "--teacher and --teacher-steps both say who teaches; give one of them".into(),
             )),
             (true, _) | (_, false) => Ok(0),
-            _ => Ok(self.teacher_steps.unwrap_or(self.scaled(preset, preset.teacher_steps))),
+            _ => {
+                let steps = preset.teacher.map_or(0, |teacher| self.scaled(preset, teacher.steps));
+                Ok(self.teacher_steps.unwrap_or(steps))
+            }
         }
     }
 
-    /// The run that trains the teacher, in a folder of the run's own: the same model in full precision.
-    pub(super) fn of_teacher(&self, steps: u64, output_dir: &Path) -> Train {
+    /// The run that trains the teacher, in a folder of the run's own: the preset's teacher, or the same model in full precision. What is given holds for both runs.
+    pub(super) fn of_teacher(&self, steps: u64, output_dir: &Path) -> Result<Train> {
         let output_dir = output_dir.join(TEACHER);
-        Train {
+        let mut run = Train {
             resume: self.resume && output_dir.join("checkpoints").is_dir(),
             output_dir: Some(output_dir),
             max_steps: Some(steps),
@@ -237,6 +249,30 @@ impl Train {
             teacher_steps: None,
             keep_best: false,
             ..self.clone()
+        };
+        let resolved = self.config.as_deref().map(presets::resolve).transpose()?;
+        if let Some(teacher) = resolved.and_then(|resolved| resolved.training.teacher) {
+            run.config = Some(teacher.preset.into());
+            let dropout = self.dropout(teacher.dropout);
+            run.dropout = Some(dropout.hidden as f32);
+            run.input_dropout = dropout.input.map(|p| p as f32);
+            run.output_dropout = Some(dropout.output as f32);
+            run.word_dropout = Some(dropout.word as f32);
+        }
+        Ok(run)
+    }
+
+    /// The dropout given, over `preset`'s. `--dropout` alone is for the embedded tokens too.
+    fn dropout(&self, preset: DropoutDefaults) -> DropoutDefaults {
+        let given = |option: Option<f32>, default| option.map_or(default, f64::from);
+        DropoutDefaults {
+            hidden: given(self.dropout, preset.hidden),
+            input: match (self.input_dropout, self.dropout) {
+                (None, None) => preset.input,
+                (given, _) => given.map(f64::from),
+            },
+            output: given(self.output_dropout, preset.output),
+            word: given(self.word_dropout, preset.word),
         }
     }
 
@@ -254,6 +290,7 @@ impl Train {
         let teacher_steps = self.teacher_steps(preset)?;
         let phase = |given: Option<u64>, steps: u64| given.unwrap_or(if twin { 0 } else { scaled(steps) });
         let lr = self.lr.unwrap_or(preset.lr as f32);
+        let dropout = self.dropout(preset.dropout);
         let options = TrainOptions {
             batch_size: self.batch_size.unwrap_or(preset.batch_size),
             seq_len: self.seq_len.unwrap_or(preset.seq_len),
@@ -277,14 +314,14 @@ impl Train {
                         "--teacher-weight needs --teacher or --teacher-steps".into(),
                     ));
                 }
-                (false, given) => given.unwrap_or(0.5),
+                (false, given) => given.unwrap_or(preset.teacher.map_or(0.5, |teacher| teacher.weight as f32)),
             },
             z_loss: self.z_loss.unwrap_or(default.z_loss),
-            dropout: self.dropout.unwrap_or(preset.dropout as f32),
-            input_dropout: self.input_dropout.or(preset.input_dropout.map(|p| p as f32)),
+            dropout: dropout.hidden as f32,
+            input_dropout: dropout.input.map(|p| p as f32),
             attention_dropout: self.attention_dropout.unwrap_or(default.attention_dropout),
-            output_dropout: self.output_dropout.unwrap_or(preset.output_dropout as f32),
-            word_dropout: self.word_dropout.unwrap_or(preset.word_dropout as f32),
+            output_dropout: dropout.output as f32,
+            word_dropout: dropout.word as f32,
             stochastic_depth: self.stochastic_depth.unwrap_or(default.stochastic_depth),
             quant_warmup_steps: phase(self.quant_warmup_steps, preset.quant_warmup_steps),
             quant_anneal_steps: phase(self.quant_anneal_steps, preset.quant_anneal_steps),

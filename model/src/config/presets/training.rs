@@ -2,6 +2,32 @@
 
 use crate::config::ModelConfig;
 
+/// Probabilities of dropout by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DropoutDefaults {
+    /// On what each block writes to the residual stream, and on the embedded tokens unless `input` says otherwise.
+    pub hidden: f64,
+    /// On the embedded tokens.
+    pub input: Option<f64>,
+    /// On the head's input.
+    pub output: f64,
+    /// Of whole words.
+    pub word: f64,
+}
+
+/// A teacher that is trained first: a model in full precision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TeacherDefaults {
+    /// The preset whose shape and settings it has.
+    pub preset: &'static str,
+    /// Its optimiser steps.
+    pub steps: u64,
+    /// What is dropped while it learns: more than of the ternary model, which learns less by heart.
+    pub dropout: DropoutDefaults,
+    /// Its share of what the model learns.
+    pub weight: f64,
+}
+
 /// Training settings that go with a model; every one is an option of `onebit train`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingDefaults {
@@ -35,16 +61,10 @@ pub struct TrainingDefaults {
     pub optimizer: &'static str,
     /// Shape of the learning rate's decay: `cosine`, `linear`, `wsd`, `two-stage` or `none`.
     pub lr_decay: &'static str,
-    /// Dropout on what each block writes to the residual stream, and on the embedded tokens unless `input_dropout` says otherwise.
-    pub dropout: f64,
-    /// Dropout on the embedded tokens.
-    pub input_dropout: Option<f64>,
-    /// Dropout on the head's input.
-    pub output_dropout: f64,
-    /// Dropout of whole words.
-    pub word_dropout: f64,
-    /// Steps of a teacher, the same model in full precision, that is trained first; 0: there is none.
-    pub teacher_steps: u64,
+    /// What is dropped.
+    pub dropout: DropoutDefaults,
+    /// Who teaches, beside the text.
+    pub teacher: Option<TeacherDefaults>,
     /// Steps between evaluations on held-out text.
     pub eval_every: u64,
     /// Steps between checkpoints.
@@ -72,11 +92,8 @@ impl TrainingDefaults {
             init: "normal",
             optimizer: "adamw",
             lr_decay: "cosine",
-            dropout: 0.0,
-            input_dropout: None,
-            output_dropout: 0.0,
-            word_dropout: 0.0,
-            teacher_steps: 0,
+            dropout: DropoutDefaults::default(),
+            teacher: None,
             eval_every: 500,
             save_every: 1_000,
         }
