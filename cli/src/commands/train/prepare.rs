@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use onebit_engine::Device;
-use onebit_model::config::{LinearMode, ModelConfig, presets};
+use onebit_model::config::{LinearMode, ModelConfig, limits, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
@@ -77,6 +77,7 @@ impl Train {
                 "--init and --init-from both say where training begins; give one of them".into(),
             ));
         }
+        self.check_logit_softcap()?;
         let name = match (&self.config, &self.init_from) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Usage(
@@ -105,6 +106,9 @@ impl Train {
         let mut config = resolved.config;
         if let Some(mode) = self.quant_mode()? {
             config.set_all_modes(mode);
+        }
+        if self.logit_softcap.is_some() {
+            config.final_logit_softcapping = self.logit_softcap;
         }
         if resolved.preset.is_some() {
             fit_to_tokenizer(&mut config, &tokenizer);
@@ -150,6 +154,20 @@ impl Train {
             teachers,
             teacher_steps,
         })
+    }
+
+    /// That `--logit-softcap` is one, and of a new model: one that is there was trained with what it has.
+    fn check_logit_softcap(&self) -> Result<()> {
+        let [least, most] = limits::SOFTCAP;
+        match self.logit_softcap {
+            Some(_) if self.init_from.is_some() => Err(CliError::Usage(
+                "--logit-softcap is part of a new model, and --init-from gives one that is there; leave it out".into(),
+            )),
+            Some(cap) if !(least..=most).contains(&cap) => Err(CliError::Usage(format!(
+                "--logit-softcap: expected a positive number from {least} to {most}, found {cap}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What `--quant` makes of the linears.
