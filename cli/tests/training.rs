@@ -198,6 +198,54 @@ fn a_model_can_be_trained_in_full_precision_or_binary() {
 }
 
 #[test]
+fn a_soft_cap_is_part_of_the_model() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (plain, whole) = (path("plain"), path("whole"));
+    onebit(&f.train(plain.as_ref(), &[])).ok();
+    // So low a cap that it is felt.
+    let capped = |out: &str, more: &[&str]| f.train(out.as_ref(), &[&["--logit-softcap", "0.25"], more].concat());
+    onebit(&capped(&whole, &[])).ok();
+    let read = |run: &str, name: &str| fs::read(std::path::Path::new(run).join(name)).unwrap();
+    let config = String::from_utf8(read(&whole, "config.json")).unwrap();
+    assert!(config.contains("\"final_logit_softcapping\": 0.25"), "{config}");
+    let weights = "model.safetensors";
+    assert_ne!(
+        read(&whole, weights),
+        read(&plain, weights),
+        "it is trained with the cap"
+    );
+    // The logits are the same out of every file that can say what they are, and within the cap.
+    let logits = |model: &str| onebit(&["eval", "--model", model, "--ids", "1,7,4,9", "--logits", "--json"]).json();
+    let expected = logits(&whole);
+    let rows = expected["logits"].as_array().unwrap();
+    let mut all = rows.iter().flat_map(|row| row.as_array().unwrap());
+    assert!(all.all(|logit| logit.as_f64().unwrap().abs() < 0.25));
+    let (packed, again) = (path("m.1bit"), path("again"));
+    onebit(&["export", "--model", &whole, "--format", "1bit", "--output", &packed]).ok();
+    onebit(&["import", &packed, "--output-dir", &again]).ok();
+    for model in [&packed, &again] {
+        assert_eq!(logits(model), expected, "{model}");
+    }
+    let gguf = path("m.gguf");
+    onebit(&["export", "--model", &whole, "--format", "gguf", "--output", &gguf])
+        .refused(1, &["final_logit_softcapping"]);
+    // Trained on, a model keeps its cap, and none is put on it.
+    let from = |out: &str, more: &[&str]| {
+        let mut args = f.train(out.as_ref(), &[&["--init-from", &whole], more].concat());
+        let config = args.iter().position(|a| a == "--config").unwrap();
+        args.drain(config..config + 2);
+        onebit(&args)
+    };
+    let on = path("on");
+    from(&on, &[]).ok();
+    let config = String::from_utf8(read(&on, "config.json")).unwrap();
+    assert!(config.contains("\"final_logit_softcapping\": 0.25"), "{config}");
+    from(&path("x"), &["--logit-softcap", "9"]).refused(2, &["--logit-softcap", "--init-from"]);
+}
+
+#[test]
 fn a_model_learns_from_teachers() {
     let f = fixture();
     let dir = tempfile::tempdir().unwrap();
@@ -281,7 +329,7 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
         let given = [&shared[..], &short, &["--output-dir", out.to_str().unwrap()], more].concat();
         ["train"].into_iter().chain(given).map(String::from).collect()
     };
-    let made = args(&out, &["--teacher-steps", "1", "--input-dropout", "0.3"]);
+    let made = args(&out, &["--teacher-steps", "1", "--input-dropout", "0.3", "--logit-softcap", "30"]);
     assert_eq!(onebit(&made).json()["steps"], 1);
     let config = |run: &std::path::Path| -> serde_json::Value {
         serde_json::from_slice(&fs::read(run.join("config.json")).unwrap()).unwrap()
@@ -292,7 +340,8 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
     // The teacher is that preset's twin under the dropout that the preset gives its teacher.
     let twin = dir.path().join("twin");
     let dropout = ["--dropout", "0.2", "--output-dropout", "0.5", "--word-dropout", "0.2"];
-    let more = [&["--quant", "none", "--input-dropout", "0.3"], &dropout[..]].concat();
+    let given = ["--quant", "none", "--input-dropout", "0.3", "--logit-softcap", "30"];
+    let more = [&given[..], &dropout].concat();
     let mut alone = args(&twin, &more);
     alone[2] = "wikitext2-25m".into();
     onebit(&alone).ok();

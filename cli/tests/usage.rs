@@ -91,6 +91,9 @@ fn wrong_usage_ends_with_2() {
     onebit(&f.train(&out, &["--init", "normal", "--init-from", &model])).refused(2, &["--init and --init-from"]);
     onebit(&f.train(&out, &["--lr", "0"])).refused(2, &["--lr", "positive"]);
     onebit(&f.train(&out, &["--attention-dropout", "1"])).refused(2, &["--attention-dropout", "below 1"]);
+    for bad in ["0", "-30", "nan", "inf", "1e9"] {
+        onebit(&f.train(&out, &["--logit-softcap", bad])).refused(2, &["--logit-softcap", "positive"]);
+    }
     onebit(&f.train(&out, &["--data-dir", "x"])).refused(2, &["--data and --data-dir"]);
     onebit(&f.train(&out, &["--init-from", &model])).refused(2, &["--config and --init-from"]);
     assert!(!out.exists(), "a refusal makes nothing");

@@ -39,6 +39,7 @@ pub mod rms_norm;
 pub mod rng;
 pub mod rope;
 pub mod simd;
+pub mod softcap;
 pub mod t2;
 pub mod t5;
 pub mod ternary;

@@ -164,11 +164,13 @@ fn of_every_kind(context: usize) -> [ModelConfig; 3] {
     let plain = ModelConfig {
         feed_forward: FeedForward::Relu2,
         qk_norm: true,
+        final_logit_softcapping: Some(0.2),
         ..base.clone()
     };
     let silu = ModelConfig {
         feed_forward: FeedForward::SwiGlu,
         residual_scaling: true,
+        final_logit_softcapping: Some(30.0),
         ..base.clone()
     };
     [base, plain, silu]

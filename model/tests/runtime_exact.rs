@@ -279,6 +279,10 @@ fn each_option_changes_the_output() {
             ..config()
         },
         ModelConfig {
+            final_logit_softcapping: Some(0.7),
+            ..config()
+        },
+        ModelConfig {
             rope_theta: 500.0,
             ..config()
         },

@@ -43,7 +43,7 @@ fn fingerprint(logits: &[Vec<u32>]) -> u64 {
 }
 
 /// The logits of one model of every kind, the same on x86 and on ARM: only what changes the numerics of ARCHITECTURE.md §2.2 may change these.
-const FINGERPRINTS: [(&str, u64); 11] = [
+const FINGERPRINTS: [(&str, u64); 12] = [
     ("default", 0x9da1_5d68_9200_49cd),
     ("qk-norm", 0x7ddd_207e_a806_bebb),
     ("residual scaling, no sub-norms", 0x4ceb_63f0_f866_ecdc),
@@ -55,6 +55,7 @@ const FINGERPRINTS: [(&str, u64); 11] = [
     ("mixed modes", 0xd9f7_e6fb_350d_46e2),
     ("all f16", 0xd06c_3329_7497_560a),
     ("wider than a block", 0xe8ff_3e58_e131_b056),
+    ("capped logits", 0xdbda_0d38_3d3b_24ab),
 ];
 
 /// The same with an int4 head, which is the embedding in the first and one of its own in the second.

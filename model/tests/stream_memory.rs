@@ -32,6 +32,7 @@ fn config() -> ModelConfig {
         sub_norms: true,
         qk_norm: false,
         residual_scaling: false,
+        final_logit_softcapping: None,
         layer_modes: vec![LayerModes::uniform(LinearMode::Ternary); 30],
         bos_token_id: None,
         eos_token_ids: Vec::new(),

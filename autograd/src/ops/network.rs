@@ -152,6 +152,18 @@ pub fn scale_rows(x: &Var, factors: Vec<f32>) -> Result<Var> {
     single(x.tape().record(&[x], vec![y], backward)?)
 }
 
+/// `cap · tanh(x / cap)`.
+///
+/// # Errors
+/// Elements that are not f32.
+pub fn softcap(x: &Var, cap: f32) -> Result<Var> {
+    let y = engine::softcap::softcap(x.tensor(), cap)?;
+    let saved = y.clone();
+    let backward =
+        move |dy: Vec<Option<Tensor>>| Ok(vec![Some(engine::softcap::softcap_backward(&saved, only(dy)?, cap)?)]);
+    single(x.tape().record(&[x], vec![y], backward)?)
+}
+
 /// Mean cross-entropy, with what `terms` adds and teachers find `likely`, of `logits` `[tokens, vocab]`, shape `[1]`, and the [`Losses`] to report.
 ///
 /// # Errors

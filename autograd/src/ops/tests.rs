@@ -125,6 +125,41 @@ fn dropout_and_cross_entropy() -> crate::Result<()> {
 }
 
 #[test]
+fn the_soft_cap_and_losses_behind_it() -> crate::Result<()> {
+    let targets = ids(&[0, 10, 4, 4, 7, 1]);
+    for cap in [0.5, 1.5, 30.0] {
+        gradcheck("softcap", &[random([6, 11], 2)], |v| softcap(&v[0], cap))?;
+        for (smoothing, z_loss, share) in [(0.0, 0.0, 0.0), (0.1, 0.05, 0.0), (0.1, 0.05, 0.3)] {
+            let terms = LossTerms { smoothing, z_loss };
+            let likely = (share > 0.0).then(|| {
+                let probabilities = mean_softmax(&[random([6, 11], 5)]).unwrap();
+                Likely { probabilities, share }
+            });
+            gradcheck("cross_entropy of capped logits", &[random([6, 11], 2)], |v| {
+                Ok(cross_entropy(&softcap(&v[0], cap)?, &targets, terms, likely.clone())?.0)
+            })?;
+        }
+    }
+    // Every term of the loss is that of the capped logits.
+    let tape = Tape::new();
+    let (logits, terms) = (
+        tape.leaf(random([6, 11], 2)),
+        LossTerms {
+            smoothing: 0.1,
+            z_loss: 0.05,
+        },
+    );
+    let capped = softcap(&logits, 0.5)?;
+    let by_hand: Vec<f32> = { logits.tensor().f32()?.iter() }
+        .map(|x| 0.5 * (x / 0.5).tanh())
+        .collect();
+    let by_hand = tape.leaf(Tensor::from_f32(device(), [6, 11], by_hand)?);
+    let [found, want] = [&capped, &by_hand].map(|x| cross_entropy(x, &targets, terms, None).unwrap().1);
+    assert!((found.nll - want.nll).abs() < 1e-6 && (found.smoothed - want.smoothed).abs() < 1e-6);
+    Ok(())
+}
+
+#[test]
 fn what_teachers_find_likely() -> crate::Result<()> {
     let targets = ids(&[0, 10, 4, 4, 7, 1]);
     let teachers = [random([6, 11], 5), random([6, 11], 6)];

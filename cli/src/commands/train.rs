@@ -59,6 +59,9 @@ pub struct Train {
     /// first weights: normal, or mimetic for attention that begins as matching and copying (default: the preset's; not with --init-from)
     #[argh(option)]
     init: Option<String>,
+    /// soft-cap of a new model's logits: C * tanh(logits / C), such as 30 (default: as the configuration says; not with --init-from)
+    #[argh(option)]
+    logit_softcap: Option<f32>,
     /// begin with the weights of this model directory, which must hold floats
     #[argh(option)]
     init_from: Option<PathBuf>,

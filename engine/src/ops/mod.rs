@@ -15,5 +15,6 @@ pub mod matmul;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
+pub mod softcap;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! smoothed    = (1 − a)·((1 − ε)·nll + ε·(lse − mean_j x_j)) + a·(lse − Σ_j q_j·x_j) + z·lse²
 //! dx_j        = scale·((1 + 2·z·lse)·softmax(x)_j − (1 − a)·((1 − ε)·[j = target] + ε/vocab) − a·q_j)
 //! ```
-//! (Szegedy et al. 2016 for the smoothing ε, Hinton et al. 2015 for a teacher's q with share a, Chowdhery et al. 2022, *PaLM*, for z.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
+//! With a soft-cap C (Gemma 2, 2024) all of it is of `C·tanh(x / C)` in the place of x, and `dx_j` times `1 − tanh(x_j / C)²`. (Szegedy et al. 2016 for the smoothing ε, Hinton et al. 2015 for a teacher's q with share a, Chowdhery et al. 2022, *PaLM*, for z.) Logits are bf16 `[rows, stride]` of which `vocab` columns count: what a matrix product over a padded head
 //! writes. The columns from `vocab` on may hold anything before, and hold 0 after. All is computed in f32 from differences with the row's maximum.
 //!
 //! A row is read once from memory and written once: 4 bytes a logit, 2 where no gradient is wanted. A row's first 200 KiB wait in shared memory for the
@@ -25,9 +25,13 @@ static MODULE: Module = ptx!("kernel.ptx");
 const GRADIENT: Kernel = MODULE.kernel("cross_entropy");
 const GRADIENT_SMOOTHED: Kernel = MODULE.kernel("cross_entropy_smoothed");
 const GRADIENT_TAUGHT: Kernel = MODULE.kernel("cross_entropy_taught");
+const GRADIENT_CAPPED: Kernel = MODULE.kernel("cross_entropy_capped");
+const GRADIENT_CAPPED_TAUGHT: Kernel = MODULE.kernel("cross_entropy_capped_taught");
 const SOFTEN: Kernel = MODULE.kernel("soften");
+const SOFTEN_CAPPED: Kernel = MODULE.kernel("soften_capped");
 const EVALUATE: Kernel = MODULE.kernel("cross_entropy_evaluate");
 const EVALUATE_SMOOTHED: Kernel = MODULE.kernel("cross_entropy_evaluate_smoothed");
+const EVALUATE_CAPPED: Kernel = MODULE.kernel("cross_entropy_evaluate_capped");
 const SUMS: Kernel = MODULE.kernel("loss_sums");
 
 /// Columns of a matrix of logits, and how its targets are smoothed.
@@ -41,6 +45,8 @@ pub struct Vocabulary {
     pub smoothing: f32,
     /// z of the z-loss, which draws the log-sum-exp to 0; 0 for none.
     pub z_loss: f32,
+    /// C of the soft-cap; none: the logits are what counts.
+    pub softcap: Option<f32>,
 }
 
 /// What is written for each row, all `[rows]`, in nats.
@@ -63,7 +69,7 @@ pub struct Likely<'a> {
     pub share: f32,
 }
 
-/// Writes `weight` times the softmax of `logits`, `[rows, stride]`, to `likely`, as many, or, with `accumulate`, adds it. Columns that do not count become 0.
+/// Writes `weight` times the softmax of `logits`, capped where the vocabulary says so, `[rows, stride]`, to `likely`, as many, or, with `accumulate`, adds it. Columns that do not count become 0.
 ///
 /// # Errors
 /// [`CudaError::Shape`] for lengths that do not fit.
@@ -82,13 +88,22 @@ pub fn soften(
     if !likely.address().is_multiple_of(16) {
         return Err(CudaError::shape(OP, "probabilities at 16 bytes", format!("{likely:?}")));
     }
-    let launch = Launch::new(gpu, SOFTEN, [rows as u32, 1, 1], threads(vocabulary.size / 8))
+    let kernel = if vocabulary.softcap.is_some() {
+        SOFTEN_CAPPED
+    } else {
+        SOFTEN
+    };
+    let launch = Launch::new(gpu, kernel, [rows as u32, 1, 1], threads(vocabulary.size / 8))
         .array(logits)
         .u32(vocabulary.size)
         .u32(vocabulary.stride)
         .f32(weight)
         .u32(usize::from(accumulate))
         .array(likely);
+    let launch = match vocabulary.softcap {
+        Some(cap) => launch.f32(cap),
+        None => launch,
+    };
     // SAFETY: a block a row, and both arrays have `rows` rows of `stride`, of which the kernel touches whole chunks of 8.
     unsafe { launch.run() }
 }
@@ -120,8 +135,8 @@ pub fn cross_entropy(
         }
     }
     let kernels = match likely {
-        Some(_) => [GRADIENT_TAUGHT; 2],
-        None => [GRADIENT, GRADIENT_SMOOTHED],
+        Some(_) => [GRADIENT_TAUGHT, GRADIENT_TAUGHT, GRADIENT_CAPPED_TAUGHT],
+        None => [GRADIENT, GRADIENT_SMOOTHED, GRADIENT_CAPPED],
     };
     launch(gpu, kernels, logits, targets, vocabulary, likely, Some(scale), losses)
 }
@@ -137,7 +152,7 @@ pub fn cross_entropy_evaluate(
     vocabulary: Vocabulary,
     losses: RowLosses,
 ) -> Result<()> {
-    let kernels = [EVALUATE, EVALUATE_SMOOTHED];
+    let kernels = [EVALUATE, EVALUATE_SMOOTHED, EVALUATE_CAPPED];
     launch(gpu, kernels, logits, targets, vocabulary, None, None, losses)
 }
 
@@ -173,7 +188,7 @@ pub fn loss_sums(
 
 fn launch(
     gpu: &Gpu,
-    [plain, smoothed]: [Kernel; 2],
+    [plain, smoothed, capped]: [Kernel; 3],
     logits: &DeviceArray<bf16>,
     targets: &DeviceArray<u32>,
     vocabulary: Vocabulary,
@@ -187,6 +202,7 @@ fn launch(
         stride,
         smoothing,
         z_loss,
+        softcap,
     } = vocabulary;
     let rows = targets.len();
     check(OP, vocabulary, logits, rows)?;
@@ -199,7 +215,11 @@ fn launch(
         Some(_) => chunks.min((gpu.properties().shared_memory as usize - 2048) / 16),
         None => 0,
     };
-    let kernel = if smoothing == 0.0 { plain } else { smoothed };
+    let kernel = match softcap {
+        Some(_) => capped,
+        None if smoothing == 0.0 => plain,
+        None => smoothed,
+    };
     let launch = Launch::new(gpu, kernel, [rows as u32, 1, 1], threads(chunks))
         .shared(cached * 16)
         .array(logits)
@@ -215,6 +235,10 @@ fn launch(
         .array(losses.lse)
         .array(losses.nll)
         .array(losses.smoothed);
+    let launch = match softcap {
+        Some(cap) => launch.f32(cap),
+        None => launch,
+    };
     // SAFETY: a block a row, and `logits` has `rows` rows of `stride`, of which the kernel touches the first `stride / 8` chunks of 16 bytes; a target is
     // compared with `size`, at most `stride`, before it is an index; the rest has an element a row; `cached` chunks of shared memory are there; the kernel that is taught has as many probabilities as logits, compared by its caller.
     unsafe { launch.run() }

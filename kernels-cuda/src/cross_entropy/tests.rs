@@ -27,8 +27,8 @@ fn random(key: &Key, rows: usize, v: Vocabulary, size: f32) -> (Vec<bf16>, Vec<u
 }
 
 /// lse, nll, smoothed loss, and gradient of one row.
-fn oracle(x: &[bf16], target: u32, (smoothing, z): (f64, f64), scale: f64) -> ([f64; 3], Vec<f64>) {
-    let x: Vec<f64> = x.iter().map(|x| f64::from(x.to_f32())).collect();
+fn oracle(x: &[bf16], target: u32, (smoothing, z): (f64, f64), scale: f64, cap: Option<f32>) -> ([f64; 3], Vec<f64>) {
+    let x = capped(x, cap);
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let lse = max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
     let nll = lse - x[target as usize];
@@ -40,10 +40,20 @@ fn oracle(x: &[bf16], target: u32, (smoothing, z): (f64, f64), scale: f64) -> ([
     } + z * lse * lse;
     let share = smoothing / x.len() as f64;
     let hit = |j: usize| if j == target as usize { 1.0 - smoothing } else { 0.0 };
+    let slope = |j: usize| cap.map_or(1.0, |cap| 1.0 - (x[j] / f64::from(cap)).powi(2));
     let gradient = (0..x.len())
-        .map(|j| scale * ((1.0 + 2.0 * z * lse) * (x[j] - lse).exp() - hit(j) - share))
+        .map(|j| slope(j) * scale * ((1.0 + 2.0 * z * lse) * (x[j] - lse).exp() - hit(j) - share))
         .collect();
     ([lse, nll, smoothed], gradient)
+}
+
+/// The logits that count.
+fn capped(x: &[bf16], cap: Option<f32>) -> Vec<f64> {
+    let of = |x: f64| match cap.map(f64::from) {
+        Some(cap) => cap * (x / cap).tanh(),
+        None => x,
+    };
+    x.iter().map(|x| of(f64::from(x.to_f32()))).collect()
 }
 
 struct Outcome {
@@ -103,18 +113,21 @@ fn losses_and_gradients_are_their_formulas() {
         ]);
     }
     for (size, stride, rows) in sizes {
-        for (spread, smoothing, z_loss) in [
-            (2.0f32, 0.0f32, 0.0f32),
-            (8.0, 0.1, 0.0),
-            (300.0, 0.1, 0.0),
-            (8.0, 0.0, 1e-2),
-            (2.0, 0.1, 1e-4),
+        for (spread, smoothing, z_loss, softcap) in [
+            (2.0f32, 0.0f32, 0.0f32, None),
+            (8.0, 0.1, 0.0, None),
+            (300.0, 0.1, 0.0, None),
+            (8.0, 0.0, 1e-2, None),
+            (2.0, 0.1, 1e-4, None),
+            (8.0, 0.0, 0.0, Some(5.0f32)),
+            (300.0, 0.1, 1e-3, Some(30.0)),
         ] {
             let v = Vocabulary {
                 size,
                 stride,
                 smoothing,
                 z_loss,
+                softcap,
             };
             let (logits, targets) = random(&key, rows, v, spread);
             let scale = 1.0 / 4096.0f32;
@@ -124,7 +137,7 @@ fn losses_and_gradients_are_their_formulas() {
             for row in 0..rows {
                 let x = &logits[row * stride..][..size];
                 let (smoothing, scale) = (f64::from(smoothing), f64::from(scale));
-                let (want, gradient) = oracle(x, targets[row], (smoothing, f64::from(z_loss)), scale);
+                let (want, gradient) = oracle(x, targets[row], (smoothing, f64::from(z_loss)), scale, softcap);
                 for k in 0..3 {
                     let value = got.losses[k][row];
                     assert_eq!(value.to_bits(), evaluated.losses[k][row].to_bits(), "the forms agree");
@@ -135,6 +148,18 @@ fn losses_and_gradients_are_their_formulas() {
                         want[k]
                     );
                 }
+                // 1 − tanh² loses digits where it is small: what it is multiplied with is off by its rounding to 1.
+                let of_cap = capped(x, softcap);
+                let slope = |x: f64| softcap.map(|cap| 1.0 - (x / f64::from(cap)).powi(2));
+                let flat: Vec<f64> = of_cap
+                    .iter()
+                    .zip(&gradient)
+                    .map(|(x, want)| match slope(*x) {
+                        None => 0.0,
+                        Some(slope) if slope > 1e-12 => want.abs() / slope,
+                        Some(_) => 2.0 * scale,
+                    })
+                    .collect();
                 let dx = &got.logits[row * stride..][..stride];
                 for j in 0..size {
                     let (value, want) = (f64::from(dx[j].to_f32()), gradient[j]);
@@ -142,7 +167,7 @@ fn losses_and_gradients_are_their_formulas() {
                         + if j == targets[row] as usize { 2.0 * scale } else { 0.0 }
                         + scale * smoothing / size as f64;
                     // Half a unit of bf16, and f32's errors of what is subtracted.
-                    let bound = want.abs() * 1.01 / 256.0 + 2e-6 * terms + 1e-37;
+                    let bound = want.abs() * 1.01 / 256.0 + 2e-6 * terms + 5e-7 * flat[j] + 1e-37;
                     assert!(
                         (value - want).abs() <= bound,
                         "{v:?} spread {spread} row {row} column {j}: {value} for {want}"
@@ -164,6 +189,7 @@ fn equal_logits_give_equal_bytes() {
         stride: 3008,
         smoothing: 0.05,
         z_loss: 1e-3,
+        softcap: None,
     };
     let (logits, targets) = random(&Key::new(seed("twice"), 0, 0), 40, v, 4.0);
     let [one, two] = [0; 2].map(|_| run(&gpu, &logits, &targets, v, Some(1.0)));
@@ -182,6 +208,7 @@ fn what_is_no_number_shows_and_stays_in_its_row() {
             stride: 2104,
             smoothing,
             z_loss: 0.0,
+            softcap: None,
         };
         let (mut logits, mut targets) = random(&Key::new(7, 0, 0), 6, v, 1.0);
         targets[1] = 2100;
@@ -199,7 +226,7 @@ fn what_is_no_number_shows_and_stays_in_its_row() {
                 assert_eq!(got.losses[1][row].is_nan(), nan, "row {row}");
                 assert_eq!(got.losses[2][row].is_nan(), nan, "row {row}");
             }
-            let want = oracle(&logits[4 * 2104..][..2100], 5, (f64::from(smoothing), 0.0), 1.0).0;
+            let want = oracle(&logits[4 * 2104..][..2100], 5, (f64::from(smoothing), 0.0), 1.0, None).0;
             assert!((f64::from(got.losses[1][4]) - want[1]).abs() < 1e-5);
         }
     }
@@ -245,6 +272,7 @@ fn shapes_that_do_not_fit_are_refused() {
         stride: 16,
         smoothing: 0.0,
         z_loss: 0.0,
+        softcap: None,
     };
     let refused = |v: Vocabulary, logits: &DeviceArray<bf16>, smoothed: &DeviceArray<f32>| {
         let losses = RowLosses {
@@ -287,6 +315,7 @@ fn bench_cross_entropy() {
                 stride: size,
                 smoothing,
                 z_loss: 0.0,
+                softcap: None,
             };
             let (row, targets) = random(&Key::new(1, 0, 0), 16, v, 3.0);
             let logits = gpu.upload(&row.repeat(rows / 16)).unwrap();
@@ -339,12 +368,18 @@ fn a_teacher_has_its_share() {
     };
     let key = Key::new(seed("cross-entropy, taught"), 0, 0);
     for (size, stride, rows) in [(1, 8, 3), (7, 8, 5), (50, 72, 9), (1000, 1008, 3), (20_011, 20_016, 1)] {
-        for (smoothing, z_loss, share) in [(0.0f32, 0.0f32, 0.5f32), (0.1, 1e-3, 0.3), (0.0, 0.0, 1.0)] {
+        for (smoothing, z_loss, share, softcap) in [
+            (0.0f32, 0.0f32, 0.5f32, None),
+            (0.1, 1e-3, 0.3, None),
+            (0.0, 0.0, 1.0, None),
+            (0.1, 1e-3, 0.3, Some(2.0f32)),
+        ] {
             let v = Vocabulary {
                 size,
                 stride,
                 smoothing,
                 z_loss,
+                softcap,
             };
             let (logits, targets) = random(&key, rows, v, 3.0);
             // Two teachers.
@@ -374,9 +409,8 @@ fn a_teacher_has_its_share() {
                 let q: Vec<f64> = (0..size)
                     .map(|j| {
                         let of = |teacher: &[bf16]| {
-                            let x = &teacher[row * stride..][..size];
-                            let sum: f64 = x.iter().map(|x| f64::from(x.to_f32()).exp()).sum();
-                            f64::from(x[j].to_f32()).exp() / sum
+                            let x = capped(&teacher[row * stride..][..size], softcap);
+                            x[j].exp() / x.iter().map(|x| x.exp()).sum::<f64>()
                         };
                         0.5 * (of(&teachers[0]) + of(&teachers[1]))
                     })
@@ -388,8 +422,9 @@ fn a_teacher_has_its_share() {
                         "q, {v:?} {row} {j}"
                     );
                 }
-                let ([all, .., plain], hard) = oracle(x, targets[row], (f64::from(smoothing), 0.0), 1.0);
-                let agreed: f64 = q.iter().zip(x).map(|(q, x)| q * f64::from(x.to_f32())).sum();
+                let ([all, .., plain], hard) = oracle(x, targets[row], (f64::from(smoothing), 0.0), 1.0, softcap);
+                let x = capped(x, softcap);
+                let agreed: f64 = q.iter().zip(&x).map(|(q, x)| q * x).sum();
                 let want = (1.0 - share) * plain + share * (all - agreed) + z * all * all;
                 assert!(
                     (f64::from(wanted[row]) - want).abs() <= 4e-6 * (want.abs() + all.abs() + 10.0),
@@ -402,10 +437,12 @@ fn a_teacher_has_its_share() {
                         assert_eq!(found, 0.0);
                         continue;
                     }
-                    let p = (f64::from(x[j].to_f32()) - all).exp();
-                    // `hard` is p less the smoothed target.
-                    let want = (1.0 + 2.0 * z * all) * p - (1.0 - share) * (p - hard[j]) - share * q[j];
-                    let bound = want.abs() / 200.0 + 1e-5 * (p + q[j] + (p - hard[j]).abs());
+                    let p = (x[j] - all).exp();
+                    let slope = softcap.map_or(1.0, |cap| 1.0 - (x[j] / f64::from(cap)).powi(2));
+                    // Before the cap, `hard` is p less the smoothed target.
+                    let hard = hard[j] / slope;
+                    let want = slope * ((1.0 + 2.0 * z * all) * p - (1.0 - share) * (p - hard) - share * q[j]);
+                    let bound = want.abs() / 200.0 + 1e-5 * (p + q[j] + (p - hard).abs());
                     assert!((found - want).abs() <= bound, "{v:?} {row} {j}: {found} for {want}");
                 }
             }

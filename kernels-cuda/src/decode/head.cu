@@ -1,17 +1,19 @@
 // target: sm_80
-// The ends of the network: rows of the embedding, and y[t, r] = (Σ_k w[r,k] · x[t,k]) · step[r] over the vocabulary, with the largest (vocabulary.cuh).
+// The ends of the network: rows of the embedding, and y[t, r] = (Σ_k w[r,k] · x[t,k]) · step[r] over the vocabulary, with the largest (vocabulary.cuh);
+// y = cap tanh(y / cap) where the cap is not 0.
 //
 // Bytes: the matrix once (128256 x 2560: 328 MB as int8, 110 µs at 3 TB/s). Instructions a weight: 1 multiply-add and, of int8, 2.25 to make a
 // float: 3.3 of int8 at 13 weights a cycle and multiprocessor are 43 of the 128 lanes that issue.
 // One block on each multiprocessor, of 16 warps (of 12 for several tokens), takes neighbouring tiles, a warp one after the other, through a ring of 4 KB of its own in
 // shared memory (why not registers: weight_ring.cuh), which is filled before the wait for the kernel ahead. Every block norms x for itself. The last block to end compares the
 // blocks' largest.
+#include "softcap.cuh"
 #include "vocabulary.cuh"
 
 // `x` `[tokens, cols]`; `logits` `[tokens, vocab]` or null.
 template <int TYPE, int TOKENS, unsigned THREADS>
 __device__ __forceinline__ void head(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm,
-                                     float eps, unsigned tokens, float* logits, const Chosen& chosen) {
+                                     float eps, float cap, unsigned tokens, float* logits, const Chosen& chosen) {
     constexpr unsigned WARPS = THREADS / 32;
     __shared__ float reciprocals[TOKENS];
     DYNAMIC_SHARED(unsigned char, shared);
@@ -38,6 +40,7 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
 #pragma unroll
         for (int t = 0; t < TOKENS; t++) {
             float y = TYPE == INT8 ? mul_rn(sums[t], step) : sums[t];
+            if (cap > 0.0f) y = softcap(y, cap);
             if (row < vocab && (unsigned)t < tokens) {
                 if (logits) logits[(size_t)t * vocab + row] = y;
                 best[t].take(y, row);
@@ -50,9 +53,9 @@ __device__ __forceinline__ void head(const unsigned char* weights, const float* 
 #define HEAD(name, type, count, threads, blocks)                                                                                               \
     extern "C" __global__ void __launch_bounds__(threads, blocks)                                                                                      \
         name(const unsigned char* weights, const float* steps, unsigned vocab, unsigned cols, const float* x, const float* norm, float eps,             \
-             unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position, unsigned room,     \
+             float cap, unsigned tokens, float* logits, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position, unsigned room,     \
              unsigned advance) {                                                                                                                       \
-        head<type, count, threads>(weights, steps, vocab, cols, x, norm, eps, tokens, logits,                                                          \
+        head<type, count, threads>(weights, steps, vocab, cols, x, norm, eps, cap, tokens, logits,                                                          \
                                    {bests, counter, best_ids, ids, position, room, advance});                                                          \
     }
 // One token: so few registers that the kernel ahead still has room on the multiprocessor.

@@ -216,7 +216,8 @@ impl HeadOutput {
     }
 }
 
-/// RMSNorm of `x`, `[tokens, cols]`, with weights `norm`, then the logits `[tokens, rows]` of `matrix` (written where `logits` is given), then the largest of
+/// RMSNorm of `x`, `[tokens, cols]`, with weights `norm`, then the logits `[tokens, rows]` of `matrix` (written where `logits` is given), with a cap
+/// `cap · tanh(logits / cap)`, then the largest of
 /// each token into `out.best`. Unless `advance` is 0 the last token's
 /// becomes `out.ids[position + advance]` and the position moves on by so many, within the context.
 ///
@@ -227,7 +228,7 @@ pub fn head(
     matrix: &VocabularyMatrix,
     x: &DeviceArray<f32>,
     norm: &DeviceArray<f32>,
-    eps: f32,
+    (eps, cap): (f32, Option<f32>),
     logits: Option<&DeviceArray<f32>>,
     out: &HeadOutput,
     advance: usize,
@@ -284,6 +285,7 @@ pub fn head(
             .array(&x.slice(rows(matrix.cols)))
             .array(norm)
             .f32(eps)
+            .f32(cap.unwrap_or(0.0))
             .u32(some)
             .optional(logits.as_ref());
         let launch = out.receive(launch, rows(1), if first + some == tokens { advance } else { 0 });

@@ -7,8 +7,12 @@
 // so that a row has a radius, made with the sketch, and a token a reach, |x|. No row with y + radius · reach below the largest y - radius · reach is the largest.
 // What cannot be compared (infinite sums, no numbers) is left to the head.
 //
+// Where logits are capped, the largest is that of the capped ones, of equals the lowest: the cap takes different logits to one, and its roundings may turn two
+// around. So the bounds are compared behind the cap, with room for its roundings.
+//
 // Of random rows of 2560 bytes the radius is 0.009 |w| and a logit's deviation 0.02 |w| |x|: of 128,256 rows some 40 are read.
 #include "reduce.cuh"
+#include "softcap.cuh"
 #include "vocabulary.cuh"
 
 // Of a row, its bytes, step and radius: a thread a row, a warp a tile. Rows beyond `vocab` become zeros.
@@ -172,10 +176,21 @@ __device__ __forceinline__ float exact_logit(const unsigned char* weights, unsig
     return fold_lanes(sum);
 }
 
+// How far the caps of what is no larger than some y, and of what is no smaller, can lie beyond that of y: division, tanh (1.5 units in the last place) and product
+// are off by less than 2^-21 of the result.
+__device__ __forceinline__ float capped_most(float y, float cap) {
+    float c = softcap(y, cap);
+    return fmaf(fabsf(c), 0x1p-20f, c + 0x1p-120f);
+}
+__device__ __forceinline__ float capped_least(float y, float cap) {
+    float c = softcap(y, cap);
+    return fmaf(fabsf(c), -0x1p-20f, c);
+}
+
 // The largest logit of what `sketch_estimate` left.
 template <int TYPE>
 __device__ __forceinline__ void settle(const unsigned char* weights, const float* radii, unsigned vocab, unsigned cols, const float* estimates,
-                                       const float* floors, const float* normed, unsigned* read, const Chosen& chosen) {
+                                       const float* floors, const float* normed, float cap, unsigned* read, const Chosen& chosen) {
     constexpr unsigned WARPS = SETTLE_THREADS / 32;
     __shared__ float scratch[32];
     __shared__ unsigned rows[COMPARED], count;
@@ -194,13 +209,16 @@ __device__ __forceinline__ void settle(const unsigned char* weights, const float
     for (unsigned i = threadIdx.x; i < padded; i += SETTLE_THREADS) xs[i] = normed[i];
     float reach = normed[padded];
     floor = block_max(floor, scratch);
+    if (cap > 0.0f) floor = capped_least(floor, cap);
 
     Best best[1] = {{-INFINITY, 0xffffffffu}};
     for (unsigned from = first; from < end; from += COMPARED) {
         unsigned to = end - from < COMPARED ? end : from + COMPARED;
         for (unsigned row = from + threadIdx.x; row < to; row += SETTLE_THREADS) {
             float y = estimates[row];
-            bool below = fabsf(y) < INFINITY && y + slack(radii[row], reach) < floor;
+            float most = y + slack(radii[row], reach);
+            if (cap > 0.0f) most = capped_most(most, cap);
+            bool below = fabsf(y) < INFINITY && most < floor;
             if (!below) rows[atomicAdd(&count, 1u)] = row;
         }
         __syncthreads();
@@ -208,6 +226,7 @@ __device__ __forceinline__ void settle(const unsigned char* weights, const float
         // In any order: of equals the lowest is the best.
         for (unsigned i = warp; i < found; i += WARPS) {
             float y = exact_logit<TYPE>(weights, vectors, rows[i], xs, shared + warp * PIECE_BYTES);
+            if (cap > 0.0f) y = softcap(y, cap);
             if (lane == 0) best[0].take(y, rows[i]);
         }
         __syncthreads();
@@ -223,9 +242,9 @@ __device__ __forceinline__ void settle(const unsigned char* weights, const float
 #define SETTLE(name, type)                                                                                                                        \
     extern "C" __global__ void __launch_bounds__(SETTLE_THREADS, 2)                                                                                         \
         name(const unsigned char* weights, const float* radii, unsigned vocab, unsigned cols, const float* estimates, const float* floors,         \
-             const float* normed, unsigned* read, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position,          \
+             const float* normed, float cap, unsigned* read, float* bests, unsigned* counter, unsigned* best_ids, unsigned* ids, unsigned* position,          \
              unsigned room, unsigned advance) {                                                                                                    \
-        settle<type>(weights, radii, vocab, cols, estimates, floors, normed, read, {bests, counter, best_ids, ids, position, room, advance});      \
+        settle<type>(weights, radii, vocab, cols, estimates, floors, normed, cap, read, {bests, counter, best_ids, ids, position, room, advance});      \
     }
 SETTLE(sketch_settle_f32, F32)
 SETTLE(sketch_settle_f16, F16)

@@ -105,7 +105,7 @@ impl SketchBuffers {
     }
 }
 
-/// As [`head`](super::head) for one token, `x` of `[cols]`, without the logits: the id of the largest into `out.best`, and onwards as there.
+/// As [`head`](super::head) for one token, `x` of `[cols]`, without the logits: the id of the largest, of the capped ones if there is a cap, into `out.best`, and onwards as there.
 ///
 /// # Errors
 /// [`CudaError::Shape`] for lengths that do not agree, a sketch of another shape, or rows too long for shared memory.
@@ -114,7 +114,7 @@ pub fn largest(
     (matrix, sketch): (&VocabularyMatrix, &HeadSketch),
     x: &DeviceArray<f32>,
     norm: &DeviceArray<f32>,
-    eps: f32,
+    (eps, cap): (f32, Option<f32>),
     buffers: &SketchBuffers,
     out: &HeadOutput,
     advance: usize,
@@ -173,6 +173,7 @@ pub fn largest(
         .array(&buffers.estimates)
         .array(&buffers.floors)
         .array(&buffers.normed)
+        .f32(cap.unwrap_or(0.0))
         .optional(read);
     // SAFETY: the kernel's parameters in order; lengths were compared above, `out` has room for as many blocks as there are multiprocessors, and the kernel
     // compares the position with the context.

@@ -37,6 +37,8 @@ pub struct DecodeShape {
     pub inner: usize,
     /// Of every norm.
     pub eps: f32,
+    /// What the logits are capped by: `cap · tanh(logits / cap)`.
+    pub softcap: Option<f32>,
     /// What a branch is multiplied by before it is added.
     pub residual_scale: f32,
     /// The activation function.
@@ -170,7 +172,7 @@ impl DecodeModel {
             self.head(),
             &state.x.slice(rows.start * hidden..rows.end * hidden),
             &self.norm,
-            self.shape.eps,
+            (self.shape.eps, self.shape.softcap),
             Some(&logits),
             &state.output,
             advance,
@@ -189,7 +191,7 @@ impl DecodeModel {
             head,
             &x,
             &self.norm,
-            self.shape.eps,
+            (self.shape.eps, self.shape.softcap),
             search,
             &state.output,
             advance,
@@ -207,6 +209,7 @@ impl DecodeModel {
             eps,
             residual_scale,
             feed_forward,
+            ..
         } = self.shape;
         let [x, qkv, mixed, active] = [
             (&state.x, hidden),

@@ -16,6 +16,8 @@
 //! x = x + c·(f·Wdownᵀ)
 //! ```
 //!
+//! Behind the last block the logits are `rms_norm(x)·Wheadᵀ`, with `final_logit_softcapping` = C `C·tanh(logits / C)`.
+//!
 //! The embedding, the norms and the head are always high precision; each linear has a [`LinearMode`].
 //! This module is `no_std`; reading and writing `config.json` is in [`json`], the shapes shipped by name in [`presets`].
 
@@ -221,6 +223,8 @@ pub struct ModelConfig {
     pub qk_norm: bool,
     /// Each branch is multiplied by 1/√2 before it is added to the residual stream.
     pub residual_scaling: bool,
+    /// The soft-cap of the logits (Gemma 2, 2024): with C they are `C·tanh(logits / C)`, for whoever reads them. None: as the head gives them.
+    pub final_logit_softcapping: Option<f32>,
     /// The modes of each block's linears, `num_hidden_layers` of them.
     pub layer_modes: Vec<LayerModes>,
     /// Token put before a sequence, when there is one.

@@ -52,6 +52,7 @@ fn bitnet(shape: Shape) -> ModelConfig {
         sub_norms: true,
         qk_norm: false,
         residual_scaling: false,
+        final_logit_softcapping: None,
         layer_modes: Vec::new(),
         bos_token_id: None,
         eos_token_ids: Vec::new(),

@@ -22,6 +22,8 @@ pub mod limits {
     pub const POSITIONS: usize = 1 << 24;
     /// Parameters in all.
     pub const PARAMETERS: u64 = 1 << 41;
+    /// The soft-cap of the logits, its least and its most: within it no quotient that could be a logit's is too small for a normal number.
+    pub const SOFTCAP: [f32; 2] = [1e-3, 1e6];
     /// Tokens that may end a generation.
     pub const EOS_TOKENS: usize = 64;
 }
@@ -131,6 +133,13 @@ impl ModelConfig {
                 "a number above 0 and up to 10, such as 0.02",
                 init,
             ));
+        }
+        let [least, most] = limits::SOFTCAP;
+        if let Some(cap) = self.final_logit_softcapping
+            && !(least..=most).contains(&cap)
+        {
+            let expected = format!("a positive number from {least} to {most}, such as 30, or none");
+            return Err(invalid("final_logit_softcapping", expected, cap));
         }
         Ok(())
     }

@@ -138,7 +138,7 @@ impl Network {
         self.parameters.iter().map(|t| tape.leaf(t.clone())).collect()
     }
 
-    /// Logits `[batch·seq, vocab]` of `ids` `[batch·seq]`, sequences of `seq` tokens.
+    /// Logits `[batch·seq, vocab]` of `ids` `[batch·seq]`, sequences of `seq` tokens; capped where the model caps them.
     ///
     /// # Errors
     /// A sequence longer than the context, an id outside the vocabulary.
@@ -182,8 +182,12 @@ impl Network {
         let x = ops::rms_norm(&x, pass.leaf(self.final_norm), self.config.rms_norm_eps)?;
         let x = pass.drop_output(x)?;
         let logits = ops::linear(&x, pass.leaf(self.head), mode.products())?;
+        // As the head gives them: a cap would hide what is infinite.
         observe("lm_head", logits.tensor());
-        Ok(logits)
+        match self.config.final_logit_softcapping {
+            Some(cap) => Ok(ops::softcap(&logits, cap)?),
+            None => Ok(logits),
+        }
     }
 
     /// Mean loss of predicting `targets` from `ids`, both `[batch·seq]`, and the losses to report.

@@ -3,7 +3,7 @@
 
 use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::ternary::padded_cols;
-use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope};
+use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope, softcap};
 
 use super::buffers::{Buffers, quantized_len};
 use super::executor::{Executor, Shares};
@@ -39,7 +39,7 @@ impl<E: Executor> Pass<'_, E> {
         }
     }
 
-    /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`; those that cannot be among the
+    /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`, capped where the model caps them; those that cannot be among the
     /// `top` may be −∞.
     pub fn logits(&self, from: usize, count: usize, top: Option<Top<'_>>, buffers: &mut Buffers) {
         let (hidden, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
@@ -67,7 +67,8 @@ impl<E: Executor> Pass<'_, E> {
                 let (head, scratch) = (self.model.head(), &mut buffers.scratch);
                 let counts = &mut buffers.searched;
                 counts.searched += 1;
-                match sketch.search(self.exec, self.isa, head, x, top, search, scratch, logits) {
+                let cap = self.model.config.final_logit_softcapping;
+                match sketch.search(self.exec, self.isa, (head, cap), x, top, search, scratch, logits) {
                     Some(found) => {
                         counts.second += found.second;
                         counts.rows += found.rows;
@@ -90,10 +91,15 @@ impl<E: Executor> Pass<'_, E> {
         let head = [Matrix::Float(self.model.head())];
         if x.tokens == 1 || self.exec.threads() == 1 {
             linear::multiply(self.exec, self.isa, &head, x, logits, scratch);
-            return;
+        } else {
+            let tile = &mut tile[..logits.len()];
+            linear::multiply(self.exec, self.isa, &head, x, tile, scratch).lay_out(self.exec, logits);
         }
-        let tile = &mut tile[..logits.len()];
-        linear::multiply(self.exec, self.isa, &head, x, tile, scratch).lay_out(self.exec, logits);
+        if let Some(cap) = self.model.config.final_logit_softcapping {
+            let piece = logits.len().div_ceil(self.exec.pieces(8 * logits.len()));
+            self.exec
+                .rows(logits, piece, |_, logits| softcap::softcap(self.isa, cap, logits));
+        }
     }
 
     fn attention(&self, layer: usize, block: &Block, buffers: &mut Buffers) {

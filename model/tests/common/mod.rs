@@ -29,6 +29,7 @@ pub fn config() -> ModelConfig {
         sub_norms: true,
         qk_norm: false,
         residual_scaling: false,
+        final_logit_softcapping: None,
         layer_modes: vec![LayerModes::uniform(LinearMode::Ternary); 2],
         bos_token_id: None,
         eos_token_ids: Vec::new(),
@@ -125,6 +126,13 @@ pub fn every_option() -> Vec<(&'static str, ModelConfig)> {
                 intermediate_size: 520,
                 head_dim: 66,
                 tie_word_embeddings: false,
+                ..config()
+            },
+        ),
+        (
+            "capped logits",
+            ModelConfig {
+                final_logit_softcapping: Some(0.7),
                 ..config()
             },
         ),

@@ -27,6 +27,7 @@ fn config() -> ModelConfig {
     (config.num_attention_heads, config.num_key_value_heads, config.head_dim) = (4, 2, 8);
     (config.num_hidden_layers, config.max_position_embeddings) = (2, 32);
     config.layer_modes.truncate(2);
+    config.final_logit_softcapping = Some(6.0);
     config
 }
 
@@ -247,13 +248,21 @@ fn a_resume_with_other_options_data_or_model_is_refused() {
     let mut with_data = inputs(dir.path(), "a", options());
     with_data.train = tokens(dir.path(), "other.tokens", 3001);
     assert!(refused(with_data).contains("other training data"));
-    let mut with_model = inputs(dir.path(), "a", options());
     let wider = ModelConfig {
         intermediate_size: 96,
         ..config()
     };
-    with_model.network = Network::new(wider, Device::cpu().unwrap(), 1).unwrap();
-    assert!(refused(with_model).contains("another model"));
+    let uncapped = ModelConfig {
+        final_logit_softcapping: None,
+        ..config()
+    };
+    for other in [wider, uncapped] {
+        let with_model = RunInputs {
+            network: Network::new(other, Device::cpu().unwrap(), 1).unwrap(),
+            ..inputs(dir.path(), "a", options())
+        };
+        assert!(refused(with_model).contains("another model"));
+    }
     // Without --resume the directory is left alone.
     let error = Trainer::new(inputs(dir.path(), "a", options()), false, &mut |_| ())
         .err()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use onebit_engine::Device;
 use onebit_model::config::presets::DropoutDefaults;
-use onebit_model::config::{LinearMode, ModelConfig, presets};
+use onebit_model::config::{LinearMode, ModelConfig, limits, presets};
 use onebit_model::files::{self, GenerationConfig};
 use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
@@ -78,6 +78,7 @@ impl Train {
                 "--init and --init-from both say where training begins; give one of them".into(),
             ));
         }
+        self.check_logit_softcap()?;
         let name = match (&self.config, &self.init_from) {
             (Some(_), Some(_)) => {
                 return Err(CliError::Usage(
@@ -106,6 +107,9 @@ impl Train {
         let mut config = resolved.config;
         if let Some(mode) = self.quant_mode()? {
             config.set_all_modes(mode);
+        }
+        if self.logit_softcap.is_some() {
+            config.final_logit_softcapping = self.logit_softcap;
         }
         if resolved.preset.is_some() {
             fit_to_tokenizer(&mut config, &tokenizer);
@@ -141,6 +145,8 @@ impl Train {
                 Some(teacher) => {
                     let mut shape = presets::resolve(teacher.preset)?.config;
                     fit_to_tokenizer(&mut shape, &tokenizer);
+                    // What is given holds for both runs.
+                    shape.final_logit_softcapping = config.final_logit_softcapping;
                     shape
                 }
                 None => config.clone(),
@@ -159,6 +165,20 @@ impl Train {
             teachers,
             teacher_steps,
         })
+    }
+
+    /// That `--logit-softcap` is one, and of a new model: one that is there was trained with what it has.
+    fn check_logit_softcap(&self) -> Result<()> {
+        let [least, most] = limits::SOFTCAP;
+        match self.logit_softcap {
+            Some(_) if self.init_from.is_some() => Err(CliError::Usage(
+                "--logit-softcap is part of a new model, and --init-from gives one that is there; leave it out".into(),
+            )),
+            Some(cap) if !(least..=most).contains(&cap) => Err(CliError::Usage(format!(
+                "--logit-softcap: expected a positive number from {least} to {most}, found {cap}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What `--quant` makes of the linears.

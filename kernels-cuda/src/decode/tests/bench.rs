@@ -15,6 +15,7 @@ const SHAPE: DecodeShape = DecodeShape {
     head_dim: 128,
     inner: 6912,
     eps: 1e-5,
+    softcap: None,
     residual_scale: 1.0,
     feed_forward: FeedForwardKind::GatedRelu2,
 };
@@ -222,7 +223,9 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
         println!("  attention at {position}: {time:.2} us");
     }
     let output = HeadOutput::new(gpu, 1, 4096).unwrap();
-    let time = microseconds(gpu, 4, |_| head(gpu, model.head(), &x, norm, 1e-5, None, &output, 0));
+    let time = microseconds(gpu, 4, |_| {
+        head(gpu, model.head(), &x, norm, (1e-5, None), None, &output, 0)
+    });
     println!(
         "  head {time:.2} us, {:.0} GB/s ({kind:?})",
         model.head().bytes() as f64 / time / 1e3
@@ -230,7 +233,9 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
     if let Some(sketch) = &model.sketch {
         let buffers = SketchBuffers::new(gpu, [model.head().rows(), SHAPE.hidden]).unwrap();
         let head = (model.head(), sketch);
-        let time = microseconds(gpu, 4, |_| largest(gpu, head, &x, norm, 1e-5, &buffers, &output, 0));
+        let time = microseconds(gpu, 4, |_| {
+            largest(gpu, head, &x, norm, (1e-5, None), &buffers, &output, 0)
+        });
         println!(
             "  its sketch {time:.2} us, {:.0} GB/s",
             sketch.bytes() as f64 / time / 1e3

@@ -1,7 +1,7 @@
 //! A whole network, token by token.
 
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm};
+use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, softcap};
 
 use super::attention::{Cpu, cpu_attend, cpu_cache, rotation};
 use super::head::{Floats, KINDS, greedy};
@@ -156,7 +156,11 @@ impl Network {
         }
         let mut normed = vec![0.0; x.len()];
         rms_norm::rms_norm(isa, &x, &self.norm, self.shape.eps, &mut normed);
-        self.embedding.product(&normed)
+        let mut logits = self.embedding.product(&normed);
+        if let Some(cap) = self.shape.softcap {
+            softcap::softcap(isa, cap, &mut logits);
+        }
+        logits
     }
 }
 
@@ -181,6 +185,7 @@ fn a_network_writes_the_tokens_of_the_cpu() {
             head_dim: 16,
             inner: 150,
             eps: 1e-5,
+            softcap: [None, Some(2.0), Some(30.0)][i],
             residual_scale: [1.0, 0.6, 1.0][i],
             feed_forward,
         };
@@ -248,6 +253,7 @@ fn chunks_of_a_prompt_give_what_steps_do() {
             head_dim: 16,
             inner: 150,
             eps: 1e-5,
+            softcap: [None, Some(2.0), Some(30.0)][i],
             residual_scale: [1.0, 0.6, 1.0][i],
             feed_forward,
         };
@@ -299,6 +305,7 @@ fn chunks_are_shorter_where_activations_are_wide() {
         head_dim,
         inner: 4 * width,
         eps: 1e-5,
+        softcap: None,
         residual_scale: 1.0,
         feed_forward: FeedForwardKind::SwiGlu,
     };

@@ -16,6 +16,7 @@ struct Subject<'a> {
     sketch: HeadSketch,
     buffers: SketchBuffers,
     norm: DeviceArray<f32>,
+    cap: Option<f32>,
 }
 
 impl<'a> Subject<'a> {
@@ -30,6 +31,7 @@ impl<'a> Subject<'a> {
             norm: gpu.upload(&vec![1.0; floats.cols]).unwrap(),
             head,
             sketch,
+            cap: None,
         }
     }
 
@@ -45,9 +47,10 @@ impl<'a> Subject<'a> {
         };
         let (found, whole) = (output(), output());
         let pair = (&self.head, &self.sketch);
-        largest(gpu, pair, &x, &self.norm, EPS, &self.buffers, &found, 2).unwrap();
+        let how = (EPS, self.cap);
+        largest(gpu, pair, &x, &self.norm, how, &self.buffers, &found, 2).unwrap();
         let logits = gpu.poisoned::<f32>(self.head.rows()).unwrap();
-        head(gpu, &self.head, &x, &self.norm, EPS, Some(&logits), &whole, 2).unwrap();
+        head(gpu, &self.head, &x, &self.norm, how, Some(&logits), &whole, 2).unwrap();
         let [found, whole] = [found, whole].map(|output| {
             let best = gpu.download(&output.best).unwrap()[0];
             assert_eq!(gpu.download(&output.position).unwrap(), [5]);
@@ -113,6 +116,50 @@ fn a_sketch_finds_what_the_whole_head_finds() {
             let (found, whole, _, read) = subject.search(&x);
             assert_eq!((found, whole, read), (0, 0, rows as u32), "{}", what("no number"));
         }
+    }
+}
+
+/// The cap makes logits equal, of which the lowest counts, and its roundings turn some around.
+#[test]
+fn capped_logits_have_the_same_largest() {
+    let Some(gpu) = Gpu::for_test("a sketch of a capped head") else {
+        return;
+    };
+    let mut random = Random::seeded("a sketch of a capped head");
+    let (rows, cols) = (2300, 40);
+    for kind in KINDS {
+        let mut floats = Floats::new(&mut random, kind, rows, cols);
+        // Rows nearly alike, the larger ones behind.
+        for row in 0..200 {
+            floats.values.copy_within(70 * cols..71 * cols, (2000 + row) * cols);
+            floats.values[(2000 + row) * cols + row % cols] *= 1.0 + 2.0f32.powi(-7);
+        }
+        let mut subject = Subject::new(&gpu, &floats);
+        let (mut differ, mut least) = (0, u32::MAX);
+        for cap in [0.02, 0.5, 3.0, 30.0, 1e4] {
+            subject.cap = Some(cap);
+            for i in 0..6 {
+                let mut x = random.floats(cols);
+                if i % 2 == 0 {
+                    x.iter_mut()
+                        .zip(floats.row(70))
+                        .for_each(|(x, row)| *x = 0.1 * *x + 3.0 * row);
+                }
+                let (found, whole, logits, read) = subject.search(&x);
+                assert_eq!((found, whole), (greedy(&logits), found), "{kind:?}, cap {cap}");
+                assert!(logits.iter().all(|logit| logit.abs() <= cap));
+                let uncapped = Subject {
+                    cap: None,
+                    ..Subject::new(&gpu, &floats)
+                };
+                differ += u32::from(uncapped.search(&x).1 != found);
+                least = least.min(read);
+            }
+        }
+        assert!(
+            differ > 0 && (least as usize) < rows / 10,
+            "{kind:?}: {differ} differ, {least} rows read"
+        );
     }
 }
 
@@ -219,7 +266,7 @@ fn what_has_no_sketch_and_what_does_not_fit() {
             (matrix, &subject.sketch),
             x,
             &subject.norm,
-            EPS,
+            (EPS, None),
             buffers,
             &output,
             0,

@@ -12,6 +12,7 @@ pub(super) const READ: &[&str] = &[
     "architectures",
     "bos_token_id",
     "eos_token_id",
+    "final_logit_softcapping",
     "head_dim",
     "hidden_act",
     "hidden_size",

@@ -5,6 +5,7 @@
 //! * A model that `transformers` can run is written so that it does: `BitNetForCausalLM` with sub-norms and gated ReLU²,
 //!   `LlamaForCausalLM` without sub-norms. Other combinations keep `model_type: "bitnet"` and describe themselves under
 //!   `"onebit"`: `{qk_norm, residual_scaling, sub_norms, feed_forward, layer_bit_map}`.
+//! * A soft-cap of the logits stands under the name that `transformers` has for it, `final_logit_softcapping`, though its BitNet and Llama do not cap.
 //! * `layer_bit_map` is `{"embedding": "f16", "layer_modes": [MODE or {q, k, v, o, gate, up, down}, …], "lm_head": "f16"}`
 //!   with one entry per block, each mode `f16`, `int8`, `int4`, `ternary` or `binary`.
 //! * The replaced system's keys (`num_heads`, `use_ternary`, …) are read as what they meant; what only its training used is
@@ -90,6 +91,7 @@ impl ModelConfig {
         [
             (self.qk_norm, "qk_norm"),
             (self.residual_scaling, "residual_scaling"),
+            (self.final_logit_softcapping.is_some(), "final_logit_softcapping"),
             (self.feed_forward == FeedForward::Relu2, "a feed-forward without a gate"),
             (
                 self.sub_norms && self.query_size() != self.hidden_size,

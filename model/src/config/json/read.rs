@@ -111,6 +111,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
         )?,
         qk_norm: flag("qk_norm", "use_qk_norm", legacy)?,
         residual_scaling: flag("residual_scaling", "use_residual_scaling", legacy)?,
+        final_logit_softcapping: root.number("final_logit_softcapping")?.map(|cap| cap as f32),
         layer_modes,
         bos_token_id: root
             .get("bos_token_id")

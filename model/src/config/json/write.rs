@@ -106,6 +106,9 @@ pub(super) fn config_text(config: &ModelConfig, dtype: &str) -> String {
         put("mlp_bias", Value::Bool(false));
     }
     put("tie_word_embeddings", Value::Bool(config.tie_word_embeddings));
+    if let Some(cap) = config.final_logit_softcapping {
+        put("final_logit_softcapping", short(cap));
+    }
     put("bos_token_id", config.bos_token_id.map_or(Value::Null, Value::from));
     put(
         "eos_token_id",

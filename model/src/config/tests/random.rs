@@ -49,6 +49,9 @@ impl Lcg {
             sub_norms: self.flag(),
             qk_norm: self.flag(),
             residual_scaling: self.flag(),
+            final_logit_softcapping: self
+                .flag()
+                .then(|| f32::from_bits(0x3b00_0000 + self.below(0x0e00_0000) as u32)),
             layer_modes: Vec::new(),
             bos_token_id: self.flag().then(|| self.below(300) as u32),
             eos_token_ids: (0..self.below(4)).map(|_| self.below(300) as u32).collect(),

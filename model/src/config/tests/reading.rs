@@ -195,6 +195,34 @@ fn options_that_change_the_network_are_refused() {
 }
 
 #[test]
+fn a_soft_cap_of_the_logits_is_read_written_and_checked() {
+    let cap = |value: &str| bitnet(&format!(", \"final_logit_softcapping\": {value}"));
+    assert_eq!(bitnet("").unwrap().final_logit_softcapping, None);
+    assert_eq!(cap("null").unwrap().final_logit_softcapping, None);
+    let config = cap("30.0").unwrap();
+    assert_eq!(config.final_logit_softcapping, Some(30.0));
+    assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+    assert!(config.to_json().contains("\"final_logit_softcapping\": 30.0"));
+    assert!(!bitnet("").unwrap().to_json().contains("final_logit_softcapping"));
+    assert_eq!(config.beyond_transformers(), ["final_logit_softcapping"]);
+    for bad in ["0", "-30.0", "1e-4", "1e7", "1e39"] {
+        let message = message(&format!(", \"final_logit_softcapping\": {bad}"));
+        assert!(
+            message.contains("`final_logit_softcapping`: expected a positive number"),
+            "{message}"
+        );
+    }
+    assert!(message(", \"final_logit_softcapping\": \"30\"").contains("expected a number"));
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let config = ModelConfig {
+            final_logit_softcapping: Some(bad),
+            ..config.clone()
+        };
+        assert!(config.validate().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn the_layer_bit_map_must_agree_with_the_packing() {
     let packed = ", \"quantization_config\": {\"quant_method\": \"bitnet\"}";
     let map = ", \"onebit\": {\"layer_bit_map\": {\"layer_modes\": [\"int8\", \"ternary\"]}}";

@@ -68,6 +68,7 @@ pub(super) fn read(gguf: &Gguf) -> Result<(Graph, ModelConfig), GgufError> {
         sub_norms: graph.sub_norms(),
         qk_norm: false,
         residual_scaling: false,
+        final_logit_softcapping: None,
         layer_modes: Vec::new(),
         bos_token_id: tokens.bos,
         eos_token_ids: tokens.eos,

@@ -138,6 +138,12 @@ impl Graph {
         if config.residual_scaling {
             return refuse("it adds branches as they are, and the model scales them (residual_scaling)".to_string());
         }
+        // llama.cpp has a key for it, which its graphs of Gemma read and none of these.
+        if config.final_logit_softcapping.is_some() {
+            return refuse(
+                "it leaves logits as they are, and the model caps them (final_logit_softcapping)".to_string(),
+            );
+        }
         if !config.tie_word_embeddings && !self.allows_head() {
             return refuse(
                 "its head is the embedding, and the model's head is a tensor of its own; train it with tie_word_embeddings".to_string(),

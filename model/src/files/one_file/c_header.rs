@@ -96,6 +96,10 @@ impl OneFile {
         )?;
         writeln!(out, "#define ONEBIT_RMS_NORM_EPS {:e}f", config.rms_norm_eps)?;
         writeln!(out, "#define ONEBIT_ROPE_THETA {:e}", config.rope_theta)?;
+        if let Some(cap) = config.final_logit_softcapping {
+            let what = "logits are this times tanh(logits / this)";
+            writeln!(out, "#define ONEBIT_FINAL_LOGIT_SOFTCAPPING {cap:e}f /* {what} */")?;
+        }
         let checksum = self.weights.metadata().get("checksum").map_or("", String::as_str);
         writeln!(
             out,

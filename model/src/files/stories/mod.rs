@@ -147,6 +147,7 @@ fn read_header(bytes: &[u8]) -> Result<ModelConfig, String> {
         sub_norms: true,
         qk_norm: false,
         residual_scaling: false,
+        final_logit_softcapping: None,
         layer_modes: Vec::new(),
         bos_token_id: Some(1),
         // The token that begins a story also ends the one before it.

@@ -27,6 +27,7 @@ fn every_option_survives() {
     config.feed_forward = FeedForward::Relu2;
     config.qk_norm = true;
     config.residual_scaling = true;
+    config.final_logit_softcapping = Some(30.0);
     config.tie_word_embeddings = false;
     config.layer_modes[0] = LayerModes::uniform(LinearMode::Int8);
     config.layer_modes[1].down = LinearMode::F16;

@@ -73,7 +73,7 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// Launches the logits of tokens `rows`.
+    /// Launches the logits of tokens `rows`, as the head gives them: who reads them caps them.
     pub(super) fn logits(&self, rows: std::ops::Range<usize>) -> Result<DeviceArray<half::bf16>> {
         let (a, b, hidden) = (&self.arrays, &self.buffers, self.config.hidden_size);
         let logits = b.logits.slice(..rows.len() * b.vocab_stride);
@@ -94,6 +94,7 @@ impl CudaNetwork {
             stride: self.buffers.vocab_stride,
             smoothing: self.terms.smoothing,
             z_loss: self.terms.z_loss,
+            softcap: self.config.final_logit_softcapping,
         }
     }
 }

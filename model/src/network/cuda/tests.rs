@@ -71,11 +71,16 @@ fn variants() -> Vec<(&'static str, ModelConfig)> {
     mixed.layer_modes[1].o = LinearMode::Binary;
     mixed.layer_modes[1].up = LinearMode::Int4;
     mixed.layer_modes[1].gate = LinearMode::F16;
+    let capped = ModelConfig {
+        final_logit_softcapping: Some(2.0),
+        ..small()
+    };
     vec![
         ("bitnet", small()),
         ("primer", primer),
         ("llama", llama),
         ("mixed", mixed),
+        ("capped", capped),
     ]
 }
 
@@ -248,7 +253,12 @@ fn what_teachers_find_likely_is_learned_as_on_the_cpu() {
     let Some(gpu) = gpu("teachers") else { return };
     let mut plain = small();
     plain.set_all_modes(LinearMode::F16);
-    let learner = network(&small());
+    // A cap of each's own, which what it thinks and what is learned of it are behind.
+    plain.final_logit_softcapping = Some(1.5);
+    let learner = network(&ModelConfig {
+        final_logit_softcapping: Some(3.0),
+        ..small()
+    });
     // One in full precision, one ternary and of another shape.
     let mut other = small();
     other.num_hidden_layers = 1;

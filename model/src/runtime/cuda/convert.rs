@@ -81,6 +81,7 @@ pub(super) fn decode_shape(config: &ModelConfig) -> DecodeShape {
         kv_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
         inner: config.intermediate_size,
+        softcap: config.final_logit_softcapping,
         eps: config.rms_norm_eps,
         residual_scale: config.residual_scale(),
         feed_forward: match config.feed_forward {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, int4_gemv, t2, ternary_gemv};
+use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, int4_gemv, softcap, t2, ternary_gemv};
 
 use super::{FINER, HeadSketch, RowFigures, Top};
 use crate::runtime::buffers::zeros;
@@ -118,13 +118,13 @@ fn some_rows(isa: Isa, head: &FloatMatrix, x: Input<'_>, rows: &[u32], out: &mut
 }
 
 impl HeadSketch {
-    /// Writes the logits of `x` (one token, the normed input of `head`; for an int4 head `x.float` is what `x.blocks` stand for) that can be among the `top`, and −∞ for all others. Returns of how many
+    /// Writes the logits of `x`, capped if there is a cap (one token, the normed input of `head`; for an int4 head `x.float` is what `x.blocks` stand for) that can be among the `top`, and −∞ for all others. Returns of how many
     /// rows the second plane was read and how many were computed exactly, or `None` if the whole head must be; `logits` is then unspecified.
     pub(in crate::runtime) fn search<E: Executor>(
         &self,
         exec: &E,
         isa: Isa,
-        head: &FloatMatrix,
+        (head, cap): (&FloatMatrix, Option<f32>),
         x: Input<'_>,
         top: Top<'_>,
         buffers: &mut SearchBuffers,
@@ -169,6 +169,7 @@ impl HeadSketch {
         if !threshold.is_finite() {
             return None;
         }
+        let threshold = cap.map_or(threshold, |cap| surely_below(isa, cap, threshold));
 
         let second = first_winners(most, threshold, chosen);
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
@@ -192,6 +193,9 @@ impl HeadSketch {
         exec.rows(exact, piece, |first, out| {
             some_rows(isa, head, x, &chosen[first..first + out.len()], out);
         });
+        if let Some(cap) = cap {
+            softcap::softcap(isa, cap, exact);
+        }
         logits.fill(f32::NEG_INFINITY);
         for (&row, &logit) in chosen.iter().zip(&*exact) {
             logits[row as usize] = logit;
@@ -292,6 +296,32 @@ impl HeadSketch {
             let estimate = query.refined(most[row], &first.figures[row], sums[r] as f32, figures);
             *out = estimate + query.bound(figures);
         }
+    }
+}
+
+/// A logit below `threshold`: what is below it is also capped to less than what is at least `threshold`. The cap takes different logits to one and its roundings may turn
+/// two around, and of those that are equal when they are capped the lowest id is wanted, so that rows just below the threshold count.
+fn surely_below(isa: Isa, cap: f32, threshold: f32) -> f32 {
+    /// More than what is lost where numbers are too small to have all their digits.
+    const TINY: f32 = 1e-36;
+    let capped = |x: f32| {
+        let mut y = [x];
+        softcap::softcap(isa, cap, &mut y);
+        y[0]
+    };
+    // Once from the logit to what is computed of it, and once for the bound itself.
+    let room = |y: f32| 2.0 * softcap::ROUNDING * y.abs();
+    let least = capped(threshold);
+    let least = least - room(least);
+    let mut step = (threshold.abs() * softcap::ROUNDING).max(TINY);
+    loop {
+        let below = threshold - step;
+        let most = capped(below);
+        // Where the cap is flat on both sides nothing is below, and the whole head is read.
+        if most + room(most) + TINY < least || below == f32::NEG_INFINITY {
+            return below;
+        }
+        step *= 2.0;
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use half::f16;
 use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
-use onebit_kernels_cpu::{Isa, dense_gemv, rng::Key};
+use onebit_kernels_cpu::{Isa, dense_gemv, rng::Key, softcap};
 
 use super::*;
 use crate::runtime::linear::{self, Input, Scratch};
@@ -37,6 +37,7 @@ struct Subject {
     blocks: Vec<InputBlock>,
     logits: Vec<f32>,
     all: Vec<f32>,
+    cap: Option<f32>,
 }
 
 impl Subject {
@@ -51,6 +52,7 @@ impl Subject {
             blocks: vec![InputBlock::ZERO; int4_gemv::blocks(head.cols)],
             logits: vec![0.0; head.rows],
             all: vec![0.0; head.rows],
+            cap: None,
             head,
             sketch,
         }
@@ -66,6 +68,9 @@ impl Subject {
             }
             _ => unreachable!(),
         }
+        if let Some(cap) = self.cap {
+            softcap::softcap(Isa::best(), cap, &mut self.all);
+        }
         &self.all
     }
 
@@ -77,8 +82,16 @@ impl Subject {
             int4_gemv::dequantize_input(&self.blocks, cols, &mut rounded);
         }
         let x = Input::of_head(1, &rounded, &self.blocks);
-        self.sketch
-            .search(&Serial, isa, head, x, top, buffers, scratch, &mut self.logits)
+        self.sketch.search(
+            &Serial,
+            isa,
+            (head, self.cap),
+            x,
+            top,
+            buffers,
+            scratch,
+            &mut self.logits,
+        )
     }
 
     /// Searches, and compares with every logit: whatever is there is the same, and what is not is below the `count` largest that count.
@@ -245,6 +258,49 @@ fn the_largest_that_count(mut subject: Subject) {
     }
 }
 
+/// Behind a cap logits are equal that were not, and all of them that are among the largest must be there, for the lowest id counts.
+#[test]
+fn the_largest_of_capped_logits_are_there() {
+    let mut subject = Subject::new(head(3001, 384, 3));
+    // Some rows nearly alike, the larger ones behind.
+    let FloatValues::F16(w) = &subject.head.values else {
+        unreachable!()
+    };
+    let mut w = w.to_vec();
+    for row in 0..100 {
+        w.copy_within(70 * 384..71 * 384, (2800 + row) * 384);
+        let changed = &mut w[(2800 + row) * 384 + row];
+        *changed = f16::from_bits(changed.to_bits() + 1);
+    }
+    subject = Subject::new(FloatMatrix {
+        values: FloatValues::F16(w.into()),
+        ..subject.head
+    });
+    let (mut searched, mut more) = (0, 0);
+    for (seed, cap) in (0..40).zip([0.05, 0.5, 1.0, 4.0, 30.0, 1e6].into_iter().cycle()) {
+        let mut x = normal(384, 1000 + seed);
+        if seed % 2 == 0 {
+            let row = subject.head.values.clone().into_f32()[70 * 384..71 * 384].to_vec();
+            x.iter_mut().zip(row).for_each(|(x, row)| *x += 5.0 * row);
+        }
+        for count in [1, 2, 5] {
+            let top = Top { count, except: &[] };
+            subject.cap = None;
+            let before = subject.check(&x, top).expect("few rows can win");
+            subject.cap = Some(cap);
+            if let Some(found) = subject.check(&x, top) {
+                searched += 1;
+                more += usize::from(found.rows > before.rows);
+            }
+        }
+    }
+    // A cap far below all logits makes too many of them equal.
+    assert!(
+        (60..120).contains(&searched) && more > 0,
+        "{searched} searched, {more} with more rows"
+    );
+}
+
 #[test]
 fn the_whole_head_is_asked_for_when_nothing_can_be_shown() {
     let mut subject = Subject::new(head(1000, 128, 4));
@@ -312,9 +368,16 @@ fn threads_change_nothing() {
     let found = pool.enter(usize::MAX, || {
         let (head, buffers) = (&subject.head, &mut subject.buffers);
         let x = Input::of_head(1, &x, &[]);
-        subject
-            .sketch
-            .search(&pool, Isa::best(), head, x, GREEDY, buffers, &mut scratch, &mut logits)
+        subject.sketch.search(
+            &pool,
+            Isa::best(),
+            (head, None),
+            x,
+            GREEDY,
+            buffers,
+            &mut scratch,
+            &mut logits,
+        )
     });
     assert_eq!(found, rows);
     assert_eq!(logits, subject.logits);

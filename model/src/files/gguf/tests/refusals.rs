@@ -41,6 +41,7 @@ fn what_no_graph_computes_is_refused_with_the_reason() {
     };
     assert!(with(&|c| c.qk_norm = true).contains("qk_norm"));
     assert!(with(&|c| c.residual_scaling = true).contains("residual_scaling"));
+    assert!(with(&|c| c.final_logit_softcapping = Some(30.0)).contains("final_logit_softcapping"));
     assert!(with(&|c| c.tie_word_embeddings = false).contains("tie_word_embeddings"));
     assert!(with(&|c| c.head_dim = 32).contains("4 heads of 32 are not 256"));
     let plain = with(&|c| c.feed_forward = FeedForward::Relu2);

@@ -19,8 +19,9 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     }
     fclose(file);
-    printf("%u %u %u %u %u %u %u %g %.0f %s\n", ONEBIT_VOCAB_SIZE, ONEBIT_HIDDEN_SIZE, ONEBIT_INTERMEDIATE_SIZE, ONEBIT_LAYERS, ONEBIT_HEADS,
-           ONEBIT_KV_HEADS, ONEBIT_HEAD_DIM, (double)ONEBIT_RMS_NORM_EPS, (double)ONEBIT_ROPE_THETA, ONEBIT_CHECKSUM);
+    printf("%u %u %u %u %u %u %u %g %.0f %g %s\n", ONEBIT_VOCAB_SIZE, ONEBIT_HIDDEN_SIZE, ONEBIT_INTERMEDIATE_SIZE, ONEBIT_LAYERS, ONEBIT_HEADS,
+           ONEBIT_KV_HEADS, ONEBIT_HEAD_DIM, (double)ONEBIT_RMS_NORM_EPS, (double)ONEBIT_ROPE_THETA,
+           (double)ONEBIT_FINAL_LOGIT_SOFTCAPPING, ONEBIT_CHECKSUM);
     printf("%s\n", onebit_tensors[ONEBIT_TENSOR_MODEL_NORM_WEIGHT].name);
     for (i = 0; i < ONEBIT_TENSORS; i++) {
         const struct onebit_tensor *t = &onebit_tensors[i];
@@ -38,7 +39,7 @@ int main(int argc, char **argv) {
 fn a_c_program_finds_every_tensor() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    let model = packed(&mixed(), FloatStorage::Int8).with_columns();
+    let model = packed(&capped(), FloatStorage::Int8).with_columns();
     let file = save(&dir, &model, &Parts::default());
     let opened = OneFile::open(&file).unwrap();
     fs::write(path("model.h"), opened.c_header().unwrap()).unwrap();
@@ -78,7 +79,7 @@ fn a_c_program_finds_every_tensor() {
     let checksum = &opened.weights.metadata()["checksum"];
     assert_eq!(
         lines.next().unwrap(),
-        format!("43 32 44 2 4 2 8 1e-05 {} {checksum}", opened.config().rope_theta)
+        format!("43 32 44 2 4 2 8 1e-05 {} 0.3 {checksum}", opened.config().rope_theta)
     );
     assert_eq!(lines.next().unwrap(), "model.norm.weight");
     let bytes = fs::read(&file).unwrap();

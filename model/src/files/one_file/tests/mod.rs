@@ -222,11 +222,19 @@ fn mixed() -> ModelConfig {
     config
 }
 
+/// That with capped logits.
+fn capped() -> ModelConfig {
+    ModelConfig {
+        final_logit_softcapping: Some(0.3),
+        ..mixed()
+    }
+}
+
 #[test]
 fn a_model_comes_back_bit_for_bit_and_lies_in_the_file() {
     let storages = FloatStorage::ALL.map(|(_, storage)| storage);
     let mut models = vec![sketched(), sketched().without_sketch()];
-    for config in [small(), mixed()] {
+    for config in [small(), mixed(), capped()] {
         models.extend(storages.map(|storage| packed(&config, storage)));
     }
     for model in models {
