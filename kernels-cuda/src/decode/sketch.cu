@@ -5,7 +5,7 @@
 // With w a row, s·q its sketch, f the logit that `head` computes and y the one that is computed from the sketch,
 //   |f - y| <= |w·x - s·q·x| + roundings <= |w - s·q| |x| + γ (|w| + |s·q|) |x|   (Cauchy and Schwarz; Higham's γ of a chain of cols / 16 and of the folding),
 // so that a row has a radius, made with the sketch, and a token a reach, |x|. No row with y + radius · reach below the largest y - radius · reach is the largest.
-// What cannot be compared (infinite sums, no numbers) is left to the head.
+// What cannot be compared (infinite sums, no numbers, sums that may leave the range of floats on their way) is left to the head.
 //
 // Where logits are capped, the largest is that of the capped ones, of equals the lowest: the cap takes different logits to one, and its roundings may turn two
 // around. So the bounds are compared behind the cap, with room for its roundings.
@@ -91,7 +91,7 @@ __device__ __forceinline__ float slack(float radius, float reach) { return fmaf(
 __device__ __forceinline__ void estimate(const unsigned char* bytes, const float* steps, const float* radii, unsigned vocab, unsigned cols, const float* x,
                                          const float* norm, float eps, float* estimates, float* floors, float* normed) {
     constexpr unsigned WARPS = ESTIMATE_THREADS / 32;
-    __shared__ float reciprocal, reach, warp_floors[WARPS];
+    __shared__ float reciprocal, reach, room, warp_floors[WARPS];
     DYNAMIC_SHARED(unsigned char, shared);
     float* xs = reinterpret_cast<float*>(shared + WARPS * RING_BYTES);
     unsigned vectors = (cols + LANES - 1) / LANES, padded = vectors * LANES, tiles = (vocab + ROWS - 1) / ROWS;
@@ -105,7 +105,11 @@ __device__ __forceinline__ void estimate(const unsigned char* bytes, const float
     norm_tokens<1, ESTIMATE_THREADS>(x, norm, eps, 1, cols, padded, xs, &reciprocal);
     if (warp == 0) {
         float squares = squares_of(xs, cols);
-        if (lane == 0) reach = sqrt_rn(squares) + LOST * sqrt_rn((float)cols);
+        if (lane == 0) {
+            reach = sqrt_rn(squares) + LOST * sqrt_rn((float)cols);
+            // No sum of a row on its way is larger than its step times this: of values of at most 127 steps, by Cauchy and Schwarz.
+            room = 127.0f * sqrt_rn((float)cols) * reach;
+        }
     }
     __syncthreads();
     if (blockIdx.x == 0) {
@@ -122,6 +126,8 @@ __device__ __forceinline__ void estimate(const unsigned char* bytes, const float
         row_products(stream, slot, xs, padded, vectors, sums);
         if (row >= vocab) continue;
         float y = mul_rn(sums[0], step);
+        // A chain that leaves the range of floats can end anywhere, wherever its sum lies.
+        if (!(mul_rn(step, room) < 0x1p126f)) y = INFINITY;
         estimates[row] = y;
         // fmaxf passes by what is no number. An infinite estimate says nothing of the logit.
         if (fabsf(y) < INFINITY) floor = fmaxf(floor, y - slack(radius, reach));
