@@ -329,7 +329,17 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
         let given = [&shared[..], &short, &["--output-dir", out.to_str().unwrap()], more].concat();
         ["train"].into_iter().chain(given).map(String::from).collect()
     };
-    let made = args(&out, &["--teacher-steps", "1", "--input-dropout", "0.3", "--logit-softcap", "30"]);
+    let made = args(
+        &out,
+        &[
+            "--teacher-steps",
+            "1",
+            "--input-dropout",
+            "0.3",
+            "--logit-softcap",
+            "30",
+        ],
+    );
     assert_eq!(onebit(&made).json()["steps"], 1);
     let config = |run: &std::path::Path| -> serde_json::Value {
         serde_json::from_slice(&fs::read(run.join("config.json")).unwrap()).unwrap()

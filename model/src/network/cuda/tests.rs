@@ -270,15 +270,20 @@ fn what_teachers_find_likely_is_learned_as_on_the_cpu() {
     let (terms, share) = (LossTerms::default(), 0.75);
     let cuda = CudaNetwork::new(&gpu, &learner, shape(false), 1, (None, terms)).unwrap();
     let needed = CudaTeachers::bytes_needed(&[plain, other], &cuda.shape()).unwrap();
-    let before = gpu.free_memory().unwrap();
-    let taught = CudaTeachers::new(&cuda, &teachers, share).unwrap();
     if gpu.properties().name.contains("emulated") {
-        let taken = before - gpu.free_memory().unwrap();
+        // Other tests take memory and give it back meanwhile: one undisturbed look is enough.
+        let taken = [(); 8].map(|()| {
+            let before = gpu.free_memory().unwrap();
+            let _taught = CudaTeachers::new(&cuda, &teachers, share).unwrap();
+            before.saturating_sub(gpu.free_memory().unwrap())
+        });
+        let planned = needed / 2..=needed + needed / 50;
         assert!(
-            taken <= needed + needed / 50 && taken >= needed / 2,
-            "{taken} bytes of {needed}"
+            taken.iter().any(|taken| planned.contains(taken)),
+            "{taken:?} bytes of {needed}"
         );
     }
+    let taught = CudaTeachers::new(&cuda, &teachers, share).unwrap();
     for anneal in [0.0, 1.0] {
         let (expected, gradients) = taught_on_the_cpu(&learner, 4, anneal, None, terms, (&teachers, share));
         let (ids, targets) = batch(&cuda.config, 4);
