@@ -10,6 +10,13 @@
 //!
 //! The kernels assert that slice lengths agree (`# Panics` on each); callers check user input before they call.
 #![no_std]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(
+        dead_code,
+        reason = "kernels over registers of bytes, which no path of such a CPU has"
+    )
+)]
 #[cfg(test)]
 extern crate alloc;
 #[cfg(any(feature = "std", test))]

@@ -131,6 +131,10 @@ impl isa::Isa {
 macro_rules! byte_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;) => {
         $(#[$meta])*
+        #[cfg_attr(
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            allow(unused_variables, reason = "no path has such a kernel")
+        )]
         $vis fn $name(isa: $crate::bytes::ByteIsa, $($arg: $ty),*) $(-> $ret)? {
             match isa {
                 #[cfg(target_arch = "x86_64")]

@@ -74,7 +74,6 @@ pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], 
 }
 
 /// The end of a group of rows: `sums` less `correction`.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn less(sums: [i32; t2::GROUP_ROWS], correction: i32, out: &mut [i32]) {
     for (out, sum) in out.iter_mut().zip(sums) {

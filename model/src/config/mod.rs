@@ -19,13 +19,12 @@
 //! Behind the last block the logits are `rms_norm(x)·Wheadᵀ`, with `final_logit_softcapping` = C `C·tanh(logits / C)`.
 //!
 //! The embedding, the norms and the head are always high precision; each linear has a [`LinearMode`].
-//! This module is `no_std`; reading and writing `config.json` is in [`json`], the shapes shipped by name in [`presets`].
+//! This module is `no_std`, reading and writing `config.json` in [`json`] too; the shapes shipped by name in [`presets`].
 
 mod error;
 mod shapes;
 mod validate;
 
-#[cfg(feature = "std")]
 pub mod json;
 #[cfg(feature = "std")]
 pub mod presets;

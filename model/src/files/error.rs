@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::gguf::GgufError;
-use super::problem::{HeaderProblem, PartProblem, hint};
 use crate::config::ConfigError;
+use crate::image::{HeaderProblem, PartProblem, hint};
 
 /// ` and N more`, or nothing.
 fn others(more: usize) -> String {

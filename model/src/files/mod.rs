@@ -16,7 +16,6 @@
 //! temporary name that is renamed once it is on disk.
 
 mod atomic;
-mod container;
 mod directory;
 mod directory_write;
 mod error;
@@ -24,11 +23,9 @@ mod generation;
 pub mod gguf;
 mod load;
 mod mmap;
-mod object;
 mod one_file;
 mod open;
 mod pack;
-mod problem;
 mod regular;
 mod save;
 mod shards;
@@ -41,17 +38,14 @@ mod tests;
 use std::path::Path;
 
 pub use atomic::{remove_unfinished, replace_file};
-pub use container::{TensorView, Weights};
 pub use directory::HfDirectory;
 pub use directory_write::{DirectoryOptions, save_directory};
 pub use error::FileError;
-pub use generation::GenerationConfig;
 pub use load::{MasterTensor, load_master};
 pub use mmap::MappedFile;
 pub use one_file::{ONE_FILE_EXTENSION, OneFile, OneFileOptions, Parts, TernaryLayout, save_one_file};
 pub use open::{ModelKind, open_source};
 pub use pack::{pack_rows, unpack_rows};
-pub use problem::{HeaderProblem, PartProblem};
 pub(crate) use regular::read_text;
 pub use regular::{open_regular, open_to_map};
 pub use safetensors::Dtype;
@@ -61,6 +55,7 @@ pub use source::{ModelSource, StoredAs};
 pub use stories::StoriesModel;
 
 use crate::config::json::{Parsed, read_file};
+pub use crate::image::{GenerationConfig, HeaderProblem, Image, ImageError, PartProblem, TensorView, Weights};
 
 /// The model's sizes and options.
 pub const CONFIG_FILE: &str = "config.json";

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::object::{Object, Unique};
 use super::{FileError, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, Weights, read_text};
 use crate::config::json::shown;
+use crate::image::object::{Object, Unique};
 
 /// Largest index accepted, in bytes: that of 4096 blocks has about 8 MiB.
 const MAX_INDEX_BYTES: u64 = 16 << 20;

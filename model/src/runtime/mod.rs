@@ -60,7 +60,6 @@ pub use onebit_kernels_cpu::attention::cached::KvType;
 pub use pool::Pool;
 pub use sequence::Sequence;
 pub use session::{Session, SessionOptions};
-#[cfg(feature = "std")]
 pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
 pub use storage::FloatStorage;

@@ -1,7 +1,7 @@
 //! Typed access to a JSON object: each getter names the key in its error.
 
-use std::format;
-use std::string::{String, ToString};
+use alloc::format;
+use alloc::string::{String, ToString};
 
 use serde_json::{Map, Value};
 
@@ -144,7 +144,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The candidate most like `word`, when one is alike enough to be what was meant.
+/// The candidate most like `word`, when one is alike enough to be what was meant. Without `std` nobody asks: there is none.
+#[cfg(feature = "std")]
 pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
     // The distance costs the product of the lengths: a key of a megabyte is nobody's slip of the finger.
     if word.len() > 100 {
@@ -155,4 +156,9 @@ pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>)
         .map(|candidate| (score(candidate), candidate))
         .max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.8).then(|| best.1.to_string())
+}
+
+#[cfg(not(feature = "std"))]
+pub(crate) fn nearest<'c>(_: &str, _: impl Iterator<Item = &'c str>) -> Option<String> {
+    None
 }

@@ -1,6 +1,6 @@
 //! Which keys of a `config.json` are read, which are harmless, and which are harmless at one value only.
 
-use std::format;
+use alloc::format;
 
 use serde_json::Value;
 

@@ -11,9 +11,9 @@
 //! | `layer_bit_map` | the same as under `"onebit"` |
 //! | `use_dynamic_threshold`, `ste_scale_factor`, `latent_clamp_max`, `latent_clip_max_training`, `anneal_fraction`, `arenas_initial`, `arenas_anneal_steps` | ignored with a note: its training only |
 
-use std::format;
-use std::string::String;
-use std::vec::Vec;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::fields::Fields;
 use crate::config::{ConfigError, FeedForward, LinearMode};

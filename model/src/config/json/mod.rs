@@ -24,9 +24,10 @@ mod write;
 
 pub(crate) use fields::{nearest, shown};
 
+use alloc::string::String;
+use alloc::vec::Vec;
+#[cfg(feature = "std")]
 use std::path::Path;
-use std::string::String;
-use std::vec::Vec;
 
 use super::{ConfigError, FeedForward, LinearMode, ModelConfig};
 
@@ -57,6 +58,7 @@ pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
 /// # Errors
 /// [`ConfigError::Io`] when the file cannot be read, is longer than [`MAX_CONFIG_BYTES`] or is no UTF-8; otherwise as
 /// [`parse`].
+#[cfg(feature = "std")]
 pub fn read_file(path: &Path) -> Result<Parsed, ConfigError> {
     let text = crate::files::read_text(path, MAX_CONFIG_BYTES).map_err(|error| ConfigError::Io {
         path: path.display().to_string(),

@@ -1,9 +1,9 @@
 //! The mode of every linear, from `quantization_config` and from `layer_bit_map`.
 
-use std::collections::HashSet;
-use std::format;
-use std::string::String;
-use std::vec::Vec;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::config::{ConfigError, LayerModes, LinearKind, LinearMode, WeightStora
 pub(super) struct Quantization {
     pub(super) storage: WeightStorage,
     /// Names, or runs of whole components of names, of modules that stay float.
-    excluded: HashSet<String>,
+    excluded: BTreeSet<String>,
 }
 
 impl Quantization {
@@ -57,7 +57,7 @@ impl Quantization {
                 return Err(fields.unsupported("linear_class", expected, &Value::from(other)));
             }
         };
-        let mut excluded = HashSet::new();
+        let mut excluded = BTreeSet::new();
         if let Some(list) = fields.get("modules_to_not_convert") {
             let wrong = || fields.wrong("modules_to_not_convert", "a list of module names", list);
             for name in list.as_array().ok_or_else(wrong)? {
@@ -75,8 +75,8 @@ impl Quantization {
         }
         let name = format!("model.layers.{layer}.{}", kind.module());
         let dots = || name.match_indices('.').map(|(at, _)| at);
-        for start in std::iter::once(0).chain(dots().map(|at| at + 1)) {
-            for end in dots().chain(std::iter::once(name.len())).filter(|&end| end > start) {
+        for start in core::iter::once(0).chain(dots().map(|at| at + 1)) {
+            for end in dots().chain(core::iter::once(name.len())).filter(|&end| end > start) {
                 if self.excluded.contains(&name[start..end]) {
                     return LinearMode::F16;
                 }

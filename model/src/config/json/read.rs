@@ -1,8 +1,8 @@
 //! From the text of a `config.json` to a [`ModelConfig`].
 
-use std::format;
-use std::string::{String, ToString};
-use std::vec::Vec;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use serde_json::Value;
 

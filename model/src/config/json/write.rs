@@ -1,8 +1,8 @@
 //! From a [`ModelConfig`] to the text of a `config.json`.
 
-use std::format;
-use std::string::{String, ToString};
-use std::vec::Vec;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
@@ -52,7 +52,7 @@ fn quantization(config: &ModelConfig) -> Option<Value> {
     // An explicit list replaces the default, which is the head.
     let excluded = match excluded.is_empty() {
         true => Value::Null,
-        false => Value::from_iter(std::iter::once("lm_head".to_string()).chain(excluded)),
+        false => Value::from_iter(core::iter::once("lm_head".to_string()).chain(excluded)),
     };
     Some(json!({
         "quant_method": "bitnet",

@@ -100,7 +100,7 @@ impl OneFile {
             let what = "logits are this times tanh(logits / this)";
             writeln!(out, "#define ONEBIT_FINAL_LOGIT_SOFTCAPPING {cap:e}f /* {what} */")?;
         }
-        let checksum = self.weights.metadata().get("checksum").map_or("", String::as_str);
+        let checksum = self.image.weights.metadata().get("checksum").map_or("", String::as_str);
         writeln!(
             out,
             "#define ONEBIT_CHECKSUM \"{checksum}\" /* blake3 of the file with zeros in its place */\n"
@@ -122,8 +122,13 @@ impl OneFile {
 
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
         let specs = self.config().tensors();
-        let mut tensors: Vec<_> = self.weights.names().filter(|name| !name.starts_with(PADDING)).collect();
-        tensors.sort_by_key(|name| self.weights.place(name).map(|(_, range)| range.start));
+        let mut tensors: Vec<_> = self
+            .image
+            .weights
+            .names()
+            .filter(|name| !name.starts_with(PADDING))
+            .collect();
+        tensors.sort_by_key(|name| self.image.weights.place(name).map(|(_, range)| range.start));
         for (at, name) in tensors.iter().enumerate() {
             let constant: String = { name.chars() }
                 .map(|c| {
@@ -142,7 +147,7 @@ impl OneFile {
             "static const struct onebit_tensor onebit_tensors[ONEBIT_TENSORS] = {{"
         )?;
         for name in tensors {
-            let (Some(view), Some((_, range))) = (self.weights.get(name), self.weights.place(name)) else {
+            let (Some(view), Some((_, range))) = (self.image.weights.get(name), self.image.weights.place(name)) else {
                 continue;
             };
             let (rows, cols, layout) = shape(&specs, name, view.dtype, view.shape);

@@ -11,6 +11,7 @@ use super::{OneFile, SCALES};
 use crate::config::json::nearest;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec};
 use crate::files::{FileError, ModelSource, PartProblem, StoredAs};
+use crate::image::parts::PartsOf;
 use crate::runtime::{FloatValues, TensorSource};
 
 impl ModelSource for OneFile {
@@ -39,14 +40,15 @@ impl ModelSource for OneFile {
     /// [`TensorSource::Integers`], everything else as [`TensorSource::Float`], all in memory of their own.
     fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
         let spec = self.spec(name)?;
-        let parts = super::parts::PartsOf::new(self);
+        let parts = PartsOf::new(&self.image);
+        let failed = |error| self.error(error);
         let given = match (spec.kind, spec.shape.as_slice()) {
             (TensorKind::Linear(LinearMode::Ternary | LinearMode::Binary), &[rows, cols]) => {
                 let layout = self.layout_of(name);
                 let stored = format!("{name}.{}", layout.name());
                 let group = layout.group_bytes(cols);
                 let shape = [layout.bytes(rows, cols) / group.max(1), group];
-                let packed = parts.values::<u8>(&stored, Dtype::U8, &shape)?;
+                let packed = parts.values::<u8>(&stored, Dtype::U8, &shape).map_err(failed)?;
                 if layout == Layout::T2 && !t2::is_valid(&packed) {
                     return Err(self.refuse(&stored, PartProblem::Code));
                 }
@@ -56,7 +58,7 @@ impl ModelSource for OneFile {
                 TensorSource::Trits { values, scale }
             }
             (TensorKind::Linear(LinearMode::Int8 | LinearMode::Int4), &[rows, cols]) => {
-                let (values, steps) = parts.int8(name, rows, cols)?;
+                let (values, steps) = parts.int8(name, rows, cols).map_err(failed)?;
                 TensorSource::Integers {
                     values: values.to_vec(),
                     steps: steps.to_vec(),
@@ -64,11 +66,11 @@ impl ModelSource for OneFile {
             }
             // The types and shapes first, then copies, of which no page stays behind.
             (_, shape) => {
-                parts.floats(name, shape)?;
+                parts.floats(name, shape).map_err(failed)?;
                 TensorSource::Float(self.floats(name, shape.last().copied().unwrap_or_default()))
             }
         };
-        self.weights.give_pages_back();
+        self.image.weights.give_pages_back();
         Ok(given)
     }
 }
@@ -88,14 +90,14 @@ impl OneFile {
 
     /// The layout of a ternary or binary linear; of one that is in neither, the first.
     fn layout_of(&self, name: &str) -> Layout {
-        let there = |layout: &Layout| self.weights.get(&format!("{name}.{}", layout.name())).is_some();
+        let there = |layout: &Layout| self.image.weights.get(&format!("{name}.{}", layout.name())).is_some();
         Layout::ALL.into_iter().find(there).unwrap_or_default()
     }
 
     /// In which form a table, a norm or a linear in mode `f16` lies.
     fn float_form(&self, name: &str) -> StoredAs {
-        let there = |suffix: &str| self.weights.get(&format!("{name}.{suffix}")).is_some();
-        match self.weights.get(name).map(|view| view.dtype) {
+        let there = |suffix: &str| self.image.weights.get(&format!("{name}.{suffix}")).is_some();
+        match self.image.weights.get(name).map(|view| view.dtype) {
             Some(Dtype::F16) => StoredAs::F16,
             Some(Dtype::BF16) => StoredAs::Bf16,
             None if there("i8") => StoredAs::Int8,
@@ -106,7 +108,7 @@ impl OneFile {
 
     /// Copies of the values of such a tensor, whose parts have been checked; rows are of `cols` values.
     fn floats(&self, name: &str, cols: usize) -> FloatValues {
-        let weights = &self.weights;
+        let weights = &self.image.weights;
         let of = |suffix: &str| format!("{name}.{suffix}");
         match self.float_form(name) {
             StoredAs::F16 => FloatValues::F16(weights.copy(name, f16::from_le_bytes).unwrap_or_default().into()),
@@ -136,7 +138,8 @@ impl OneFile {
         let config = self.config();
         let linears = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer).filter(ternary));
         let names: Vec<String> = linears.map(|linear| linear.name).collect();
-        let scales = super::parts::PartsOf::new(self).values::<f32>(SCALES, Dtype::F32, &[names.len()])?;
+        let scales = PartsOf::new(&self.image).values::<f32>(SCALES, Dtype::F32, &[names.len()]);
+        let scales = scales.map_err(|error| self.error(error))?;
         let at = names.iter().position(|other| other == name);
         match at.and_then(|at| scales.get(at).copied()) {
             Some(scale) if scale.is_finite() && scale > 0.0 => Ok(scale),

@@ -17,9 +17,9 @@ impl OneFile {
     /// # Errors
     /// [`FileError::Part`] with what is not as it should be.
     pub fn verify(&self) -> Result<(), FileError> {
-        let recorded = self.weights.metadata().get("checksum").map_or("", String::as_str);
+        let recorded = self.image.weights.metadata().get("checksum").map_or("", String::as_str);
         let refused = |problem| self.refuse("checksum", problem);
-        let bytes = self.bytes.bytes();
+        let bytes = self.image.bytes();
         let length = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
         let (header, data) = bytes
             .split_at_checked(usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8))
@@ -37,7 +37,7 @@ impl OneFile {
         hasher.update(&header[place + CHECKSUM_LEN..]);
         for piece in data.chunks(PIECE) {
             hasher.update(piece);
-            self.weights.give_pages_back();
+            self.image.weights.give_pages_back();
         }
         if hasher.finalize().to_hex().as_str() != recorded {
             return Err(refused(PartProblem::Checksum));
@@ -59,7 +59,7 @@ impl OneFile {
                     let name = format!("{}{COLUMNS}", shape.name);
                     return Err(self.refuse(&name, PartProblem::Derived { of: "the rows" }));
                 }
-                self.weights.give_pages_back();
+                self.image.weights.give_pages_back();
             }
         }
         if let Some(sketch) = model.sketch() {
@@ -69,8 +69,11 @@ impl OneFile {
                 return Err(self.refuse(SKETCH[0].0, PartProblem::Derived { of: "the head" }));
             }
         }
-        self.weights.give_pages_back();
-        if let (Some(packed), Some(json)) = (self.bytes_of(TOKENIZER_PACKED)?, self.tokenizer_json()) {
+        self.image.weights.give_pages_back();
+        if let (Some(packed), Some(json)) = (
+            self.image.bytes_of(TOKENIZER_PACKED).map_err(|e| self.error(e))?,
+            self.tokenizer_json(),
+        ) {
             let tokenizer =
                 Tokenizer::from_bytes(json).map_err(|e| self.refuse(TOKENIZER_JSON, PartProblem::content(e)))?;
             if tokenizer.pack().is_none_or(|bytes| bytes != *packed) {

@@ -25,7 +25,7 @@ fn a_container_holds_what_its_header_names() {
     let shared = SharedBytes::new(Arc::new(whole.clone()));
     for weights in [
         Weights::from_bytes(whole.clone(), "two").unwrap(),
-        Weights::from_shared(shared, Path::new("two")).unwrap(),
+        Weights::of_bytes(shared).unwrap(),
         Weights::open_file(&path).unwrap(),
     ] {
         assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b"]);

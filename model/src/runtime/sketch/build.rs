@@ -138,7 +138,6 @@ impl PackedModel {
     }
 
     /// Gives the model a sketch of its head that was made before.
-    #[cfg(feature = "std")]
     pub(crate) fn take_sketch(&mut self, sketch: Option<HeadSketch>) {
         self.sketch = sketch;
     }

@@ -183,7 +183,6 @@ fn thresholds(cols: usize) -> Vec<f32> {
 
 impl RowFigures {
     /// Floats of a row's figures.
-    #[cfg(feature = "std")]
     pub(crate) const LEN: usize = 3;
 
     /// Whether they are finite and not below zero.

@@ -177,7 +177,7 @@ fn values_that_stand_for_nothing_are_found_by_verifying() {
     ];
     for (tensor, value, part, expected) in cases {
         let mut bytes = whole.clone();
-        let at = read(&whole).weights.place(tensor).unwrap().1.start;
+        let at = read(&whole).image.weights.place(tensor).unwrap().1.start;
         bytes[at..at + value.len()].copy_from_slice(value);
         let file = read(&with_checksum(bytes));
         file.model().unwrap();

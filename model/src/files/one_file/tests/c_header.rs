@@ -76,7 +76,7 @@ fn a_c_program_finds_every_tensor() {
     assert!(ran.status.success(), "{ran:?}");
     let text = String::from_utf8(ran.stdout).unwrap();
     let mut lines = text.lines();
-    let checksum = &opened.weights.metadata()["checksum"];
+    let checksum = &opened.image.weights.metadata()["checksum"];
     assert_eq!(
         lines.next().unwrap(),
         format!("43 32 44 2 4 2 8 1e-05 {} 0.3 {checksum}", opened.config().rope_theta)
@@ -87,7 +87,7 @@ fn a_c_program_finds_every_tensor() {
     for line in lines {
         let fields: Vec<&str> = line.split(' ').collect();
         let number = |i: usize| fields[i].parse::<usize>().unwrap();
-        let (_, range) = opened.weights.place(fields[0]).unwrap();
+        let (_, range) = opened.image.weights.place(fields[0]).unwrap();
         assert_eq!((number(1), number(2)), (range.start, range.len()), "{line}");
         assert_eq!(number(7), usize::from(bytes[range.start]), "{line}");
         seen.insert(
@@ -95,7 +95,7 @@ fn a_c_program_finds_every_tensor() {
             (number(3), number(4), number(5), fields[6].parse::<f32>().unwrap()),
         );
     }
-    let named = opened.weights.names().filter(|name| !name.starts_with(PADDING));
+    let named = opened.image.weights.names().filter(|name| !name.starts_with(PADDING));
     assert!(named.eq(seen.keys().map(String::as_str)));
     // Rows, columns, layout, γ.
     let scale = |block: usize, linear: usize| match model.blocks()[block].linears().nth(linear) {

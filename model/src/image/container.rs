@@ -3,18 +3,25 @@
 //! The header is parsed here and not by the `safetensors` crate, whose check adds header length and data end without
 //! regard to overflow and which lets a name stand twice.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+#[cfg(feature = "std")]
 use std::path::Path;
+#[cfg(feature = "std")]
 use std::sync::Arc;
 
 use safetensors::Dtype;
 use serde::de::value::{Error as NameError, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::HeaderProblem;
 use super::object::Object;
-use super::{FileError, HeaderProblem, MappedFile};
+#[cfg(feature = "std")]
+use crate::files::{FileError, MappedFile};
 use crate::runtime::SharedBytes;
 
 /// Largest header accepted, in bytes: the format's own limit.
@@ -47,12 +54,14 @@ struct Entry {
 }
 
 /// Bytes of a tensor that are copied between two times that the pages of the map are given back.
+#[cfg(feature = "std")]
 const PIECE: usize = 8 << 20;
 
 /// One of the files: its bytes, and the map that they are, unless they are in memory.
 #[derive(Debug)]
 struct Source {
     bytes: SharedBytes,
+    #[cfg(feature = "std")]
     map: Option<Arc<MappedFile>>,
 }
 
@@ -65,48 +74,22 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Maps one safetensors file.
+    /// The tensors of a safetensors file in memory that others hold.
     ///
     /// # Errors
-    /// [`FileError::Io`], or [`FileError::Header`] when the header is damaged.
-    pub fn open_file(path: &Path) -> Result<Self, FileError> {
+    /// A damaged header.
+    pub(crate) fn of_bytes(bytes: SharedBytes) -> Result<Self, HeaderProblem> {
         let mut weights = Self::default();
-        weights.add_file(path)?;
+        weights.add(Source {
+            bytes,
+            #[cfg(feature = "std")]
+            map: None,
+        })?;
         Ok(weights)
     }
 
-    /// Reads a safetensors file that is already in memory; `label` stands for its path in errors.
-    ///
-    /// # Errors
-    /// [`FileError::Header`] when the header is damaged.
-    pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, FileError> {
-        Self::from_shared(SharedBytes::new(Arc::new(bytes)), Path::new(label))
-    }
-
-    /// Reads a safetensors file in memory that others hold.
-    pub(super) fn from_shared(bytes: SharedBytes, path: &Path) -> Result<Self, FileError> {
-        let mut weights = Self::default();
-        weights.add(path, bytes, None)?;
-        Ok(weights)
-    }
-
-    /// Maps one more file and returns the names in it.
-    pub(super) fn add_file(&mut self, path: &Path) -> Result<Vec<String>, FileError> {
-        let open = |source| FileError::Io {
-            action: "open",
-            path: path.to_path_buf(),
-            source,
-        };
-        let map = Arc::new(MappedFile::open(path).map_err(open)?);
-        self.add(path, SharedBytes::new(map.clone()), Some(map))
-    }
-
-    fn add(&mut self, path: &Path, bytes: SharedBytes, map: Option<Arc<MappedFile>>) -> Result<Vec<String>, FileError> {
-        let header = |problem| FileError::Header {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let (found, metadata) = read_header(bytes.bytes()).map_err(header)?;
+    fn add(&mut self, source: Source) -> Result<Vec<String>, HeaderProblem> {
+        let (found, metadata) = read_header(source.bytes.bytes())?;
         self.metadata.extend(metadata);
         let mut names = Vec::with_capacity(found.len());
         for (name, tensor) in found {
@@ -118,11 +101,11 @@ impl Weights {
                 end: tensor.range.end,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
-                return Err(header(HeaderProblem::DuplicateInShards { name }));
+                return Err(HeaderProblem::DuplicateInShards { name });
             }
             names.push(name);
         }
-        self.files.push(Source { bytes, map });
+        self.files.push(source);
         Ok(names)
     }
 
@@ -138,37 +121,18 @@ impl Weights {
     }
 
     /// Where the tensor of this name lies, and the bytes of its file.
-    pub(super) fn place(&self, name: &str) -> Option<(&SharedBytes, Range<usize>)> {
+    pub(crate) fn place(&self, name: &str) -> Option<(&SharedBytes, Range<usize>)> {
         let entry = self.entries.get(name)?;
         Some((&self.files.get(entry.file)?.bytes, entry.start..entry.end))
     }
 
-    /// The values of the tensor of this name, each decoded from `N` bytes, in memory of their own: of a mapped file no page stays
-    /// behind. `None` if there is no such tensor.
-    pub(super) fn copy<const N: usize, T>(&self, name: &str, decode: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
-        let view = self.get(name)?;
-        let mut values = Vec::with_capacity(view.bytes.len() / N);
-        for piece in view.bytes.chunks(PIECE) {
-            values.extend(piece.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)));
-            self.give_pages_back();
-        }
-        Some(values)
-    }
-
-    /// Gives the pages that were read of mapped files back to the system, which reads them again when they are asked for.
-    pub(super) fn give_pages_back(&self) {
-        for map in self.files.iter().filter_map(|file| file.map.as_ref()) {
-            map.give_pages_back();
-        }
-    }
-
     /// All bytes of the first file.
-    pub(super) fn first_file(&self) -> Option<&SharedBytes> {
+    pub(crate) fn first_file(&self) -> Option<&SharedBytes> {
         self.files.first().map(|file| &file.bytes)
     }
 
     /// The texts in `__metadata__`; of several files, those of the last that has one of that name.
-    pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
@@ -185,6 +149,67 @@ impl Weights {
     /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(feature = "std")]
+impl Weights {
+    /// Maps one safetensors file.
+    ///
+    /// # Errors
+    /// [`FileError::Io`], or [`FileError::Header`] when the header is damaged.
+    pub fn open_file(path: &Path) -> Result<Self, FileError> {
+        let mut weights = Self::default();
+        weights.add_file(path)?;
+        Ok(weights)
+    }
+
+    /// Reads a safetensors file that is already in memory; `label` stands for its path in errors.
+    ///
+    /// # Errors
+    /// [`FileError::Header`] when the header is damaged.
+    pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, FileError> {
+        Self::of_bytes(SharedBytes::new(Arc::new(bytes))).map_err(|problem| FileError::Header {
+            path: label.into(),
+            problem,
+        })
+    }
+
+    /// Maps one more file and returns the names in it.
+    pub(crate) fn add_file(&mut self, path: &Path) -> Result<Vec<String>, FileError> {
+        let open = |source| FileError::Io {
+            action: "open",
+            path: path.to_path_buf(),
+            source,
+        };
+        let map = Arc::new(MappedFile::open(path).map_err(open)?);
+        let source = Source {
+            bytes: SharedBytes::new(map.clone()),
+            map: Some(map),
+        };
+        self.add(source).map_err(|problem| FileError::Header {
+            path: path.to_path_buf(),
+            problem,
+        })
+    }
+
+    /// The values of the tensor of this name, each decoded from `N` bytes, in memory of their own: of a mapped file no page stays
+    /// behind. `None` if there is no such tensor.
+    pub(crate) fn copy<const N: usize, T>(&self, name: &str, decode: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+        let view = self.get(name)?;
+        let mut values = Vec::with_capacity(view.bytes.len() / N);
+        for piece in view.bytes.chunks(PIECE) {
+            values.extend(piece.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)));
+            self.give_pages_back();
+        }
+        Some(values)
+    }
+
+    /// Gives the pages that were read of mapped files back to the system, which reads them again when they are asked for.
+    pub(crate) fn give_pages_back(&self) {
+        for map in self.files.iter().filter_map(|file| file.map.as_ref()) {
+            map.give_pages_back();
+        }
     }
 }
 

@@ -1,7 +1,13 @@
 //! What can be wrong with a container's header, and with a part of a one-file model: one variant for each class of damage, so that a caller, and a
 //! test, can tell them apart without reading the text.
 
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
 use safetensors::Dtype;
+
+use crate::config::ConfigError;
 
 /// Why the header of a safetensors file was refused. Offsets count from the first byte of the data, sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,10 +153,10 @@ pub enum HeaderProblem {
 }
 
 /// ` (did you mean X?)`, or nothing.
-pub(super) fn hint(suggestion: &Option<String>) -> String {
+pub(crate) fn hint(suggestion: &Option<String>) -> String {
     suggestion
         .as_ref()
-        .map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
+        .map_or_else(String::new, |name| alloc::format!(" (did you mean {name}?)"))
 }
 
 /// Why a part of a one-file model was refused.
@@ -258,13 +264,34 @@ pub enum PartProblem {
     },
 }
 
+/// Why bytes are no model in one file.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The container's header contradicts itself or the bytes.
+    #[error("damaged safetensors file: {0}; write the file again")]
+    Header(HeaderProblem),
+    /// The configuration was refused.
+    #[error("{0}")]
+    Config(ConfigError),
+    /// A part is missing, damaged, or none.
+    #[error("{part}: {problem}; export the model again")]
+    Part {
+        /// The tensor or the entry of `__metadata__`.
+        part: String,
+        /// What was expected and found.
+        problem: PartProblem,
+    },
+}
+
 impl PartProblem {
-    pub(super) fn content(error: impl std::fmt::Display) -> Self {
+    #[cfg(feature = "std")]
+    pub(crate) fn content(error: impl fmt::Display) -> Self {
         let message = error.to_string();
         Self::Content { message }
     }
 
-    pub(super) fn model(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn model(error: impl fmt::Display) -> Self {
         let message = error.to_string();
         Self::Model { message }
     }

@@ -1,7 +1,8 @@
 //! The tensors of a file, each as the runtime takes it, where it lies.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use core::cell::RefCell;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -10,21 +11,20 @@ use onebit_kernels_cpu::ternary_columns::{Line, column_lines};
 use onebit_kernels_cpu::{int4_gemv, t2};
 use safetensors::Dtype;
 
-use super::{ALIGNMENT, COLUMNS, OneFile, PADDING, PARTS, SCALES, SKETCH, VERSION};
+use super::{ALIGNMENT, COLUMNS, Image, ImageError, PADDING, PARTS, PartProblem, SCALES, SKETCH, VERSION, refused};
 use crate::config::json::nearest;
 use crate::config::{FeedForward, LinearKind, LinearShape};
-use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
 
 /// Why a tensor could not be given to the model.
-pub(super) enum Refused {
-    File(FileError),
+pub(crate) enum Refused {
+    Image(ImageError),
     Runtime(RuntimeError),
 }
 
-impl From<FileError> for Refused {
-    fn from(error: FileError) -> Self {
-        Self::File(error)
+impl From<ImageError> for Refused {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
     }
 }
 
@@ -35,13 +35,13 @@ impl From<RuntimeError> for Refused {
 }
 
 /// The tensors of a file as views of it, and those not asked for yet.
-pub(super) struct PartsOf<'f> {
-    file: &'f OneFile,
+pub(crate) struct PartsOf<'f> {
+    file: &'f Image,
     unused: RefCell<BTreeSet<&'f str>>,
 }
 
 impl<'f> PartsOf<'f> {
-    pub fn new(file: &'f OneFile) -> Self {
+    pub fn new(file: &'f Image) -> Self {
         Self {
             file,
             unused: RefCell::new(file.weights.names().collect()),
@@ -49,8 +49,8 @@ impl<'f> PartsOf<'f> {
     }
 
     /// The values of a tensor of this type and shape.
-    pub fn values<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Values<T>, FileError> {
-        let refuse = |problem| Err(self.file.refuse(name, problem));
+    pub fn values<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Values<T>, ImageError> {
+        let refuse = |problem| Err(refused(name, problem));
         let weights = &self.file.weights;
         let (Some(view), Some((bytes, range))) = (weights.get(name), weights.place(name)) else {
             let spare = self.unused.borrow();
@@ -77,7 +77,7 @@ impl<'f> PartsOf<'f> {
     }
 
     /// A float matrix of whichever type.
-    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, FileError> {
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, ImageError> {
         if let [rows, cols] = *shape
             && self.file.weights.get(name).is_none()
             && self.file.weights.get(&format!("{name}.i8")).is_some()
@@ -103,7 +103,7 @@ impl<'f> PartsOf<'f> {
         })
     }
 
-    pub fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, FileError> {
+    pub fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, ImageError> {
         let named = |layout: Layout| format!("{}.{}", shape.name, layout.name());
         let there = |layout: &Layout| self.file.weights.get(&named(*layout)).is_some();
         let layout = Layout::ALL.into_iter().find(there).unwrap_or_default();
@@ -116,7 +116,7 @@ impl<'f> PartsOf<'f> {
         )?;
         if !(scale.is_finite() && scale > 0.0) {
             let (linear, value) = (shape.name.clone(), scale);
-            return Err(self.file.refuse(SCALES, PartProblem::Scale { linear, value }));
+            return Err(refused(SCALES, PartProblem::Scale { linear, value }));
         }
         Ok(Linear::Ternary {
             rows,
@@ -129,7 +129,7 @@ impl<'f> PartsOf<'f> {
     }
 
     /// The weights of a linear by columns, if the file has them and the model a use for them.
-    fn columns(&self, shape: &LinearShape) -> Result<Option<Values<Line>>, FileError> {
+    fn columns(&self, shape: &LinearShape) -> Result<Option<Values<Line>>, ImageError> {
         let name = format!("{}{COLUMNS}", shape.name);
         let useful = shape.kind == LinearKind::Down && self.file.config().feed_forward != FeedForward::SwiGlu;
         if !useful || self.file.weights.get(&name).is_none() {
@@ -139,7 +139,7 @@ impl<'f> PartsOf<'f> {
         self.values(&name, Dtype::U8, &[shape.cols, lines]).map(Some)
     }
 
-    pub fn integers(&self, shape: &LinearShape) -> Result<Linear, FileError> {
+    pub fn integers(&self, shape: &LinearShape) -> Result<Linear, ImageError> {
         let (rows, cols) = (shape.rows, shape.cols);
         let (values, steps) = self.int8(&shape.name, rows, cols)?;
         Ok(Linear::Int8 {
@@ -151,7 +151,7 @@ impl<'f> PartsOf<'f> {
     }
 
     /// Bytes `[rows, cols]` and a step for each row.
-    pub fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), FileError> {
+    pub fn int8(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<i8>, Values<f32>), ImageError> {
         Ok((
             self.values(&format!("{name}.i8"), Dtype::I8, &[rows, cols])?,
             self.values(&format!("{name}.steps"), Dtype::F32, &[rows])?,
@@ -159,7 +159,7 @@ impl<'f> PartsOf<'f> {
     }
 
     /// The sketch of a head `[rows, cols]`, if the file has one.
-    pub fn sketch(&self, rows: usize, cols: usize) -> Result<Option<HeadSketch>, FileError> {
+    pub fn sketch(&self, rows: usize, cols: usize) -> Result<Option<HeadSketch>, ImageError> {
         let there = |name: &str| self.file.weights.get(name).is_some();
         let [(first, _), ..] = SKETCH;
         if !SKETCH.iter().any(|(plane, figures)| there(plane) || there(figures)) {
@@ -167,7 +167,7 @@ impl<'f> PartsOf<'f> {
         }
         let plane = |names: (&str, &str)| {
             let groups = [rows.div_ceil(t2::GROUP_ROWS), t2::group_bytes(cols)];
-            Ok::<_, FileError>((
+            Ok::<_, ImageError>((
                 self.values(names.0, Dtype::U8, &groups)?,
                 self.values(names.1, Dtype::F32, &[rows, RowFigures::LEN])?,
             ))
@@ -175,12 +175,12 @@ impl<'f> PartsOf<'f> {
         let [one, two] = SKETCH;
         match HeadSketch::from_parts(rows, cols, [plane(one)?, plane(two)?]) {
             Some(sketch) => Ok(Some(sketch)),
-            None => Err(self.file.refuse(first, PartProblem::Sketch)),
+            None => Err(refused(first, PartProblem::Sketch)),
         }
     }
 
     /// Refuses what nobody asked for, other than optional parts and padding.
-    pub fn finish(self) -> Result<(), FileError> {
+    pub fn finish(self) -> Result<(), ImageError> {
         for name in self.unused.take() {
             if PARTS.contains(&name) {
                 continue;
@@ -188,11 +188,11 @@ impl<'f> PartsOf<'f> {
             let padding = |bytes: &[u8]| bytes.len() < ALIGNMENT && bytes.iter().all(|byte| *byte == 0);
             let view = self.file.weights.get(name);
             if !name.starts_with(PADDING) {
-                return Err(self.file.refuse(name, PartProblem::Unknown { version: VERSION }));
+                return Err(refused(name, PartProblem::Unknown { version: VERSION }));
             }
             if !view.is_some_and(|view| view.dtype == Dtype::U8 && padding(view.bytes)) {
                 let alignment = ALIGNMENT;
-                return Err(self.file.refuse(name, PartProblem::Padding { alignment }));
+                return Err(refused(name, PartProblem::Padding { alignment }));
             }
         }
         Ok(())

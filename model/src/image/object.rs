@@ -1,14 +1,15 @@
 //! JSON objects, taken at their word: no key may stand twice, and no array may stand for an object.
 
-use std::fmt;
-use std::marker::PhantomData;
+use alloc::string::String;
+use core::fmt;
+use core::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// A `T` that stands as an object. `serde` reads an array of the fields as well, which no other reader of these formats does.
-pub(super) struct Object<T>(pub T);
+pub(crate) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -30,7 +31,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// A JSON object whose keys differ. Of a key given twice one parser takes the first value and another the last, so that a file can be shown as one
 /// thing and run as another.
-pub(super) struct Unique(pub Map<String, Value>);
+pub(crate) struct Unique(pub Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
