@@ -82,11 +82,10 @@ impl Quickstart {
         }
         let preset = quickstart::preset(&self.config).map_err(|e| CliError::Usage(e.to_string()))?;
         let fixed = match (self.steps, self.minutes) {
-            (None, None) if self.config != "quickstart" => Some(preset.training.max_steps),
+            (None, None) if preset.name != quickstart::TIMED => Some(preset.training.max_steps),
             (steps, _) => steps,
         };
-        let larger = fixed.filter(|_| self.config != "quickstart");
-        let stories = larger.map(|steps| quickstart::stories(&preset, steps));
+        let stories = quickstart::stories(&preset, fixed);
         let directory = &self.output_dir;
         self.check_directory()?;
         let place = device::place(self.device.as_deref(), self.threads)?;

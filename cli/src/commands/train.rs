@@ -4,6 +4,7 @@ mod disk;
 mod dry_run;
 mod memory;
 mod prepare;
+mod teacher;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -131,16 +132,16 @@ pub struct Train {
     /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: the preset's)
     #[argh(option)]
     dropout: Option<f32>,
-    /// dropout on the embedded tokens (default: as --dropout)
+    /// dropout on the embedded tokens (default: as --dropout, or the preset's)
     #[argh(option)]
     input_dropout: Option<f32>,
     /// dropout of attention's probabilities, behind the softmax (default: 0)
     #[argh(option)]
     attention_dropout: Option<f32>,
-    /// dropout on the input of the head (default: 0)
+    /// dropout on the input of the head (default: the preset's)
     #[argh(option)]
     output_dropout: Option<f32>,
-    /// dropout of whole words: each is gone everywhere in a micro-batch with this probability (default: 0)
+    /// dropout of whole words: each is gone everywhere in a micro-batch with this probability (default: the preset's)
     #[argh(option)]
     word_dropout: Option<f32>,
     /// probability that a sequence passes by a branch of the last block; less for the blocks before it (default: 0)
@@ -237,7 +238,7 @@ impl Train {
             validation,
             tokenizer,
             teachers,
-            teacher_steps,
+            own_teacher,
         } = self.prepare()?;
         let place = match place {
             Some(place) => place.clone(),
@@ -257,12 +258,13 @@ impl Train {
             };
             let options = TrainOptions { precision, ..options };
             let windows = data.windows(&options)?;
+            let teacher_steps = own_teacher.map_or(0, |own| own.steps);
             let plan = dry_run::Plan {
                 windows,
                 tokens: data.file.len(),
                 validation: validation.map(|tokens| tokens.file.len()),
                 vocab_size: tokenizer.vocab_size(),
-                seconds: dry_run::seconds(&config, &options, teacher_steps, &place, windows)?,
+                seconds: dry_run::seconds((&config, &taught), &options, teacher_steps, &place, windows)?,
                 teacher_steps,
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
@@ -280,9 +282,9 @@ impl Train {
         }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         self.prepare_directory(&output_dir)?;
-        if teacher_steps > 0 {
-            output::note(&format!("a teacher in full precision first, of {teacher_steps} steps"));
-            self.of_teacher(teacher_steps, &output_dir)?.finished(Some(&place))?;
+        if let Some(own) = own_teacher {
+            output::note(&format!("a teacher in full precision first, of {} steps", own.steps));
+            self.of_teacher(own, &output_dir).finished(Some(&place))?;
             // A run that was interrupted before it had begun to learn from its teacher begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
         }

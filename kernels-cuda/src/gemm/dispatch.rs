@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::problem::{Layout, Operands, Problem};
+use super::problem::{Layout, Problem};
 use super::{mma, wgmma};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 
@@ -47,21 +47,15 @@ pub(super) fn run(gpu: &Gpu, problem: &Problem, workspace: &DeviceArray<f32>) ->
 }
 
 /// A batch of products, with sums in one piece: those that are too small to fill a GPU one by one fill it together, on `mma`, whose blocks know nothing of each
-/// other.
-pub(super) fn run_batch(gpu: &Gpu, problem: &Problem) -> Result<()> {
-    problem.check()?;
-    let none = match problem.operands {
-        Operands::Bf16 { a, .. } => a.slice(..0).cast(),
-        Operands::Int8 { a, .. } => a.slice(..0).cast(),
-    };
-    let count = problem.batch.count;
-    match count {
+/// other. `none`: an empty workspace.
+pub(super) fn run_batch(gpu: &Gpu, problem: &Problem, none: &DeviceArray<f32>) -> Result<()> {
+    match problem.batch.count {
         0 => Ok(()),
-        1 => run(gpu, problem, &none),
-        _ => {
+        1 => run(gpu, problem, none),
+        count => {
             let multiprocessors = gpu.properties().multiprocessors;
-            let plan = mma::plan(multiprocessors, problem.sizes(), problem.is_int8(), 0, count);
-            mma::run(gpu, problem, plan, &none)
+            let plan = mma::plan(multiprocessors, problem.sizes(), problem.is_int8(), none.len(), count);
+            mma::run(gpu, problem, plan, none)
         }
     }
 }

@@ -146,7 +146,10 @@ pub fn gemm_bf16_strided_batched(
         b_step: b.step,
         c_step: out.step,
     };
-    dispatch::run_batch(gpu, &Problem { batch, ..single })
+    let all = Problem { batch, ..single };
+    // Before its memory is taken for what it may not be aligned for.
+    all.check()?;
+    dispatch::run_batch(gpu, &all, &out.array.slice(..0).cast())
 }
 
 /// `out` = A·Bᵀ in int8 with i32 sums, A `[m, k]` and B `[n, k]`; else as [`gemm_bf16`]. Sums are exact below 2³¹, and are converted to f32 once.

@@ -1,6 +1,8 @@
 //! Models by name, each with the training settings that suit it, and [`resolve`], which takes a name or a file.
 
+mod stories;
 mod training;
+mod wikitext2;
 
 use std::path::Path;
 use std::string::{String, ToString};
@@ -117,13 +119,13 @@ fn preset(name: &'static str, summary: &'static str, config: ModelConfig) -> Pre
 /// All presets, small ones first.
 pub fn all() -> Vec<Preset> {
     let mut all = Vec::from([
-        quickstart(),
+        stories::quickstart(),
         shakespeare_tiny(),
-        wikitext2_cpu(),
-        wikitext2_production(),
-        wikitext2_25m(),
-        wikitext2_35m(),
-        stories_3m(),
+        wikitext2::cpu(),
+        wikitext2::production(),
+        wikitext2::words_25m(),
+        wikitext2::words_35m(),
+        stories::stories_3m(),
     ]);
     for (name, summary, shape) in SHAPES {
         all.push(preset(name, summary, bitnet(Shape { ..*shape })));
@@ -131,41 +133,6 @@ pub fn all() -> Vec<Preset> {
     all.push(bitnet_2b4t());
     all.push(eight_billion());
     all
-}
-
-fn quickstart() -> Preset {
-    let shape = Shape {
-        hidden: 128,
-        layers: 2,
-        heads: 16,
-        kv_heads: 16,
-        ffn: 256,
-        vocab: 1024,
-        seq: 160,
-    };
-    // A story keeps nine things the same and a head learns to copy one or two of them: many heads, wider in all than the stream. What
-    // they look for is what a word is, not where it stands: slow rotations.
-    let config = ModelConfig {
-        head_dim: 16,
-        rope_theta: 1e6,
-        qk_norm: true,
-        ..bitnet(shape)
-    };
-    let mut preset = preset(
-        "quickstart",
-        "stories of the built-in grammar in three minutes on two CPU cores",
-        config,
-    );
-    preset.training = TrainingDefaults {
-        batch_size: 16,
-        seq_len: 112,
-        lr: 3e-2,
-        init: "mimetic",
-        ..preset.training
-    }
-    .muon()
-    .steps(1_260);
-    preset
 }
 
 fn shakespeare_tiny() -> Preset {
@@ -194,181 +161,6 @@ fn shakespeare_tiny() -> Preset {
     }
     .muon()
     .steps(700);
-    preset
-}
-
-fn wikitext2_cpu() -> Preset {
-    let shape = Shape {
-        hidden: 192,
-        layers: 4,
-        heads: 6,
-        kv_heads: 6,
-        ffn: 512,
-        vocab: 4096,
-        seq: 256,
-    };
-    let config = ModelConfig {
-        qk_norm: true,
-        ..bitnet(shape)
-    };
-    let mut preset = preset("wikitext2-cpu", "WikiText-2 in half an hour on two CPU cores", config);
-    preset.training = TrainingDefaults {
-        batch_size: 16,
-        lr: 1e-2,
-        ..preset.training
-    }
-    .muon()
-    .steps(1_800);
-    preset
-}
-
-fn wikitext2_production() -> Preset {
-    let shape = Shape {
-        hidden: 512,
-        layers: 6,
-        heads: 8,
-        kv_heads: 8,
-        ffn: 2048,
-        vocab: 50257,
-        seq: 256,
-    };
-    let config = ModelConfig {
-        feed_forward: FeedForward::Relu2,
-        qk_norm: true,
-        residual_scaling: true,
-        ..bitnet(shape)
-    };
-    let mut preset = preset(
-        "wikitext2-production",
-        "WikiText-2 with the GPT-2 vocabulary: QK-norm, plain ReLU²",
-        config,
-    );
-    preset.training = TrainingDefaults {
-        batch_size: 8,
-        accumulation_steps: 4,
-        ..preset.training
-    }
-    .steps(20_000);
-    preset
-}
-
-/// What is dropped while a model learns WikiText-2 in full precision.
-const STRONG: DropoutDefaults = DropoutDefaults {
-    word: 0.2,
-    input: Some(0.5),
-    hidden: 0.2,
-    output: 0.5,
-};
-
-/// And while a ternary one learns it from a teacher.
-const MILD: DropoutDefaults = DropoutDefaults {
-    word: 0.2,
-    input: Some(0.4),
-    hidden: 0.15,
-    output: 0.4,
-};
-
-fn wikitext2_25m() -> Preset {
-    wikitext2_words(
-        "wikitext2-25m",
-        "WikiText-2 by words, 23 M parameters, taught by its twin: word perplexity 70.3 on the validation text",
-        [320, 10, 5],
-        9_000,
-        TeacherDefaults {
-            preset: "wikitext2-25m",
-            steps: 5_000,
-            dropout: STRONG,
-            weight: 0.5,
-        },
-    )
-}
-
-fn wikitext2_35m() -> Preset {
-    wikitext2_words(
-        "wikitext2-35m",
-        "WikiText-2 by words, 34 M parameters, taught by the twin of the smaller: word perplexity 69.1 on the validation text",
-        [448, 8, 7],
-        6_500,
-        // In full precision the larger shape learns more by heart, and teaches less.
-        TeacherDefaults {
-            preset: "wikitext2-25m",
-            steps: 6_000,
-            dropout: STRONG,
-            weight: 0.6,
-        },
-    )
-}
-
-/// A model of WikiText-2's own 33,278 words, of so many values, blocks and heads. Text is scarce: much is dropped, and the text is read fifty to seventy times.
-fn wikitext2_words(
-    name: &'static str,
-    summary: &'static str,
-    [hidden, layers, heads]: [usize; 3],
-    steps: u64,
-    teacher: TeacherDefaults,
-) -> Preset {
-    let shape = Shape {
-        hidden,
-        layers,
-        heads,
-        kv_heads: heads,
-        ffn: 4 * hidden,
-        vocab: 33_278,
-        seq: 256,
-    };
-    let config = ModelConfig {
-        feed_forward: FeedForward::Relu2,
-        qk_norm: true,
-        ..bitnet(shape)
-    };
-    let mut preset = preset(name, summary, config);
-    let lr_min = preset.training.lr_min;
-    preset.training = preset.training.muon().steps(steps);
-    preset.training = TrainingDefaults {
-        batch_size: 64,
-        seq_len: 256,
-        lr: 1.4e-2,
-        lr_min,
-        lr_warmup_steps: steps / 50,
-        weight_decay: 0.1,
-        dropout: MILD,
-        teacher: Some(teacher),
-        ..preset.training
-    };
-    preset
-}
-
-/// The quickstart's stories with a model for which they hold nothing new.
-fn stories_3m() -> Preset {
-    let shape = Shape {
-        hidden: 256,
-        layers: 3,
-        heads: 32,
-        kv_heads: 32,
-        ffn: 512,
-        vocab: 1024,
-        seq: 160,
-    };
-    let config = ModelConfig {
-        head_dim: 16,
-        rope_theta: 1e6,
-        qk_norm: true,
-        ..bitnet(shape)
-    };
-    let mut preset = preset(
-        "stories-3m",
-        "stories of the built-in grammar with 3 M parameters (onebit quickstart --config stories-3m)",
-        config,
-    );
-    preset.training = TrainingDefaults {
-        batch_size: 64,
-        seq_len: 112,
-        lr: 1.5e-2,
-        init: "mimetic",
-        ..preset.training
-    }
-    .muon()
-    .steps(3_000);
     preset
 }
 

@@ -32,9 +32,11 @@ use crate::schedule::LrDecay;
 use crate::stories::{Grammar, Split, stream};
 use crate::{Result, TrainError};
 
-/// The presets that this is for: the first in minutes on a CPU, the others on a GPU.
-pub const PRESETS: [&str; 2] = ["quickstart", "stories-3m"];
-/// Stories of the training text, unless it is known that more are read; a run of three minutes reads them once.
+/// The preset of a quickstart that takes the minutes given.
+pub const TIMED: &str = "quickstart";
+/// The presets that this is for. All but the first are larger: they take the steps of their own, on a GPU, and a text that holds as many stories as those read.
+pub const PRESETS: [&str; 2] = [TIMED, "stories-3m"];
+/// Stories of the training text of [`TIMED`], which a run of three minutes reads once, and the fewest of the others.
 const TRAINING_STORIES: usize = 20_000;
 /// More are not written; a longer run reads them again.
 const MOST_STORIES: usize = 400_000;
@@ -72,31 +74,28 @@ pub fn preset(name: &str) -> Result<Preset> {
     })
 }
 
-/// Stories of which a run of `steps` steps reads none twice, if they are not too many.
-pub fn stories(preset: &Preset, steps: u64) -> usize {
+/// Stories of the training text of a run of `steps` steps, if that is known.
+pub fn stories(preset: &Preset, steps: Option<u64>) -> usize {
+    let Some(steps) = steps.filter(|_| preset.name != TIMED) else {
+        return TRAINING_STORIES;
+    };
     let read = steps.saturating_mul(preset.training.batch_size as u64);
     usize::try_from(read)
         .unwrap_or(MOST_STORIES)
         .clamp(TRAINING_STORIES, MOST_STORIES)
 }
 
-/// Writes text, tokenizer and token files under `directory` and builds the model. `steps` is set later. Stories of the training text: 20,000, or what
-/// [`stories`] says.
+/// Writes text, tokenizer and token files under `directory` and builds the model. `steps` is set later. `stories`: those of the training text,
+/// [as many as a run reads](stories).
 ///
 /// # Errors
 /// A directory that cannot be written.
-pub fn prepare(
-    directory: &Path,
-    device: Device,
-    seed: u64,
-    preset: Preset,
-    stories: Option<usize>,
-) -> Result<Prepared> {
+pub fn prepare(directory: &Path, device: Device, seed: u64, preset: Preset, stories: usize) -> Result<Prepared> {
     let began = Instant::now();
     let grammar = Grammar::built_in();
     let data = directory.join("data");
     fs::create_dir_all(&data).map_err(io_error(&data, "choose a directory that can be written"))?;
-    let text = grammar.corpus(stories.unwrap_or(TRAINING_STORIES), &mut stream(seed, Split::Train));
+    let text = grammar.corpus(stories, &mut stream(seed, Split::Train));
     // A tenth of the text holds every word of the grammar many times.
     let sample = &text[..text[..text.len() / 10].rfind('\n').unwrap_or(text.len())];
     let tokenizer =

@@ -7,7 +7,7 @@ use onebit_trainer::options::Precision;
 use serde_json::{Value, json};
 
 use super::disk::Disk;
-use super::memory::Memory;
+use super::memory::{Memory, Models};
 use crate::commands::bench::report::block_weights;
 use crate::device::Placement;
 use crate::{Result, limits, output};
@@ -32,16 +32,20 @@ pub(super) struct Plan {
 const OF_A_CPU: [f64; 2] = [0.8, 1.25];
 const OF_A_GPU: f64 = 0.45;
 
-/// How long a run would take, about: its operations, and those of a teacher that is trained first, over a rate measured now.
+/// How long a run would take, about: its operations, with what its teachers say to each step, and those of the last teacher where it is trained first, over a
+/// rate measured now.
 pub(super) fn seconds(
-    config: &ModelConfig,
+    (config, teachers): Models<'_>,
     options: &TrainOptions,
     teacher_steps: u64,
     place: &Placement,
     windows: u64,
 ) -> Result<f64> {
-    let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
-    let tokens = (options.total_steps(windows) + teacher_steps) as f64 * options.tokens_per_step() as f64;
+    let weights = |config: &ModelConfig| block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
+    let training = if options.recompute { 8.0 } else { 6.0 };
+    let told: f64 = teachers.iter().map(|teacher| 2.0 * weights(teacher)).sum();
+    let own = teachers.last().map_or(0.0, |own| training * weights(own)) * teacher_steps as f64;
+    let steps = options.total_steps(windows) as f64 * (training * weights(config) + told);
     let rate = match &place.gpu {
         Some(gpu) => OF_A_GPU * limits::cuda::product_rate(gpu)?,
         None => {
@@ -49,8 +53,7 @@ pub(super) fn seconds(
             share * limits::fma_peak(Isa::best(), place.threads)
         }
     };
-    let again = if options.recompute { 8.0 } else { 6.0 };
-    Ok(again * weights * tokens / rate)
+    Ok((steps + own) * options.tokens_per_step() as f64 / rate)
 }
 
 /// Prints it.

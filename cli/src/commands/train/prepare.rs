@@ -11,11 +11,11 @@ use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
-use onebit_trainer::run::{RunInputs, RunLock, check_teacher};
+use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
+use super::teacher::OwnTeacher;
 use crate::device::Placement;
-use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, output};
 
 /// What a run of ours leaves in its directory.
@@ -26,9 +26,6 @@ const RUN_FILES: [&str; 5] = [
     "model.safetensors",
     "tokenizer.json",
 ];
-
-/// The folder of a teacher that the run trains itself.
-const TEACHER: &str = "teacher";
 
 /// A token file that was checked.
 pub(super) struct Tokens {
@@ -60,8 +57,8 @@ pub(super) struct Prepared {
     pub tokenizer: Tokenizer,
     /// Where each teacher lies, and what it is.
     pub teachers: Vec<(PathBuf, ModelConfig)>,
-    /// Steps for which the last of them is trained first; 0: all are there.
-    pub teacher_steps: u64,
+    /// How the last of them is made first; none: all are there.
+    pub own_teacher: Option<OwnTeacher>,
 }
 
 impl Train {
@@ -101,7 +98,8 @@ impl Train {
             .notes
             .iter()
             .for_each(|note| output::note(&format!("note: {note}")));
-        let options = self.options(&resolved.training)?;
+        let own_teacher = self.own_teacher(&resolved.training)?;
+        let options = self.options(&resolved.training, own_teacher)?;
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
         let mut config = resolved.config;
@@ -139,22 +137,8 @@ impl Train {
             None => None,
         };
         let mut teachers = self.teachers(&config, &options, &tokenizer)?;
-        let teacher_steps = self.teacher_steps(&resolved.training)?;
-        if teacher_steps > 0 {
-            let mut twin = match resolved.training.teacher {
-                Some(teacher) => {
-                    let mut shape = presets::resolve(teacher.preset)?.config;
-                    fit_to_tokenizer(&mut shape, &tokenizer);
-                    // What is given holds for both runs.
-                    shape.final_logit_softcapping = config.final_logit_softcapping;
-                    shape
-                }
-                None => config.clone(),
-            };
-            twin.set_all_modes(LinearMode::F16);
-            check_teacher(&twin, &config, options.seq_len)?;
-            let path = self.output_dir.as_deref().unwrap_or(Path::new("")).join(TEACHER);
-            teachers.push((path, twin));
+        if let Some(own) = own_teacher {
+            teachers.push(self.planned(own, &config, &options, &tokenizer)?);
         }
         Ok(Prepared {
             config,
@@ -163,7 +147,7 @@ impl Train {
             validation,
             tokenizer,
             teachers,
-            teacher_steps,
+            own_teacher,
         })
     }
 
@@ -198,31 +182,8 @@ impl Train {
         }
     }
 
-    /// The teachers, which must know the same tokens and sequences as long.
-    fn teachers(
-        &self,
-        config: &ModelConfig,
-        options: &TrainOptions,
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<(PathBuf, ModelConfig)>> {
-        let open = |path: &PathBuf| {
-            args::existing_directory(path, "--teacher")?;
-            let directory = ModelDirectory::open(path)?;
-            let teacher = directory.config();
-            if directory.tokenizer()?.fingerprint() != tokenizer.fingerprint() {
-                return Err(CliError::Failed(format!(
-                    "--teacher: {}: it has another tokenizer; train it with the same",
-                    path.display()
-                )));
-            }
-            check_teacher(&teacher, config, options.seq_len)?;
-            Ok((path.clone(), teacher))
-        };
-        self.teacher.iter().map(open).collect()
-    }
-
     /// Steps that keep the proportions of the preset's where another number of steps is given.
-    fn scaled(&self, preset: &presets::TrainingDefaults, steps: u64) -> u64 {
+    pub(super) fn scaled(&self, preset: &presets::TrainingDefaults, steps: u64) -> u64 {
         match self.max_steps {
             Some(given) if given > 0 && preset.max_steps > 0 => {
                 (u128::from(steps) * u128::from(given) / u128::from(preset.max_steps)) as u64
@@ -232,58 +193,12 @@ impl Train {
     }
 
     /// Whether the linears stay as they are.
-    fn is_twin(&self) -> bool {
+    pub(super) fn is_twin(&self) -> bool {
         self.quant.as_deref() == Some("none")
     }
 
-    /// Steps of the teacher that is trained first; 0: there is none.
-    fn teacher_steps(&self, preset: &presets::TrainingDefaults) -> Result<u64> {
-        let given = self.teacher_steps.is_some_and(|steps| steps > 0);
-        match (self.is_twin(), self.teacher.is_empty()) {
-            (true, _) if given => Err(CliError::Usage(
-                "--teacher-steps trains the model in full precision first, and --quant none is that; leave one of them out".into(),
-            )),
-            (_, false) if given => Err(CliError::Usage(
-                "--teacher and --teacher-steps both say who teaches; give one of them".into(),
-            )),
-            (true, _) | (_, false) => Ok(0),
-            _ => {
-                let steps = preset.teacher.map_or(0, |teacher| self.scaled(preset, teacher.steps));
-                Ok(self.teacher_steps.unwrap_or(steps))
-            }
-        }
-    }
-
-    /// The run that trains the teacher, in a folder of the run's own: the preset's teacher, or the same model in full precision. What is given holds for both runs.
-    pub(super) fn of_teacher(&self, steps: u64, output_dir: &Path) -> Result<Train> {
-        let output_dir = output_dir.join(TEACHER);
-        let mut run = Train {
-            resume: self.resume && output_dir.join("checkpoints").is_dir(),
-            output_dir: Some(output_dir),
-            max_steps: Some(steps),
-            max_epochs: None,
-            quant: Some("none".into()),
-            quant_warmup_steps: None,
-            quant_anneal_steps: None,
-            teacher_weight: None,
-            teacher_steps: None,
-            keep_best: false,
-            ..self.clone()
-        };
-        let resolved = self.config.as_deref().map(presets::resolve).transpose()?;
-        if let Some(teacher) = resolved.and_then(|resolved| resolved.training.teacher) {
-            run.config = Some(teacher.preset.into());
-            let dropout = self.dropout(teacher.dropout);
-            run.dropout = Some(dropout.hidden as f32);
-            run.input_dropout = dropout.input.map(|p| p as f32);
-            run.output_dropout = Some(dropout.output as f32);
-            run.word_dropout = Some(dropout.word as f32);
-        }
-        Ok(run)
-    }
-
     /// The dropout given, over `preset`'s. `--dropout` alone is for the embedded tokens too.
-    fn dropout(&self, preset: DropoutDefaults) -> DropoutDefaults {
+    pub(super) fn dropout(&self, preset: DropoutDefaults) -> DropoutDefaults {
         let given = |option: Option<f32>, default| option.map_or(default, f64::from);
         DropoutDefaults {
             hidden: given(self.dropout, preset.hidden),
@@ -297,7 +212,7 @@ impl Train {
     }
 
     /// The options given, over the preset's.
-    fn options(&self, preset: &presets::TrainingDefaults) -> Result<TrainOptions> {
+    fn options(&self, preset: &presets::TrainingDefaults, own_teacher: Option<OwnTeacher>) -> Result<TrainOptions> {
         let default = TrainOptions::default();
         let max_steps = self.max_steps.unwrap_or(if self.max_epochs.is_some_and(|n| n > 0) {
             0
@@ -307,7 +222,6 @@ impl Train {
         // Another number of steps keeps the proportions of the preset's phases.
         let scaled = |steps| self.scaled(preset, steps);
         let twin = self.is_twin();
-        let teacher_steps = self.teacher_steps(preset)?;
         let phase = |given: Option<u64>, steps: u64| given.unwrap_or(if twin { 0 } else { scaled(steps) });
         let lr = self.lr.unwrap_or(preset.lr as f32);
         let dropout = self.dropout(preset.dropout);
@@ -327,7 +241,7 @@ impl Train {
             weight_decay_until: self.weight_decay_until.unwrap_or(default.weight_decay_until),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
-            teacher_weight: match (self.teacher.is_empty() && teacher_steps == 0, self.teacher_weight) {
+            teacher_weight: match (self.teacher.is_empty() && own_teacher.is_none(), self.teacher_weight) {
                 (true, None) => 0.0,
                 (true, Some(_)) => {
                     return Err(CliError::Usage(
@@ -456,7 +370,7 @@ fn load_network(path: &Path, config: ModelConfig, device: Device) -> Result<Netw
 
 /// A preset says nothing about tokens: their number and the end of a text come from the tokenizer. The token files hold no
 /// token that begins a text.
-fn fit_to_tokenizer(config: &mut ModelConfig, tokenizer: &Tokenizer) {
+pub(super) fn fit_to_tokenizer(config: &mut ModelConfig, tokenizer: &Tokenizer) {
     config.vocab_size = tokenizer.vocab_size();
     config.bos_token_id = None;
     config.eos_token_ids = tokenizer

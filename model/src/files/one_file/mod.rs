@@ -13,7 +13,9 @@ mod tests;
 pub use read::OneFile;
 pub use write::{OneFileOptions, Parts, TernaryLayout, save_one_file};
 
-use crate::image::*;
+use crate::image::{
+    ALIGNMENT, COLUMNS, FORMAT, Image, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION, Weights,
+};
 
 /// Characters of a checksum: blake3 in hexadecimal. The checksum is made with zeros in its own place.
 const CHECKSUM_LEN: usize = 64;
