@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::config::{FeedForward, LayerModes, LinearMode, ModelConfig, WeightStorage};
+#[cfg(feature = "std")]
+use onebit_model::runtime::Shares;
 use onebit_model::runtime::{
-    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, Shares,
-    TensorSource,
+    Executor, FloatStorage, FloatValues, KvType, PackedModel, RuntimeError, Session, SessionOptions, TensorSource,
 };
 
 /// A small valid model: 2 layers, 4 heads over 2 key heads, sub-norms, tied head.

@@ -144,7 +144,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The candidate most like `word`, when one is alike enough to be what was meant. Without `std` nobody asks: there is none.
+/// The candidate most like `word`, when one is alike enough to be what was meant. Without `std` none is sought: its errors name what is wrong, and nobody types there.
 #[cfg(feature = "std")]
 pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
     // The distance costs the product of the lengths: a key of a megabyte is nobody's slip of the finger.

@@ -11,11 +11,18 @@ fn a_file_cut_anywhere_is_an_error() {
     for end in (0..header).chain(beyond) {
         let error = open(&whole[..end]).map(drop).unwrap_err().to_string();
         assert!(error.contains("attack.1bit"), "cut at {end}: {error}");
+        // In memory that is no file, as on a board, it is the same but for the path and what to do.
+        let image = Image::new(aligned(&whole[..end])).and_then(|image| image.model());
+        let of_image = image.map(drop).unwrap_err().to_string();
+        let what = |text: &str| text.split(';').next().map(str::to_owned);
+        assert_eq!(error.strip_prefix("attack.1bit: ").and_then(what), what(&of_image));
     }
     let mut longer = whole.clone();
     longer.push(0);
     assert!(open(&longer).is_err());
-    open(&whole).unwrap();
+    let image = Image::new(aligned(&whole)).unwrap();
+    assert_eq!(image.bytes(), whole);
+    assert_eq!(logits(&image.model().unwrap()), logits(&open(&whole).unwrap()));
 }
 
 #[test]
