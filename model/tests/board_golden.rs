@@ -207,6 +207,46 @@ fn chunks_and_a_second_answer_change_nothing() {
     }
 }
 
+/// With threads, reading ahead, and the tokenizer and files of a computer.
+#[cfg(feature = "std")]
+#[test]
+fn the_generator_of_computers_gives_them_too() {
+    use std::sync::atomic::AtomicBool;
+
+    use onebit_model::files::OneFile;
+    use onebit_model::generation::{GenerationError, Generator, GeneratorOptions, Request};
+    use onebit_model::sampling::{Sampler, StopStrings};
+
+    let (file, golden) = (OneFile::open(&path("stories-mcu.1bit")).unwrap(), golden());
+    for case in cases(&golden).map(Result::unwrap) {
+        let expected: Vec<u32> = case.ids.split(' ').map(|id| id.parse().unwrap()).collect();
+        let mut sampler = Sampler::new(case.sampling, file.config().vocab_size).unwrap();
+        let options = GeneratorOptions {
+            isa: Isa::best(),
+            threads: 2,
+            context: case.context,
+            lookahead: Some(4),
+            exact_head: false,
+            kv: case.kv,
+        };
+        let ends = file.config().eos_token_ids.clone();
+        let (model, tokenizer) = (image().model().unwrap(), file.tokenizer().unwrap());
+        let mut generator = Generator::new(model, tokenizer, ends, &sampler, options).unwrap();
+        let prompt = generator.tokenizer().encode(case.prompt).unwrap();
+        let request = Request {
+            prompt: &prompt,
+            max_tokens: expected.len(),
+            logprobs: None,
+        };
+        let mut stops = StopStrings::new::<String>([]).unwrap();
+        let mut ignored = |_: &str| Ok::<_, GenerationError>(());
+        let found = generator
+            .generate(request, &mut sampler, &mut stops, &AtomicBool::new(false), &mut ignored)
+            .unwrap();
+        assert_eq!(found.ids, expected, "{}", case.name);
+    }
+}
+
 /// What compares is compared: another token, one too many, one too few, a damaged file.
 #[test]
 fn another_token_and_a_damaged_file_are_seen() {
