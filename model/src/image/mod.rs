@@ -50,6 +50,7 @@ pub(crate) use problem::hint;
 pub use problem::{HeaderProblem, ImageError, PartProblem};
 use safetensors::Dtype;
 
+use crate::bpe::{BpeError, BpeTokenizer};
 use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, SharedBytes, TensorSource, Values};
@@ -87,6 +88,22 @@ pub(crate) const SKETCH: [(&str, &str); 2] = [
 pub(crate) const PARTS: [&str; 2] = [TOKENIZER_JSON, TOKENIZER_PACKED];
 /// The names of tensors that only fill up.
 pub(crate) const PADDING: &str = "onebit.padding.";
+
+/// The bytes of a file, as `include_bytes!` has them, at a multiple of 64 bytes of memory: in flash, where a model is run from.
+///
+/// ```ignore
+/// static MODEL: &[u8] = onebit_model::include_aligned!("../models/stories-mcu/stories-mcu.1bit");
+/// let image = Image::new(SharedBytes::from_static(MODEL))?;
+/// ```
+#[macro_export]
+macro_rules! include_aligned {
+    ($path:expr) => {{
+        #[repr(C, align(64))]
+        struct Aligned<B: ?Sized>(B);
+        static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &ALIGNED.0
+    }};
+}
 
 /// A one-file model in memory, its header read and its texts checked.
 #[derive(Debug)]
@@ -222,8 +239,19 @@ impl Image {
         Ok(model)
     }
 
+    /// The model's tokenizer, its tables where they lie; `None` if the file has none that is packed.
+    ///
+    /// # Errors
+    /// [`ImageError::Part`]: damaged tables, or a tokenizer that needs the `tokenizers` crate.
+    pub fn tokenizer(&self) -> Result<Option<BpeTokenizer>, ImageError> {
+        let Some(packed) = self.bytes_of(TOKENIZER_PACKED)? else {
+            return Ok(None);
+        };
+        let content = |error: BpeError| refused(TOKENIZER_PACKED, PartProblem::content(error));
+        BpeTokenizer::new(packed).map(Some).map_err(content)
+    }
+
     /// The bytes of an optional part.
-    #[cfg(feature = "std")]
     pub(crate) fn bytes_of(&self, part: &str) -> Result<Option<Values<u8>>, ImageError> {
         let Some(view) = self.weights.get(part) else {
             return Ok(None);

@@ -57,6 +57,19 @@ impl Sampler {
         })
     }
 
+    /// Bytes that a sampler takes.
+    pub(crate) fn memory_bytes(params: &SamplingParams, vocab: usize) -> usize {
+        let room = if params.temperature > 0.0 {
+            filters::top_k_room(params.top_k, vocab)
+        } else {
+            0
+        };
+        let seen = if params.repetition_penalty != 1.0 { vocab } else { 0 };
+        let candidate = size_of::<Candidate>().saturating_add(size_of::<f32>());
+        room.saturating_mul(candidate)
+            .saturating_add(seen.saturating_mul(size_of::<u32>()))
+    }
+
     /// The parameters given to [`Sampler::new`].
     pub fn params(&self) -> &SamplingParams {
         &self.params
@@ -101,12 +114,9 @@ impl Sampler {
         // NaN is not below infinity either. The fold looks at every logit and so runs in vectors.
         let usable = |x: &f32| *x < f32::INFINITY;
         if !logits.iter().fold(true, |all, x| all & usable(x))
-            && let Some(bad) = logits.iter().position(|x| !usable(x))
+            && let Some((token, &found)) = (0u32..).zip(logits.iter()).find(|(_, x)| !usable(x))
         {
-            return Err(SamplingError::BadLogit {
-                token: bad as u32,
-                found: logits[bad],
-            });
+            return Err(SamplingError::BadLogit { token, found });
         }
         self.penalise(logits, history)?;
         let token = if self.params.temperature == 0.0 {
@@ -114,7 +124,7 @@ impl Sampler {
         } else {
             self.draw(logits)?
         };
-        self.drawn += 1;
+        self.drawn = self.drawn.wrapping_add(1);
         Ok(token)
     }
 
@@ -136,7 +146,10 @@ impl Sampler {
             self.stamp = 1;
         }
         for token in history {
-            let (seen, logit) = (&mut self.seen[*token as usize], &mut logits[*token as usize]);
+            let place = *token as usize;
+            let (Some(seen), Some(logit)) = (self.seen.get_mut(place), logits.get_mut(place)) else {
+                continue;
+            };
             if *seen != self.stamp {
                 *seen = self.stamp;
                 let penalised = if *logit > 0.0 {
