@@ -13,7 +13,7 @@
 //! | a microcontroller | `cargo build --release -p onebit-c --no-default-features --features c-runtime --target thumbv7em-none-eabihf` |
 //!
 //! The second takes its memory from the `malloc` and `free` of the C library beside it, and calls its `abort` where a panic would be. With `std` a panic, which
-//! would be an error of ours, comes back as [`Status::Internal`](status::Status::Internal).
+//! would be an error of ours, comes back as [`Status::Internal`].
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

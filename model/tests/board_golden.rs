@@ -33,7 +33,7 @@ fn image() -> Image {
     image_of(model_bytes())
 }
 
-/// Every type of cache, every filter, a text that ends by itself, one that meets the end of its context, and letters that no training text had.
+/// Every type of cache, every filter, a text that meets the end of its context, and letters that no training text had.
 fn wanted() -> Vec<Case<'static>> {
     let chat = SamplingParams::default();
     let story = SamplingParams {

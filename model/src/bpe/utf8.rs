@@ -25,6 +25,9 @@ impl Utf8Stream {
     }
 
     /// The text that the bytes given by `add` complete; empty while a character is incomplete. Bytes that can never become UTF-8 are U+FFFD.
+    ///
+    /// # Errors
+    /// Those of `add`, which must then have added nothing.
     pub fn push<E>(&mut self, add: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<&str, E> {
         self.text.clear();
         add(&mut self.bytes)?;

@@ -26,6 +26,14 @@
 
 mod error;
 pub mod golden;
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+mod tests;
 mod text;
 mod token_loop;
 
