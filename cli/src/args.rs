@@ -1,7 +1,10 @@
 //! What the commands' options have in common: aliases, forms, and checks that come before any work.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "train")]
+use std::path::PathBuf;
+#[cfg(feature = "train")]
 use std::str::FromStr;
 
 use onebit_model::runtime::{FloatStorage, KvType};
@@ -96,6 +99,7 @@ pub(crate) fn required<T>(value: Option<T>, name: &str) -> Result<T> {
 }
 
 /// Parses the text of an option.
+#[cfg(feature = "train")]
 pub(crate) fn parse<T: FromStr>(text: &str, name: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
@@ -124,6 +128,7 @@ pub(crate) fn existing_file(path: &Path, option: &str) -> Result<()> {
 }
 
 /// Refuses a path that is not a directory.
+#[cfg(feature = "train")]
 pub(crate) fn existing_directory(path: &Path, option: &str) -> Result<()> {
     let metadata = fs::metadata(path)
         .map_err(|e| CliError::io(path, &format!("read the directory of {option},"), &e, "check the path"))?;
@@ -186,6 +191,7 @@ fn writable(directory: &Path, option: &str) -> Result<()> {
 }
 
 /// Paths given by an option and, after it, without one: `--input a b c`.
+#[cfg(feature = "train")]
 pub(crate) fn paths(option: Vec<PathBuf>, more: Vec<PathBuf>, name: &str) -> Result<Vec<PathBuf>> {
     let all: Vec<PathBuf> = option.into_iter().chain(more).collect();
     if all.is_empty() {

@@ -51,9 +51,9 @@ impl ModelDirectory {
         }
         if !path.exists() {
             return Err(CliError::Failed(format!(
-                "--model: {} does not exist; check the path of the model, or give the name of a bundled one ({})",
+                "--model: {} does not exist; {}",
                 path.display(),
-                bundled::names()
+                bundled::advice()
             )));
         }
         let (model, generation) = match ModelKind::of(path)? {

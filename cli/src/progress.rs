@@ -76,6 +76,7 @@ impl Progress {
     }
 
     /// A line beside the bar.
+    #[cfg(feature = "train")]
     pub(crate) fn note(&self, line: &str) {
         match self.state.lock().ok().and_then(|state| state.bar.clone()) {
             Some(bar) => bar.suspend(|| output::note(line)),

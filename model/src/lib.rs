@@ -1,7 +1,8 @@
 //! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
 //!
 //! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], models in
-//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone.
+//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone. `std` adds files, tokenizers, threads and generation,
+//! `cuda` inference on a GPU, `train` the trainable network.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -11,11 +12,13 @@ extern crate alloc;
 pub mod chat;
 pub mod config;
 #[cfg(feature = "std")]
+pub mod evaluation;
+#[cfg(feature = "std")]
 pub mod files;
 #[cfg(feature = "std")]
 pub mod generation;
 pub mod image;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub mod network;
 pub mod runtime;
 pub mod sampling;

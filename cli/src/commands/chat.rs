@@ -168,7 +168,7 @@ impl Chat {
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
-            isa: place.device.isa(),
+            isa: place.isa,
             threads: place.threads,
             context,
             lookahead: None,

@@ -10,6 +10,7 @@ use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, R
 use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
+#[cfg(feature = "train")]
 pub(crate) use prompts::several;
 
 use crate::generation::{self, Given, MAX_TOKENS, note_dropped};
@@ -177,7 +178,7 @@ impl Generate {
             .clamp(1, config.max_position_embeddings);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
-            isa: place.device.isa(),
+            isa: place.isa,
             threads: place.threads,
             context,
             lookahead: self.lookahead,

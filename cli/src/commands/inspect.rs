@@ -2,13 +2,15 @@
 
 mod gguf;
 mod model;
+#[cfg(feature = "train")]
+mod training;
 
-use std::path::{Path, PathBuf};
+#[cfg(not(feature = "train"))]
+use std::path::Path;
+use std::path::PathBuf;
 
 use argh::FromArgs;
 use onebit_model::files::{self, ModelKind, Weights};
-use onebit_trainer::checkpoint;
-use onebit_trainer::data::TokenFile;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -79,8 +81,7 @@ impl Inspect {
             )));
         }
         let (facts, tensors) = if path.join("state.json").is_file() {
-            let weights = Weights::open_dir(path)?;
-            (checkpoint_facts(path, &weights)?, weight_lines(&weights))
+            checkpoint(path)?
         } else if one_file || path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
             if self.verify {
                 bundled.unwrap_or_else(|| Ok(files::OneFile::open(path)?))?.verify()?;
@@ -183,36 +184,21 @@ fn dtype_name(dtype: files::Dtype) -> &'static str {
     }
 }
 
-fn checkpoint_facts(path: &Path, weights: &Weights) -> Result<Value> {
-    let state = checkpoint::read_state(path)?;
-    let bytes: usize = weight_lines(weights).iter().map(|l| l.bytes).sum();
-    Ok(json!({
-        "kind": "checkpoint",
-        "step": state.step,
-        "total_steps": state.total_steps,
-        "tensors": weights.len(),
-        "weight_bytes": bytes,
-        "optimizer_bytes": std::fs::metadata(path.join("optimizer.safetensors")).map(|m| m.len()).ok(),
-        "data": state.data,
-        "options": state.options,
-    }))
+#[cfg(feature = "train")]
+use training::{checkpoint, tokens};
+
+#[cfg(not(feature = "train"))]
+fn checkpoint(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
+    Err(super::no_trainer(&format!(
+        "inspect: {} is a checkpoint",
+        path.display()
+    )))
 }
 
+#[cfg(not(feature = "train"))]
 fn tokens(path: &Path) -> Result<Value> {
-    let file = TokenFile::open(path)?;
-    file.verify()?;
-    let hash = file
-        .tokenizer()
-        .map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    Ok(json!({
-        "kind": "tokens",
-        "tokens": file.len(),
-        "documents": file.documents(),
-        "id_bytes": file.id_width(),
-        "vocab_size": file.vocab_size(),
-        "tokenizer": hash,
-        "source_bytes": file.source_bytes(),
-        "source_words": file.source_words(),
-        "file_bytes": std::fs::metadata(path).map(|m| m.len()).ok(),
-    }))
+    Err(super::no_trainer(&format!(
+        "inspect: {} is no model and no safetensors file, and whether it is a token file cannot be told",
+        path.display()
+    )))
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+#[cfg(feature = "train")]
 mod data;
 mod doctor;
 pub(crate) mod eval;
@@ -9,23 +10,60 @@ mod export;
 pub(crate) mod generate;
 mod import;
 mod inspect;
+#[cfg(feature = "train")]
 mod plot;
+#[cfg(feature = "train")]
 mod quickstart;
+#[cfg(feature = "train")]
 mod tokenize;
+#[cfg(feature = "train")]
 mod tokenizer;
+#[cfg(feature = "train")]
 mod train;
 
 use argh::FromArgs;
 
+#[cfg(not(feature = "train"))]
+use crate::CliError;
 use crate::Result;
 
-/// Trains, scores and runs BitNet b1.58 ternary language models.
+/// Commands of a build with the feature `train` alone.
+#[cfg(not(feature = "train"))]
+const TRAINING: [&str; 6] = ["quickstart", "data", "tokenizer", "tokenize", "train", "plot"];
+
+/// Refuses, by its name, a command that this build does not have.
+#[cfg(not(feature = "train"))]
+pub(crate) fn check_present(name: &str) -> Result<()> {
+    match TRAINING.contains(&name) {
+        true => Err(no_trainer(name)),
+        false => Ok(()),
+    }
+}
+
+/// The error of what needs the trainer.
+#[cfg(not(feature = "train"))]
+pub(crate) fn no_trainer(what: &str) -> CliError {
+    CliError::Usage(format!(
+        "{what}: this build has no trainer, it runs, scores and converts models; use one with the feature `train`, which `cargo build -p onebit-cli` has"
+    ))
+}
+
 #[derive(FromArgs, Debug)]
+#[cfg_attr(
+    feature = "train",
+    doc = "Trains, scores and runs BitNet b1.58 ternary language models.",
+    argh(
+        example = "onebit quickstart",
+        example = "onebit tokenizer train --input train.txt --vocab-size 4096 --output tokenizer.json",
+        example = "onebit tokenize --input train.txt --tokenizer tokenizer.json --output train.tokens",
+        example = "onebit train --config wikitext2-cpu --data train.tokens --tokenizer tokenizer.json --output-dir model"
+    )
+)]
+#[cfg_attr(
+    not(feature = "train"),
+    doc = "Runs, scores and converts BitNet b1.58 ternary language models; this build has no trainer."
+)]
 #[argh(
-    example = "onebit quickstart",
-    example = "onebit tokenizer train --input train.txt --vocab-size 4096 --output tokenizer.json",
-    example = "onebit tokenize --input train.txt --tokenizer tokenizer.json --output train.tokens",
-    example = "onebit train --config wikitext2-cpu --data train.tokens --tokenizer tokenizer.json --output-dir model",
     example = "onebit generate --model model --prompt 'The first '",
     note = "`onebit --version` prints the version. ONEBIT_ISA=NAME forces a CPU path (see `onebit doctor`).",
     error_code(0, "done"),
@@ -41,10 +79,15 @@ pub struct Onebit {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 enum Command {
+    #[cfg(feature = "train")]
     Quickstart(quickstart::Quickstart),
+    #[cfg(feature = "train")]
     Data(data::Data),
+    #[cfg(feature = "train")]
     Tokenizer(tokenizer::Tokenizer),
+    #[cfg(feature = "train")]
     Tokenize(tokenize::Tokenize),
+    #[cfg(feature = "train")]
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -53,6 +96,7 @@ enum Command {
     Import(import::Import),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
+    #[cfg(feature = "train")]
     Plot(plot::Plot),
     Doctor(doctor::Doctor),
 }
@@ -63,10 +107,15 @@ enum Command {
 /// What went wrong, as it is told to the user.
 pub fn run(onebit: Onebit) -> Result<()> {
     match onebit.command {
+        #[cfg(feature = "train")]
         Command::Quickstart(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Data(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Tokenizer(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Tokenize(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
@@ -75,6 +124,7 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Import(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Bench(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Plot(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::GenerationError;
 use super::logprobs::{Logprobs, TokenLogprob, likeliest};
 use super::session::AnySession;
+#[cfg(feature = "cuda")]
 use crate::runtime::cuda::{CudaModel, CudaRuntimeError, CudaSession};
 use crate::runtime::{
     Executor, KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Sequence, Session, SessionOptions, Top,
@@ -19,6 +20,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Bytes from which on a head is worth the seconds that its sketch takes to make.
 const SKETCHED_HEAD: usize = 16 << 20;
+#[cfg(feature = "cuda")]
 /// Tokens that a GPU reads ahead: with the token that is due as many as its fastest kernels take.
 const GPU_DRAFT: usize = onebit_kernels_cuda::ternary_gemv::MOST_NORMED - 1;
 
@@ -147,6 +149,7 @@ impl Generator {
         Ok(Self::with(session, longest_draft, tokenizer, ends, options.exact_head))
     }
 
+    #[cfg(feature = "cuda")]
     /// The same on the GPU that `cuda`, a copy of `model`, lies on; `model` is not needed any more afterwards.
     ///
     /// # Errors
