@@ -8,6 +8,7 @@
 mod args;
 mod bundled;
 pub mod commands;
+#[cfg(feature = "tokenizers")]
 mod convert;
 mod device;
 mod error;

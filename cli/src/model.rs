@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
+#[cfg(feature = "tokenizers")]
 use onebit_model::files::gguf::GgufModel;
 use onebit_model::files::{self, GenerationConfig, ModelKind, ModelSource, OneFile};
 use onebit_model::runtime::{FloatStorage, PackedModel};
@@ -26,6 +27,7 @@ enum Opened {
     /// A file that holds the tokenizer and all the rest.
     OneFile(Box<OneFile>),
     /// A file of llama.cpp's or bitnet.cpp's, with the rest in it as well.
+    #[cfg(feature = "tokenizers")]
     Gguf(Box<GgufModel>),
     /// A source, and the folder with the rest.
     Source(Box<dyn ModelSource>, PathBuf),
@@ -58,6 +60,7 @@ impl ModelDirectory {
         }
         let (model, generation) = match ModelKind::of(path)? {
             ModelKind::OneFile => return Ok(Self::of_file(OneFile::open(path)?)),
+            #[cfg(feature = "tokenizers")]
             ModelKind::Gguf => {
                 let file = Box::new(GgufModel::open(path)?);
                 let generation = file.generation().cloned();
@@ -102,6 +105,7 @@ impl ModelDirectory {
     pub(crate) fn source(&self) -> &dyn ModelSource {
         let source = match &self.model {
             Opened::OneFile(file) => &**file as &dyn ModelSource,
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => &**file,
             Opened::Source(source, _) => &**source,
         };
@@ -114,7 +118,9 @@ impl ModelDirectory {
     /// The folder that holds what belongs to the model, unless its file does.
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.model {
-            Opened::OneFile(_) | Opened::Gguf(_) => None,
+            Opened::OneFile(_) => None,
+            #[cfg(feature = "tokenizers")]
+            Opened::Gguf(_) => None,
             Opened::Source(_, folder) => Some(folder),
         }
     }
@@ -123,20 +129,29 @@ impl ModelDirectory {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.tokenizer()?),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => file.tokenizer()?.ok_or_else(|| {
                 CliError::Failed(format!(
                     "{}: the file holds no tokenizer; `onebit import --tokenizer F` makes a model that has one",
                     file.path().display()
                 ))
             }),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Ok(Tokenizer::from_dir(folder)?),
+            #[cfg(not(feature = "tokenizers"))]
+            Opened::Source(_, folder) => Err(crate::commands::no_tokenizers(&format!(
+                "--model: {}",
+                folder.display()
+            ))),
         }
     }
 
     /// Whether there is a tokenizer.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn has_tokenizer(&self) -> bool {
         match &self.model {
             Opened::OneFile(file) => file.tokenizer_json().is_some(),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => file.has_tokenizer(),
             Opened::Source(_, folder) => Tokenizer::find_in(folder).is_some(),
         }
@@ -146,6 +161,7 @@ impl ModelDirectory {
     pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.chat_template()?),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => gguf_template(file),
             Opened::Source(_, folder) => Ok(ChatTemplate::from_dir(folder)?),
         }
@@ -192,6 +208,7 @@ impl ModelDirectory {
     }
 }
 
+#[cfg(feature = "tokenizers")]
 /// The chat template of a GGUF file, or the default one.
 fn gguf_template(file: &GgufModel) -> Result<ChatTemplate> {
     let Some(text) = file.chat_template() else {

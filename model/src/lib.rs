@@ -1,8 +1,8 @@
 //! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
 //!
 //! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], models in
-//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone. `std` adds files, tokenizers, threads and generation,
-//! `cuda` inference on a GPU, `train` the trainable network.
+//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone. `std` adds files, threads and generation,
+//! `tokenizers` those that are no byte-level BPE in a `.1bit` file, `cuda` inference on a GPU, `train` the trainable network.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -22,5 +22,8 @@ pub mod image;
 pub mod network;
 pub mod runtime;
 pub mod sampling;
-#[cfg(feature = "std")]
+#[cfg(feature = "tokenizers")]
+pub mod tokenizer;
+#[cfg(all(feature = "std", not(feature = "tokenizers")))]
+#[path = "tokenizer/alone.rs"]
 pub mod tokenizer;

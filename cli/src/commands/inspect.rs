@@ -1,13 +1,12 @@
 //! `onebit inspect`: what a file or directory holds.
 
+#[cfg(feature = "tokenizers")]
 mod gguf;
 mod model;
 #[cfg(feature = "train")]
 mod training;
 
-#[cfg(not(feature = "train"))]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use onebit_model::files::{self, ModelKind, Weights};
@@ -91,8 +90,8 @@ impl Inspect {
                 facts["verified"] = json!(true);
             }
             (facts, tensors)
-        } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Gguf)) {
-            gguf::read(path)?
+        } else if let Some(read) = gguf(path) {
+            read?
         } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Stories)) {
             model::read(path)?
         } else if path.extension().is_some_and(|e| e == "safetensors") {
@@ -182,6 +181,19 @@ fn dtype_name(dtype: files::Dtype) -> &'static str {
         files::Dtype::I8 => "i8",
         _ => "other",
     }
+}
+
+/// What a file of llama.cpp's or bitnet.cpp's holds, if this is one.
+#[cfg(feature = "tokenizers")]
+fn gguf(path: &Path) -> Option<Result<(Value, Vec<TensorLine>)>> {
+    let is_one = path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Gguf));
+    is_one.then(|| gguf::read(path))
+}
+
+/// Nothing: this build does not know such files.
+#[cfg(not(feature = "tokenizers"))]
+fn gguf(_path: &Path) -> Option<Result<(Value, Vec<TensorLine>)>> {
+    None
 }
 
 #[cfg(feature = "train")]

@@ -6,8 +6,10 @@ mod chat;
 mod data;
 mod doctor;
 pub(crate) mod eval;
+#[cfg(feature = "tokenizers")]
 mod export;
 pub(crate) mod generate;
+#[cfg(feature = "tokenizers")]
 mod import;
 mod inspect;
 #[cfg(feature = "train")]
@@ -34,17 +36,29 @@ const TRAINING: [&str; 6] = ["quickstart", "data", "tokenizer", "tokenize", "tra
 /// Refuses, by its name, a command that this build does not have.
 #[cfg(not(feature = "train"))]
 pub(crate) fn check_present(name: &str) -> Result<()> {
-    match TRAINING.contains(&name) {
-        true => Err(no_trainer(name)),
-        false => Ok(()),
+    if TRAINING.contains(&name) {
+        return Err(no_trainer(name));
     }
+    #[cfg(not(feature = "tokenizers"))]
+    if ["export", "import"].contains(&name) {
+        return Err(no_tokenizers(name));
+    }
+    Ok(())
+}
+
+/// The error of what needs tokenizers of every scheme.
+#[cfg(not(feature = "tokenizers"))]
+pub(crate) fn no_tokenizers(what: &str) -> CliError {
+    CliError::Usage(format!(
+        "{what}: this build runs .1bit files alone; use one with the feature `tokenizers`, or make a .1bit file there (`onebit export --format 1bit`)"
+    ))
 }
 
 /// The error of what needs the trainer.
 #[cfg(not(feature = "train"))]
 pub(crate) fn no_trainer(what: &str) -> CliError {
     CliError::Usage(format!(
-        "{what}: this build has no trainer, it runs, scores and converts models; use one with the feature `train`, which `cargo build -p onebit-cli` has"
+        "{what}: this build has no trainer, it runs models; use one with the feature `train`, which `cargo build -p onebit-cli` has"
     ))
 }
 
@@ -61,7 +75,7 @@ pub(crate) fn no_trainer(what: &str) -> CliError {
 )]
 #[cfg_attr(
     not(feature = "train"),
-    doc = "Runs, scores and converts BitNet b1.58 ternary language models; this build has no trainer."
+    doc = "Runs and scores BitNet b1.58 ternary language models; this build has no trainer."
 )]
 #[argh(
     example = "onebit generate --model model --prompt 'The first '",
@@ -92,7 +106,9 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
+    #[cfg(feature = "tokenizers")]
     Export(export::Export),
+    #[cfg(feature = "tokenizers")]
     Import(import::Import),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
@@ -120,7 +136,9 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        #[cfg(feature = "tokenizers")]
         Command::Export(command) => command.run(),
+        #[cfg(feature = "tokenizers")]
         Command::Import(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Bench(command) => command.run(),

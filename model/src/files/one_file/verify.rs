@@ -70,6 +70,12 @@ impl OneFile {
             }
         }
         self.image.weights.give_pages_back();
+        self.verify_tokenizer()
+    }
+
+    /// The packed tokenizer is the one that the JSON packs into.
+    #[cfg(feature = "tokenizers")]
+    fn verify_tokenizer(&self) -> Result<(), FileError> {
         if let (Some(packed), Some(json)) = (
             self.image.bytes_of(TOKENIZER_PACKED).map_err(|e| self.error(e))?,
             self.tokenizer_json(),
@@ -81,6 +87,15 @@ impl OneFile {
             }
         }
         Ok(())
+    }
+
+    /// The packed tokenizer can be used; without the `tokenizers` crate it cannot be made again.
+    #[cfg(not(feature = "tokenizers"))]
+    fn verify_tokenizer(&self) -> Result<(), FileError> {
+        match self.image.bytes_of(TOKENIZER_PACKED).map_err(|e| self.error(e))? {
+            Some(_) => self.tokenizer().map(drop),
+            None => Ok(()),
+        }
     }
 }
 
