@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod bpe;
 #[cfg(feature = "std")]
 pub mod chat;
 pub mod config;
