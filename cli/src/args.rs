@@ -163,6 +163,7 @@ pub(crate) fn new_file(path: &Path, option: &str, force: bool) -> Result<()> {
 }
 
 /// Makes a directory (and those above it) and refuses one that cannot be written.
+#[cfg(feature = "tokenizers")]
 pub(crate) fn output_directory(path: &Path, option: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
         CliError::io(

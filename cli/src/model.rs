@@ -116,6 +116,7 @@ impl ModelDirectory {
     }
 
     /// The folder that holds what belongs to the model, unless its file does.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.model {
             Opened::OneFile(_) => None,
@@ -147,13 +148,15 @@ impl ModelDirectory {
     }
 
     /// Whether there is a tokenizer.
-    #[cfg(feature = "tokenizers")]
     pub(crate) fn has_tokenizer(&self) -> bool {
         match &self.model {
             Opened::OneFile(file) => file.tokenizer_json().is_some(),
             #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => file.has_tokenizer(),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Tokenizer::find_in(folder).is_some(),
+            #[cfg(not(feature = "tokenizers"))]
+            Opened::Source(_, folder) => folder.join(files::TOKENIZER_FILE).is_file(),
         }
     }
 

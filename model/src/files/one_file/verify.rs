@@ -3,11 +3,14 @@
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, int4_gemv, t2};
 
-use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
+#[cfg(feature = "tokenizers")]
+use super::TOKENIZER_JSON;
+use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_PACKED};
 use crate::config::LinearMode;
 use crate::files::stream::PIECE;
 use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
+#[cfg(feature = "tokenizers")]
 use crate::tokenizer::Tokenizer;
 
 impl OneFile {
