@@ -261,6 +261,7 @@ mod tests {
         new_file(&file, "--output", true).unwrap();
         assert!(new_file(dir.path(), "--output", true).is_err());
         assert!(new_file(&dir.path().join("none/x"), "--output", false).is_err());
+        #[cfg(feature = "tokenizers")]
         assert!(output_directory(&file.join("below"), "--output-dir").is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! From the value of `--model` to a model that runs.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "tokenizers")]
+use std::path::PathBuf;
 
 use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
@@ -30,6 +32,7 @@ enum Opened {
     #[cfg(feature = "tokenizers")]
     Gguf(Box<GgufModel>),
     /// A source, and the folder with the rest.
+    #[cfg(feature = "tokenizers")]
     Source(Box<dyn ModelSource>, PathBuf),
 }
 
@@ -58,6 +61,12 @@ impl ModelDirectory {
                 bundled::advice()
             )));
         }
+        Self::of_path(path)
+    }
+
+    /// The model at `path`, of whatever kind.
+    #[cfg(feature = "tokenizers")]
+    fn of_path(path: &Path) -> Result<Self> {
         let (model, generation) = match ModelKind::of(path)? {
             ModelKind::OneFile => return Ok(Self::of_file(OneFile::open(path)?)),
             #[cfg(feature = "tokenizers")]
@@ -85,6 +94,15 @@ impl ModelDirectory {
         })
     }
 
+    /// The model at `path`, of the one kind whose tokenizer can be read.
+    #[cfg(not(feature = "tokenizers"))]
+    fn of_path(path: &Path) -> Result<Self> {
+        match ModelKind::of(path)? {
+            ModelKind::OneFile => Ok(Self::of_file(OneFile::open(path)?)),
+            _ => Err(crate::commands::no_tokenizers(&format!("--model: {}", path.display()))),
+        }
+    }
+
     fn of_file(file: OneFile) -> Self {
         Self {
             generation: file.generation().cloned().unwrap_or_default(),
@@ -97,6 +115,7 @@ impl ModelDirectory {
     pub(crate) fn file(&self) -> Option<&OneFile> {
         match &self.model {
             Opened::OneFile(file) => Some(file),
+            #[cfg(feature = "tokenizers")]
             _ => None,
         }
     }
@@ -107,6 +126,7 @@ impl ModelDirectory {
             Opened::OneFile(file) => &**file as &dyn ModelSource,
             #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => &**file,
+            #[cfg(feature = "tokenizers")]
             Opened::Source(source, _) => &**source,
         };
         if !self.told.replace(true) {
@@ -139,11 +159,6 @@ impl ModelDirectory {
             }),
             #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Ok(Tokenizer::from_dir(folder)?),
-            #[cfg(not(feature = "tokenizers"))]
-            Opened::Source(_, folder) => Err(crate::commands::no_tokenizers(&format!(
-                "--model: {}",
-                folder.display()
-            ))),
         }
     }
 
@@ -155,8 +170,6 @@ impl ModelDirectory {
             Opened::Gguf(file) => file.has_tokenizer(),
             #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Tokenizer::find_in(folder).is_some(),
-            #[cfg(not(feature = "tokenizers"))]
-            Opened::Source(_, folder) => folder.join(files::TOKENIZER_FILE).is_file(),
         }
     }
 
@@ -166,6 +179,7 @@ impl ModelDirectory {
             Opened::OneFile(file) => Ok(file.chat_template()?),
             #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => gguf_template(file),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Ok(ChatTemplate::from_dir(folder)?),
         }
     }
@@ -177,10 +191,10 @@ impl ModelDirectory {
 
     /// The weights, packed: those of a file where they lie in it. Embedding and head in the type `head`.
     pub(crate) fn load(&self, head: FloatStorage) -> Result<PackedModel> {
-        let source = self.source();
-        match self.file() {
-            Some(file) => Ok(file.model_as(head)?),
-            None => Ok(PackedModel::from_source(source, head)?),
+        match (&self.model, self.source()) {
+            (Opened::OneFile(file), _) => Ok(file.model_as(head)?),
+            #[cfg(feature = "tokenizers")]
+            (_, source) => Ok(PackedModel::from_source(source, head)?),
         }
     }
 

@@ -43,7 +43,15 @@ use crate::{CliError, Result, args, device, output};
     note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
 pub struct Eval {
-    /// the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m
+    #[cfg_attr(
+        feature = "bundled",
+        doc = "the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m"
+    )]
+    #[cfg_attr(
+        all(feature = "tokenizers", not(feature = "bundled")),
+        doc = "the model: a directory, a .1bit or a .gguf file"
+    )]
+    #[cfg_attr(not(feature = "tokenizers"), doc = "the model: a .1bit file")]
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
