@@ -1,8 +1,9 @@
 //! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
 //!
 //! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], models in
-//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone. `std` adds files, threads and generation,
-//! `tokenizers` those that are no byte-level BPE in a `.1bit` file, `cuda` inference on a GPU, `train` the trainable network.
+//! memory ([`image`]), their tokenizer ([`bpe`]), [`runtime`], [`sampling`] and the loop that generates ([`decode`]), over
+//! `onebit-kernels-cpu` alone. `std` adds files, threads and generation, `tokenizers` those that are no byte-level BPE in a `.1bit` file, `cuda`
+//! inference on a GPU, `train` the trainable network.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod bpe;
 #[cfg(feature = "std")]
 pub mod chat;
 pub mod config;
+pub mod decode;
 #[cfg(feature = "std")]
 pub mod evaluation;
 #[cfg(feature = "std")]

@@ -37,7 +37,7 @@ pub enum BpeError {
     },
     /// A part of the `tokenizer.json` that this reader does not have. The `tokenizers` crate may have it, on systems that have a standard library.
     #[error(
-        "packed tokenizer: its {part} is not known here: {found}; use a tokenizer of the kinds that docs/embedded.md lists, or a build with `std`"
+        "packed tokenizer: its {part} is not known here: {found}; train a tokenizer with `onebit tokenizer train`, or use a build with `std`"
     )]
     Unsupported {
         /// The part.
