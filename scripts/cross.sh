@@ -24,12 +24,14 @@ toolchain (rustc-web, about 145 MB, unpacked into a private directory). A cross 
   ONEBIT_CROSS_ROUTE=rustup|nightly|debian   takes that way alone
   CARGO_TARGET_DIR                           where to build (default: target)
   RUSTFLAGS                                  as ever, such as "-C target-feature=+vfp4" for a 32-bit ARM with VFPv4
+The exit status is 3 where a toolchain or a linker cannot be had.
 TEXT
 }
 
+# What is needed to build cannot be had.
 fail() {
     echo "error: $*" >&2
-    exit 1
+    exit 3
 }
 
 case ${1:-} in
@@ -112,7 +114,10 @@ with_debian() {
 }
 
 route=${ONEBIT_CROSS_ROUTE:-any}
-case $route in any | rustup | nightly | debian) ;; *) fail "ONEBIT_CROSS_ROUTE: expected rustup, nightly or debian, found '$route'" ;; esac
+[[ $route =~ ^(any|rustup|nightly|debian)$ ]] || {
+    echo "error: ONEBIT_CROSS_ROUTE: expected rustup, nightly or debian, found '$route'" >&2
+    exit 2
+}
 if [[ $route =~ ^(any|rustup)$ ]] && rustup_way; then
     cargo "${build[@]}"
 elif [[ $route =~ ^(any|nightly)$ ]] && nightly_way; then

@@ -3,10 +3,7 @@
 
 use std::process::{Command, Output};
 
-const MODEL: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../models/wikitext2-25m/wikitext2-25m.1bit"
-);
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/stories-mcu/stories-mcu.1bit");
 
 fn onebit(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onebit"));
@@ -20,39 +17,57 @@ fn done(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The first line on standard error of a command that is refused with `status`.
+/// The error of a command that is refused with `status`.
 fn refused(args: &[&str], status: i32) -> String {
     let output = onebit(args);
     let told = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(status), "{args:?}: {told}");
-    told.lines().next().expect("a line").to_string()
+    told.lines()
+        .find(|line| line.starts_with("error:"))
+        .expect("an error")
+        .to_string()
+}
+
+/// The likeliest text that begins with "Once".
+fn likeliest() -> String {
+    let args = ["--prompt", "Once", "--temperature", "0", "--max-tokens", "40"];
+    done(&[&["generate", "--model", MODEL][..], &args].concat())
 }
 
 #[test]
-fn a_file_generates_the_text_of_every_build() {
-    let args = ["--prompt", "A small boat", "--temperature", "0", "--max-tokens", "24"];
-    // As in `bundled.rs`, where the trainer and the `tokenizers` crate are part of the program.
-    let expected = "A small boat , which was built in the late 19th century . The ship was built by the Royal Navy in 1876 and was built in\n";
-    assert_eq!(done(&[&["generate", "--model", MODEL][..], &args].concat()), expected);
+fn a_file_generates_a_text() {
+    // Which text it is, `.ci/linux-boards` compares with the golden file.
+    let text = likeliest();
+    assert!(
+        text.starts_with("Once ") && text.split_whitespace().count() > 10,
+        "{text:?}"
+    );
 }
 
 #[test]
 fn a_text_is_scored() {
     let dir = tempfile::tempdir().expect("a folder");
-    let text = dir.path().join("text.txt");
-    std::fs::write(&text, "The ship was built in the 19th century .\n").expect("a file");
+    let file = dir.path().join("text.txt");
+    let text = likeliest();
+    std::fs::write(&file, &text).expect("a file");
     let told = done(&[
         "eval",
         "--model",
         MODEL,
         "--data",
-        text.to_str().expect("UTF-8"),
+        file.to_str().expect("UTF-8"),
         "--json",
     ]);
     let score: serde_json::Value = serde_json::from_str(&told).expect("JSON");
-    assert_eq!(score["words"], 10, "{told}");
+    // With one for the end of each line.
+    let words = text.split_whitespace().count() + text.lines().count();
+    assert_eq!(score["words"], words, "{told}");
+    assert_eq!(score["bytes"], text.len(), "{told}");
     let loss = score["loss"].as_f64().expect("a number");
-    assert!((2.0..6.0).contains(&loss), "{told}");
+    assert!(
+        (0.0..3.0).contains(&loss),
+        "what the model finds likeliest surprises it: {told}"
+    );
 }
 
 #[test]
