@@ -64,10 +64,8 @@ fn a_text_is_scored() {
     assert_eq!(score["words"], words, "{told}");
     assert_eq!(score["bytes"], text.len(), "{told}");
     let loss = score["loss"].as_f64().expect("a number");
-    assert!(
-        (0.0..3.0).contains(&loss),
-        "what the model finds likeliest surprises it: {told}"
-    );
+    // A guess among all tokens would be ln 1024 = 6.9.
+    assert!((0.0..5.0).contains(&loss), "{told}");
 }
 
 #[test]
