@@ -143,6 +143,7 @@ fn learn(how: DynamicEvaluation, weights: &mut [f32], gradient: &[f32], learned:
 mod tests {
     use onebit_engine::{Device, Isa};
     use onebit_model::config::presets;
+    use onebit_model::evaluation::score;
     use onebit_model::runtime::KvType;
 
     use super::*;
