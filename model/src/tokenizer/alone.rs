@@ -45,7 +45,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::NotPacked`].
-    pub fn from_bytes(_json: &[u8]) -> Result<Tokenizer> {
+    pub fn from_bytes(_json: impl Into<Vec<u8>>) -> Result<Tokenizer> {
         Err(TokenizerError::NotPacked)
     }
 
