@@ -1,7 +1,10 @@
 //! What the commands' options have in common: aliases, forms, and checks that come before any work.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "train")]
+use std::path::PathBuf;
+#[cfg(feature = "train")]
 use std::str::FromStr;
 
 use onebit_model::runtime::{FloatStorage, KvType};
@@ -96,6 +99,7 @@ pub(crate) fn required<T>(value: Option<T>, name: &str) -> Result<T> {
 }
 
 /// Parses the text of an option.
+#[cfg(feature = "train")]
 pub(crate) fn parse<T: FromStr>(text: &str, name: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
@@ -124,6 +128,7 @@ pub(crate) fn existing_file(path: &Path, option: &str) -> Result<()> {
 }
 
 /// Refuses a path that is not a directory.
+#[cfg(feature = "train")]
 pub(crate) fn existing_directory(path: &Path, option: &str) -> Result<()> {
     let metadata = fs::metadata(path)
         .map_err(|e| CliError::io(path, &format!("read the directory of {option},"), &e, "check the path"))?;
@@ -158,6 +163,7 @@ pub(crate) fn new_file(path: &Path, option: &str, force: bool) -> Result<()> {
 }
 
 /// Makes a directory (and those above it) and refuses one that cannot be written.
+#[cfg(feature = "tokenizers")]
 pub(crate) fn output_directory(path: &Path, option: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
         CliError::io(
@@ -186,6 +192,7 @@ fn writable(directory: &Path, option: &str) -> Result<()> {
 }
 
 /// Paths given by an option and, after it, without one: `--input a b c`.
+#[cfg(feature = "train")]
 pub(crate) fn paths(option: Vec<PathBuf>, more: Vec<PathBuf>, name: &str) -> Result<Vec<PathBuf>> {
     let all: Vec<PathBuf> = option.into_iter().chain(more).collect();
     if all.is_empty() {
@@ -254,6 +261,7 @@ mod tests {
         new_file(&file, "--output", true).unwrap();
         assert!(new_file(dir.path(), "--output", true).is_err());
         assert!(new_file(&dir.path().join("none/x"), "--output", false).is_err());
+        #[cfg(feature = "tokenizers")]
         assert!(output_directory(&file.join("below"), "--output-dir").is_err());
     }
 }

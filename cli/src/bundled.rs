@@ -1,4 +1,4 @@
-//! Models that are part of the program, by name: they run wherever it does.
+//! Models that are part of the program, by name: they run wherever it does. A build without the feature `bundled` has none.
 
 use std::path::Path;
 
@@ -8,14 +8,19 @@ use onebit_model::runtime::SharedBytes;
 use crate::Result;
 
 /// Name and `.1bit` file of each.
-const MODELS: [(&str, &[u8]); 1] = [("wikitext2-25m", &WIKITEXT2_25M.bytes)];
+#[cfg(feature = "bundled")]
+const MODELS: &[(&str, &[u8])] = &[("wikitext2-25m", &WIKITEXT2_25M.bytes)];
+#[cfg(not(feature = "bundled"))]
+const MODELS: &[(&str, &[u8])] = &[];
 
+#[cfg(feature = "bundled")]
 /// Tensors lie in a file as they are read, on borders of 64 bytes.
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized> {
     bytes: T,
 }
 
+#[cfg(feature = "bundled")]
 static WIKITEXT2_25M: &Aligned<[u8]> = &Aligned {
     bytes: *include_bytes!("../../models/wikitext2-25m/wikitext2-25m.1bit"),
 };
@@ -29,7 +34,14 @@ pub(crate) fn named(path: &Path) -> Option<Result<OneFile>> {
     Some(OneFile::from_shared(SharedBytes::from_static(bytes), path).map_err(Into::into))
 }
 
-/// The names, for a reader.
-pub(crate) fn names() -> String {
-    MODELS.map(|(name, _)| name).join(", ")
+/// What to do instead of a path that does not exist.
+pub(crate) fn advice() -> String {
+    let names: Vec<&str> = MODELS.iter().map(|(name, _)| *name).collect();
+    match names.is_empty() {
+        true => "check the path of the model".to_string(),
+        false => format!(
+            "check the path of the model, or give the name of a bundled one ({})",
+            names.join(", ")
+        ),
+    }
 }

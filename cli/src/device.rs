@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use onebit_engine::Device;
-use onebit_kernels_cuda::{CudaError, Gpu};
+use onebit_kernels_cpu::Isa;
 
+use crate::gpu::{self, Gpu};
 use crate::{CliError, Result, output};
 
 /// A device and its threads, chosen and announced.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    /// The CPU, which does what the GPU does not.
-    pub device: Device,
+    /// The path of the CPU, which does what the GPU does not.
+    pub isa: Isa,
     /// Threads of the CPU.
     pub threads: usize,
     /// The GPU, if one was chosen.
     pub gpu: Option<Gpu>,
     /// Whether it was asked for, and not only found.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU to ask for"))]
     pub gpu_by_name: bool,
 }
 
@@ -26,12 +27,15 @@ impl Placement {
     /// One line that names what does the work.
     pub fn describe(&self) -> String {
         match &self.gpu {
-            Some(gpu) => {
-                let (properties, at) = (gpu.properties(), gpu.ordinal());
-                format!("cuda:{at} ({}, {} MiB)", properties.name, properties.memory >> 20)
-            }
-            None => self.device.describe(),
+            Some(gpu) => gpu::describe(gpu),
+            None => format!("cpu ({}, {} threads)", self.isa.name(), self.threads),
         }
+    }
+
+    /// The CPU as the trainer's device.
+    #[cfg(feature = "train")]
+    pub fn device(&self) -> onebit_engine::Device {
+        onebit_engine::Device::Cpu(self.isa)
     }
 }
 
@@ -52,16 +56,7 @@ pub(crate) fn place_on_cpu(threads: Option<usize>) -> Result<Placement> {
 fn choose(name: &str) -> Result<Option<Gpu>> {
     let ordinal = match name {
         "cpu" => return Ok(None),
-        "auto" => {
-            return Ok(match Gpu::open(0) {
-                Ok(gpu) => Some(gpu),
-                Err(CudaError::NoDriver | CudaError::NoSuchDevice { .. }) => None,
-                Err(error) => {
-                    output::note(&format!("note: the GPU is not used: {error}"));
-                    None
-                }
-            });
-        }
+        "auto" => return Ok(gpu::find()),
         "cuda" => Some(0),
         _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
     };
@@ -70,11 +65,15 @@ fn choose(name: &str) -> Result<Option<Gpu>> {
         return Err(CliError::Usage(format!("--device: {expected}, found {name:?}")));
     };
     let failed = |error| CliError::Failed(format!("--device {name}: {error}; use --device cpu"));
-    Gpu::open(ordinal).map(Some).map_err(failed)
+    gpu::open(ordinal).map(Some).map_err(failed)
 }
 
 fn place_on(gpu: Option<Gpu>, gpu_by_name: bool, threads: Option<usize>) -> Result<Placement> {
-    let device = Device::cpu()?;
+    let isa = Isa::from_env().map_err(|_| {
+        let available = Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
+        let found = std::env::var("ONEBIT_ISA").unwrap_or_default();
+        CliError::Failed(format!("ONEBIT_ISA: expected one of {available}, found {found:?}"))
+    })?;
     let threads = match threads {
         Some(0) => return Err(CliError::Usage("--threads: expected at least 1, found 0".into())),
         Some(n) if n > MAX_THREADS => {
@@ -92,7 +91,7 @@ fn place_on(gpu: Option<Gpu>, gpu_by_name: bool, threads: Option<usize>) -> Resu
         ))
     })?;
     let place = Placement {
-        device,
+        isa,
         threads,
         gpu,
         gpu_by_name,

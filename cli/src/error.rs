@@ -2,18 +2,14 @@
 
 use std::path::Path;
 
-use onebit_engine::EngineError;
 use onebit_model::chat::ChatError;
 use onebit_model::config::ConfigError;
+use onebit_model::evaluation::EvaluationError;
 use onebit_model::files::FileError;
 use onebit_model::generation::{GenerationError, PromptCacheError};
-use onebit_model::network::NetworkError;
-use onebit_model::runtime::cuda::CudaRuntimeError;
 use onebit_model::runtime::{LoadError, RuntimeError};
 use onebit_model::sampling::SamplingError;
 use onebit_model::tokenizer::TokenizerError;
-use onebit_trainer::TrainError;
-use onebit_trainer::data::DataError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -57,24 +53,33 @@ pub enum CliError {
     /// A chat template.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// Scoring a text.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// The GPU.
+    #[cfg(feature = "cuda")]
     #[error(transparent)]
     Cuda(#[from] onebit_kernels_cuda::CudaError),
     /// Inference on the GPU.
+    #[cfg(feature = "cuda")]
     #[error(transparent)]
-    CudaRuntime(#[from] CudaRuntimeError),
+    CudaRuntime(#[from] onebit_model::runtime::cuda::CudaRuntimeError),
     /// Training data.
+    #[cfg(feature = "train")]
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(#[from] onebit_trainer::data::DataError),
     /// Training.
+    #[cfg(feature = "train")]
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(#[from] onebit_trainer::TrainError),
     /// The trainable network.
+    #[cfg(feature = "train")]
     #[error(transparent)]
-    Network(#[from] NetworkError),
+    Network(#[from] onebit_model::network::NetworkError),
     /// A device or a tensor.
+    #[cfg(feature = "train")]
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(#[from] onebit_engine::EngineError),
 }
 
 impl CliError {

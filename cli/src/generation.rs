@@ -56,6 +56,7 @@ pub(crate) fn generator(
 ) -> Result<Generator> {
     let ends = directory.end_tokens(model.config(), &tokenizer);
     let mut generator = match place.upload(&model, options.context, options.kv)? {
+        #[cfg(feature = "cuda")]
         Some(cuda) => Generator::on_gpu(&cuda, &model, tokenizer, ends, options)?,
         None => Generator::new(model, tokenizer, ends, sampler, options)?,
     };

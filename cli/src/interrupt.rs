@@ -45,6 +45,7 @@ pub(crate) fn forget() {
 }
 
 /// Whether Ctrl-C was pressed.
+#[cfg(feature = "train")]
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }

@@ -8,9 +8,11 @@
 mod args;
 mod bundled;
 pub mod commands;
+#[cfg(feature = "tokenizers")]
 mod convert;
 mod device;
 mod error;
+#[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod generation;
@@ -19,6 +21,7 @@ mod interrupt;
 mod limits;
 mod model;
 mod output;
+#[cfg(feature = "train")]
 mod plot;
 mod progress;
 mod random;
@@ -60,6 +63,10 @@ pub fn main() -> ExitCode {
     }
     if matches!(texts.first().map(String::as_str), Some("--version" | "-V")) {
         return finish(output::line(&format!("onebit {}", env!("CARGO_PKG_VERSION"))));
+    }
+    #[cfg(not(feature = "train"))]
+    if let Some(Err(error)) = texts.first().map(|name| commands::check_present(name)) {
+        return report(&error);
     }
     match parse(&program, texts) {
         Ok(command) => finish(interrupt::install().and_then(|()| commands::run(command))),

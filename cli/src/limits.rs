@@ -1,11 +1,11 @@
 //! What the machine can do, measured in the same run as the figures that are compared with it.
 
+#[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
 use std::time::Instant;
 
-use onebit_engine::Isa;
-use onebit_kernels_cpu::probe;
+use onebit_kernels_cpu::{Isa, probe};
 
 use crate::{CliError, Result, device};
 

@@ -1,10 +1,13 @@
 //! From the value of `--model` to a model that runs.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "tokenizers")]
+use std::path::PathBuf;
 
 use onebit_model::chat::ChatTemplate;
 use onebit_model::config::ModelConfig;
+#[cfg(feature = "tokenizers")]
 use onebit_model::files::gguf::GgufModel;
 use onebit_model::files::{self, GenerationConfig, ModelKind, ModelSource, OneFile};
 use onebit_model::runtime::{FloatStorage, PackedModel};
@@ -26,8 +29,10 @@ enum Opened {
     /// A file that holds the tokenizer and all the rest.
     OneFile(Box<OneFile>),
     /// A file of llama.cpp's or bitnet.cpp's, with the rest in it as well.
+    #[cfg(feature = "tokenizers")]
     Gguf(Box<GgufModel>),
     /// A source, and the folder with the rest.
+    #[cfg(feature = "tokenizers")]
     Source(Box<dyn ModelSource>, PathBuf),
 }
 
@@ -51,13 +56,20 @@ impl ModelDirectory {
         }
         if !path.exists() {
             return Err(CliError::Failed(format!(
-                "--model: {} does not exist; check the path of the model, or give the name of a bundled one ({})",
+                "--model: {} does not exist; {}",
                 path.display(),
-                bundled::names()
+                bundled::advice()
             )));
         }
+        Self::of_path(path)
+    }
+
+    /// The model at `path`, of whatever kind.
+    #[cfg(feature = "tokenizers")]
+    fn of_path(path: &Path) -> Result<Self> {
         let (model, generation) = match ModelKind::of(path)? {
             ModelKind::OneFile => return Ok(Self::of_file(OneFile::open(path)?)),
+            #[cfg(feature = "tokenizers")]
             ModelKind::Gguf => {
                 let file = Box::new(GgufModel::open(path)?);
                 let generation = file.generation().cloned();
@@ -82,6 +94,15 @@ impl ModelDirectory {
         })
     }
 
+    /// The model at `path`, of the one kind whose tokenizer can be read.
+    #[cfg(not(feature = "tokenizers"))]
+    fn of_path(path: &Path) -> Result<Self> {
+        match ModelKind::of(path)? {
+            ModelKind::OneFile => Ok(Self::of_file(OneFile::open(path)?)),
+            _ => Err(crate::commands::no_tokenizers(&format!("--model: {}", path.display()))),
+        }
+    }
+
     fn of_file(file: OneFile) -> Self {
         Self {
             generation: file.generation().cloned().unwrap_or_default(),
@@ -94,6 +115,7 @@ impl ModelDirectory {
     pub(crate) fn file(&self) -> Option<&OneFile> {
         match &self.model {
             Opened::OneFile(file) => Some(file),
+            #[cfg(feature = "tokenizers")]
             _ => None,
         }
     }
@@ -102,7 +124,9 @@ impl ModelDirectory {
     pub(crate) fn source(&self) -> &dyn ModelSource {
         let source = match &self.model {
             Opened::OneFile(file) => &**file as &dyn ModelSource,
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => &**file,
+            #[cfg(feature = "tokenizers")]
             Opened::Source(source, _) => &**source,
         };
         if !self.told.replace(true) {
@@ -112,9 +136,12 @@ impl ModelDirectory {
     }
 
     /// The folder that holds what belongs to the model, unless its file does.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.model {
-            Opened::OneFile(_) | Opened::Gguf(_) => None,
+            Opened::OneFile(_) => None,
+            #[cfg(feature = "tokenizers")]
+            Opened::Gguf(_) => None,
             Opened::Source(_, folder) => Some(folder),
         }
     }
@@ -123,12 +150,14 @@ impl ModelDirectory {
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.tokenizer()?),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => file.tokenizer()?.ok_or_else(|| {
                 CliError::Failed(format!(
                     "{}: the file holds no tokenizer; `onebit import --tokenizer F` makes a model that has one",
                     file.path().display()
                 ))
             }),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Ok(Tokenizer::from_dir(folder)?),
         }
     }
@@ -137,7 +166,9 @@ impl ModelDirectory {
     pub(crate) fn has_tokenizer(&self) -> bool {
         match &self.model {
             Opened::OneFile(file) => file.tokenizer_json().is_some(),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => file.has_tokenizer(),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Tokenizer::find_in(folder).is_some(),
         }
     }
@@ -146,7 +177,9 @@ impl ModelDirectory {
     pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
         match &self.model {
             Opened::OneFile(file) => Ok(file.chat_template()?),
+            #[cfg(feature = "tokenizers")]
             Opened::Gguf(file) => gguf_template(file),
+            #[cfg(feature = "tokenizers")]
             Opened::Source(_, folder) => Ok(ChatTemplate::from_dir(folder)?),
         }
     }
@@ -158,10 +191,10 @@ impl ModelDirectory {
 
     /// The weights, packed: those of a file where they lie in it. Embedding and head in the type `head`.
     pub(crate) fn load(&self, head: FloatStorage) -> Result<PackedModel> {
-        let source = self.source();
-        match self.file() {
-            Some(file) => Ok(file.model_as(head)?),
-            None => Ok(PackedModel::from_source(source, head)?),
+        match (&self.model, self.source()) {
+            (Opened::OneFile(file), _) => Ok(file.model_as(head)?),
+            #[cfg(feature = "tokenizers")]
+            (_, source) => Ok(PackedModel::from_source(source, head)?),
         }
     }
 
@@ -192,6 +225,7 @@ impl ModelDirectory {
     }
 }
 
+#[cfg(feature = "tokenizers")]
 /// The chat template of a GGUF file, or the default one.
 fn gguf_template(file: &GgufModel) -> Result<ChatTemplate> {
     let Some(text) = file.chat_template() else {

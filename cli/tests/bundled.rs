@@ -1,4 +1,5 @@
 //! The model that is part of the command.
+#![cfg(feature = "train")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Models on their way from one kind of file to another.
+#![cfg(feature = "train")]
 
 mod common;
 

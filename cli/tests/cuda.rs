@@ -1,4 +1,5 @@
 //! `--device cuda` against `--device cpu`: the same tokens, the same losses. Needs a GPU, or the emulator (`kernels-cuda/emulator`).
+#![cfg(feature = "train")]
 
 mod common;
 

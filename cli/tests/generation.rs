@@ -1,4 +1,5 @@
 //! `generate` and `eval` against what they promise.
+#![cfg(feature = "train")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The process is killed at random moments, over and over, and the run ends with the bytes of one that was left alone.
+#![cfg(feature = "train")]
 #![cfg(unix)]
 
 mod common;

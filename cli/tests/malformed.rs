@@ -1,4 +1,5 @@
 //! Arguments, prompts and metrics that nobody meant, and the first inputs of their fuzz targets.
+#![cfg(feature = "train")]
 
 #[path = "../../model/tests/common/seed.rs"]
 mod seed;

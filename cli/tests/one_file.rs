@@ -1,4 +1,5 @@
 //! A model as one file: what it says is what its directory says.
+#![cfg(feature = "train")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What `generate --prompt-cache` promises.
+#![cfg(feature = "train")]
 
 mod common;
 

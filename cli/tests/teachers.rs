@@ -1,4 +1,5 @@
 //! Training runs with teachers: given, trained first, and those of presets.
+#![cfg(feature = "train")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Training runs on tiny inputs: interrupted, on a full disk, from another model, and the quickstart.
+#![cfg(feature = "train")]
 
 mod common;
 

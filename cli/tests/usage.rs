@@ -1,4 +1,5 @@
 //! Help, exit statuses, and every kind of bad input: one line that says what, where and what to do.
+#![cfg(feature = "train")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The commands at work on tiny inputs.
+#![cfg(feature = "train")]
 
 mod common;
 

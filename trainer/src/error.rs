@@ -28,6 +28,9 @@ pub enum TrainError {
     /// Reading or writing a model directory.
     #[error(transparent)]
     Files(#[from] onebit_model::files::FileError),
+    /// Scoring a text.
+    #[error(transparent)]
+    Evaluation(#[from] onebit_model::evaluation::EvaluationError),
     /// The packed runtime.
     #[error("packed runtime: {0}")]
     Runtime(String),

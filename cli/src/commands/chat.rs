@@ -27,7 +27,15 @@ const MAX_TOKENS: usize = 512;
     note = "The template comes from the model (chat_template.jinja, chat_template.json or tokenizer_config.json); a model without one gets plain lines `User: ` and `Assistant: `. `/reset` forgets the conversation, `/save FILE` writes it as JSON, `/quit` or the end of the input ends. Ctrl-C stops an answer. When the context is full the oldest turns are left out."
 )]
 pub struct Chat {
-    /// the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m
+    #[cfg_attr(
+        feature = "bundled",
+        doc = "the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m"
+    )]
+    #[cfg_attr(
+        all(feature = "tokenizers", not(feature = "bundled")),
+        doc = "the model: a directory, a .1bit or a .gguf file"
+    )]
+    #[cfg_attr(not(feature = "tokenizers"), doc = "the model: a .1bit file")]
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -168,7 +176,7 @@ impl Chat {
         let context = config.max_position_embeddings.min(MAX_CONTEXT);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
-            isa: place.device.isa(),
+            isa: place.isa,
             threads: place.threads,
             context,
             lookahead: None,

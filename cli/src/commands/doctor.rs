@@ -1,9 +1,13 @@
 //! `onebit doctor`: what this machine can do.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(not(feature = "cuda"))]
+#[path = "doctor/no_gpu.rs"]
 mod gpu;
 
 use argh::FromArgs;
-use onebit_engine::Isa;
+use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_gemv;
@@ -71,7 +75,7 @@ impl Doctor {
                 int8_gop_s: limits::int8_peak(isa, place.threads) / 1e9,
             })
             .collect();
-        let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.device.isa());
+        let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.isa);
         let gpus = Gpus::find();
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -80,7 +84,7 @@ impl Doctor {
             physical_cores: device::physical_cores(),
             threads: place.threads,
             memory_available_bytes: device::available_memory(),
-            isa: place.device.isa().name(),
+            isa: place.isa.name(),
             paths,
             bandwidth_gb_s: bandwidth / 1e9,
             gpu: gpus.names(),

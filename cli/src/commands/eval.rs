@@ -1,22 +1,31 @@
 //! `onebit eval`: the loss of a text, or the logits of given tokens.
 
+#[cfg(feature = "train")]
+mod corpus;
+#[cfg(feature = "train")]
 mod modes;
+#[cfg(not(feature = "train"))]
+mod plain;
+#[cfg(feature = "train")]
 mod stories;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use argh::FromArgs;
+use onebit_model::evaluation::{self, Score};
+#[cfg(feature = "cuda")]
 use onebit_model::runtime::cuda::CudaSession;
 use onebit_model::runtime::{KvType, PackedModel, Pool, Sequence, Session, SessionOptions};
-use onebit_model::tokenizer::Tokenizer;
-use onebit_trainer::data::text::Documents;
-use onebit_trainer::data::{TokenFile, count_words};
-use onebit_trainer::evaluate::{self, NeuralCache, Score};
 use serde::Serialize;
 use serde_json::json;
 
-use self::modes::{Cache, Dynamic, score_dynamically};
+#[cfg(feature = "train")]
+use self::corpus::read;
+#[cfg(feature = "train")]
+use self::modes::{Cache, Dynamic, score_dynamically, score_with_cache};
+#[cfg(not(feature = "train"))]
+use self::plain::read;
 use crate::device::Placement;
 use crate::model::ModelDirectory;
 use crate::progress::Progress;
@@ -34,7 +43,15 @@ use crate::{CliError, Result, args, device, output};
     note = "loss is in nats a token; word_ppl = exp(total nats / words), where words are what lies between white space and one end of each line of the original text; bpb is bits a byte of it. The text is read in windows of the model's context that advance by --stride tokens, and each token is scored once; before the first stands the token that ends a text. With --ids, the given tokens are scored instead (the first is context), and --logits prints the logits after each."
 )]
 pub struct Eval {
-    /// the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m
+    #[cfg_attr(
+        feature = "bundled",
+        doc = "the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m"
+    )]
+    #[cfg_attr(
+        all(feature = "tokenizers", not(feature = "bundled")),
+        doc = "the model: a directory, a .1bit or a .gguf file"
+    )]
+    #[cfg_attr(not(feature = "tokenizers"), doc = "the model: a .1bit file")]
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -106,8 +123,10 @@ struct Evaluation {
     bytes: Option<u64>,
     tok_s: f64,
     /// What the model was scored with beside its windows.
+    #[cfg(feature = "train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<Cache>,
+    #[cfg(feature = "train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic: Option<Dynamic>,
 }
@@ -119,12 +138,33 @@ struct Corpus {
     bytes: Option<u64>,
 }
 
+impl Corpus {
+    fn check(&self) -> Result<()> {
+        match self.ids.len() {
+            0 | 1 => Err(CliError::Failed(
+                "one token alone cannot be scored: the first is context; give at least two".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The progress of scoring it.
+    fn progress(&self) -> Progress {
+        Progress::new("scoring", (self.ids.len() as u64).saturating_sub(1))
+    }
+}
+
 impl Eval {
     pub(super) fn run(self) -> Result<()> {
+        #[cfg(not(feature = "train"))]
+        self.check_plain()?;
+        #[cfg(feature = "train")]
         self.check_stories()?;
+        #[cfg(feature = "train")]
         if self.stories {
             return self.score_stories();
         }
+        #[cfg(feature = "train")]
         let (cache, dynamic) = (self.cache()?, self.dynamic()?);
         let path = args::required(
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
@@ -162,6 +202,7 @@ impl Eval {
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
+        #[cfg(feature = "train")]
         if let Some(how) = dynamic {
             let corpus = match ids {
                 Some(ids) => Corpus {
@@ -177,32 +218,28 @@ impl Eval {
             };
             return print(&score_dynamically(&path, &corpus, how, place)?, self.json);
         }
-        if let Some(ids) = ids {
-            let model = directory.load(head)?;
-            if self.logits {
-                return print_logits(&model, &ids, kv, place, self.json);
-            }
+        let corpus = match ids {
+            Some(ids) if self.logits => return print_logits(&directory.load(head)?, &ids, kv, place, self.json),
+            Some(ids) => Corpus {
+                ids,
+                words: None,
+                bytes: None,
+            },
+            None => read(
+                &self.data.unwrap_or_default(),
+                &directory.tokenizer()?,
+                config.vocab_size,
+            )?,
+        };
+        let (model, window) = (directory.load(head)?, (context, stride));
+        #[cfg(feature = "train")]
+        if let Some(cache) = cache {
             return print(
-                &score(
-                    &model,
-                    &Corpus {
-                        ids,
-                        words: None,
-                        bytes: None,
-                    },
-                    (context, stride),
-                    kv,
-                    cache,
-                    place,
-                )?,
+                &score_with_cache(&model, &corpus, window, kv, cache, &place)?,
                 self.json,
             );
         }
-        let (data, json) = (self.data.unwrap_or_default(), self.json);
-        let tokenizer = directory.tokenizer()?;
-        let corpus = read(&data, &tokenizer, config.vocab_size)?;
-        let model = directory.load(head)?;
-        print(&score(&model, &corpus, (context, stride), kv, cache, place)?, json)
+        print(&score(&model, &corpus, window, kv, place)?, self.json)
     }
 }
 
@@ -216,102 +253,28 @@ pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>> {
     })
 }
 
-/// Whether a file begins like a token file, whatever its name.
-fn is_token_file(path: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    let named = path.extension().is_some_and(|e| e == "tokens");
-    named || read.is_ok() && (&magic == b"1BTK" || &magic == b"TKN2")
-}
-
-fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus> {
-    // What precedes a text is the end of another; without such a token the first one of the text is context only.
-    let mut ids: Vec<u32> = tokenizer.eos().into_iter().collect();
-    if path.is_file() && is_token_file(path) {
-        let file = TokenFile::open(path)?;
-        file.check_for(vocab_size, Some(&tokenizer.fingerprint()))?;
-        file.verify()?;
-        let mut content = Vec::new();
-        file.get(0..file.len(), &mut content)?;
-        ids.append(&mut content);
-        return Ok(Corpus {
-            ids,
-            words: file.source_words(),
-            bytes: file.source_bytes(),
-        });
-    }
-    let mut documents = Documents::open(&[path.to_path_buf()])?;
-    let progress = Progress::new("tokenizing", documents.bytes_total());
-    let (mut words, mut bytes, mut text) = (0, 0, String::new());
-    while let Some(piece) = documents.next() {
-        let piece = piece?;
-        text.push_str(&piece.text);
-        if !piece.ends_document || text.is_empty() {
-            continue;
-        }
-        bytes += text.len() as u64;
-        words += count_words(&text);
-        ids.extend(tokenizer.encode(&text)?);
-        // As in a token file: each document is ended by one end token.
-        if let Some(eos) = tokenizer.eos()
-            && ids.last() != Some(&eos)
-        {
-            ids.push(eos);
-        }
-        text.clear();
-        progress.set(documents.bytes_read(), String::new);
-    }
-    if bytes == 0 {
-        return Err(CliError::Failed(format!(
-            "--data: {} holds no text; give a file that holds some",
-            path.display()
-        )));
-    }
-    Ok(Corpus {
-        ids,
-        words: Some(words),
-        bytes: Some(bytes),
-    })
-}
-
 fn score(
     model: &PackedModel,
     corpus: &Corpus,
     window: (usize, usize),
     kv: KvType,
-    cache: Option<NeuralCache>,
     mut place: Placement,
 ) -> Result<Evaluation> {
-    if corpus.ids.len() < 2 {
-        return Err(CliError::Failed(
-            "one token alone cannot be scored: the first is context; give at least two".into(),
-        ));
-    }
-    let on_gpu = match cache {
-        Some(_) => None,
-        None => place.upload(model, window.0, kv)?,
+    corpus.check()?;
+    let on_gpu = place.upload(model, window.0, kv)?;
+    let (progress, start) = (corpus.progress(), Instant::now());
+    let told = |done| progress.set(done, || rate(done, start));
+    let score = match on_gpu {
+        #[cfg(feature = "cuda")]
+        Some(model) => evaluation::score_on_gpu(&model, &corpus.ids, window, kv, &told)?,
+        None => evaluation::score(model, place.isa, &corpus.ids, window, kv, &told)?,
     };
-    let progress = Progress::new("scoring", corpus.ids.len() as u64 - 1);
-    let start = Instant::now();
-    let told = |done| {
-        progress.set(done, || {
-            format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
-        });
-    };
-    let (isa, ids) = (place.device.isa(), &corpus.ids);
-    let score = match (on_gpu, cache) {
-        (Some(model), _) => evaluate::score_on_gpu(&model, ids, window, kv, &told)?,
-        (None, Some(cache)) => evaluate::score_with_cache(model, isa, ids, window, kv, cache, &told)?,
-        (None, None) => evaluate::score(model, isa, ids, window, kv, &told)?,
-    };
-    let mut evaluation = evaluation(corpus, &score, start);
-    evaluation.cache = cache.map(|cache| Cache {
-        tokens: cache.size,
-        theta: cache.theta,
-        weight: cache.weight,
-    });
-    Ok(evaluation)
+    Ok(evaluation(corpus, &score, start))
+}
+
+/// How fast `done` tokens were scored, for a reader.
+fn rate(done: u64, start: Instant) -> String {
+    format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
 }
 
 /// What `score` says of the text, which was begun at `start`.
@@ -329,7 +292,9 @@ fn evaluation(corpus: &Corpus, score: &Score, start: Instant) -> Evaluation {
         words: corpus.words,
         bytes: corpus.bytes,
         tok_s: score.tokens as f64 / seconds.max(1e-9),
+        #[cfg(feature = "train")]
         cache: None,
+        #[cfg(feature = "train")]
         dynamic: None,
     }
 }
@@ -348,12 +313,14 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
     rows.push(("tokens", e.tokens.to_string()));
     rows.extend(e.words.map(|n| ("words", n.to_string())));
     rows.extend(e.bytes.map(|n| ("bytes", n.to_string())));
+    #[cfg(feature = "train")]
     rows.extend(e.cache.map(|c| {
         (
             "cache",
             format!("{} tokens, θ {}, share {}", c.tokens, c.theta, c.weight),
         )
     }));
+    #[cfg(feature = "train")]
     rows.extend(e.dynamic.map(|d| {
         (
             "dynamic",
@@ -366,11 +333,12 @@ fn print(evaluation: &Evaluation, as_json: bool) -> Result<()> {
 
 fn print_logits(model: &PackedModel, ids: &[u32], kv: KvType, mut place: Placement, as_json: bool) -> Result<()> {
     let logits = match place.upload(model, ids.len(), kv)? {
+        #[cfg(feature = "cuda")]
         Some(model) => all_logits(&mut CudaSession::new(&model, ids.len(), kv)?, ids)?,
         None => {
             let mut options = SessionOptions::new(ids.len());
             options.kv = kv;
-            let mut session = Session::new(model, Pool::new(place.threads)?, place.device.isa(), options)?;
+            let mut session = Session::new(model, Pool::new(place.threads)?, place.isa, options)?;
             all_logits(&mut session, ids)?
         }
     };

@@ -30,7 +30,14 @@ use crate::{CliError, Result, args, device, output};
     note = "The file holds the weights as inference keeps them, a sketch of a large head, on request the columns of down_proj, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
 )]
 pub struct Export {
-    /// the model: a directory, a .1bit file (which is verified first), a .gguf file, a bit_model.bin of bitllama2.c, or the name of a bundled one: wikitext2-25m
+    #[cfg_attr(
+        feature = "bundled",
+        doc = "the model: a directory, a .1bit file (which is verified first), a .gguf file, a bit_model.bin of bitllama2.c, or the name of a bundled one: wikitext2-25m"
+    )]
+    #[cfg_attr(
+        not(feature = "bundled"),
+        doc = "the model: a directory, a .1bit file (which is verified first), a .gguf file or a bit_model.bin of bitllama2.c"
+    )]
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model

@@ -10,6 +10,7 @@ use onebit_model::generation::{Finish, Generated, Generator, GeneratorOptions, R
 use onebit_model::runtime::LONGEST_DRAFT;
 use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 
+#[cfg(feature = "train")]
 pub(crate) use prompts::several;
 
 use crate::generation::{self, Given, MAX_TOKENS, note_dropped};
@@ -29,7 +30,15 @@ const MOST_LOGPROBS: usize = 100;
     note = "Sampling options that are not given come from the model's generation_config.json, otherwise from the defaults below. An empty prompt starts from the token that begins a text (or the one that ends the text before). A prompt longer than the context keeps its most recent tokens. When the context is full its most recent half is read again from the start, and the text goes on; a note and the fields dropped_tokens and shifted_tokens tell. With --prompts or --n there are several results: under --json one object a line, in order."
 )]
 pub struct Generate {
-    /// the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m
+    #[cfg_attr(
+        feature = "bundled",
+        doc = "the model: a directory, a .1bit or a .gguf file, or the name of a bundled one: wikitext2-25m"
+    )]
+    #[cfg_attr(
+        all(feature = "tokenizers", not(feature = "bundled")),
+        doc = "the model: a directory, a .1bit or a .gguf file"
+    )]
+    #[cfg_attr(not(feature = "tokenizers"), doc = "the model: a .1bit file")]
     #[argh(option)]
     model: Option<PathBuf>,
     /// the same as --model
@@ -177,7 +186,7 @@ impl Generate {
             .clamp(1, config.max_position_embeddings);
         let sampler = Sampler::new(params, config.vocab_size)?;
         let options = GeneratorOptions {
-            isa: place.device.isa(),
+            isa: place.isa,
             threads: place.threads,
             context,
             lookahead: self.lookahead,

@@ -1,14 +1,15 @@
 //! `onebit inspect`: what a file or directory holds.
 
+#[cfg(feature = "tokenizers")]
 mod gguf;
 mod model;
+#[cfg(feature = "train")]
+mod training;
 
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use onebit_model::files::{self, ModelKind, Weights};
-use onebit_trainer::checkpoint;
-use onebit_trainer::data::TokenFile;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -79,8 +80,7 @@ impl Inspect {
             )));
         }
         let (facts, tensors) = if path.join("state.json").is_file() {
-            let weights = Weights::open_dir(path)?;
-            (checkpoint_facts(path, &weights)?, weight_lines(&weights))
+            checkpoint(path)?
         } else if one_file || path.is_dir() && path.join(files::CONFIG_FILE).is_file() {
             if self.verify {
                 bundled.unwrap_or_else(|| Ok(files::OneFile::open(path)?))?.verify()?;
@@ -90,8 +90,8 @@ impl Inspect {
                 facts["verified"] = json!(true);
             }
             (facts, tensors)
-        } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Gguf)) {
-            gguf::read(path)?
+        } else if let Some(read) = gguf(path) {
+            read?
         } else if path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Stories)) {
             model::read(path)?
         } else if path.extension().is_some_and(|e| e == "safetensors") {
@@ -183,36 +183,34 @@ fn dtype_name(dtype: files::Dtype) -> &'static str {
     }
 }
 
-fn checkpoint_facts(path: &Path, weights: &Weights) -> Result<Value> {
-    let state = checkpoint::read_state(path)?;
-    let bytes: usize = weight_lines(weights).iter().map(|l| l.bytes).sum();
-    Ok(json!({
-        "kind": "checkpoint",
-        "step": state.step,
-        "total_steps": state.total_steps,
-        "tensors": weights.len(),
-        "weight_bytes": bytes,
-        "optimizer_bytes": std::fs::metadata(path.join("optimizer.safetensors")).map(|m| m.len()).ok(),
-        "data": state.data,
-        "options": state.options,
-    }))
+/// What a file of llama.cpp's or bitnet.cpp's holds, if this is one.
+#[cfg(feature = "tokenizers")]
+fn gguf(path: &Path) -> Option<Result<(Value, Vec<TensorLine>)>> {
+    let is_one = path.is_file() && matches!(ModelKind::of(path), Ok(ModelKind::Gguf));
+    is_one.then(|| gguf::read(path))
 }
 
+/// Nothing: this build does not know such files.
+#[cfg(not(feature = "tokenizers"))]
+fn gguf(_path: &Path) -> Option<Result<(Value, Vec<TensorLine>)>> {
+    None
+}
+
+#[cfg(feature = "train")]
+use training::{checkpoint, tokens};
+
+#[cfg(not(feature = "train"))]
+fn checkpoint(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
+    Err(super::no_trainer(&format!(
+        "inspect: {} is a checkpoint",
+        path.display()
+    )))
+}
+
+#[cfg(not(feature = "train"))]
 fn tokens(path: &Path) -> Result<Value> {
-    let file = TokenFile::open(path)?;
-    file.verify()?;
-    let hash = file
-        .tokenizer()
-        .map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect::<String>());
-    Ok(json!({
-        "kind": "tokens",
-        "tokens": file.len(),
-        "documents": file.documents(),
-        "id_bytes": file.id_width(),
-        "vocab_size": file.vocab_size(),
-        "tokenizer": hash,
-        "source_bytes": file.source_bytes(),
-        "source_words": file.source_words(),
-        "file_bytes": std::fs::metadata(path).map(|m| m.len()).ok(),
-    }))
+    Err(super::no_trainer(&format!(
+        "inspect: {} is no model and no safetensors file, and whether it is a token file cannot be told",
+        path.display()
+    )))
 }

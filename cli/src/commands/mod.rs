@@ -2,30 +2,82 @@
 
 mod bench;
 mod chat;
+#[cfg(feature = "train")]
 mod data;
 mod doctor;
 pub(crate) mod eval;
+#[cfg(feature = "tokenizers")]
 mod export;
 pub(crate) mod generate;
+#[cfg(feature = "tokenizers")]
 mod import;
 mod inspect;
+#[cfg(feature = "train")]
 mod plot;
+#[cfg(feature = "train")]
 mod quickstart;
+#[cfg(feature = "train")]
 mod tokenize;
+#[cfg(feature = "train")]
 mod tokenizer;
+#[cfg(feature = "train")]
 mod train;
 
 use argh::FromArgs;
 
+#[cfg(not(feature = "train"))]
+use crate::CliError;
 use crate::Result;
 
-/// Trains, scores and runs BitNet b1.58 ternary language models.
+/// Commands of a build with the feature `train` alone.
+#[cfg(not(feature = "train"))]
+const TRAINING: [&str; 6] = ["quickstart", "data", "tokenizer", "tokenize", "train", "plot"];
+
+/// Refuses, by its name, a command that this build does not have.
+#[cfg(not(feature = "train"))]
+pub(crate) fn check_present(name: &str) -> Result<()> {
+    if TRAINING.contains(&name) {
+        return Err(no_trainer(name));
+    }
+    #[cfg(not(feature = "tokenizers"))]
+    if ["export", "import"].contains(&name) {
+        return Err(no_tokenizers(name));
+    }
+    Ok(())
+}
+
+/// The error of what needs tokenizers of every scheme.
+#[cfg(not(feature = "tokenizers"))]
+pub(crate) fn no_tokenizers(what: &str) -> CliError {
+    CliError::Usage(format!(
+        "{what}: this build runs .1bit files alone; use one with the feature `tokenizers`, or make a .1bit file there (`onebit export --format 1bit`)"
+    ))
+}
+
+/// The error of what needs the trainer.
+#[cfg(not(feature = "train"))]
+pub(crate) fn no_trainer(what: &str) -> CliError {
+    CliError::Usage(format!(
+        "{what}: this build has no trainer, it runs models; use one with the feature `train`, which `cargo build -p onebit-cli` has"
+    ))
+}
+
 #[derive(FromArgs, Debug)]
+#[cfg_attr(
+    feature = "train",
+    doc = "Trains, scores and runs BitNet b1.58 ternary language models.",
+    argh(
+        example = "onebit quickstart",
+        example = "onebit tokenizer train --input train.txt --vocab-size 4096 --output tokenizer.json",
+        example = "onebit tokenize --input train.txt --tokenizer tokenizer.json --output train.tokens",
+        example = "onebit train --config wikitext2-cpu --data train.tokens --tokenizer tokenizer.json --output-dir model"
+    )
+)]
+#[cfg_attr(
+    not(feature = "train"),
+    doc = "Runs and scores BitNet b1.58 ternary language models; this build has no trainer."
+)]
 #[argh(
-    example = "onebit quickstart",
-    example = "onebit tokenizer train --input train.txt --vocab-size 4096 --output tokenizer.json",
-    example = "onebit tokenize --input train.txt --tokenizer tokenizer.json --output train.tokens",
-    example = "onebit train --config wikitext2-cpu --data train.tokens --tokenizer tokenizer.json --output-dir model",
     example = "onebit generate --model model --prompt 'The first '",
     note = "`onebit --version` prints the version. ONEBIT_ISA=NAME forces a CPU path (see `onebit doctor`).",
     error_code(0, "done"),
@@ -41,18 +93,26 @@ pub struct Onebit {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 enum Command {
+    #[cfg(feature = "train")]
     Quickstart(quickstart::Quickstart),
+    #[cfg(feature = "train")]
     Data(data::Data),
+    #[cfg(feature = "train")]
     Tokenizer(tokenizer::Tokenizer),
+    #[cfg(feature = "train")]
     Tokenize(tokenize::Tokenize),
+    #[cfg(feature = "train")]
     Train(Box<train::Train>),
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
+    #[cfg(feature = "tokenizers")]
     Export(export::Export),
+    #[cfg(feature = "tokenizers")]
     Import(import::Import),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
+    #[cfg(feature = "train")]
     Plot(plot::Plot),
     Doctor(doctor::Doctor),
 }
@@ -63,18 +123,26 @@ enum Command {
 /// What went wrong, as it is told to the user.
 pub fn run(onebit: Onebit) -> Result<()> {
     match onebit.command {
+        #[cfg(feature = "train")]
         Command::Quickstart(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Data(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Tokenizer(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Tokenize(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        #[cfg(feature = "tokenizers")]
         Command::Export(command) => command.run(),
+        #[cfg(feature = "tokenizers")]
         Command::Import(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Bench(command) => command.run(),
+        #[cfg(feature = "train")]
         Command::Plot(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }

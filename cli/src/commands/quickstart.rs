@@ -90,7 +90,7 @@ impl Quickstart {
         self.check_directory()?;
         let place = device::place(self.device.as_deref(), self.threads)?;
         output::note("writing stories and training a tokenizer on them");
-        let mut prepared = quickstart::prepare(directory, place.device, self.seed, preset, stories)?;
+        let mut prepared = quickstart::prepare(directory, place.device(), self.seed, preset, stories)?;
         prepared.inputs.gpu = place.gpu.clone();
         let steps = match fixed {
             Some(steps) => steps,
@@ -128,7 +128,7 @@ impl Quickstart {
         output::note("packing the model and judging it on stories that it has not seen");
         let (model, verdict) = quickstart::judge(trainer.network(), &tokenizer, &grammar, directory, self.seed)?;
         let seconds = began.elapsed().as_secs_f64();
-        let story = self.tell(&model, place.device.isa(), &tokenizer)?;
+        let story = self.tell(&model, place.isa, &tokenizer)?;
         let Verdict {
             bpb,
             entropy_bpb,

@@ -257,7 +257,7 @@ impl Train {
         if self.dry_run {
             let precision = match (&place.gpu, options.precision) {
                 (Some(_), Precision::Auto) => Precision::Bf16,
-                (_, chosen) => chosen.resolved(place.device),
+                (_, chosen) => chosen.resolved(place.device()),
             };
             let options = TrainOptions { precision, ..options };
             let windows = data.windows(&options)?;

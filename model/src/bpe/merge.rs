@@ -35,7 +35,7 @@ impl Tables {
 
     /// The ids of one word under BPE-dropout ([`merge_all`](Self::merge_all)). A word of which nothing was left out is that of
     /// [`symbols`](Self::symbols), also where it is looked up whole before any merge.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn symbols_dropping(&self, word: &str, mut drops: impl FnMut() -> bool) -> Vec<Symbol> {
         let mut dropped = false;
         let merged = self.merge_all(self.characters(word), || {

@@ -38,7 +38,7 @@ use alloc::vec::Vec;
 
 pub use error::BpeError;
 pub use utf8::Utf8Stream;
-#[cfg(feature = "std")]
+#[cfg(feature = "tokenizers")]
 pub(crate) use utf8::take_complete;
 
 use crate::runtime::Values;

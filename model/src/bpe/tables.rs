@@ -149,7 +149,7 @@ impl Tables {
     }
 
     /// blake3 of the tokenizer's JSON.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let header = self.bytes.first_chunk::<HEADER>();
         header
@@ -164,19 +164,19 @@ impl Tables {
     }
 
     /// Tokens of the model, added ones not counted.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn tokens(&self) -> usize {
         self.sizes.tokens
     }
 
     /// Merges of the model.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn merges(&self) -> usize {
         self.sizes.merges
     }
 
     /// Ids with their spellings.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
         (0..self.sizes.ids as u32).filter_map(|id| Some((id, self.spelling(id)?)))
     }

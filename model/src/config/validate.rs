@@ -20,6 +20,8 @@ pub mod limits {
     pub const HEAD_DIM: usize = 1 << 12;
     /// Tokens of context.
     pub const POSITIONS: usize = 1 << 24;
+    /// Values of one matrix, so that its bytes as f32, twice, have addresses: it counts on CPUs of 32 bits alone, as 2²⁸.
+    pub const MATRIX: u64 = isize::MAX as u64 / 8;
     /// Parameters in all.
     pub const PARAMETERS: u64 = 1 << 41;
     /// The soft-cap of the logits, its least and its most: within it no quotient that could be a logit's is too small for a normal number.
@@ -63,6 +65,7 @@ impl ModelConfig {
             limits::POSITIONS,
         )?;
         self.validate_heads()?;
+        self.validate_matrices(limits::MATRIX)?;
         self.validate_numbers()?;
         self.validate_tokens()?;
         if self.layer_modes.len() != self.num_hidden_layers {
@@ -117,6 +120,29 @@ impl ModelConfig {
                 format!("{heads} · {dim}"),
             )),
         }
+    }
+
+    /// No matrix, and no table of the rotary embedding, has more than `most` values: sizes are then products that do not overflow, on CPUs of 32 bits too.
+    pub(super) fn validate_matrices(&self, most: u64) -> Result<(), ConfigError> {
+        let heads = self.query_size();
+        for (field, rows, cols) in [
+            ("vocab_size", self.vocab_size, self.hidden_size),
+            ("intermediate_size", self.intermediate_size, self.hidden_size),
+            ("num_attention_heads", heads, self.hidden_size),
+            ("max_position_embeddings", self.max_position_embeddings, self.head_dim),
+        ] {
+            // Rows of packed weights are filled up to a block, and the other linears are these with rows and columns exchanged.
+            let filled = |rows: usize, cols: usize| rows as u64 * (cols as u64).next_multiple_of(320);
+            let values = filled(rows, cols).max(filled(cols, rows));
+            if values > most {
+                return Err(invalid(
+                    field,
+                    format!("a matrix or table of at most {most} values, as this CPU has addresses for"),
+                    format!("{rows} · {cols}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn validate_numbers(&self) -> Result<(), ConfigError> {

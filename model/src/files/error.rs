@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "tokenizers")]
 use super::gguf::GgufError;
 use crate::config::ConfigError;
 use crate::image::{HeaderProblem, PartProblem, hint};
@@ -54,6 +55,7 @@ pub enum FileError {
         problem: HeaderProblem,
     },
     /// A GGUF file was refused, or a model has no form in one.
+    #[cfg(feature = "tokenizers")]
     #[error("{}: {source}", path.display())]
     Gguf {
         /// The file.

@@ -20,6 +20,7 @@ mod directory;
 mod directory_write;
 mod error;
 mod generation;
+#[cfg(feature = "tokenizers")]
 pub mod gguf;
 mod load;
 mod mmap;

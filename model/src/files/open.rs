@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+#[cfg(feature = "tokenizers")]
 use super::gguf::{self, GgufModel};
 use super::{CONFIG_FILE, FileError, HfDirectory, ModelSource, OneFile, StoriesModel, Weights, open_regular, stories};
 
@@ -13,11 +14,19 @@ pub enum ModelKind {
     Directory,
     /// A `.1bit` file: [`OneFile`].
     OneFile,
-    /// A GGUF file: [`GgufModel`].
+    /// A GGUF file.
+    #[cfg(feature = "tokenizers")]
     Gguf,
     /// A file of bitllama2.c: [`StoriesModel`].
     Stories,
 }
+
+/// The kinds of files that this build reads.
+const KINDS: &str = if cfg!(feature = "tokenizers") {
+    ".1bit, .gguf or bit_model.bin of bitllama2.c"
+} else {
+    ".1bit or bit_model.bin of bitllama2.c (.gguf takes a build with the feature `tokenizers`)"
+};
 
 impl ModelKind {
     /// The kind of the model at `path`, from its first bytes, or from what the directory holds.
@@ -33,7 +42,7 @@ impl ModelKind {
         let kind = |found: &str| FileError::Kind {
             path: path.to_path_buf(),
             found: found.to_string(),
-            expected: ".1bit, .gguf or bit_model.bin of bitllama2.c",
+            expected: KINDS,
         };
         if std::fs::metadata(path).map_err(io)?.is_dir() {
             return match path.join(CONFIG_FILE).is_file() {
@@ -44,6 +53,7 @@ impl ModelKind {
         let mut first = Vec::new();
         let file = open_regular(path).map_err(io)?;
         file.take(16).read_to_end(&mut first).map_err(io)?;
+        #[cfg(feature = "tokenizers")]
         if first.starts_with(gguf::MAGIC) {
             return Ok(Self::Gguf);
         }
@@ -73,6 +83,7 @@ pub fn open_source(path: &Path) -> Result<Box<dyn ModelSource>, FileError> {
             file.model()?;
             Box::new(file)
         }
+        #[cfg(feature = "tokenizers")]
         ModelKind::Gguf => Box::new(GgufModel::open(path)?),
         ModelKind::Stories => Box::new(StoriesModel::open(path)?),
     })

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::files::FileError;
 use crate::runtime::RuntimeError;
+#[cfg(feature = "cuda")]
 use crate::runtime::cuda::CudaRuntimeError;
 use crate::sampling::SamplingError;
 use crate::tokenizer::TokenizerError;
@@ -16,6 +17,7 @@ pub enum GenerationError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The GPU.
+    #[cfg(feature = "cuda")]
     #[error(transparent)]
     Gpu(CudaRuntimeError),
     /// Choosing tokens.
@@ -26,6 +28,7 @@ pub enum GenerationError {
     Tokenizer(#[from] TokenizerError),
 }
 
+#[cfg(feature = "cuda")]
 impl From<CudaRuntimeError> for GenerationError {
     /// What has nothing to do with the GPU is told as on the CPU.
     fn from(error: CudaRuntimeError) -> Self {

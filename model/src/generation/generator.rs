@@ -11,6 +11,7 @@ use super::GenerationError;
 use super::logprobs::{Logprobs, TokenLogprob, likeliest};
 use super::session::AnySession;
 use crate::decode::TokenLoop;
+#[cfg(feature = "cuda")]
 use crate::runtime::cuda::{CudaModel, CudaRuntimeError, CudaSession};
 use crate::runtime::{
     Executor, KvType, LONGEST_DRAFT, PackedModel, Pool, RuntimeError, Sequence, Session, SessionOptions, Top,
@@ -20,6 +21,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Bytes from which on a head is worth the seconds that its sketch takes to make.
 const SKETCHED_HEAD: usize = 16 << 20;
+#[cfg(feature = "cuda")]
 /// Tokens that a GPU reads ahead: with the token that is due as many as its fastest kernels take.
 const GPU_DRAFT: usize = onebit_kernels_cuda::ternary_gemv::MOST_NORMED - 1;
 
@@ -143,6 +145,7 @@ impl Generator {
         Ok(Self::with(session, longest_draft, tokenizer, ends, options.exact_head))
     }
 
+    #[cfg(feature = "cuda")]
     /// The same on the GPU that `cuda`, a copy of `model`, lies on; `model` is not needed any more afterwards.
     ///
     /// # Errors

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::GenerationError;
+#[cfg(feature = "cuda")]
 use crate::runtime::cuda::CudaSession;
-use crate::runtime::{KvType, PackedModel, Pool, Sequence, Session, Top};
+use crate::runtime::{PackedModel, Pool, Sequence, Session, Top};
 
 /// A session, wherever it runs.
 pub(super) enum AnySession {
     /// On the CPU, which has the model.
     Cpu(Session<Arc<PackedModel>, Pool>),
+    #[cfg(feature = "cuda")]
     /// On a GPU, and the fingerprint of the model that was copied there.
     Gpu(CudaSession, [u8; 32]),
 }
@@ -19,14 +21,16 @@ impl AnySession {
     pub fn fingerprint(&self) -> [u8; 32] {
         match self {
             AnySession::Cpu(session) => super::prompt_cache::fingerprint(session.model(), session.options().kv),
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(_, fingerprint) => *fingerprint,
         }
     }
 
+    #[cfg(feature = "cuda")]
     /// One on a GPU, of a copy of `model`.
     pub fn on_gpu(session: CudaSession, model: &PackedModel) -> Self {
-        let kv: KvType = session.kv();
-        AnySession::Gpu(session, super::prompt_cache::fingerprint(model, kv))
+        let fingerprint = super::prompt_cache::fingerprint(model, session.kv());
+        AnySession::Gpu(session, fingerprint)
     }
 }
 
@@ -36,6 +40,7 @@ impl Sequence for AnySession {
     fn vocab_size(&self) -> usize {
         match self {
             AnySession::Cpu(session) => session.vocab_size(),
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.vocab_size(),
         }
     }
@@ -43,6 +48,7 @@ impl Sequence for AnySession {
     fn context(&self) -> usize {
         match self {
             AnySession::Cpu(session) => Sequence::context(session),
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.context(),
         }
     }
@@ -50,6 +56,7 @@ impl Sequence for AnySession {
     fn truncate(&mut self, position: usize) {
         match self {
             AnySession::Cpu(session) => session.truncate(position),
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.truncate(position),
         }
     }
@@ -57,6 +64,7 @@ impl Sequence for AnySession {
     fn prefill_top(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&[f32], GenerationError> {
         Ok(match self {
             AnySession::Cpu(session) => session.prefill_top(ids, top)?,
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.prefill_top(ids, top)?,
         })
     }
@@ -69,6 +77,7 @@ impl Sequence for AnySession {
     ) -> Result<(), GenerationError> {
         match self {
             AnySession::Cpu(session) => session.prefill_all_top(ids, top, each)?,
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.prefill_all_top(ids, top, each)?,
         }
         Ok(())
@@ -77,6 +86,7 @@ impl Sequence for AnySession {
     fn snapshot_bytes(&self, positions: usize) -> Option<usize> {
         match self {
             AnySession::Cpu(session) => session.snapshot_bytes(positions),
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.snapshot_bytes(positions),
         }
     }
@@ -84,6 +94,7 @@ impl Sequence for AnySession {
     fn snapshot(&self, positions: usize, each: impl FnMut(&[u8])) -> Result<(), GenerationError> {
         match self {
             AnySession::Cpu(session) => session.snapshot(positions, each)?,
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.snapshot(positions, each)?,
         }
         Ok(())
@@ -92,6 +103,7 @@ impl Sequence for AnySession {
     fn restore(&mut self, positions: usize, stored: usize, bytes: &[u8]) -> Result<(), GenerationError> {
         match self {
             AnySession::Cpu(session) => session.restore(positions, stored, bytes)?,
+            #[cfg(feature = "cuda")]
             AnySession::Gpu(session, _) => session.restore(positions, stored, bytes)?,
         }
         Ok(())

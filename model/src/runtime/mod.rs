@@ -17,7 +17,7 @@ mod build;
 mod cache;
 mod check;
 mod columns;
-#[cfg(feature = "std")]
+#[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
 mod executor;

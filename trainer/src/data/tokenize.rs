@@ -102,11 +102,7 @@ pub struct Summary {
     pub unknown: u64,
 }
 
-/// Words of `text` as perplexity per word counts them: what lies between white space, and one for each line's end. The
-/// last line counts with or without a newline.
-pub fn count_words(text: &str) -> u64 {
-    words_and_newlines(text) + u64::from(!text.is_empty() && !text.ends_with('\n'))
-}
+pub use onebit_model::evaluation::count_words;
 
 fn words_and_newlines(text: &str) -> u64 {
     text.split_whitespace().count() as u64 + text.bytes().filter(|&b| b == b'\n').count() as u64

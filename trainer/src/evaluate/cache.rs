@@ -9,10 +9,11 @@
 
 use onebit_engine::ops::matmul::{Layout, matmul};
 use onebit_engine::{Device, Isa, Tensor};
+use onebit_model::evaluation::{Score, Text, each_window, surprise};
 use onebit_model::runtime::{KvType, PackedModel, Serial, Session};
 use rayon::prelude::*;
 
-use super::{Score, Text, failed, on_all_threads, surprise};
+use super::failed;
 use crate::{Result, TrainError};
 
 /// Targets that are compared with the cache together.
@@ -58,10 +59,10 @@ struct Told {
     nats: Vec<f64>,
 }
 
-/// As [`score`](super::score), with a neural cache over the tokens before each.
+/// As [`score`](onebit_model::evaluation::score), with a neural cache over the tokens before each.
 ///
 /// # Errors
-/// As [`score`](super::score); a cache that cannot be.
+/// As [`score`](onebit_model::evaluation::score); a cache that cannot be.
 pub fn score_with_cache(
     model: &PackedModel,
     isa: Isa,
@@ -73,10 +74,10 @@ pub fn score_with_cache(
 ) -> Result<Score> {
     cache.check()?;
     let text = Text::new(model.config(), ids, (context, stride))?;
-    let windows = on_all_threads(model, isa, &text, kv, progress, |session, window| {
+    let windows = each_window(model, isa, &text, kv, progress, |session, window| {
         let told = read(&text, session, window)?;
         let scored = told.nats.len() as u64;
-        Ok((told, scored))
+        Ok::<_, TrainError>((told, scored))
     })?;
     let hidden = model.config().hidden_size;
     let mut all = Told {
@@ -105,7 +106,7 @@ fn read(text: &Text<'_>, session: &mut Session<&PackedModel, Serial>, window: us
     let each = |i: usize, logits: &[f32], state: &[f32]| {
         let target = span.start + i;
         if target >= scored_before {
-            told.nats.push(surprise(logits, text.ids[target + 1]));
+            told.nats.push(surprise(logits, text.ids()[target + 1]));
             let squares: f64 = state.iter().map(|x| f64::from(*x).powi(2)).sum();
             let factor = if squares > 0.0 { 1.0 / squares.sqrt() } else { 0.0 };
             told.states
@@ -113,7 +114,7 @@ fn read(text: &Text<'_>, session: &mut Session<&PackedModel, Serial>, window: us
         }
     };
     session
-        .prefill_all_inputs(&text.ids[span.clone()], each)
+        .prefill_all_inputs(&text.ids()[span.clone()], each)
         .map_err(|e| failed(&e))?;
     Ok(told)
 }
@@ -131,7 +132,7 @@ fn mixed(text: &Text<'_>, all: &Told, hidden: usize, cache: NeuralCache, first: 
     let scale = f64::from(cache.theta) * (hidden as f64).sqrt();
     let mut nats = 0.0;
     for target in first..end {
-        let (model, word) = ((-all.nats[target]).exp(), text.ids[target + 1]);
+        let (model, word) = ((-all.nats[target]).exp(), text.ids()[target + 1]);
         let from = target.saturating_sub(cache.size);
         if from == target {
             nats += all.nats[target];
@@ -140,7 +141,7 @@ fn mixed(text: &Text<'_>, all: &Told, hidden: usize, cache: NeuralCache, first: 
         let row = &likeness[(target - first) * (end - oldest)..][from - oldest..target - oldest];
         let most = row.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
         let (mut total, mut hits) = (0.0, 0.0);
-        for (x, past) in row.iter().zip(&text.ids[from + 1..]) {
+        for (x, past) in row.iter().zip(&text.ids()[from + 1..]) {
             let weight = (scale * f64::from(x - most)).exp();
             total += weight;
             hits += if *past == word { weight } else { 0.0 };
@@ -153,10 +154,10 @@ fn mixed(text: &Text<'_>, all: &Told, hidden: usize, cache: NeuralCache, first: 
 #[cfg(test)]
 mod tests {
     use onebit_model::config::presets;
+    use onebit_model::evaluation::score;
     use onebit_model::network::Network;
     use onebit_model::runtime::SessionOptions;
 
-    use super::super::score;
     use super::*;
 
     fn tiny() -> PackedModel {

@@ -10,10 +10,10 @@
 use onebit_autograd::{Tape, ops};
 use onebit_engine::Tensor;
 use onebit_engine::ops::cross_entropy::LossTerms;
+use onebit_model::evaluation::{Score, Text, surprise};
 use onebit_model::network::{ForwardMode, Network};
 use rayon::prelude::*;
 
-use super::{Score, surprise};
 use crate::{Result, TrainError};
 
 /// How a model learns the text that it scores.
@@ -56,7 +56,7 @@ struct Learned {
     squares: Vec<f32>,
 }
 
-/// Scores every token of `ids` but the first, as [`score`](super::score), with a `network` that learns on the way. `progress` gets the number of tokens done.
+/// Scores every token of `ids` but the first, as [`score`](onebit_model::evaluation::score), with a `network` that learns on the way. `progress` gets the number of tokens done.
 ///
 /// # Errors
 /// Fewer than two tokens, an id outside the vocabulary, a piece or rate that makes no sense.
@@ -68,7 +68,7 @@ pub fn score_dynamically(
 ) -> Result<Score> {
     let context = network.config().max_position_embeddings;
     how.check(context)?;
-    super::Text::new(network.config(), ids, (context, how.piece))?;
+    Text::new(network.config(), ids, (context, how.piece))?;
     let mut learned: Vec<Learned> = Vec::new();
     for parameter in network.parameters() {
         learned.push(Learned {
@@ -143,9 +143,9 @@ fn learn(how: DynamicEvaluation, weights: &mut [f32], gradient: &[f32], learned:
 mod tests {
     use onebit_engine::{Device, Isa};
     use onebit_model::config::presets;
+    use onebit_model::evaluation::score;
     use onebit_model::runtime::KvType;
 
-    use super::super::score;
     use super::*;
 
     fn tiny() -> Network {

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 
 use onebit_engine::Isa;
+use onebit_model::evaluation::score;
 use onebit_model::runtime::{KvType, PackedModel, Serial, Session, SessionOptions};
 use onebit_model::sampling::{Sampler, SamplingParams};
 use onebit_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{failed, score};
+use super::failed;
 use crate::Result;
 use crate::stories::{Grammar, Split, stream};
 

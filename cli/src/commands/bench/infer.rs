@@ -1,5 +1,6 @@
 //! Decoding and prefill of random ids. The host's speed drifts, so parts of the work and measurements of the machine take turns.
 
+#[cfg(feature = "cuda")]
 pub(super) mod cuda;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +57,7 @@ pub(super) fn decode(
     shortcut: bool,
 ) -> Result<Timed> {
     let config = model.config();
-    let (threads, isa) = (machine.place.threads, machine.place.device.isa());
+    let (threads, isa) = (machine.place.threads, machine.place.isa);
     let ids = random::ids(tokens + WARM, config.vocab_size, seed);
     let mut options = SessionOptions::new(ids.len());
     options.kv = kv;
@@ -110,7 +111,7 @@ pub(super) fn decode(
 
 /// Times the reading of a prompt of `tokens` tokens.
 pub(super) fn prefill(model: &PackedModel, tokens: usize, kv: KvType, machine: &Machine, seed: u64) -> Result<Timed> {
-    let (threads, isa) = (machine.place.threads, machine.place.device.isa());
+    let (threads, isa) = (machine.place.threads, machine.place.isa);
     let ids = random::ids(tokens, model.config().vocab_size, seed);
     let mut options = SessionOptions::new(tokens);
     options.kv = kv;

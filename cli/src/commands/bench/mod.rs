@@ -2,6 +2,7 @@
 
 mod infer;
 pub(crate) mod report;
+#[cfg(feature = "train")]
 mod train;
 
 use std::path::PathBuf;
@@ -9,8 +10,6 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use onebit_model::config::ModelConfig;
 use onebit_model::runtime::Pool;
-use onebit_trainer::TrainOptions;
-use onebit_trainer::schedule::Phase;
 
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
@@ -86,7 +85,15 @@ pub struct Bench {
 enum What {
     Decode,
     Prefill,
+    #[cfg(feature = "train")]
     Train,
+}
+
+impl What {
+    /// Whether no training is measured.
+    fn infers(self) -> bool {
+        matches!(self, What::Decode | What::Prefill)
+    }
 }
 
 impl Bench {
@@ -94,7 +101,10 @@ impl Bench {
         let what = match self.what.as_str() {
             "decode" => What::Decode,
             "prefill" => What::Prefill,
+            #[cfg(feature = "train")]
             "train" => What::Train,
+            #[cfg(not(feature = "train"))]
+            "train" => return Err(super::no_trainer("bench train")),
             other => {
                 return Err(CliError::Usage(format!(
                     "bench: expected decode, prefill or train, found {other:?}"
@@ -103,7 +113,7 @@ impl Bench {
         };
         let kv = args::kv_type(self.kv_type.as_deref())?;
         let head = args::head_type(self.head.as_deref())?;
-        if what == What::Train && (self.kv_type.is_some() || self.head.is_some()) {
+        if !what.infers() && (self.kv_type.is_some() || self.head.is_some()) {
             return Err(CliError::Usage(
                 "--kv-type and --head are for bench decode and prefill".into(),
             ));
@@ -114,7 +124,7 @@ impl Bench {
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
-        if what != What::Train && (self.batch_size.is_some() || self.seq_len.is_some() || self.recompute) {
+        if what.infers() && (self.batch_size.is_some() || self.seq_len.is_some() || self.recompute) {
             return Err(CliError::Usage(
                 "--batch-size, --seq-len and --recompute are for bench train".into(),
             ));
@@ -129,13 +139,21 @@ impl Bench {
                 "--tokens and --batch-size both say how much a step is; give one of them".into(),
             ));
         }
-        let training = self.training(what)?;
+        let given = [&self.phase, &self.precision, &self.optimizer, &self.gradients];
+        if what.infers() && given.iter().any(|option| option.is_some()) {
+            return Err(CliError::Usage(
+                "--phase, --precision, --optimizer and --gradients are for bench train".into(),
+            ));
+        }
+        #[cfg(feature = "train")]
+        let training = self.training()?;
         let (name, config, directory) = self.subject()?;
         let tokens = self.tokens.unwrap_or(match what {
             What::Decode => 128
                 .min(config.max_position_embeddings.saturating_sub(infer::WARM))
                 .max(1),
             What::Prefill => 512.min(config.max_position_embeddings),
+            #[cfg(feature = "train")]
             What::Train => match self.batch_size {
                 Some(batch) => batch * self.seq_len.unwrap_or(train::SEQUENCE),
                 None => 1024,
@@ -143,78 +161,54 @@ impl Bench {
         });
         let room = config.max_position_embeddings;
         let more = if what == What::Decode { infer::WARM } else { 0 };
-        if what != What::Train && tokens + more > room {
+        if what.infers() && tokens + more > room {
             return Err(CliError::Usage(format!(
                 "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"
             )));
         }
         let mut place = device::place(self.device.as_deref(), self.threads)?;
-        let (machine, timed) = if what == What::Train {
+        #[cfg(feature = "train")]
+        if what == What::Train {
             let machine = Machine::new(place.clone())?;
             let (phase, options) = training;
             let timed = train::measure(&config, (tokens, self.seq_len), phase, options, &place)?;
-            (machine, timed)
-        } else {
-            let make = |on_gpu: bool| match &directory {
-                Some(directory) => directory.load(head),
-                None => random::model(config.clone(), self.seed, head, !on_gpu),
-            };
-            let chosen = place.gpu.is_some();
-            let mut model = make(chosen)?;
-            let on_gpu = place.upload(&model, tokens + more, kv)?;
-            if chosen && on_gpu.is_none() {
-                model = make(false)?;
-            }
-            let machine = Machine::new(place.clone())?;
-            let timed = match (on_gpu, &place.gpu, what) {
-                (Some(model), Some(gpu), What::Decode) => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
-                (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
-                (_, _, What::Decode) => {
-                    if !self.exact_head {
-                        let pool = Pool::new(place.threads)?;
-                        onebit_model::generation::add_sketch(&mut model, &pool, place.device.isa());
-                    }
-                    infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
-                }
-                _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
-            };
-            (machine, timed)
+            return self.tell(name, config.parameter_count(), timed, &machine);
+        }
+        let make = |on_gpu: bool| match &directory {
+            Some(directory) => directory.load(head),
+            None => random::model(config.clone(), self.seed, head, !on_gpu),
         };
-        let report = Report::new(self.what, name, config.parameter_count(), timed, &machine);
+        let chosen = place.gpu.is_some();
+        let mut model = make(chosen)?;
+        let on_gpu = place.upload(&model, tokens + more, kv)?;
+        if chosen && on_gpu.is_none() {
+            model = make(false)?;
+        }
+        let machine = Machine::new(place.clone())?;
+        let timed = match (on_gpu, &place.gpu, what) {
+            #[cfg(feature = "cuda")]
+            (Some(model), Some(gpu), What::Decode) => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
+            #[cfg(feature = "cuda")]
+            (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
+            (_, _, What::Decode) => {
+                if !self.exact_head {
+                    let pool = Pool::new(place.threads)?;
+                    onebit_model::generation::add_sketch(&mut model, &pool, place.isa);
+                }
+                infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
+            }
+            _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
+        };
+        self.tell(name, config.parameter_count(), timed, &machine)
+    }
+
+    fn tell(self, name: String, parameters: u64, timed: report::Timed, machine: &Machine) -> Result<()> {
+        let report = Report::new(self.what, name, parameters, timed, machine);
         if self.json {
             output::json(&report)
         } else {
             report.print()
         }
-    }
-
-    /// Phase of training, and its options but for the batch.
-    fn training(&self, what: What) -> Result<(Phase, TrainOptions)> {
-        let phase = match self.phase.as_deref() {
-            None | Some("hard") => Phase::Hard,
-            Some("warmup") => Phase::Warmup,
-            Some(other) => {
-                return Err(CliError::Usage(format!(
-                    "--phase: expected warmup or hard, found {other:?}"
-                )));
-            }
-        };
-        let given = [&self.phase, &self.precision, &self.optimizer, &self.gradients];
-        if what != What::Train && given.iter().any(|option| option.is_some()) {
-            return Err(CliError::Usage(
-                "--phase, --precision, --optimizer and --gradients are for bench train".into(),
-            ));
-        }
-        let options = TrainOptions {
-            precision: args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
-            optimizer: args::parse(self.optimizer.as_deref().unwrap_or("adamw"), "--optimizer")?,
-            gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
-            recompute: self.recompute,
-            seed: self.seed,
-            ..Default::default()
-        };
-        options.validate().map_err(|e| CliError::Usage(e.to_string()))?;
-        Ok((phase, options))
     }
 
     /// What is measured: its name, its configuration and, for a real model, its directory.

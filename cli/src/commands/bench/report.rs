@@ -24,7 +24,7 @@ impl Machine {
 
     /// Bytes a second that all threads read from memory.
     pub fn sweep(&self) -> f64 {
-        let isa = self.place.device.isa();
+        let isa = self.place.isa;
         self.memory.as_ref().map_or(f64::NAN, |memory| memory.sweep(isa))
     }
 }
@@ -102,7 +102,7 @@ pub(super) struct Report {
 impl Report {
     pub fn new(bench: String, model: String, parameters: u64, timed: Timed, machine: &Machine) -> Self {
         let place = &machine.place;
-        let isa = place.device.isa();
+        let isa = place.isa;
         let bandwidth = timed.bandwidth.unwrap_or_else(|| {
             let measured = machine.memory.as_ref().map(|memory| memory.measure(isa));
             measured.unwrap_or(f64::NAN)

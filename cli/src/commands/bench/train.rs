@@ -13,12 +13,13 @@ use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, Rates, clip_scale, global_norm};
 use onebit_trainer::schedule::Phase;
 
+use super::Bench;
 use super::report::{Timed, Training, block_weights};
 use crate::commands::train::Memory;
 use crate::device::Placement;
 use crate::limits::median;
 use crate::progress::Progress;
-use crate::{CliError, Result, random};
+use crate::{CliError, Result, args, random};
 
 /// Steps that are timed, after one that is not.
 const STEPS: u64 = 5;
@@ -28,6 +29,31 @@ pub(super) const SEQUENCE: usize = 256;
 const SIDE: usize = 1024;
 /// Products before each step and after the last.
 const PRODUCTS: usize = 3;
+
+impl Bench {
+    /// Phase of training, and its options but for the batch.
+    pub(super) fn training(&self) -> Result<(Phase, TrainOptions)> {
+        let phase = match self.phase.as_deref() {
+            None | Some("hard") => Phase::Hard,
+            Some("warmup") => Phase::Warmup,
+            Some(other) => {
+                return Err(CliError::Usage(format!(
+                    "--phase: expected warmup or hard, found {other:?}"
+                )));
+            }
+        };
+        let options = TrainOptions {
+            precision: args::parse(self.precision.as_deref().unwrap_or("auto"), "--precision")?,
+            optimizer: args::parse(self.optimizer.as_deref().unwrap_or("adamw"), "--optimizer")?,
+            gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
+            recompute: self.recompute,
+            seed: self.seed,
+            ..Default::default()
+        };
+        options.validate().map_err(|e| CliError::Usage(e.to_string()))?;
+        Ok((phase, options))
+    }
+}
 
 /// Times optimiser steps of `tokens` tokens. The host's speed drifts, so steps and products take turns, and the median of each counts.
 pub(super) fn measure(
@@ -52,20 +78,20 @@ pub(super) fn measure(
         return cuda::measure(config, options, phase, place, gpu);
     }
     let options = TrainOptions {
-        precision: options.precision.resolved(place.device),
+        precision: options.precision.resolved(place.device()),
         ..options
     };
     let seed = options.seed;
     let memory = Memory::new((config, &[]), &options, place)?;
     memory.refuse_if_too_large((config, &[]), &options, place)?;
     let memory = memory.estimate;
-    let mut network = Network::new(config.clone(), place.device, seed)?;
+    let mut network = Network::new(config.clone(), place.device(), seed)?;
     let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let mode = ForwardMode {
-        arithmetic: options.precision.arithmetic(place.device),
+        arithmetic: options.precision.arithmetic(place.device()),
         ..ForwardMode::evaluation(if phase == Phase::Warmup { 0.0 } else { 1.0 })
     };
-    let square = Tensor::full(place.device, [SIDE, SIDE], 0.5);
+    let square = Tensor::full(place.device(), [SIDE, SIDE], 0.5);
     let mut product = square.clone();
     let mut multiply = || -> Result<f64> {
         let start = Instant::now();
@@ -78,7 +104,7 @@ pub(super) fn measure(
     };
     let mut one_step = |step: u64| -> Result<f64> {
         let ids = random::ids(tokens + 1, config.vocab_size, seed.wrapping_add(step));
-        let tensor = |ids: &[u32]| Tensor::from_u32(place.device, [tokens], ids.to_vec());
+        let tensor = |ids: &[u32]| Tensor::from_u32(place.device(), [tokens], ids.to_vec());
         let batch = (&tensor(&ids[..tokens])?, &tensor(&ids[1..])?);
         let start = Instant::now();
         let tape = Tape::new();

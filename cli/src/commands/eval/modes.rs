@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use onebit_model::files;
 use onebit_model::network::Network;
+use onebit_model::runtime::{KvType, PackedModel};
 use onebit_trainer::evaluate::{self, DynamicEvaluation, NeuralCache};
 use serde::Serialize;
 
-use super::{Corpus, Eval, Evaluation, evaluation};
+use super::{Corpus, Eval, Evaluation, evaluation, rate};
 use crate::device::Placement;
-use crate::progress::Progress;
 use crate::{CliError, Result};
 
 /// Dynamic evaluation.
@@ -89,6 +89,28 @@ impl Eval {
     }
 }
 
+/// Scores `corpus` with a neural cache.
+pub(super) fn score_with_cache(
+    model: &PackedModel,
+    corpus: &Corpus,
+    window: (usize, usize),
+    kv: KvType,
+    cache: NeuralCache,
+    place: &Placement,
+) -> Result<Evaluation> {
+    corpus.check()?;
+    let (progress, start) = (corpus.progress(), Instant::now());
+    let told = |done| progress.set(done, || rate(done, start));
+    let score = evaluate::score_with_cache(model, place.isa, &corpus.ids, window, kv, cache, &told)?;
+    let mut evaluation = evaluation(corpus, &score, start);
+    evaluation.cache = Some(Cache {
+        tokens: cache.size,
+        theta: cache.theta,
+        weight: cache.weight,
+    });
+    Ok(evaluation)
+}
+
 /// Scores `corpus` with the float weights at `path`, which learn on the way.
 pub(super) fn score_dynamically(
     path: &Path,
@@ -104,14 +126,9 @@ pub(super) fn score_dynamically(
     }
     let (config, tensors) = files::load_master(path)?;
     let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.data)).collect();
-    let network = Network::from_master(config, place.device, tensors)?;
-    let progress = Progress::new("scoring", (corpus.ids.len() as u64).saturating_sub(1));
-    let start = Instant::now();
-    let told = |done| {
-        progress.set(done, || {
-            format!("{:.0} tok/s", done as f64 / start.elapsed().as_secs_f64())
-        });
-    };
+    let network = Network::from_master(config, place.device(), tensors)?;
+    let (progress, start) = (corpus.progress(), Instant::now());
+    let told = |done| progress.set(done, || rate(done, start));
     // On a thread of the pool, as the trainer does.
     let score = rayon::scope(|_| evaluate::score_dynamically(network, &corpus.ids, how, &told))?;
     let mut evaluation = evaluation(corpus, &score, start);

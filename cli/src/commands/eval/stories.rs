@@ -54,7 +54,7 @@ impl Eval {
         let model = directory.load(head)?;
         let teller = StoryTeller {
             model: &model,
-            isa: place.device.isa(),
+            isa: place.isa,
             tokenizer: &tokenizer,
             params: &params,
         };

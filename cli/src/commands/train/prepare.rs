@@ -341,12 +341,12 @@ impl Train {
             ..Default::default()
         };
         let network = match &self.init_from {
-            Some(path) => load_network(path, config, place.device)?,
-            None => Network::initialized(config, place.device, options.seed, options.init)?,
+            Some(path) => load_network(path, config, place.device())?,
+            None => Network::initialized(config, place.device(), options.seed, options.init)?,
         };
         let teachers = teachers
             .iter()
-            .map(|(path, config)| load_network(path, config.clone(), place.device));
+            .map(|(path, config)| load_network(path, config.clone(), place.device()));
         Ok(RunInputs {
             network,
             teachers: teachers.collect::<Result<_>>()?,

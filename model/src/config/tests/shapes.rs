@@ -50,9 +50,11 @@ fn optional_tensors_follow_their_options() {
     assert!(!names.iter().any(|(name, _)| name.contains("gate_proj")));
 }
 
+/// What makes a configuration impossible.
+type Change = fn(&mut ModelConfig);
+
 #[test]
 fn impossible_shapes_are_refused_by_field() {
-    type Change = fn(&mut ModelConfig);
     let cases: &[(&str, Change)] = &[
         ("vocab_size", |c| c.vocab_size = 0),
         ("vocab_size", |c| c.vocab_size = usize::MAX),
@@ -105,4 +107,33 @@ fn impossible_shapes_are_refused_by_field() {
         );
     }
     small().validate().unwrap();
+}
+
+#[test]
+fn matrices_without_addresses_are_refused_where_a_size_has_32_bits() {
+    const MOST_OF_32_BITS: u64 = i32::MAX as u64 / 8;
+    small().validate_matrices(MOST_OF_32_BITS).unwrap();
+    let cases: &[(&str, Change)] = &[
+        ("vocab_size", |c| {
+            c.vocab_size = limits::VOCAB_SIZE;
+            c.hidden_size = limits::HIDDEN_SIZE;
+        }),
+        ("intermediate_size", |c| {
+            c.intermediate_size = limits::INTERMEDIATE_SIZE;
+            c.hidden_size = 1024;
+        }),
+        ("max_position_embeddings", |c| {
+            c.max_position_embeddings = limits::POSITIONS;
+            c.head_dim = 64;
+        }),
+    ];
+    for (field, change) in cases {
+        let mut config = small();
+        change(&mut config);
+        config.validate_matrices(limits::MATRIX).unwrap();
+        match config.validate_matrices(MOST_OF_32_BITS) {
+            Err(ConfigError::Invalid { field: found, .. }) => assert_eq!(&found, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
 }

@@ -84,9 +84,10 @@ impl<'g> Keys<'g> {
         let Some(found) = self.unsigned(key)? else {
             return Err(GgufError::MissingKey { key: key.to_string() });
         };
-        usize::try_from(found)
+        u32::try_from(found)
             .ok()
-            .filter(|&n| n > 0 && n < 1 << 32)
+            .filter(|&n| n > 0)
+            .map(|n| n as usize)
             .ok_or_else(|| GgufError::Value {
                 key: key.to_string(),
                 expected: "1 to 4294967295".to_string(),

@@ -3,11 +3,14 @@
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, int4_gemv, t2};
 
-use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED};
+#[cfg(feature = "tokenizers")]
+use super::TOKENIZER_JSON;
+use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_PACKED};
 use crate::config::LinearMode;
 use crate::files::stream::PIECE;
 use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
+#[cfg(feature = "tokenizers")]
 use crate::tokenizer::Tokenizer;
 
 impl OneFile {
@@ -70,6 +73,12 @@ impl OneFile {
             }
         }
         self.image.weights.give_pages_back();
+        self.verify_tokenizer()
+    }
+
+    /// The packed tokenizer is the one that the JSON packs into.
+    #[cfg(feature = "tokenizers")]
+    fn verify_tokenizer(&self) -> Result<(), FileError> {
         if let (Some(packed), Some(json)) = (
             self.image.bytes_of(TOKENIZER_PACKED).map_err(|e| self.error(e))?,
             self.tokenizer_json(),
@@ -81,6 +90,15 @@ impl OneFile {
             }
         }
         Ok(())
+    }
+
+    /// The packed tokenizer can be used; without the `tokenizers` crate it cannot be made again.
+    #[cfg(not(feature = "tokenizers"))]
+    fn verify_tokenizer(&self) -> Result<(), FileError> {
+        match self.image.bytes_of(TOKENIZER_PACKED).map_err(|e| self.error(e))? {
+            Some(_) => self.tokenizer().map(drop),
+            None => Ok(()),
+        }
     }
 }
 

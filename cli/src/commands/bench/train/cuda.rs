@@ -43,7 +43,7 @@ pub(super) fn measure(
     memory.tell();
     let (bandwidth, gemm_ops) = (limits::cuda::copy_bandwidth(gpu)?, limits::cuda::product_rate(gpu)?);
 
-    let network = Network::new(config.clone(), place.device, options.seed)?;
+    let network = Network::new(config.clone(), place.device(), options.seed)?;
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let began = Instant::now();
     let mut run = CudaRun::new(gpu, (&network, &[]), &optimizer, &options, 0)?;

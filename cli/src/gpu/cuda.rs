@@ -1,6 +1,7 @@
 //! A model on the GPU that was chosen, or the reason why the CPU runs it.
 
-use onebit_kernels_cuda::Gpu;
+use onebit_kernels_cuda::CudaError;
+pub(crate) use onebit_kernels_cuda::Gpu;
 use onebit_model::runtime::cuda::{CudaMemory, CudaModel};
 use onebit_model::runtime::{FloatMatrix, FloatValues, KvType, PackedModel};
 
@@ -9,6 +10,29 @@ use crate::{CliError, Result, output};
 
 /// What kernels and recordings take beside arrays.
 const RESERVE: u64 = 256 << 20;
+
+/// One line that names the GPU.
+pub(crate) fn describe(gpu: &Gpu) -> String {
+    let (properties, at) = (gpu.properties(), gpu.ordinal());
+    format!("cuda:{at} ({}, {} MiB)", properties.name, properties.memory >> 20)
+}
+
+/// The first GPU, if there is one that can be used.
+pub(crate) fn find() -> Option<Gpu> {
+    match Gpu::open(0) {
+        Ok(gpu) => Some(gpu),
+        Err(CudaError::NoDriver | CudaError::NoSuchDevice { .. }) => None,
+        Err(error) => {
+            output::note(&format!("note: the GPU is not used: {error}"));
+            None
+        }
+    }
+}
+
+/// The GPU of a number.
+pub(crate) fn open(ordinal: usize) -> Result<Gpu, CudaError> {
+    Gpu::open(ordinal)
+}
 
 impl Placement {
     /// Copies `model` to the GPU that was chosen, if one was, after a look at what it and a session of `context` tokens need. Where the GPU cannot run it, a GPU that

@@ -1,11 +1,18 @@
-//! Progress on stderr: a bar on a terminal, plain lines every few seconds elsewhere, nothing for work shorter than a second.
+//! Progress on stderr: a bar on a terminal, plain lines every few seconds elsewhere (and everywhere in a build without the feature `progress`), nothing for
+//! work shorter than a second.
 
-use std::io::IsTerminal;
+#[cfg(feature = "progress")]
+mod bar;
+#[cfg(not(feature = "progress"))]
+mod no_bar;
+
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+#[cfg(feature = "progress")]
+use self::bar::Bar;
+#[cfg(not(feature = "progress"))]
+use self::no_bar::Bar;
 use crate::output;
 
 /// Work shorter than this shows nothing.
@@ -18,12 +25,11 @@ pub(crate) struct Progress {
     label: &'static str,
     total: u64,
     started: Instant,
-    terminal: bool,
     state: Mutex<State>,
 }
 
 struct State {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     last_line: Instant,
 }
 
@@ -38,7 +44,7 @@ impl Progress {
             label,
             total,
             started,
-            terminal: std::io::stderr().is_terminal(),
+
             state,
         }
     }
@@ -50,10 +56,11 @@ impl Progress {
         }
         // A thread that finds the lock taken has nothing newer to tell.
         let Ok(mut state) = self.state.try_lock() else { return };
-        if self.terminal {
-            let bar = state.bar.get_or_insert_with(|| self.bar());
-            bar.set_position(done);
-            bar.set_message(message());
+        if state.bar.is_none() {
+            state.bar = Bar::new(self.label, self.total);
+        }
+        if let Some(bar) = &state.bar {
+            bar.set(done, message());
         } else if state.last_line.elapsed() >= LINE_EVERY {
             state.last_line = Instant::now();
             let share = if self.total > 0 {
@@ -76,24 +83,12 @@ impl Progress {
     }
 
     /// A line beside the bar.
+    #[cfg(feature = "train")]
     pub(crate) fn note(&self, line: &str) {
-        match self.state.lock().ok().and_then(|state| state.bar.clone()) {
-            Some(bar) => bar.suspend(|| output::note(line)),
-            None => output::note(line),
+        match self.state.lock().ok().as_deref() {
+            Some(State { bar: Some(bar), .. }) => bar.suspend(|| output::note(line)),
+            _ => output::note(line),
         }
-    }
-
-    fn bar(&self) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr_with_hz(8));
-        let style = match self.total {
-            0 => ProgressStyle::with_template("{prefix} {spinner} {elapsed} {msg}"),
-            _ => ProgressStyle::with_template("{prefix} [{bar:24}] {percent:>3}% {msg} {eta} left"),
-        };
-        if let Ok(style) = style {
-            bar.set_style(style.progress_chars("━╸ "));
-        }
-        bar.set_prefix(self.label);
-        bar
     }
 }
 
@@ -102,7 +97,7 @@ impl Drop for Progress {
         if let Ok(mut state) = self.state.lock()
             && let Some(bar) = state.bar.take()
         {
-            bar.finish_and_clear();
+            bar.clear();
         }
     }
 }

@@ -1,0 +1,11 @@
+//! The GPU of a build that has CUDA, and what stands for it in one that has none.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+mod none;
+
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::{Gpu, describe, find, open};
+#[cfg(not(feature = "cuda"))]
+pub(crate) use none::{Gpu, describe, find, open};
