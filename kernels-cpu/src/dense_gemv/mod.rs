@@ -102,13 +102,13 @@ fn gemv_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], tokens: usize, out: 
     }
     assert_eq!(w.len(), rows * n, "w is [rows, n]");
     let mut r = 0;
-    if tokens == 1 {
+    if tokens == 1 && S::REGISTERS > ROWS {
         while r + ROWS <= rows {
             let sums = tile::<S, W, ROWS, 1>(s, &w[r * n..], x, n);
             out[r..r + ROWS].copy_from_slice(sums.as_flattened());
             r += ROWS;
         }
-    } else {
+    } else if tokens > 1 {
         while r + PAIR <= rows {
             rows_by::<S, W, PAIR>(s, &w[r * n..], x, n, &mut out[r..], rows);
             r += PAIR;

@@ -7,12 +7,38 @@ use crate::isa::Scalar;
 use crate::math::sqrt_f32;
 
 /// `a * b + c`, rounded once.
+#[cfg(feature = "std")]
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
-    #[cfg(feature = "std")]
-    return a.mul_add(b, c);
-    #[cfg(not(feature = "std"))]
-    return libm::fmaf(a, b, c);
+    a.mul_add(b, c)
+}
+
+/// As above by the instruction: `core` has no `mul_add` on stable, and what `libm` has for ARM is software.
+///
+/// The numbers go by way of core registers, for on stable the compiler does not know that the target has others.
+#[cfg(all(not(feature = "std"), arm_vfma))]
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let mut bits = c.to_bits();
+    // SAFETY: the target has single-precision floating point with fused multiply-add; registers alone are touched.
+    unsafe {
+        core::arch::asm!(
+            "vmov s0, s1, {a}, {b}",
+            "vmov s2, {c}",
+            "vfma.f32 s2, s0, s1",
+            "vmov {c}, s2",
+            a = in(reg) a.to_bits(), b = in(reg) b.to_bits(), c = inout(reg) bits,
+            out("s0") _, out("s1") _, out("s2") _, options(pure, nomem, nostack),
+        );
+    }
+    f32::from_bits(bits)
+}
+
+/// As above in software. Called and not inlined: it is some hundred instructions long, and kernels have many.
+#[cfg(not(any(feature = "std", arm_vfma)))]
+#[inline(never)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    libm::fmaf(a, b, c)
 }
 
 #[inline(always)]
@@ -30,6 +56,8 @@ fn fold(v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 impl Simd for Scalar {
     type F = [f32; LANES];
+    /// As many as the 32 registers of a processor without vectors hold.
+    const REGISTERS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
