@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod board;
+pub mod kernels;
 pub mod memory;
 
 /// The model, where the runtime can use it in place: its tensors lie at multiples of 64 bytes of the file.

@@ -6,7 +6,7 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use embedded_alloc::LlffHeap;
 
@@ -54,6 +54,8 @@ unsafe extern "C" {
     static mut __sheap: u32;
     /// Where the stack begins.
     static mut _stack_start: u32;
+    /// Memory of QEMU's board that a microcontroller does not have, some megabytes.
+    static mut __bench_memory: u8;
 }
 
 /// Gives the heap its memory. To be called once, before anything is allocated.
@@ -74,6 +76,28 @@ pub fn paint_stack() {
         unsafe { at.write_volatile(PAINT) };
         at = at.wrapping_add(1);
     }
+}
+
+/// Bytes in memory that QEMU's boards have and microcontrollers do not, at a multiple of 64.
+pub struct BenchCopy(pub &'static mut [u8]);
+
+impl AsRef<[u8]> for BenchCopy {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+/// A copy of `bytes` there. There is room for one: to be called once.
+///
+/// # Panics
+/// When it is called again.
+pub fn bench_copy(bytes: &[u8]) -> BenchCopy {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    assert!(!TAKEN.swap(true, Ordering::Relaxed), "there is room for one copy");
+    // SAFETY: memory.x says where megabytes lie that nothing else uses; they are handed out once.
+    let memory = unsafe { core::slice::from_raw_parts_mut(&raw mut __bench_memory, bytes.len()) };
+    memory.copy_from_slice(bytes);
+    BenchCopy(memory)
 }
 
 /// Where the RAM went, in bytes.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{Element, LANES, Simd};
 use crate::isa::Scalar;
 use crate::math::sqrt_f32;
 
@@ -138,6 +138,14 @@ impl Simd for Scalar {
     #[inline(always)]
     fn exp2_int(self, n: Self::F) -> Self::F {
         n.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn chain<W: Element>(self, w: &[[W; LANES]], x: &[[f32; LANES]], acc: Self::F) -> Self::F {
+        W::chain(w, x, acc)
+    }
+    #[inline(always)]
+    fn chain_scaled<W: Element>(self, a: &[f32], b: &[[W; LANES]], row: usize, acc: Self::F) -> Self::F {
+        W::chain_scaled(a, b, row, acc)
     }
     #[inline(always)]
     fn reduce_sum(self, v: Self::F) -> f32 {

@@ -16,6 +16,7 @@ onebit_firmware::entry!(main);
 
 fn main() -> bool {
     println!("board {}, path {}", board::NAME, Isa::best().name());
+    if !onebit_firmware::kernels::agree() { return false; }
     let watch = Stopwatch::start();
     let image = match Image::new(SharedBytes::from_static(MODEL)) { Ok(i) => i, Err(e) => { println!("error: {e}"); return false } };
     let model = match image.model() { Ok(i) => i, Err(e) => { println!("error: {e}"); return false } };
