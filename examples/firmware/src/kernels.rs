@@ -27,7 +27,9 @@ pub fn agree() -> bool {
     // Shapes of the model's linears, and such that end within a block or a group.
     let ternary = [(256, 128), (128, 256), (5, 1), (7, 63), (9, 300)];
     let ternary = ternary.into_iter().all(|(rows, cols)| ternary_agrees(rows, cols));
-    let head = [(64, 128), (3, 16), (5, 33)].into_iter().all(|(rows, cols)| head_agrees(rows, cols));
+    let head = [(64, 128), (3, 16), (5, 33)]
+        .into_iter()
+        .all(|(rows, cols)| head_agrees(rows, cols));
     ternary && head && [1, 17, 64, 130].into_iter().all(attention_agrees)
 }
 
@@ -95,7 +97,11 @@ fn head_agrees(rows: usize, cols: usize) -> bool {
         if rows * cols > 4096 {
             println!("  head {rows} x {cols}, {}: {spent} instructions", isa.name());
         }
-        told(out.iter().map(|y| y.to_bits()).eq(expected.iter().copied()), "the int8 head", isa)
+        told(
+            out.iter().map(|y| y.to_bits()).eq(expected.iter().copied()),
+            "the int8 head",
+            isa,
+        )
     })
 }
 
@@ -110,7 +116,10 @@ fn attention_agrees(positions: usize) -> bool {
     };
     // Whole numbers, the largest of each row 127: int8 holds them with the scale 1.
     let row = |purpose| {
-        let mut rows: Vec<f32> = signed(purpose, positions * head_dim).into_iter().map(|v| f32::from(v.max(-127))).collect();
+        let mut rows: Vec<f32> = signed(purpose, positions * head_dim)
+            .into_iter()
+            .map(|v| f32::from(v.max(-127)))
+            .collect();
         rows.iter_mut().step_by(head_dim).for_each(|v| *v = 127.0);
         rows
     };
@@ -140,8 +149,15 @@ fn attention_agrees(positions: usize) -> bool {
             cached::attend(isa, cache.view(), queries, &q, out, &mut scratch);
             let spent = watch.instructions();
             if positions == 64 {
-                let kind = if matches!(cache, KvHead::Int8 { .. }) { "int8" } else { "f32" };
-                println!("  attention of 4 heads over 64 positions, {kind}, {}: {spent} instructions", isa.name());
+                let kind = if matches!(cache, KvHead::Int8 { .. }) {
+                    "int8"
+                } else {
+                    "f32"
+                };
+                println!(
+                    "  attention of 4 heads over 64 positions, {kind}, {}: {spent} instructions",
+                    isa.name()
+                );
             }
         }
         let [floats, ints] = &out;

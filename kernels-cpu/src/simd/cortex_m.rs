@@ -17,7 +17,9 @@ use super::LANES;
 macro_rules! quad {
     ($at:literal, [$s0:literal, $s1:literal, $s2:literal, $s3:literal], [$x0:literal, $x1:literal, $x2:literal, $x3:literal]) => {
         concat!(
-            "ldr {t0}, [{w}, #", $at, "]\n",
+            "ldr {t0}, [{w}, #",
+            $at,
+            "]\n",
             "sxtb {t1}, {t0}\n",
             "sxtb {t2}, {t0}, ror #8\n",
             "vmov s24, s25, {t1}, {t2}\n",
@@ -28,10 +30,26 @@ macro_rules! quad {
             "vcvt.f32.s32 s25, s25\n",
             "vcvt.f32.s32 s26, s26\n",
             "vcvt.f32.s32 s27, s27\n",
-            "vfma.f32 s", $s0, ", s24, s", $x0, "\n",
-            "vfma.f32 s", $s1, ", s25, s", $x1, "\n",
-            "vfma.f32 s", $s2, ", s26, s", $x2, "\n",
-            "vfma.f32 s", $s3, ", s27, s", $x3, "\n",
+            "vfma.f32 s",
+            $s0,
+            ", s24, s",
+            $x0,
+            "\n",
+            "vfma.f32 s",
+            $s1,
+            ", s25, s",
+            $x1,
+            "\n",
+            "vfma.f32 s",
+            $s2,
+            ", s26, s",
+            $x2,
+            "\n",
+            "vfma.f32 s",
+            $s3,
+            ", s27, s",
+            $x3,
+            "\n",
         )
     };
 }
@@ -67,14 +85,21 @@ pub(super) fn chain(w: &[[i8; LANES]], x: &[[f32; LANES]], mut acc: [f32; LANES]
     // SAFETY: the target has these instructions. `n` chunks of either slice are read and the 16 sums are read and written, all of which are
     // there; words of bytes need no alignment on these processors.
     unsafe {
-        sums!(acc, w.as_ptr(), x.as_ptr(), n, LANES, [
-            "vldmia {x}!, {{s16-s23}}",
-            quad!("0", ["0", "1", "2", "3"], ["16", "17", "18", "19"]),
-            quad!("4", ["4", "5", "6", "7"], ["20", "21", "22", "23"]),
-            "vldmia {x}!, {{s16-s23}}",
-            quad!("8", ["8", "9", "10", "11"], ["16", "17", "18", "19"]),
-            quad!("12", ["12", "13", "14", "15"], ["20", "21", "22", "23"])
-        ]);
+        sums!(
+            acc,
+            w.as_ptr(),
+            x.as_ptr(),
+            n,
+            LANES,
+            [
+                "vldmia {x}!, {{s16-s23}}",
+                quad!("0", ["0", "1", "2", "3"], ["16", "17", "18", "19"]),
+                quad!("4", ["4", "5", "6", "7"], ["20", "21", "22", "23"]),
+                "vldmia {x}!, {{s16-s23}}",
+                quad!("8", ["8", "9", "10", "11"], ["16", "17", "18", "19"]),
+                quad!("12", ["12", "13", "14", "15"], ["20", "21", "22", "23"])
+            ]
+        );
     }
     acc
 }
@@ -91,13 +116,20 @@ pub(super) fn chain_scaled(a: &[f32], b: &[[i8; LANES]], row: usize, mut acc: [f
     // SAFETY: the target has these instructions. The vectors at multiples of `row` below `a.len() * row` are read, which the assertion says are
     // there, and the 16 sums are read and written; words of bytes need no alignment on these processors.
     unsafe {
-        sums!(acc, b.as_ptr(), a.as_ptr(), a.len(), row * LANES, [
-            "vldmia {x}!, {{s16}}",
-            quad!("0", ["0", "1", "2", "3"], ["16", "16", "16", "16"]),
-            quad!("4", ["4", "5", "6", "7"], ["16", "16", "16", "16"]),
-            quad!("8", ["8", "9", "10", "11"], ["16", "16", "16", "16"]),
-            quad!("12", ["12", "13", "14", "15"], ["16", "16", "16", "16"])
-        ]);
+        sums!(
+            acc,
+            b.as_ptr(),
+            a.as_ptr(),
+            a.len(),
+            row * LANES,
+            [
+                "vldmia {x}!, {{s16}}",
+                quad!("0", ["0", "1", "2", "3"], ["16", "16", "16", "16"]),
+                quad!("4", ["4", "5", "6", "7"], ["16", "16", "16", "16"]),
+                quad!("8", ["8", "9", "10", "11"], ["16", "16", "16", "16"]),
+                quad!("12", ["12", "13", "14", "15"], ["16", "16", "16", "16"])
+            ]
+        );
     }
     acc
 }

@@ -34,8 +34,11 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     f32::from_bits(bits)
 }
 
-/// As above in software. Called and not inlined: it is some hundred instructions long, and kernels have many.
-#[cfg(not(any(feature = "std", arm_vfma)))]
+#[cfg(all(not(feature = "std"), soft_float, not(arm_vfma)))]
+pub(crate) use crate::math::soft_fma::fma;
+
+/// As above in the arithmetic of f64, which the target has. Called and not inlined: it is long, and kernels have many.
+#[cfg(not(any(feature = "std", arm_vfma, soft_float)))]
 #[inline(never)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     libm::fmaf(a, b, c)

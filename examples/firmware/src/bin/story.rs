@@ -16,30 +16,58 @@ onebit_firmware::entry!(main);
 
 fn main() -> bool {
     println!("board {}, path {}", board::NAME, Isa::best().name());
-    if !onebit_firmware::kernels::agree() { return false; }
+    if !onebit_firmware::kernels::agree() {
+        return false;
+    }
     let watch = Stopwatch::start();
-    let image = match Image::new(SharedBytes::from_static(MODEL)) { Ok(i) => i, Err(e) => { println!("error: {e}"); return false } };
-    let model = match image.model() { Ok(i) => i, Err(e) => { println!("error: {e}"); return false } };
+    let image = match Image::new(SharedBytes::from_static(MODEL)) {
+        Ok(i) => i,
+        Err(e) => {
+            println!("error: {e}");
+            return false;
+        }
+    };
+    let model = match image.model() {
+        Ok(i) => i,
+        Err(e) => {
+            println!("error: {e}");
+            return false;
+        }
+    };
     drop(image);
     println!("opened in {} instructions", watch.instructions());
-    let u = memory::Usage::so_far(); println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
+    let u = memory::Usage::so_far();
+    println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
     for isa in Isa::available() {
-    let options = SessionOptions { chunk: 1, kv: KvType::Int8, ..SessionOptions::new(64) };
-    let mut session = match Session::new(&model, Serial, isa, options) { Ok(i) => i, Err(e) => { println!("error: {e}"); return false } };
-    let mut sampler = Sampler::new(SamplingParams::greedy(), model.config().vocab_size).unwrap();
-    let mut id = 0;
-    let mut ids = Vec::new();
-    for i in 0..60 {
-        let watch = Stopwatch::start();
-        let logits = session.decode(id).unwrap();
-        let mut logits = logits.to_vec();
-        let n = watch.instructions();
-        id = sampler.sample(&mut logits, &[]).unwrap();
-        if i == 0 || i % 30 == 29 { println!("token {i}: {n} instructions, with sampling {}", watch.instructions()); }
-        ids.push(id);
+        let options = SessionOptions {
+            chunk: 1,
+            kv: KvType::Int8,
+            ..SessionOptions::new(64)
+        };
+        let mut session = match Session::new(&model, Serial, isa, options) {
+            Ok(i) => i,
+            Err(e) => {
+                println!("error: {e}");
+                return false;
+            }
+        };
+        let mut sampler = Sampler::new(SamplingParams::greedy(), model.config().vocab_size).unwrap();
+        let mut id = 0;
+        let mut ids = Vec::new();
+        for i in 0..60 {
+            let watch = Stopwatch::start();
+            let logits = session.decode(id).unwrap();
+            let mut logits = logits.to_vec();
+            let n = watch.instructions();
+            id = sampler.sample(&mut logits, &[]).unwrap();
+            if i == 0 || i % 30 == 29 {
+                println!("token {i}: {n} instructions, with sampling {}", watch.instructions());
+            }
+            ids.push(id);
+        }
+        println!("{} {ids:?}", isa.name());
     }
-    println!("{} {ids:?}", isa.name());
-    }
-    let u = memory::Usage::so_far(); println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
+    let u = memory::Usage::so_far();
+    println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
     true
 }
