@@ -1,12 +1,13 @@
 //! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
 //!
 //! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], models in
-//! memory ([`image`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone.
+//! memory ([`image`]), their tokenizer ([`bpe`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+pub mod bpe;
 #[cfg(feature = "std")]
 pub mod chat;
 pub mod config;

@@ -50,6 +50,7 @@ pub(crate) use problem::hint;
 pub use problem::{HeaderProblem, ImageError, PartProblem};
 use safetensors::Dtype;
 
+use crate::bpe::{BpeError, BpeTokenizer};
 use crate::config::json::Parsed;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec, json};
 use crate::runtime::{FloatStorage, FloatValues, PackedModel, RuntimeError, SharedBytes, TensorSource, Values};
@@ -222,8 +223,19 @@ impl Image {
         Ok(model)
     }
 
+    /// The model's tokenizer, its tables where they lie; `None` if the file has none that is packed.
+    ///
+    /// # Errors
+    /// [`ImageError::Part`]: damaged tables, or a tokenizer that needs the `tokenizers` crate.
+    pub fn tokenizer(&self) -> Result<Option<BpeTokenizer>, ImageError> {
+        let Some(packed) = self.bytes_of(TOKENIZER_PACKED)? else {
+            return Ok(None);
+        };
+        let content = |error: BpeError| refused(TOKENIZER_PACKED, PartProblem::content(error));
+        BpeTokenizer::new(packed).map(Some).map_err(content)
+    }
+
     /// The bytes of an optional part.
-    #[cfg(feature = "std")]
     pub(crate) fn bytes_of(&self, part: &str) -> Result<Option<Values<u8>>, ImageError> {
         let Some(view) = self.weights.get(part) else {
             return Ok(None);

@@ -285,7 +285,6 @@ pub enum ImageError {
 }
 
 impl PartProblem {
-    #[cfg(feature = "std")]
     pub(crate) fn content(error: impl fmt::Display) -> Self {
         let message = error.to_string();
         Self::Content { message }

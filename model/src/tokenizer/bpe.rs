@@ -13,17 +13,15 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokenizers::utils::SysRegex;
 
-use super::byte_level::alphabet;
 use super::{Result, Tokenizer, TokenizerError, split};
+use crate::bpe::byte_level::alphabet;
+use crate::bpe::words::WORDS;
 
 /// The token that stands between documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// The smallest BPE vocabulary: every byte and the end-of-text token.
 pub const MIN_BPE_VOCAB: usize = 257;
 
-/// GPT-2's division into words, with tags such as `<unk>` kept whole, so that a frequent one becomes one token.
-pub(super) const WORDS: &str =
-    r"'(?:[sdmt]|ll|ve|re)| ?<\|?[\p{L}_]+\|?>| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Bytes of a pre-token that training looks at: longer ones are data, not words, and would cost time without end.
 const LONGEST_WORD: usize = 128;
 

@@ -17,8 +17,8 @@
 use onebit_kernels_cpu::rng::Key;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizer as _};
 
-use super::packed::Tables;
 use super::{Result, Tokenizer, TokenizerError, packed};
+use crate::bpe::tables::Tables;
 
 pub(super) const PURPOSE: u32 = 0x6270_6564;
 /// Bits of a step of [`Key`] that are the place of a word; the rest is the pass.
@@ -101,6 +101,9 @@ impl<'a> BpeDropout<'a> {
         let key = Key::new(self.seed, PURPOSE, step);
         let mut draws = 0..;
         self.tables
-            .tokenize_dropping(word, || draws.next().is_some_and(|draw| key.uniform(draw) < self.p))
+            .symbols_dropping(word, || draws.next().is_some_and(|draw| key.uniform(draw) < self.p))
+            .iter()
+            .map(|symbol| symbol.id)
+            .collect()
     }
 }

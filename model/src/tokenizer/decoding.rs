@@ -7,13 +7,13 @@
 
 use serde_json::Value;
 
-use super::byte_level;
 use super::pieces::SPACE;
+use crate::bpe::byte_level;
 
 /// How tokens become text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Decoding {
-    /// Byte-level: spellings in the alphabet of [`byte_level`].
+    /// Byte-level: spellings in the alphabet of `bpe::byte_level`.
     ByteLevel,
     /// SentencePiece: `▁` is a space, `<0x0A>` a byte; the text loses up to `strip` spaces at its start.
     Pieces {

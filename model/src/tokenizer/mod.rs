@@ -19,7 +19,6 @@
 
 mod bpe;
 mod bpe_dropout;
-mod byte_level;
 mod charsmap;
 mod decoding;
 mod error;
@@ -54,6 +53,7 @@ pub use sentencepiece::SentencePieceError;
 pub use stream::TextStream;
 pub use word::{END_OF_LINE, UNKNOWN, WordTrainer, train_word};
 
+use crate::bpe::{byte_level, names, tables::Tables};
 use crate::runtime::Values;
 use decoding::Decoding;
 use vocabulary::Inner;
@@ -61,17 +61,7 @@ use vocabulary::Inner;
 /// Result of a tokenizer operation.
 pub type Result<T> = std::result::Result<T, TokenizerError>;
 
-/// Names under which tokenizers keep their end-of-text token, most telling first.
-const EOS_NAMES: [&str; 7] = [
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "</s>",
-    "<eos>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end|>",
-];
-const BOS_NAMES: [&str; 4] = ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"];
+/// Names under which tokenizers keep their padding token.
 const PADDING_NAMES: [&str; 4] = ["<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"];
 
 /// A tokenizer with the ids of its special tokens.
@@ -130,7 +120,7 @@ impl Tokenizer {
             reason,
         };
         let invalid = |reason: String| unusable(JsonError::Library { reason });
-        let (tables, rest) = packed::Tables::open(packed).map_err(invalid)?;
+        let (tables, rest) = Tables::open(packed).map_err(|error| invalid(error.to_string()))?;
         json::check_parts(&rest).map_err(unusable)?;
         let (vocab_size, fingerprint) = (tables.vocab_size(), tables.fingerprint());
         let inner = vocabulary::over_tables(tables, &rest).map_err(invalid)?;
@@ -158,10 +148,10 @@ impl Tokenizer {
             .map(|(id, _)| id)
             .collect();
         let named = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
-        let eos = named(&EOS_NAMES);
-        let bos = template_start(value)
+        let eos = named(&names::EOS);
+        let bos = names::template_start(value)
             .and_then(|name| inner.token_to_id(name))
-            .or_else(|| named(&BOS_NAMES));
+            .or_else(|| named(&names::BOS));
         let model = &value["model"];
         let unknown = match model["unk_id"].as_u64() {
             Some(id) => u32::try_from(id).ok(),
@@ -364,15 +354,6 @@ impl Tokenizer {
     pub fn stream_behind(&self, before: &[u32]) -> TextStream<'_> {
         TextStream::new(self, true).behind(before)
     }
-}
-
-/// The special token with which the post-processor's template for a single text begins.
-fn template_start(value: &Value) -> Option<&str> {
-    let post = &value["post_processor"];
-    let inside = post["processors"].as_array().map(Vec::as_slice).unwrap_or_default();
-    std::iter::once(post)
-        .chain(inside)
-        .find_map(|p| p["single"][0]["SpecialToken"]["id"].as_str())
 }
 
 /// Whether a pre-tokeniser turns text to bytes.

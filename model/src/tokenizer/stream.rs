@@ -7,6 +7,7 @@
 
 use super::decoding::{Decoding, strip_start};
 use super::{Result, Tokenizer};
+use crate::bpe::take_complete;
 
 /// More ids than any decoder needs for one character (byte fallback spends one id a byte): after so many, a U+FFFD
 /// at the end is the text itself.
@@ -65,7 +66,9 @@ impl<'a> TextStream<'a> {
             if self.strip > 0 {
                 strip_start(&mut self.bytes, &mut self.strip);
             }
-            return Ok(take_complete(&mut self.bytes));
+            let mut text = String::new();
+            take_complete(&mut self.bytes, &mut text);
+            return Ok(text);
         }
         self.ids.push(id);
         let text = self.take_new(self.ids.len() - self.settled <= MOST_PENDING);
@@ -101,32 +104,4 @@ impl<'a> TextStream<'a> {
         self.settled = self.ids.len();
         Ok(text)
     }
-}
-
-/// Takes the complete characters out of `bytes`; sequences that can never become UTF-8 are output as U+FFFD.
-fn take_complete(bytes: &mut Vec<u8>) -> String {
-    let mut text = String::new();
-    let mut done = 0;
-    while done < bytes.len() {
-        match std::str::from_utf8(&bytes[done..]) {
-            Ok(rest) => {
-                text.push_str(rest);
-                done = bytes.len();
-            }
-            Err(e) => {
-                let valid = done + e.valid_up_to();
-                text.push_str(&String::from_utf8_lossy(&bytes[done..valid]));
-                done = valid;
-                match e.error_len() {
-                    Some(len) => {
-                        text.push('\u{fffd}');
-                        done += len;
-                    }
-                    None => break,
-                }
-            }
-        }
-    }
-    bytes.drain(..done);
-    text
 }

@@ -11,7 +11,8 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Model, Token, TokenizerBuilder, TokenizerImpl};
 
-use super::packed::Tables;
+use super::packed::tokenize;
+use crate::bpe::tables::Tables;
 
 /// The library's tokenizer over either form.
 pub(super) type Inner =
@@ -47,7 +48,7 @@ impl Model for Vocabulary {
     fn tokenize(&self, sequence: &str) -> tokenizers::Result<Vec<Token>> {
         match self {
             Self::Library(model) => model.tokenize(sequence),
-            Self::Packed(tables) => Ok(tables.tokenize(sequence)),
+            Self::Packed(tables) => Ok(tokenize(tables, sequence)),
         }
     }
 

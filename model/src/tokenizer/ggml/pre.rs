@@ -6,16 +6,8 @@
 
 use serde_json::{Value, json};
 
-use crate::tokenizer::bpe::WORDS;
-use crate::tokenizer::byte_level;
-
-/// GPT-2's words. llama.cpp leaves the last alternative out; white space that no other alternative takes is then what stands between two
-/// matches, which is the same.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const DIGIT: &str = r"\p{N}";
+use crate::bpe::byte_level;
+use crate::bpe::words::{DIGIT, GPT2, LLAMA3, QWEN2, WORDS};
 
 /// Other spellings of the same expressions.
 const ALIASES: &[(&str, &str)] = &[

@@ -7,11 +7,12 @@ use tokenizers::Model as _;
 
 use super::pre::{self, Pre};
 use super::{BYTE_LEVEL, GgmlError, GgmlVocabulary, SENTENCEPIECE, UNUSED_SCORE, unused_name};
+use crate::bpe::byte_level;
+use crate::tokenizer::Tokenizer;
 use crate::tokenizer::decoding::Decoding;
 use crate::tokenizer::kind::{TokenKind, byte_of};
 use crate::tokenizer::packed::parts;
 use crate::tokenizer::pieces::{self, Piece, SPACE};
-use crate::tokenizer::{Tokenizer, byte_level};
 
 type Checked<T> = std::result::Result<T, GgmlError>;
 

@@ -1,3 +1,4 @@
+mod bpe_alone;
 mod bpe_dropout;
 mod packed;
 mod stream;

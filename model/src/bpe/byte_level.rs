@@ -1,8 +1,16 @@
 //! The byte-level alphabet of GPT-2: each of the 256 bytes is written as one printable character, so that a vocabulary
 //! of strings can spell any byte sequence (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019).
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 /// The character of each byte: printable Latin-1 stands for itself, the other 68 bytes become U+0100, U+0101, …
-pub(super) const fn alphabet() -> [char; 256] {
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated when the crate is compiled"
+)]
+const ALPHABET: [char; 256] = {
     let mut chars = ['\0'; 256];
     let mut next = 0x100u32;
     let mut byte = 0;
@@ -16,26 +24,40 @@ pub(super) const fn alphabet() -> [char; 256] {
         byte += 1;
     }
     chars
-}
+};
 
 /// The byte of each character of the alphabet, by its code point.
-const BYTES: [Option<u8>; 0x180] = {
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated when the crate is compiled"
+)]
+static BYTES: [Option<u8>; 0x180] = {
     let mut bytes = [None; 0x180];
-    let chars = alphabet();
     let mut byte = 0;
     while byte < 256 {
-        bytes[chars[byte] as usize] = Some(byte as u8);
+        bytes[ALPHABET[byte] as usize] = Some(byte as u8);
         byte += 1;
     }
     bytes
 };
 
+/// The character of each byte.
+pub(crate) const fn alphabet() -> [char; 256] {
+    ALPHABET
+}
+
+/// The byte of a character of the alphabet.
+pub(crate) fn byte_of(c: char) -> Option<u8> {
+    BYTES.get(usize::try_from(u32::from(c)).ok()?).copied().flatten()
+}
+
 /// Appends the bytes of a token by its spelling. One with a character outside the alphabet is an added token, which stands for its own
 /// text.
-pub(super) fn push(spelling: &str, out: &mut Vec<u8>) {
+pub(crate) fn push(spelling: &str, out: &mut Vec<u8>) {
     let start = out.len();
     for c in spelling.chars() {
-        match BYTES.get(c as usize).copied().flatten() {
+        match byte_of(c) {
             Some(byte) => out.push(byte),
             None => {
                 out.truncate(start);
@@ -44,4 +66,9 @@ pub(super) fn push(spelling: &str, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// Appends what spells `bytes`.
+pub(super) fn spell(bytes: &[u8], out: &mut String) {
+    out.extend(bytes.iter().filter_map(|&byte| ALPHABET.get(usize::from(byte))));
 }
