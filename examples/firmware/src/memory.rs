@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use embedded_alloc::LlffHeap;
 
 /// Bytes of the heap.
-const HEAP: usize = 168 << 10;
+const HEAP: usize = 236 << 10;
 /// What stack that nobody used holds.
 const PAINT: u32 = 0xc0de_5afe;
 
@@ -54,6 +54,14 @@ unsafe extern "C" {
     static mut __sheap: u32;
     /// Where the stack begins.
     static mut _stack_start: u32;
+    /// Bytes of RAM that the board is said to have: a number, not a place.
+    static __ram_size: u8;
+    /// The begin of the flash.
+    static __flash_start: u8;
+    /// In flash: what the statics that are not 0 begin with. Nothing lies behind it.
+    static __sidata: u8;
+    /// The end of the statics that are not 0.
+    static __edata: u8;
     /// Memory of QEMU's board that a microcontroller does not have, some megabytes.
     static mut __bench_memory: u8;
 }
@@ -76,6 +84,17 @@ pub fn paint_stack() {
         unsafe { at.write_volatile(PAINT) };
         at = at.wrapping_add(1);
     }
+}
+
+/// Bytes of RAM that there are.
+pub fn ram() -> usize {
+    (&raw const __ram_size).addr()
+}
+
+/// Bytes of flash that the program takes.
+pub fn flash() -> usize {
+    let values = (&raw const __edata).addr() - (&raw const __sdata).addr();
+    (&raw const __sidata).addr() + values - (&raw const __flash_start).addr()
 }
 
 /// Bytes in memory that QEMU's boards have and microcontrollers do not, at a multiple of 64.

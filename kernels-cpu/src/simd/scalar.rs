@@ -44,6 +44,28 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     libm::fmaf(a, b, c)
 }
 
+/// `x` as f32.
+#[cfg(not(arm_vfma))]
+#[inline(always)]
+fn widen(x: f16) -> f32 {
+    x.to_f32_const()
+}
+
+/// As above by the instruction; what `half` has for ARM is software.
+#[cfg(arm_vfma)]
+#[inline(always)]
+fn widen(x: f16) -> f32 {
+    let mut bits = u32::from(x.to_bits());
+    // SAFETY: the target has single-precision floating point with this conversion; registers alone are touched.
+    unsafe {
+        core::arch::asm!(
+            "vmov s0, {x}", "vcvtb.f32.f16 s0, s0", "vmov {x}, s0",
+            x = inout(reg) bits, out("s0") _, options(pure, nomem, nostack),
+        );
+    }
+    f32::from_bits(bits)
+}
+
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     core::array::from_fn(|i| f(a[i], b[i]))
@@ -76,7 +98,7 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn load_f16(self, a: &[f16; LANES]) -> Self::F {
-        a.map(f16::to_f32_const)
+        a.map(widen)
     }
     #[inline(always)]
     fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {

@@ -1,73 +1,140 @@
-//! Tells stories.
+//! Tells the stories of `golden.txt`, compares every id with it on every path of the processor, and prints what they took.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
+
 use alloc::vec::Vec;
+
 use onebit_firmware::board::{self, Stopwatch};
-use onebit_firmware::{MODEL, memory};
+use onebit_firmware::memory::Usage;
+use onebit_firmware::{GOLDEN, MODEL, kernels, memory};
 use onebit_kernels_cpu::Isa;
+use onebit_model::decode::DecodeError;
+use onebit_model::decode::golden::{self, Case, GoldenError};
 use onebit_model::image::Image;
-use onebit_model::runtime::{KvType, Serial, Session, SessionOptions, SharedBytes};
-use onebit_model::sampling::{Sampler, SamplingParams};
-use semihosting::println;
+use onebit_model::runtime::{KvType, RuntimeError, SharedBytes};
+use semihosting::{print, println};
 
 onebit_firmware::entry!(main);
 
 fn main() -> bool {
-    println!("board {}, path {}", board::NAME, Isa::best().name());
-    if !onebit_firmware::kernels::agree() {
+    println!("{}, paths: {}", board::NAME, Paths);
+    println!("kernels against their formulas:");
+    if !kernels::agree() {
         return false;
     }
     let watch = Stopwatch::start();
     let image = match Image::new(SharedBytes::from_static(MODEL)) {
-        Ok(i) => i,
-        Err(e) => {
-            println!("error: {e}");
+        Ok(image) => image,
+        Err(error) => {
+            println!("the model: {error}");
             return false;
         }
     };
-    let model = match image.model() {
-        Ok(i) => i,
-        Err(e) => {
-            println!("error: {e}");
-            return false;
-        }
-    };
-    drop(image);
-    println!("opened in {} instructions", watch.instructions());
-    let u = memory::Usage::so_far();
-    println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
-    for isa in Isa::available() {
-        let options = SessionOptions {
-            chunk: 1,
-            kv: KvType::Int8,
-            ..SessionOptions::new(64)
-        };
-        let mut session = match Session::new(&model, Serial, isa, options) {
-            Ok(i) => i,
-            Err(e) => {
-                println!("error: {e}");
+    println!("header read in {} instructions", watch.instructions());
+
+    let (mut good, mut compared) = (true, 0);
+    for case in golden::cases(GOLDEN) {
+        let case = match case {
+            Ok(case) => case,
+            Err(error) => {
+                println!("golden.txt: {error}");
                 return false;
             }
         };
-        let mut sampler = Sampler::new(SamplingParams::greedy(), model.config().vocab_size).unwrap();
-        let mut id = 0;
-        let mut ids = Vec::new();
-        for i in 0..60 {
-            let watch = Stopwatch::start();
-            let logits = session.decode(id).unwrap();
-            let mut logits = logits.to_vec();
-            let n = watch.instructions();
-            id = sampler.sample(&mut logits, &[]).unwrap();
-            if i == 0 || i % 30 == 29 {
-                println!("token {i}: {n} instructions, with sampling {}", watch.instructions());
+        for isa in Isa::available() {
+            match tell(&image, &case, isa) {
+                Ok(same) => {
+                    good &= same;
+                    compared += 1;
+                }
+                // The bytes of int8 are what the board is sized for.
+                Err(GoldenError::Decode(DecodeError::Runtime(error @ RuntimeError::OutOfMemory { .. })))
+                    if case.kv != KvType::Int8 =>
+                {
+                    println!(
+                        "LEFT OUT: case {}, keys and values in {}: {error}",
+                        case.name,
+                        case.kv.name()
+                    );
+                    break;
+                }
+                Err(error) => {
+                    println!("case {}: {error}", case.name);
+                    good = false;
+                }
             }
-            ids.push(id);
         }
-        println!("{} {ids:?}", isa.name());
     }
-    let u = memory::Usage::so_far();
-    println!("ram: statics {} heap {} stack {}", u.statics, u.heap, u.stack);
-    true
+    let Usage { statics, heap, stack } = Usage::so_far();
+    println!(
+        "RAM: {} bytes of {}: statics {statics}, heap {heap}, stack {stack}",
+        statics + heap + stack,
+        memory::ram()
+    );
+    println!("flash: {} bytes, {} of them the model", memory::flash(), MODEL.len());
+    match (good, compared) {
+        (_, 0) => println!("golden.txt has no case for this board"),
+        (true, _) => println!("{compared} stories, every id as it should be"),
+        (false, _) => println!("DIFFERENT from golden.txt"),
+    }
+    good && compared > 0
+}
+
+/// Generates a case, prints it, and says whether it has the ids that it should have.
+fn tell(image: &Image, case: &Case, isa: Isa) -> Result<bool, GoldenError> {
+    // No more positions than the case can reach: a token of the prompt has at least a byte.
+    let reach = 1 + case.prompt.len() + case.max_tokens;
+    let case = Case {
+        context: case.context.min(reach),
+        ..*case
+    };
+    let mut generator = case.begin(image, isa)?;
+    let (mut ids, mut instructions) = (Vec::with_capacity(case.max_tokens), Vec::with_capacity(case.max_tokens));
+    loop {
+        let watch = Stopwatch::start();
+        let Some(id) = generator.next_token()? else {
+            break;
+        };
+        instructions.push(watch.instructions());
+        ids.push(id);
+    }
+    let same = case
+        .ids
+        .split_ascii_whitespace()
+        .map(str::parse)
+        .eq(ids.iter().map(|&id| Ok(id)));
+
+    println!(
+        "case {}, path {}, keys and values in {}:",
+        case.name,
+        isa.name(),
+        case.kv.name()
+    );
+    print!("  {}", case.prompt);
+    for &id in &ids {
+        print!("{}", generator.text_of(id)?);
+    }
+    println!("{}", generator.last_text());
+    println!("  ids {ids:?}");
+    // The first one reads the prompt too.
+    if let [_, first, .., last] = *instructions {
+        let all: u64 = instructions[1..].iter().sum();
+        let mean = all / (instructions.len() as u64 - 1);
+        println!("  instructions a token: {mean}, from {first} to {last}");
+    }
+    if !same {
+        println!("  DIFFERENT: should be {}", case.ids);
+    }
+    Ok(same)
+}
+
+/// The names of the paths.
+struct Paths;
+
+impl core::fmt::Display for Paths {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        Isa::available().try_for_each(|isa| write!(f, "{} ", isa.name()))
+    }
 }
