@@ -1,7 +1,8 @@
 //! BitNet b1.58 models: configuration, trainable network, packed runtime, files, tokenizer, sampling.
 //!
 //! Without default features the crate is `no_std + alloc` and holds what an embedded build needs: [`config`], models in
-//! memory ([`image`]), their tokenizer ([`bpe`]), [`runtime`] and [`sampling`], over `onebit-kernels-cpu` alone.
+//! memory ([`image`]), their tokenizer ([`bpe`]), [`runtime`], [`sampling`] and the loop that generates ([`decode`]), over
+//! `onebit-kernels-cpu` alone.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -11,6 +12,7 @@ pub mod bpe;
 #[cfg(feature = "std")]
 pub mod chat;
 pub mod config;
+pub mod decode;
 #[cfg(feature = "std")]
 pub mod files;
 #[cfg(feature = "std")]

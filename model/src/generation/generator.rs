@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::GenerationError;
 use super::logprobs::{Logprobs, TokenLogprob, likeliest};
 use super::session::AnySession;
+use crate::decode::TokenLoop;
 use crate::runtime::cuda::{CudaModel, CudaRuntimeError, CudaSession};
 use crate::runtime::{
-    Executor, KvType, LONGEST_DRAFT, Lookahead, PackedModel, Pool, RuntimeError, Sequence, Session, SessionOptions, Top,
+    Executor, KvType, LONGEST_DRAFT, PackedModel, Pool, RuntimeError, Sequence, Session, SessionOptions, Top,
 };
 use crate::sampling::{Sampler, StopStrings};
 use crate::tokenizer::Tokenizer;
@@ -109,15 +110,10 @@ pub struct Request<'a> {
 
 /// A model with the tokens that it has read.
 pub struct Generator {
-    pub(super) reader: Reader,
+    pub(super) tokens: TokenLoop<AnySession>,
     tokenizer: Tokenizer,
-    ends: Vec<u32>,
-    /// Ids of the model that stand for no token, for many models pad their vocabulary, and those that are not to be generated.
-    unused: Vec<u32>,
     exact_head: bool,
 }
-
-type Reader = Lookahead<AnySession>;
 
 impl Generator {
     /// A generator for texts drawn by samplers like `sampler`; `ends` are the tokens that end a text.
@@ -164,21 +160,19 @@ impl Generator {
     }
 
     fn with(session: AnySession, longest_draft: usize, tokenizer: Tokenizer, ends: Vec<u32>, exact_head: bool) -> Self {
+        // Many models pad their vocabulary with ids that stand for no token.
         let ids = 0..session.vocab_size() as u32;
+        let unused = ids.filter(|&id| !tokenizer.has_id(id)).collect();
         Self {
-            unused: ids.filter(|&id| !tokenizer.has_id(id)).collect(),
-            reader: Lookahead::new(session, longest_draft),
+            tokens: TokenLoop::new(session, longest_draft, unused, ends),
             tokenizer,
-            ends,
             exact_head,
         }
     }
 
     /// Never generates these tokens.
     pub fn suppress(&mut self, ids: &[u32]) {
-        self.unused.extend_from_slice(ids);
-        self.unused.sort_unstable();
-        self.unused.dedup();
+        self.tokens.suppress(ids);
     }
 
     /// The tokenizer.
@@ -188,18 +182,13 @@ impl Generator {
 
     /// Tokens of the window.
     pub fn context(&self) -> usize {
-        self.reader.session().context()
+        self.tokens.context()
     }
 
     /// The part of a prompt that is read: all of it, or the most recent tokens of one that is longer than the context, with room for
     /// `max_tokens` up to half of the context.
     pub fn fitting<'a>(&self, prompt: &'a [u32], max_tokens: usize) -> &'a [u32] {
-        let context = self.context();
-        let dropped = match prompt.len() > context {
-            true => prompt.len() - (context - max_tokens.min(context / 2)),
-            false => 0,
-        };
-        &prompt[dropped..]
+        self.tokens.fitting(prompt, max_tokens)
     }
 
     /// Reads a prompt ahead of [`generate`](Self::generate), which then begins at once.
@@ -210,7 +199,7 @@ impl Generator {
         let prompt = self.fitting(request.prompt, request.max_tokens);
         // The least of the head that can be asked for: its logits are not used.
         let top = Top { count: 1, except: &[] };
-        self.reader.read(prompt, Some(top))?;
+        self.tokens.reader_mut().read(prompt, Some(top))?;
         Ok(())
     }
 
@@ -228,18 +217,10 @@ impl Generator {
         piece: &mut dyn FnMut(&str) -> Result<(), E>,
     ) -> Result<Generated, E> {
         let start = Instant::now();
-        let counted = self.reader.counts();
+        let counted = self.tokens.reader().counts();
         let prompt = self.fitting(request.prompt, request.max_tokens);
-        let mut history = prompt.to_vec();
-        let needed = sampler
-            .needed()
-            .filter(|_| !self.exact_head && request.logprobs.is_none());
-        // Tokens whose logits are lowered after they were found to be among the largest.
-        let mut except = self.unused.clone();
-        let penalised = sampler.params().repetition_penalty != 1.0;
-        if penalised {
-            except.extend_from_slice(prompt);
-        }
+        let all_logits = self.exact_head || request.logprobs.is_some();
+        self.tokens.begin(prompt, request.max_tokens);
         let mut out = Generated {
             text: String::new(),
             ids: Vec::new(),
@@ -247,7 +228,7 @@ impl Generator {
             finish: Finish::Length,
             dropped: request.prompt.len() - prompt.len(),
             shifted: 0,
-            reused: self.reader.known(prompt),
+            reused: self.tokens.reader().known(prompt),
             drafted: 0,
             accepted: 0,
             first: start.elapsed(),
@@ -264,47 +245,34 @@ impl Generator {
                 out.finish = Finish::Interrupted;
                 break;
             }
-            let top = needed.map(|count| Top { count, except: &except });
-            let logits = match out.ids.last() {
-                Some(&last) => {
-                    let (logits, shifted) = step(&mut self.reader, last, top)?;
-                    out.shifted += shifted;
-                    logits
-                }
-                None => self.reader.read(prompt, top)?,
+            let mut asked = None;
+            let drawn = self.tokens.next::<GenerationError>(sampler, all_logits, |logits| {
+                asked = request
+                    .logprobs
+                    .map(|count| (likeliest(logits, count), logits.to_vec()));
+            })?;
+            let Some(drawn) = drawn else {
+                break;
             };
-            for &id in &self.unused {
-                if let Some(logit) = logits.get_mut(id as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-            // What sampling changes is not what the model said.
-            let asked = request.logprobs.map(|count| {
-                let (top, total) = likeliest(logits, count);
-                (top, total, penalised.then(|| logits.to_vec()))
-            });
-            let id = sampler.sample(logits, &history).map_err(GenerationError::Sampling)?;
-            if let Some((top, total, before)) = asked {
-                let logit = before.as_deref().unwrap_or(logits).get(id as usize).copied();
+            let id = drawn.id;
+            out.shifted += drawn.shifted;
+            if let Some(((top, total), logits)) = asked {
+                let logit = logits.get(id as usize).copied();
                 let logprob = f64::from(logit.unwrap_or(f32::NEG_INFINITY)) - total;
                 out.logprobs.push(Logprobs {
                     chosen: TokenLogprob { id, logprob },
                     top,
                 });
             }
-            let counts = self.reader.counts();
+            let counts = self.tokens.reader().counts();
             out.drafted = counts.drafted - counted.drafted;
             out.accepted = counts.accepted - counted.accepted;
             let now = Instant::now();
             first_at.get_or_insert(now);
             out.ids.push(id);
-            history.push(id);
-            if penalised {
-                except.push(id);
-            }
             out.first = first_at.map_or(out.first, |at| at - start);
             out.rest = first_at.map_or(out.rest, |at| now - at);
-            if self.ends.contains(&id) {
+            if drawn.ends {
                 out.finish = Finish::EndToken;
                 break;
             }
@@ -334,17 +302,4 @@ pub fn add_sketch<E: Executor>(model: &mut PackedModel, executor: &E, isa: Isa) 
     if model.sketch().is_none() && !model.head().values.is_shared() {
         model.sketch_head(executor, isa);
     }
-}
-
-/// Reads one more token, after sliding the window if it is full; how many tokens were let go.
-fn step<'a>(reader: &'a mut Reader, id: u32, top: Option<Top<'_>>) -> Result<(&'a mut [f32], usize), GenerationError> {
-    let context = reader.session().context();
-    if reader.held().len() < context {
-        return Ok((reader.next(id, top)?, 0));
-    }
-    let mut recent = reader.held().to_vec();
-    recent.push(id);
-    let shifted = recent.len() - (context / 2).max(1);
-    recent.drain(..shifted);
-    Ok((reader.read(&recent, top)?, shifted))
 }

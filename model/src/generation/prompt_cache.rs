@@ -121,7 +121,7 @@ impl Generator {
         let mut header = [0; HEADER - MAGIC.len()];
         let short = |_| damaged(format!("at least {} bytes", HEADER + CHECKSUM), format!("{length}"));
         file.read_exact(&mut header).map_err(short)?;
-        let session = self.reader.session();
+        let session = self.tokens.reader().session();
         if header[..32] != session.fingerprint() {
             return Err(PromptCacheError::OtherModel {
                 path: path.to_path_buf(),
@@ -160,7 +160,7 @@ impl Generator {
             .collect();
         let common = ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         let snapshot = &body[id_bytes..room - CHECKSUM];
-        self.reader.restore(&prompt[..common], count, snapshot)?;
+        self.tokens.reader_mut().restore(&prompt[..common], count, snapshot)?;
         Ok(common)
     }
 
@@ -169,8 +169,8 @@ impl Generator {
     /// # Errors
     /// [`PromptCacheError::Write`]; the file is then as it was.
     pub fn save_prompt_cache(&self, path: &Path) -> Result<(), PromptCacheError> {
-        let ids = self.reader.held();
-        let session = self.reader.session();
+        let ids = self.tokens.reader().held();
+        let session = self.tokens.reader().session();
         let io = |source| FileError::Io {
             action: "write",
             path: path.to_path_buf(),

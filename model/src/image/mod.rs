@@ -89,6 +89,22 @@ pub(crate) const PARTS: [&str; 2] = [TOKENIZER_JSON, TOKENIZER_PACKED];
 /// The names of tensors that only fill up.
 pub(crate) const PADDING: &str = "onebit.padding.";
 
+/// The bytes of a file, as `include_bytes!` has them, at a multiple of 64 bytes of memory: in flash, where a model is run from.
+///
+/// ```ignore
+/// static MODEL: &[u8] = onebit_model::include_aligned!("../models/stories-mcu/stories-mcu.1bit");
+/// let image = Image::new(SharedBytes::from_static(MODEL))?;
+/// ```
+#[macro_export]
+macro_rules! include_aligned {
+    ($path:expr) => {{
+        #[repr(C, align(64))]
+        struct Aligned<B: ?Sized>(B);
+        static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &ALIGNED.0
+    }};
+}
+
 /// A one-file model in memory, its header read and its texts checked.
 #[derive(Debug)]
 pub struct Image {

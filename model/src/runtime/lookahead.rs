@@ -7,6 +7,15 @@
 //! the sampling nor the text depends on what was drafted. Drafts grow while they are right and stop for a while when they are not, so
 //! that plain text pays next to nothing.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -55,10 +64,10 @@ impl<S: Sequence> Lookahead<S> {
         let (context, vocab) = (session.context(), session.vocab_size());
         Self {
             held: Vec::with_capacity(context),
-            pass: Vec::with_capacity(longest + 1),
+            pass: Vec::with_capacity(longest.saturating_add(1)),
             used: 0,
             except: Vec::new(),
-            logits: vec![0.0; (longest + 1) * vocab],
+            logits: vec![0.0; longest.saturating_add(1).saturating_mul(vocab)],
             longest,
             width: longest.min(2),
             rest: 0,
@@ -100,10 +109,11 @@ impl<S: Sequence> Lookahead<S> {
         self.session.truncate(known);
         self.pass.clear();
         self.used = 0;
-        let logits = self.session.prefill_top(&ids[known..], top)?;
-        let row = &mut self.logits[..logits.len()];
-        row.copy_from_slice(logits);
-        self.held.extend_from_slice(&ids[known..]);
+        let new = ids.get(known..).unwrap_or_default();
+        let logits = self.session.prefill_top(new, top)?;
+        let row = self.logits.get_mut(..logits.len()).unwrap_or_default();
+        row.iter_mut().zip(logits).for_each(|(to, from)| *to = *from);
+        self.held.extend_from_slice(new);
         Ok(row)
     }
 
@@ -129,8 +139,8 @@ impl<S: Sequence> Lookahead<S> {
     pub fn next(&mut self, id: u32, top: Option<Top<'_>>) -> Result<&mut [f32], S::Error> {
         let vocab = self.session.vocab_size();
         if self.pass.get(self.used) == Some(&id) {
-            self.used += 1;
-            self.counts.accepted += 1;
+            self.used = self.used.saturating_add(1);
+            self.counts.accepted = self.counts.accepted.saturating_add(1);
         } else {
             self.judge();
             self.session.truncate(self.held.len());
@@ -145,17 +155,18 @@ impl<S: Sequence> Lookahead<S> {
             });
             let logits = &mut self.logits;
             let read = self.session.prefill_all_top(&self.pass, top, |i, row| {
-                logits[i * vocab..][..vocab].copy_from_slice(row);
+                let to = row_mut(logits, vocab, i);
+                to.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
             });
             if let Err(error) = read {
                 self.pass.clear();
                 return Err(error);
             }
-            self.counts.drafted += self.pass.len() - 1;
+            self.counts.drafted = self.counts.drafted.saturating_add(self.pass.len().saturating_sub(1));
             self.used = 1;
         }
         self.held.push(id);
-        Ok(&mut self.logits[(self.used - 1) * vocab..][..vocab])
+        Ok(row_mut(&mut self.logits, vocab, self.used.saturating_sub(1)))
     }
 
     /// Learns from how far the last draft went.
@@ -165,7 +176,7 @@ impl<S: Sequence> Lookahead<S> {
             return;
         }
         if self.used == self.pass.len() {
-            self.width = (2 * self.width).min(self.longest);
+            self.width = self.width.saturating_mul(2).min(self.longest);
         } else if self.used == 1 {
             self.width = (self.width / 2).max(1);
             self.rest = REST;
@@ -177,32 +188,47 @@ impl<S: Sequence> Lookahead<S> {
         self.pass.clear();
         self.pass.push(id);
         if self.rest > 0 {
-            self.rest -= 1;
+            self.rest = self.rest.saturating_sub(1);
             return;
         }
-        let room = self.session.context().saturating_sub(self.held.len() + 1);
+        let room = self.session.context().saturating_sub(self.held.len().saturating_add(1));
         let wanted = self.width.min(self.longest).min(room);
+        if wanted == 0 {
+            return;
+        }
         for length in MATCHES {
             if let Some(after) = follows(&self.held, id, length) {
-                let end = (after + wanted).min(self.held.len());
-                self.pass.extend_from_slice(&self.held[after..end]);
+                self.pass.extend(self.held.iter().skip(after).take(wanted));
                 return;
             }
         }
     }
 }
 
+/// Row `i` of rows of `width` values.
+fn row_mut(rows: &mut [f32], width: usize, i: usize) -> &mut [f32] {
+    rows.chunks_exact_mut(width.max(1)).nth(i).unwrap_or_default()
+}
+
 /// Where in `held` the text goes on after the latest earlier place with the last `length` tokens, `id` being the last of them.
 fn follows(held: &[u32], id: u32, length: usize) -> Option<usize> {
-    let before = held.get(held.len().checked_sub(length - 1)?..)?;
+    let before = held.get(held.len().checked_sub(length.checked_sub(1)?)?..)?;
     // At least one token must follow there.
     (length..held.len()).rev().find(|&after| {
-        let (body, last) = held[after - length..after].split_at(length - 1);
-        last == [id] && body == before
+        let place = after.checked_sub(length).and_then(|start| held.get(start..after));
+        place
+            .and_then(<[u32]>::split_last)
+            .is_some_and(|(last, body)| *last == id && body == before)
     })
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test"
+)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,14 @@
 //! A conversation with a model: its key-value cache and the memory of its forward passes.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 use core::ops::Deref;
 
 use onebit_kernels_cpu::Isa;
@@ -7,7 +16,7 @@ use onebit_kernels_cpu::attention::cached::KvType;
 use onebit_kernels_cpu::int4_gemv;
 
 use super::RuntimeError;
-use super::buffers::{Buffers, zeros};
+use super::buffers::{Buffers, product, zeros};
 use super::cache::Head;
 use super::executor::{Executor, Serial};
 use super::forward::Pass;
@@ -94,7 +103,11 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         if let FloatValues::Int4 { .. } = head.values {
             buffers.head_input = zeros(
                 "the input of the head",
-                options.logit_rows * int4_gemv::blocks(head.cols),
+                product(
+                    "the input of the head",
+                    options.logit_rows,
+                    int4_gemv::blocks(head.cols),
+                )?,
             )?;
         }
         buffers.search = model.sketch().map(SearchBuffers::new).transpose()?;
@@ -166,16 +179,18 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// As [`prefill`](Self::prefill).
     pub fn prefill_top(&mut self, ids: &[u32], top: Option<Top<'_>>) -> Result<&[f32], RuntimeError> {
         self.check(ids)?;
-        let last = (ids.len() - 1) / self.options.chunk;
-        for (i, ids) in ids.chunks(self.options.chunk).enumerate() {
+        let mut chunks = ids.chunks(self.options.chunk.max(1)).peekable();
+        while let Some(ids) = chunks.next() {
+            let last = chunks.peek().is_none();
             self.pass(ids, |pass, buffers| {
                 pass.blocks(ids, buffers);
-                if i == last {
-                    pass.logits(ids.len() - 1, 1, top, buffers);
+                if last {
+                    pass.logits(ids.len().saturating_sub(1), 1, top, buffers);
                 }
             });
         }
-        Ok(&self.buffers.logits[..self.model.config().vocab_size])
+        let vocab_size = self.model.config().vocab_size;
+        Ok(self.buffers.logits.get(..vocab_size).unwrap_or_default())
     }
 
     /// Reads `ids` and calls `each(i, logits)` for every one of them in order, with the logits `[vocab_size]` after
@@ -219,19 +234,19 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         mut each: impl FnMut(usize, &[f32], &[f32]),
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
-        let (rows, vocab) = (self.options.logit_rows, self.model.config().vocab_size);
+        let (rows, vocab) = (self.options.logit_rows.max(1), self.model.config().vocab_size);
         let hidden = self.model.config().hidden_size;
-        let mut index = 0;
-        for ids in ids.chunks(self.options.chunk) {
+        let mut indices = 0..;
+        for ids in ids.chunks(self.options.chunk.max(1)) {
             self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
             for from in (0..ids.len()).step_by(rows) {
-                let count = rows.min(ids.len() - from);
+                let count = rows.min(ids.len().saturating_sub(from));
                 // The chunk is in the cache already; only its residual stream is read.
                 self.enter(ids.len(), |pass, buffers| pass.logits(from, count, top, buffers));
                 let inputs = self.buffers.normed.chunks_exact(hidden);
-                for (logits, input) in self.buffers.logits.chunks_exact(vocab).take(count).zip(inputs) {
+                let logits = self.buffers.logits.chunks_exact(vocab).take(count);
+                for ((logits, input), index) in logits.zip(inputs).zip(&mut indices) {
                     each(index, logits, input);
-                    index += 1;
                 }
             }
         }
@@ -262,19 +277,15 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
             return Err(RuntimeError::EmptyInput);
         }
         let limit = self.options.context;
-        if ids.len() > limit - self.position {
+        if ids.len() > limit.saturating_sub(self.position) {
             return Err(RuntimeError::ContextFull {
                 position: self.position,
                 more: ids.len(),
                 limit,
             });
         }
-        match ids.iter().position(|&id| id as usize >= vocab_size) {
-            Some(index) => Err(RuntimeError::UnknownToken {
-                id: ids[index],
-                index,
-                vocab_size,
-            }),
+        match ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
+            Some((index, &id)) => Err(RuntimeError::UnknownToken { id, index, vocab_size }),
             None => Ok(()),
         }
     }
@@ -282,7 +293,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// Runs `f` over the tokens `ids`, which then count as held.
     fn pass(&mut self, ids: &[u32], f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
         self.enter(ids.len(), f);
-        self.position += ids.len();
+        self.position = self.position.saturating_add(ids.len());
     }
 
     fn enter(&mut self, tokens: usize, f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {

@@ -72,7 +72,7 @@ impl fmt::Display for SamplingError {
                 write!(
                     f,
                     "sampling: the history holds token {token}, but the vocabulary ends at {}",
-                    vocab - 1
+                    vocab.saturating_sub(1)
                 )
             }
             Self::EmptyStopString => write!(f, "sampling: a stop string is empty; leave it out"),

@@ -48,6 +48,13 @@ pub(super) fn above(logits: &[f32], mut take: impl FnMut(u32, f32) -> f32) {
     }
 }
 
+/// Puts the `k` likeliest to the front, the least likely of them last.
+fn select(candidates: &mut [Candidate], k: usize) {
+    if let Some(last) = k.checked_sub(1).filter(|&last| last < candidates.len()) {
+        candidates.select_nth_unstable_by(last, likelier);
+    }
+}
+
 /// Puts the `k` largest finite logits into `out`, sorted (`k` = 0: all of them, by id).
 ///
 /// Collects what beats the threshold; whenever `out` is full, keeps its `k` largest and raises the threshold to the
@@ -60,9 +67,9 @@ pub(crate) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
         out.push(Candidate { logit, weight: 0.0, id });
         // `room` < vocabulary means that `room` is at least 2k.
         if out.len() == room && room < logits.len() {
-            out.select_nth_unstable_by(k - 1, likelier);
+            select(out, k);
             out.truncate(k);
-            threshold = out[k - 1].logit;
+            threshold = out.last().map_or(threshold, |least| least.logit);
         }
         threshold
     });
@@ -79,24 +86,22 @@ pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
     // Tokens lighter than this are together lighter than 1 − p, so the others reach p without them. The margin covers rounding.
     let floor = 0.999 * (1.0 - f64::from(p)) * total / candidates.len() as f64;
     candidates.retain(|c| f64::from(c.weight) >= floor);
-    let (mut mass, mut sorted, mut step) = (0.0, 0, 64);
-    while sorted < candidates.len() {
+    let (mut mass, mut sorted, mut step) = (0.0, 0usize, 64usize);
+    while let Some(rest) = candidates.get_mut(sorted..).filter(|rest| !rest.is_empty()) {
         // The next `step` likeliest of what is left: the set is small as a rule, the vocabulary large.
-        let mut rest = &mut candidates[sorted..];
-        if rest.len() > step {
-            rest.select_nth_unstable_by(step - 1, likelier);
-            rest = &mut rest[..step];
-        }
+        select(rest, step);
+        let step_end = step.min(rest.len());
+        let rest = rest.get_mut(..step_end).unwrap_or_default();
         rest.sort_unstable_by(likelier);
         for c in rest.iter() {
-            sorted += 1;
+            sorted = sorted.saturating_add(1);
             mass += f64::from(c.weight);
             if mass >= target {
                 candidates.truncate(sorted);
                 return;
             }
         }
-        step *= 4;
+        step = step.saturating_mul(4);
     }
 }
 

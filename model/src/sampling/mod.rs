@@ -18,12 +18,28 @@
 //! [`Sampler::new`].
 //!
 //! [`StopStrings`] watches the text that comes out of it.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
 mod error;
 pub(crate) mod filters;
 mod sampler;
 mod stop;
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 mod tests;
 
 use onebit_kernels_cpu::rng::Key;

@@ -101,12 +101,9 @@ impl Sampler {
         // NaN is not below infinity either. The fold looks at every logit and so runs in vectors.
         let usable = |x: &f32| *x < f32::INFINITY;
         if !logits.iter().fold(true, |all, x| all & usable(x))
-            && let Some(bad) = logits.iter().position(|x| !usable(x))
+            && let Some((token, &found)) = (0u32..).zip(logits.iter()).find(|(_, x)| !usable(x))
         {
-            return Err(SamplingError::BadLogit {
-                token: bad as u32,
-                found: logits[bad],
-            });
+            return Err(SamplingError::BadLogit { token, found });
         }
         self.penalise(logits, history)?;
         let token = if self.params.temperature == 0.0 {
@@ -114,7 +111,7 @@ impl Sampler {
         } else {
             self.draw(logits)?
         };
-        self.drawn += 1;
+        self.drawn = self.drawn.wrapping_add(1);
         Ok(token)
     }
 
@@ -136,7 +133,10 @@ impl Sampler {
             self.stamp = 1;
         }
         for token in history {
-            let (seen, logit) = (&mut self.seen[*token as usize], &mut logits[*token as usize]);
+            let place = *token as usize;
+            let (Some(seen), Some(logit)) = (self.seen.get_mut(place), logits.get_mut(place)) else {
+                continue;
+            };
             if *seen != self.stamp {
                 *seen = self.stamp;
                 let penalised = if *logit > 0.0 {

@@ -57,15 +57,16 @@ impl StopStrings {
         let held = self.text.len();
         self.text.push_str(piece);
         for (at, c) in piece.char_indices() {
-            let so_far = &self.text[..held + at + c.len_utf8()];
+            let end = held.saturating_add(at).saturating_add(c.len_utf8());
+            let so_far = self.text.get(..end).unwrap_or_default();
             if let Some(stop) = self.stops.iter().find(|s| so_far.ends_with(s.as_str())) {
-                self.released = so_far.len() - stop.len();
+                self.released = so_far.len().saturating_sub(stop.len());
                 self.text.truncate(self.released);
                 self.stopped = true;
                 return self.streamed();
             }
         }
-        self.released = self.text.len() - self.held_back();
+        self.released = self.text.len().saturating_sub(self.held_back());
         self.streamed()
     }
 
@@ -90,15 +91,19 @@ impl StopStrings {
 
     fn streamed(&self) -> Streamed<'_> {
         Streamed {
-            text: &self.text[..self.released],
+            text: self.text.get(..self.released).unwrap_or_default(),
             stopped: self.stopped,
         }
     }
 
     /// Length of the longest end of the text that begins a stop string.
     fn held_back(&self) -> usize {
-        let longest = self.stops.first().map_or(0, |s| s.len() - 1).min(self.text.len());
-        let from = self.text.len() - longest;
+        let longest = self
+            .stops
+            .first()
+            .map_or(0, |s| s.len().saturating_sub(1))
+            .min(self.text.len());
+        let from = self.text.len().saturating_sub(longest);
         let mut ends = (from..self.text.len()).filter_map(|at| self.text.get(at..));
         ends.find(|end| self.stops.iter().any(|s| s.starts_with(end)))
             .map_or(0, str::len)
