@@ -72,6 +72,11 @@ pub fn start_heap() {
     unsafe { ALLOCATOR.heap.init(&raw mut ARENA as usize, HEAP) };
 }
 
+/// Bytes of the heap that nobody uses now.
+pub fn heap_free() -> usize {
+    ALLOCATOR.heap.free()
+}
+
 /// Fills what is free below the stack.
 #[inline(never)]
 pub fn paint_stack() {
