@@ -5,12 +5,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Lower layers first; a crate may depend on those before it.
-const LAYERS: [&str; 7] = [
+const LAYERS: [&str; 8] = [
     "onebit-kernels-cpu",
     "onebit-kernels-cuda",
     "onebit-engine",
     "onebit-autograd",
     "onebit-model",
+    "onebit-c",
     "onebit-trainer",
     "onebit-cli",
 ];
@@ -92,6 +93,7 @@ fn the_inference_core_depends_on_the_cpu_kernels_alone() {
         "serde",
         "serde_json",
         "thiserror",
+        "unicode-general-category",
     ];
     for (from, to, optional) in arrows(&metadata()) {
         if from == "onebit-model" && !optional {

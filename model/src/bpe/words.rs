@@ -2,7 +2,7 @@
 //!
 //! Each [`Step`] stands for one expression and gives its matches, and what stands between them, as the words of the next step. The letters and
 //! numbers are those of Unicode's general categories in the version that the engine of the `tokenizers` crate has; a test compares both on every
-//! character and on text. The table of categories takes 45 KiB, and nothing else here more than a few hundred bytes.
+//! character and on text. The table of categories takes 49 KiB of flash (measured for a Cortex-M4), and nothing else here more than a few hundred bytes.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;

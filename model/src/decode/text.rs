@@ -15,6 +15,11 @@ use crate::sampling::{Sampler, SamplingParams};
 /// Bytes of a token that the text of one token has room for from the start.
 const LONGEST_TOKEN: usize = 64;
 
+/// Bytes that the header's texts take at most while a model is opened, the tokenizer's 1 KiB among them.
+const OPENING: usize = 20 << 10;
+/// Bytes of a layer beside its weights and its cache.
+const LAYER: usize = 2 << 10;
+
 /// What a generator takes.
 #[derive(Clone, Copy, Debug)]
 pub struct TextOptions {
@@ -72,25 +77,27 @@ pub enum Ended {
 /// A model with its tokenizer, and the answer that it is giving.
 ///
 /// # Memory
-/// The weights stay where the image's bytes lie. In bytes, with `V` the vocabulary, `H` hidden_size, `I` intermediate_size, `Q` and `K` the sizes of queries and of
-/// keys (heads · head_dim), `L` layers, `C` the context, `chunk` 1 and a tied or separate head without a sketch:
+/// The weights stay where the image's bytes lie. Everything else is taken by [`new`](Self::new), about as many bytes as [`memory_bytes`](Self::memory_bytes)
+/// tells; with `V` the vocabulary, `H` hidden_size, `I` intermediate_size, `Q` and `K` the sizes of queries and of keys (heads · head_dim), `L` layers,
+/// `C` the context and `chunk` 1:
 ///
 /// ```text
-/// key-value cache    2 · L · K · C · (f32 4, f16 2, int8 1) + int8: 8 · L · (K / head_dim) · C     C rounded up to whole blocks
+/// key-value cache    2 · L · K · C · (f32 4, f16 2, int8 1), for int8 and 8 · L · (K / head_dim) · C; C rounded up to a multiple of 64
 /// rotary table       4 · C · head_dim
-/// logits, twice      8 · V      and 4 · V where there is a repetition penalty
-/// sampler            24 · min(V, max(2 · top_k, 64)), V without top_k; greedy: nothing
-/// activations        about 4 · (3 · H + Q + 2 · K + 6 · I) and the sums of attention
-/// tokens             8 · C and what the prompt takes
-/// tokenizer          1 KiB and the added tokens
+/// logits, twice      8 · V, and 4 · V where there is a repetition penalty
+/// sampler            16 · min(V, max(2 · top_k, 64)), 16 · V without top_k, nothing if it is greedy
+/// activations        4 · (2 · H + widest input + Q + 2 · K or 2 · I + Q or I + 3 · I), and the parts of attention
+/// tokens             8 · C
+/// the rest           1 KiB of the tokenizer, and 20 KiB for the header's texts while the model opens
 /// ```
-/// [`SessionOptions::memory_bytes`] tells the first part exactly. Opening takes some kilobytes more for the header's JSON, which are given back.
 pub struct TextGenerator {
     tokens: TokenLoop<Session<Box<PackedModel>, Serial>>,
     tokenizer: BpeTokenizer,
     sampler: Sampler,
     begin: Option<u32>,
     stream: Utf8Stream,
+    /// Whether the head is computed whole in any case, because there is no sketch of it.
+    all_logits: bool,
     /// Tokens that are still to come.
     left: usize,
     ended: Option<Ended>,
@@ -120,7 +127,9 @@ impl TextGenerator {
             kv: options.kv,
             ..SessionOptions::new(options.context)
         };
-        let session = Session::new(Box::new(image.model()?), Serial, options.isa, session)?;
+        let model = image.model()?;
+        let all_logits = model.sketch().is_none();
+        let session = Session::new(Box::new(model), Serial, options.isa, session)?;
         let mut tokens = TokenLoop::new(session, 0, unused, ends);
         if let Some(given) = given {
             tokens.suppress(&given.suppress_tokens);
@@ -134,9 +143,34 @@ impl TextGenerator {
             sampler,
             begin,
             stream: Utf8Stream::with_capacity(LONGEST_TOKEN),
+            all_logits,
             left: 0,
             ended: Some(Ended::Length),
         })
+    }
+
+    /// Bytes that a generator takes at most beside the image, from [`new`](Self::new) to its last token; a prompt of more text than the context has room for, and an
+    /// int4 head or the sketch of a head, come on top.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for an option outside its range.
+    pub fn memory_bytes(image: &Image, options: &TextOptions) -> Result<usize, DecodeError> {
+        let config = image.config();
+        let session = SessionOptions {
+            chunk: options.chunk,
+            kv: options.kv,
+            ..SessionOptions::new(options.context)
+        };
+        let session = session.memory_bytes(config, &Serial)?;
+        let tokens = options
+            .context
+            .saturating_mul(2)
+            .saturating_add(config.vocab_size)
+            .saturating_mul(4);
+        let sampler = Sampler::memory_bytes(&options.sampling, config.vocab_size);
+        let layers = config.num_hidden_layers.saturating_mul(LAYER);
+        let parts = [session, tokens, sampler, layers, OPENING];
+        Ok(parts.into_iter().fold(0, usize::saturating_add))
     }
 
     /// The tokenizer.
@@ -212,7 +246,10 @@ impl TextGenerator {
             return Ok(None);
         };
         self.ended = Some(Ended::Context);
-        let Some(drawn) = self.tokens.next::<DecodeError>(&mut self.sampler, false, |_| {})? else {
+        let Some(drawn) = self
+            .tokens
+            .next::<DecodeError>(&mut self.sampler, self.all_logits, |_| {})?
+        else {
             return Ok(None);
         };
         self.left = left;

@@ -119,13 +119,13 @@ impl<S: Sequence> TokenLoop<S> {
     where
         E: From<S::Error> + From<SamplingError>,
     {
-        if sampler.params().repetition_penalty != 1.0 {
+        let needed = sampler.needed().filter(|_| !all_logits);
+        if needed.is_some() && sampler.params().repetition_penalty != 1.0 {
             self.except.extend(self.history.iter().skip(self.excepted));
             self.excepted = self.history.len();
         }
         let except = self.except.as_slice();
-        let top = sampler.needed().filter(|_| !all_logits);
-        let top = top.map(|count| Top { count, except });
+        let top = needed.map(|count| Top { count, except });
         let context = self.reader.session().context();
         let held = self.reader.held().len();
         let (logits, shifted) = match self.pending.take() {

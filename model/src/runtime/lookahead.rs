@@ -146,12 +146,18 @@ impl<S: Sequence> Lookahead<S> {
             self.session.truncate(self.held.len());
             self.draft(id);
             // What is drafted now may be excepted by the time it has come.
-            self.except.clear();
-            self.except.extend_from_slice(top.map_or(&[], |top| top.except));
-            self.except.extend_from_slice(&self.pass);
-            let top = top.map(|top| Top {
-                except: &self.except,
-                ..top
+            let drafted = self.pass.len() > 1;
+            if drafted {
+                self.except.clear();
+                self.except.extend_from_slice(top.map_or(&[], |top| top.except));
+                self.except.extend_from_slice(&self.pass);
+            }
+            let top = top.map(|top| match drafted {
+                true => Top {
+                    except: &self.except,
+                    ..top
+                },
+                false => top,
             });
             let logits = &mut self.logits;
             let read = self.session.prefill_all_top(&self.pass, top, |i, row| {

@@ -243,8 +243,8 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
                 let count = rows.min(ids.len().saturating_sub(from));
                 // The chunk is in the cache already; only its residual stream is read.
                 self.enter(ids.len(), |pass, buffers| pass.logits(from, count, top, buffers));
-                let inputs = self.buffers.normed.chunks_exact(hidden);
-                let logits = self.buffers.logits.chunks_exact(vocab).take(count);
+                let inputs = self.buffers.normed.chunks_exact(hidden.max(1));
+                let logits = self.buffers.logits.chunks_exact(vocab.max(1)).take(count);
                 for ((logits, input), index) in logits.zip(inputs).zip(&mut indices) {
                     each(index, logits, input);
                 }

@@ -57,6 +57,19 @@ impl Sampler {
         })
     }
 
+    /// Bytes that a sampler takes.
+    pub(crate) fn memory_bytes(params: &SamplingParams, vocab: usize) -> usize {
+        let room = if params.temperature > 0.0 {
+            filters::top_k_room(params.top_k, vocab)
+        } else {
+            0
+        };
+        let seen = if params.repetition_penalty != 1.0 { vocab } else { 0 };
+        let candidate = size_of::<Candidate>().saturating_add(size_of::<f32>());
+        room.saturating_mul(candidate)
+            .saturating_add(seen.saturating_mul(size_of::<u32>()))
+    }
+
     /// The parameters given to [`Sampler::new`].
     pub fn params(&self) -> &SamplingParams {
         &self.params
