@@ -11,14 +11,12 @@ use onebit_firmware::memory::Usage;
 use onebit_firmware::{GOLDEN, MODEL, kernels, memory};
 use onebit_kernels_cpu::Isa;
 use onebit_model::decode::golden::{self, Case, GoldenError};
+use onebit_model::decode::{TextGenerator, TextOptions};
 use onebit_model::image::Image;
-use onebit_model::runtime::{KvType, Serial, SessionOptions, SharedBytes};
+use onebit_model::runtime::{KvType, SharedBytes};
 use semihosting::{print, println};
 
 onebit_firmware::entry!(main);
-
-/// Bytes that a generator may take beside its session: logits once more, sampler, tokenizer, ids, and what the model's opening has for a while.
-const BESIDE: usize = 40 << 10;
 
 fn main() -> bool {
     println!("{}, paths: {}", board::NAME, Paths);
@@ -51,13 +49,14 @@ fn main() -> bool {
             context: case.context.min(reach),
             ..case
         };
-        let session = SessionOptions {
-            chunk: 1,
+        let options = TextOptions {
+            context: case.context,
             kv: case.kv,
-            ..SessionOptions::new(case.context)
+            sampling: case.sampling,
+            ..TextOptions::of(&image)
         };
-        let needed = match session.memory_bytes(image.config(), &Serial) {
-            Ok(bytes) => bytes + BESIDE,
+        let needed = match TextGenerator::memory_bytes(&image, &options) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 println!("case {}: {error}", case.name);
                 good = false;
