@@ -67,8 +67,29 @@ fn widen(x: f16) -> f32 {
 }
 
 #[inline(always)]
-fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
-    core::array::from_fn(|i| f(a[i], b[i]))
+fn zip(mut a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    // No `from_fn` and no `map`: where size counts they are left to be called.
+    for i in 0..LANES {
+        a[i] = f(a[i], b[i]);
+    }
+    a
+}
+
+#[inline(always)]
+fn each(mut a: [f32; LANES], f: impl Fn(f32) -> f32) -> [f32; LANES] {
+    for x in &mut a {
+        *x = f(*x);
+    }
+    a
+}
+
+#[inline(always)]
+fn widened<T: Copy>(a: &[T; LANES], f: impl Fn(T) -> f32) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    for (out, x) in out.iter_mut().zip(a) {
+        *out = f(*x);
+    }
+    out
 }
 
 #[inline(always)]
@@ -98,15 +119,15 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn load_f16(self, a: &[f16; LANES]) -> Self::F {
-        a.map(widen)
+        widened(a, widen)
     }
     #[inline(always)]
     fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {
-        a.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+        widened(a, |x| f32::from_bits(u32::from(x.to_bits()) << 16))
     }
     #[inline(always)]
     fn load_i8(self, a: &[i8; LANES]) -> Self::F {
-        a.map(f32::from)
+        widened(a, f32::from)
     }
     #[inline(always)]
     fn store_i8(self, v: Self::F, a: &mut [i8; LANES]) {
@@ -130,11 +151,19 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = fma(a[i], b[i], c[i]);
+        }
+        out
     }
     #[inline(always)]
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        core::array::from_fn(|i| fma(-a[i], b[i], c[i]))
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = fma(-a[i], b[i], c[i]);
+        }
+        out
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
@@ -146,23 +175,29 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
-        a.map(|x| f32::from_bits(x.to_bits() & 0x7fff_ffff))
+        each(a, |x| f32::from_bits(x.to_bits() & 0x7fff_ffff))
     }
     #[inline(always)]
     fn sqrt(self, a: Self::F) -> Self::F {
-        a.map(sqrt_f32)
+        each(a, sqrt_f32)
     }
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
-        a.map(libm::rintf)
+        each(a, libm::rintf)
     }
     #[inline(always)]
     fn select_gt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
-        core::array::from_fn(|i| if a[i] > b[i] { yes[i] } else { no[i] })
+        let mut out = no;
+        for i in 0..LANES {
+            if a[i] > b[i] {
+                out[i] = yes[i];
+            }
+        }
+        out
     }
     #[inline(always)]
     fn exp2_int(self, n: Self::F) -> Self::F {
-        n.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+        each(n, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn chain<W: Element>(self, w: &[[W; LANES]], x: &[[f32; LANES]], acc: Self::F) -> Self::F {
