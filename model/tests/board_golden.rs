@@ -60,7 +60,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::F32,
             160,
             150,
-            "Once",
+            "Every mild afternoon, Anna",
         ),
         case(
             "cache in f16",
@@ -68,7 +68,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::F16,
             160,
             150,
-            "One day",
+            "Do you know Zoe,",
         ),
         case(
             "cache in int8",
@@ -76,7 +76,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::Int8,
             160,
             150,
-            "Tom was a",
+            "A smart owl called Rusty",
         ),
         case(
             "repetition penalty",
@@ -204,6 +204,46 @@ fn chunks_and_a_second_answer_change_nothing() {
             assert_eq!(text, generator.tokenizer().decode(&all).unwrap());
             assert_eq!(generator.next_token(), Ok(None), "an answer that has ended stays so");
         }
+    }
+}
+
+/// With threads, reading ahead, and the tokenizer and files of a computer.
+#[cfg(feature = "std")]
+#[test]
+fn the_generator_of_computers_gives_them_too() {
+    use std::sync::atomic::AtomicBool;
+
+    use onebit_model::files::OneFile;
+    use onebit_model::generation::{GenerationError, Generator, GeneratorOptions, Request};
+    use onebit_model::sampling::{Sampler, StopStrings};
+
+    let (file, golden) = (OneFile::open(&path("stories-mcu.1bit")).unwrap(), golden());
+    for case in cases(&golden).map(Result::unwrap) {
+        let expected: Vec<u32> = case.ids.split(' ').map(|id| id.parse().unwrap()).collect();
+        let mut sampler = Sampler::new(case.sampling, file.config().vocab_size).unwrap();
+        let options = GeneratorOptions {
+            isa: Isa::best(),
+            threads: 2,
+            context: case.context,
+            lookahead: Some(4),
+            exact_head: false,
+            kv: case.kv,
+        };
+        let ends = file.config().eos_token_ids.clone();
+        let (model, tokenizer) = (image().model().unwrap(), file.tokenizer().unwrap());
+        let mut generator = Generator::new(model, tokenizer, ends, &sampler, options).unwrap();
+        let prompt = generator.tokenizer().encode(case.prompt).unwrap();
+        let request = Request {
+            prompt: &prompt,
+            max_tokens: expected.len(),
+            logprobs: None,
+        };
+        let mut stops = StopStrings::new::<String>([]).unwrap();
+        let mut ignored = |_: &str| Ok::<_, GenerationError>(());
+        let found = generator
+            .generate(request, &mut sampler, &mut stops, &AtomicBool::new(false), &mut ignored)
+            .unwrap();
+        assert_eq!(found.ids, expected, "{}", case.name);
     }
 }
 
