@@ -67,7 +67,9 @@ fn a_header_changed_at_any_byte_is_refused_or_answers() {
     let (mut refused, mut answered) = (0, 0);
     for at in 0..header + BEYOND {
         for flip in [0x01, 0x10, 0x80, 0xff] {
-            *Arc::get_mut(&mut memory).expect("models do not outlive their use").byte(at) ^= flip;
+            *Arc::get_mut(&mut memory)
+                .expect("models do not outlive their use")
+                .byte(at) ^= flip;
             match answer(SharedBytes::new(memory.clone())) {
                 Ok(()) => answered += 1,
                 Err(message) => {
@@ -79,7 +81,10 @@ fn a_header_changed_at_any_byte_is_refused_or_answers() {
         }
     }
     // Most of a header is names and sizes; spelling of numbers, the checksum and γ may change without harm to the form.
-    assert!(refused > answered && answered > 0, "{refused} refused, {answered} answered");
+    assert!(
+        refused > answered && answered > 0,
+        "{refused} refused, {answered} answered"
+    );
     assert_eq!((*memory).as_ref(), bytes, "every change was taken back");
 }
 
