@@ -13,6 +13,7 @@
 //! | `neon` | aarch64, NEON | 4 × 128 bits | `smull`, `smlal2`, `sadalp` |
 //! | `dotprod` | and FEAT_DotProd | as `neon` | `sdot` |
 //! | `i8mm` | and FEAT_I8MM | as `neon` | `smmla` for many tokens, `sdot` for one |
+//! | `dsp` | Cortex-M with the DSP extension, known when it is compiled (`build.rs`) | portable | `smlad` for ternary weights and one token |
 //!
 //! A CPU that has AVX-512 VNNI but not AVX-VNNI can run the 256-bit kernels all the same, since the two encodings are one operation. It has
 //! them under a name of their own, so that nobody takes a run of the one for a run of the other.
@@ -151,6 +152,19 @@ mod arm {
     }
 }
 
+/// Proof that the processor is a Cortex-M with the DSP extension.
+#[cfg(arm_dsp)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dsp(());
+
+#[cfg(arm_dsp)]
+impl Dsp {
+    /// The token. The target has the extension, or the program would not have been compiled for it.
+    pub fn detect() -> Option<Self> {
+        Some(Self(()))
+    }
+}
+
 /// An instruction set that this CPU has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -174,6 +188,9 @@ pub enum Isa {
     /// aarch64 with byte matrix products.
     #[cfg(target_arch = "aarch64")]
     I8mm(I8mm),
+    /// Cortex-M with the DSP extension.
+    #[cfg(arm_dsp)]
+    Dsp(Dsp),
 }
 
 /// The vectors that float kernels are written over; several paths of [`Isa`] share one.
@@ -210,7 +227,9 @@ impl Isa {
             Dotprod::detect().map(Isa::Dotprod),
             I8mm::detect().map(Isa::I8mm),
         ];
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        #[cfg(arm_dsp)]
+        let vector = [Dsp::detect().map(Isa::Dsp)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", arm_dsp)))]
         let vector: [Option<Isa>; 0] = [];
         core::iter::once(Isa::SCALAR).chain(vector.into_iter().flatten())
     }
@@ -258,6 +277,8 @@ impl Isa {
             Isa::Dotprod(_) => "dotprod",
             #[cfg(target_arch = "aarch64")]
             Isa::I8mm(_) => "i8mm",
+            #[cfg(arm_dsp)]
+            Isa::Dsp(_) => "dsp",
         }
     }
 
@@ -277,6 +298,8 @@ impl Isa {
             Isa::Dotprod(token) => FloatIsa::Neon(token.neon()),
             #[cfg(target_arch = "aarch64")]
             Isa::I8mm(token) => FloatIsa::Neon(token.dotprod().neon()),
+            #[cfg(arm_dsp)]
+            Isa::Dsp(_) => FloatIsa::Scalar(Scalar),
         }
     }
 }

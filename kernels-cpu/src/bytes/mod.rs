@@ -106,7 +106,7 @@ pub(crate) enum ByteIsa {
 }
 
 impl isa::Isa {
-    /// The path of its integer kernels. With `i8mm` that of `dotprod`: only a product of many tokens has a use for more.
+    /// The path of its integer kernels. With `dsp` the portable one: what it has of its own is asked for by name. With `i8mm` that of `dotprod`: only a product of many tokens has a use for more.
     pub(crate) fn ints(self) -> IntIsa {
         match self {
             isa::Isa::Scalar(_) => IntIsa::Scalar,
@@ -122,6 +122,8 @@ impl isa::Isa {
             isa::Isa::Dotprod(token) => IntIsa::Bytes(ByteIsa::Dotprod(token)),
             #[cfg(target_arch = "aarch64")]
             isa::Isa::I8mm(token) => IntIsa::Bytes(ByteIsa::Dotprod(token.dotprod())),
+            #[cfg(arm_dsp)]
+            isa::Isa::Dsp(_) => IntIsa::Scalar,
         }
     }
 }

@@ -52,7 +52,11 @@ fn dots<S: Simd, W: Element, const R: usize, const T: usize, const AHEAD: bool>(
     let wc: [&[[W; LANES]]; R] = core::array::from_fn(|r| &w[r].as_chunks::<LANES>().0[..whole]);
     let xc: [&[[f32; LANES]]; T] = core::array::from_fn(|t| &x[t].as_chunks::<LANES>().0[..whole]);
     let mut acc = [[s.splat(0.0); T]; R];
-    for c in 0..whole {
+    let alone = R == 1 && T == 1 && S::REGISTERS <= ROWS;
+    if alone {
+        acc[0][0] = s.chain(wc[0], xc[0], acc[0][0]);
+    }
+    for c in if alone { whole } else { 0 }..whole {
         if AHEAD {
             for line in 0..(R * size_of::<[W; LANES]>()).div_ceil(64) {
                 s.prefetch(next.wrapping_add(c * R * LANES).cast::<u8>().wrapping_add(64 * line));
@@ -102,13 +106,13 @@ fn gemv_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], tokens: usize, out: 
     }
     assert_eq!(w.len(), rows * n, "w is [rows, n]");
     let mut r = 0;
-    if tokens == 1 {
+    if tokens == 1 && S::REGISTERS > ROWS {
         while r + ROWS <= rows {
             let sums = tile::<S, W, ROWS, 1>(s, &w[r * n..], x, n);
             out[r..r + ROWS].copy_from_slice(sums.as_flattened());
             r += ROWS;
         }
-    } else {
+    } else if tokens > 1 {
         while r + PAIR <= rows {
             rows_by::<S, W, PAIR>(s, &w[r * n..], x, n, &mut out[r..], rows);
             r += PAIR;

@@ -15,6 +15,9 @@
 
 use crate::simd::{LANES, Simd};
 
+#[cfg(any(soft_float, test))]
+#[cfg_attr(feature = "std", allow(dead_code, reason = "with std the compiler's is taken"))]
+pub(crate) mod soft_fma;
 #[cfg(test)]
 mod tests;
 

@@ -13,6 +13,8 @@ use half::{bf16, f16};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(arm_vfma)]
+mod cortex_m;
 mod element;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -87,6 +89,18 @@ pub trait Simd: Copy {
     /// Largest lane, folded 8-4-2-1 with [`Simd::max`].
     fn reduce_max(self, v: Self::F) -> f32;
 
+    /// `acc + Σ_c w[c]·x[c]`, each lane a chain of fused multiply-adds in the order of `c`; as many as the shorter has.
+    #[inline(always)]
+    fn chain<W: Element>(self, w: &[[W; LANES]], x: &[[f32; LANES]], acc: Self::F) -> Self::F {
+        chain(self, w, x, acc)
+    }
+
+    /// `acc + Σ_k a[k]·b[k·row]`, each lane a chain of fused multiply-adds in the order of `k`.
+    #[inline(always)]
+    fn chain_scaled<W: Element>(self, a: &[f32], b: &[[W; LANES]], row: usize, acc: Self::F) -> Self::F {
+        chain_scaled(self, a, b, row, acc)
+    }
+
     /// Asks for the cache line at `at` to be brought near (second-level cache); it need not be readable
     /// memory: a hint without effect on results.
     #[inline(always)]
@@ -113,6 +127,24 @@ pub trait Simd: Copy {
             *d = *s;
         }
     }
+}
+
+/// [`Simd::chain`] by its other operations.
+#[inline(always)]
+fn chain<S: Simd, W: Element>(s: S, w: &[[W; LANES]], x: &[[f32; LANES]], mut acc: S::F) -> S::F {
+    for (w, x) in w.iter().zip(x) {
+        acc = s.fma(W::load(s, w), s.load(x), acc);
+    }
+    acc
+}
+
+/// [`Simd::chain_scaled`] by its other operations.
+#[inline(always)]
+fn chain_scaled<S: Simd, W: Element>(s: S, a: &[f32], b: &[[W; LANES]], row: usize, mut acc: S::F) -> S::F {
+    for (k, a) in a.iter().enumerate() {
+        acc = s.fma(s.splat(*a), W::load(s, &b[k * row]), acc);
+    }
+    acc
 }
 
 /// Makes the public entry of a kernel: `pub fn name(isa, args…) -> R` calls `body(token, args…)` under the

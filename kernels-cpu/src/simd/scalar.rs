@@ -2,22 +2,94 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{Element, LANES, Simd};
 use crate::isa::Scalar;
 use crate::math::sqrt_f32;
 
 /// `a * b + c`, rounded once.
+#[cfg(feature = "std")]
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
-    #[cfg(feature = "std")]
-    return a.mul_add(b, c);
-    #[cfg(not(feature = "std"))]
-    return libm::fmaf(a, b, c);
+    a.mul_add(b, c)
+}
+
+/// As above by the instruction: `core` has no `mul_add` on stable, and what `libm` has for ARM is software.
+///
+/// The numbers go by way of core registers, for on stable the compiler does not know that the target has others.
+#[cfg(all(not(feature = "std"), arm_vfma))]
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let mut bits = c.to_bits();
+    // SAFETY: the target has single-precision floating point with fused multiply-add; registers alone are touched.
+    unsafe {
+        core::arch::asm!(
+            "vmov s0, s1, {a}, {b}",
+            "vmov s2, {c}",
+            "vfma.f32 s2, s0, s1",
+            "vmov {c}, s2",
+            a = in(reg) a.to_bits(), b = in(reg) b.to_bits(), c = inout(reg) bits,
+            out("s0") _, out("s1") _, out("s2") _, options(pure, nomem, nostack),
+        );
+    }
+    f32::from_bits(bits)
+}
+
+#[cfg(all(not(feature = "std"), soft_float, not(arm_vfma)))]
+pub(crate) use crate::math::soft_fma::fma;
+
+/// As above in the arithmetic of f64, which the target has. Called and not inlined: it is long, and kernels have many.
+#[cfg(not(any(feature = "std", arm_vfma, soft_float)))]
+#[inline(never)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    libm::fmaf(a, b, c)
+}
+
+/// `x` as f32.
+#[cfg(not(arm_vfma))]
+#[inline(always)]
+fn widen(x: f16) -> f32 {
+    x.to_f32_const()
+}
+
+/// As above by the instruction; what `half` has for ARM is software.
+#[cfg(arm_vfma)]
+#[inline(always)]
+fn widen(x: f16) -> f32 {
+    let mut bits = u32::from(x.to_bits());
+    // SAFETY: the target has single-precision floating point with this conversion; registers alone are touched.
+    unsafe {
+        core::arch::asm!(
+            "vmov s0, {x}", "vcvtb.f32.f16 s0, s0", "vmov {x}, s0",
+            x = inout(reg) bits, out("s0") _, options(pure, nomem, nostack),
+        );
+    }
+    f32::from_bits(bits)
 }
 
 #[inline(always)]
-fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
-    core::array::from_fn(|i| f(a[i], b[i]))
+fn zip(mut a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    // No `from_fn` and no `map`: where size counts they are left to be called.
+    for i in 0..LANES {
+        a[i] = f(a[i], b[i]);
+    }
+    a
+}
+
+#[inline(always)]
+fn each(mut a: [f32; LANES], f: impl Fn(f32) -> f32) -> [f32; LANES] {
+    for x in &mut a {
+        *x = f(*x);
+    }
+    a
+}
+
+#[inline(always)]
+fn widened<T: Copy>(a: &[T; LANES], f: impl Fn(T) -> f32) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    for (out, x) in out.iter_mut().zip(a) {
+        *out = f(*x);
+    }
+    out
 }
 
 #[inline(always)]
@@ -30,6 +102,8 @@ fn fold(v: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 impl Simd for Scalar {
     type F = [f32; LANES];
+    /// As many as the 32 registers of a processor without vectors hold.
+    const REGISTERS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -45,15 +119,15 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn load_f16(self, a: &[f16; LANES]) -> Self::F {
-        a.map(f16::to_f32_const)
+        widened(a, widen)
     }
     #[inline(always)]
     fn load_bf16(self, a: &[bf16; LANES]) -> Self::F {
-        a.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+        widened(a, |x| f32::from_bits(u32::from(x.to_bits()) << 16))
     }
     #[inline(always)]
     fn load_i8(self, a: &[i8; LANES]) -> Self::F {
-        a.map(f32::from)
+        widened(a, f32::from)
     }
     #[inline(always)]
     fn store_i8(self, v: Self::F, a: &mut [i8; LANES]) {
@@ -77,11 +151,19 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        core::array::from_fn(|i| fma(a[i], b[i], c[i]))
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = fma(a[i], b[i], c[i]);
+        }
+        out
     }
     #[inline(always)]
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        core::array::from_fn(|i| fma(-a[i], b[i], c[i]))
+        let mut out = c;
+        for i in 0..LANES {
+            out[i] = fma(-a[i], b[i], c[i]);
+        }
+        out
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
@@ -93,23 +175,37 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
-        a.map(|x| f32::from_bits(x.to_bits() & 0x7fff_ffff))
+        each(a, |x| f32::from_bits(x.to_bits() & 0x7fff_ffff))
     }
     #[inline(always)]
     fn sqrt(self, a: Self::F) -> Self::F {
-        a.map(sqrt_f32)
+        each(a, sqrt_f32)
     }
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
-        a.map(libm::rintf)
+        each(a, libm::rintf)
     }
     #[inline(always)]
     fn select_gt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F {
-        core::array::from_fn(|i| if a[i] > b[i] { yes[i] } else { no[i] })
+        let mut out = no;
+        for i in 0..LANES {
+            if a[i] > b[i] {
+                out[i] = yes[i];
+            }
+        }
+        out
     }
     #[inline(always)]
     fn exp2_int(self, n: Self::F) -> Self::F {
-        n.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+        each(n, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn chain<W: Element>(self, w: &[[W; LANES]], x: &[[f32; LANES]], acc: Self::F) -> Self::F {
+        W::chain(w, x, acc)
+    }
+    #[inline(always)]
+    fn chain_scaled<W: Element>(self, a: &[f32], b: &[[W; LANES]], row: usize, acc: Self::F) -> Self::F {
+        W::chain_scaled(a, b, row, acc)
     }
     #[inline(always)]
     fn reduce_sum(self, v: Self::F) -> f32 {

@@ -17,6 +17,9 @@
 //! row. `smmla` of FEAT_I8MM multiplies two rows by two tokens; with one token half of its products would be thrown away, and what is left is
 //! what `sdot` does. So on the `i8mm` path one token takes `sdot`.
 //!
+//! A Cortex-M with the DSP extension has registers of two 16-bit halves: `smlad` adds two products to a sum, and the halves come out of the
+//! bytes by one instruction each (`dsp.rs`).
+//!
 //! Cost: 0.25 bytes and 1 multiply-add per weight: 8 operations per byte, of which AVX-512 VNNI does 512 bits' worth in
 //! 9 instructions per 256 weights. From memory it runs at the memory's speed.
 //!
@@ -27,6 +30,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
 mod bytes;
+#[cfg(arm_dsp)]
+mod dsp;
 mod scalar;
 mod t5;
 #[cfg(test)]
@@ -54,6 +59,10 @@ pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], 
         return;
     }
     let xq = &xq[..layout.padded_cols(cols)];
+    #[cfg(arm_dsp)]
+    if let (Isa::Dsp(token), Layout::T2) = (isa, layout) {
+        return dsp::gemv(token, w, cols, xq, out);
+    }
     match (isa.ints(), layout) {
         (IntIsa::Scalar, Layout::T2) => scalar::gemv(w, cols, xq, out),
         (IntIsa::Scalar, Layout::T5) => t5::scalar::gemv(w, cols, xq, out),

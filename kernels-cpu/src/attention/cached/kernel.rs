@@ -212,6 +212,15 @@ fn product<S: Simd, T: Element, const R: usize, const C: usize>(
     // Cut to one length, so that the compiler sees every index inside.
     let whole: [&[f32]; R] = core::array::from_fn(|r| &a[r][..common]);
     let mut acc = [[s.splat(0.0); C]; R];
+    if S::REGISTERS < ROWS {
+        // Registers for one vector of sums: a chain after the other.
+        for r in 0..R {
+            for c in 0..C {
+                acc[r][c] = s.chain_scaled(a[r], &b[at + c..], row, acc[r][c]);
+            }
+        }
+        return acc;
+    }
     for k in 0..common {
         let line = &b[k * row + at..][..C];
         if k < ahead.rows {
