@@ -21,7 +21,7 @@ fn it_goes_on_with_a_text_wherever_it_runs() {
     // Of every CPU path: the logits are the same bits.
     assert_eq!(
         made["text"],
-        " , which was built in the late 19th century . The ship was built by the Royal Navy in 1876 and was built in"
+        " was built in the late 19th century . The ship was built in the 18th century and was built in the 19th century ."
     );
     // Drawn with this seed, a word is unknown where that is not suppressed.
     let drawn = onebit(&["generate", "--model", MODEL, "--prompt", "A small boat", "--seed", "3"]).ok();
@@ -81,5 +81,5 @@ fn it_scores_as_its_card_says() {
     let score = onebit(&args).json();
     assert_eq!(score["words"], 2502);
     let ppl = score["word_ppl"].as_f64().unwrap();
-    assert!((ppl - 50.948).abs() < 0.001, "{ppl}");
+    assert!((ppl - 46.931).abs() < 0.001, "{ppl}");
 }

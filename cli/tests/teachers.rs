@@ -70,6 +70,58 @@ fn a_run_can_train_its_teacher_first() {
     refused(&["--teacher-steps", "2", "--quant", "none"]).refused(2, &["--quant none"]);
 }
 
+#[test]
+fn a_run_can_train_several_teachers_first() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
+    let more = ["--teacher-steps", "2", "--teacher-count", "2", "--seed", "5", "--json"];
+    assert_eq!(onebit(&f.train(&whole, &more)).json()["steps"], 3);
+    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
+    let teachers = [1, 2].map(|i| whole.join(format!("teacher-{i}")));
+    assert!(!whole.join("teacher").exists());
+    // The second is the one that a run with the next seed has.
+    let next = dir.path().join("next");
+    onebit(&f.train(&next, &["--teacher-steps", "2", "--seed", "6"])).ok();
+    assert_eq!(weights(&next.join("teacher")), weights(&teachers[1]));
+    assert_ne!(weights(&teachers[0]), weights(&teachers[1]));
+    // As in runs of their own.
+    let alone = dir.path().join("alone");
+    let [first, second] = teachers.each_ref().map(|path| path.to_str().unwrap());
+    onebit(&f.train(&alone, &["--teacher", first, "--teacher", second, "--seed", "5"])).ok();
+    assert_eq!(weights(&whole), weights(&alone));
+    // An interruption between the teachers: the first stays, the rest is made.
+    let mut args = f.train(&parted, &more);
+    onebit(&args).ok();
+    for entry in fs::read_dir(&parted).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with("teacher-1") => {}
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    args.push("--resume".into());
+    assert_eq!(onebit(&args).json()["steps"], 3);
+    assert_eq!(weights(&whole), weights(&parted));
+    let plan =
+        |more: &[&str]| onebit(&f.train(&dir.path().join("x"), &[&["--dry-run", "--json"], more].concat())).json();
+    let planned = plan(&["--teacher-steps", "2", "--teacher-count", "2"]);
+    assert_eq!(
+        (&planned["teacher_steps"], &planned["trained_teachers"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(
+        planned["memory_bytes"]["teachers"],
+        plan(&["--teacher", first, "--teacher", second])["memory_bytes"]["teachers"]
+    );
+    let refused = |more: &[&str]| onebit(&f.train(&dir.path().join("x"), more));
+    refused(&["--teacher-count", "2"]).refused(2, &["--teacher-count", "--teacher-steps"]);
+    for count in ["0", "65"] {
+        refused(&["--teacher-steps", "2", "--teacher-count", count]).refused(2, &["--teacher-count", count]);
+    }
+}
+
 /// The preset's teacher has its own shape and drops more; what is given holds for both runs.
 #[test]
 fn a_preset_can_have_a_teacher_of_another_shape() {
@@ -94,6 +146,8 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
         &out,
         &[
             "--teacher-steps",
+            "1",
+            "--teacher-count",
             "1",
             "--input-dropout",
             "0.3",
@@ -130,17 +184,17 @@ fn presets_have_the_options_of_the_runs_that_were_measured() {
         let shared = ["train", "--dry-run", "--json", "--config", config, "--data", &tokens];
         let args = [&shared[..], &["--tokenizer", &tokenizer, "--seed", "1"], more].concat();
         let facts = onebit(&args).json();
-        (facts["options"].clone(), facts["teacher_steps"].clone())
+        ["options", "teacher_steps", "trained_teachers"].map(|key| facts[key].clone())
     };
     let dropout = [
-        ["--word-dropout", "0.2"],
-        ["--input-dropout", "0.4"],
-        ["--dropout", "0.15"],
-        ["--output-dropout", "0.4"],
+        ["--word-dropout", "0.05"],
+        ["--input-dropout", "0.2"],
+        ["--dropout", "0.05"],
+        ["--output-dropout", "0.2"],
     ];
-    for (preset, [hidden, layers, heads], [steps, phase, teacher], weight) in [
-        ("wikitext2-25m", [320, 10, 5], ["9000", "1800", "5000"], "0.5"),
-        ("wikitext2-35m", [448, 8, 7], ["6500", "1300", "6000"], "0.6"),
+    for (preset, [hidden, layers, heads], teachers) in [
+        ("wikitext2-25m", [320, 10, 5], "3"),
+        ("wikitext2-35m", [448, 8, 7], "2"),
     ] {
         // As the runs were made: from a file of the shape, which has the defaults of any model.
         let shape = serde_json::json!({
@@ -155,14 +209,15 @@ fn presets_have_the_options_of_the_runs_that_were_measured() {
             ["--batch-size", "64"],
             ["--seq-len", "256"],
             ["--accumulation-steps", "1"],
-            ["--max-steps", steps],
+            ["--max-steps", "6000"],
             ["--optimizer", "muon"],
             ["--lr", "0.014"],
             ["--lr-decay", "linear"],
-            ["--quant-warmup-steps", phase],
-            ["--quant-anneal-steps", phase],
-            ["--teacher-steps", teacher],
-            ["--teacher-weight", weight],
+            ["--quant-warmup-steps", "1200"],
+            ["--quant-anneal-steps", "1200"],
+            ["--teacher-steps", "6000"],
+            ["--teacher-count", teachers],
+            ["--teacher-weight", "0.8"],
         ];
         let quiet = ["--eval-every", "0", "--save-every", "0"];
         let explicit = [&explicit[..], &dropout].concat().concat();

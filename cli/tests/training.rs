@@ -283,6 +283,29 @@ fn quickstart_trains_packs_and_tells() {
     );
 }
 
+#[test]
+fn quickstart_trains_other_presets() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("small");
+    let path = out.to_str().unwrap();
+    let args = [
+        "quickstart",
+        "--config",
+        "stories-mcu",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+    ];
+    let report = onebit(&[&args[..], &["--output-dir", path, "--json"]].concat()).json();
+    assert_eq!(report["steps"], 2);
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&config["num_attention_heads"], &config["num_key_value_heads"]),
+        (&16.into(), &4.into())
+    );
+}
+
 /// A file of several divisions of the text trains as any other and resumes to the same bytes; only its own making knows of it.
 #[test]
 fn a_run_on_a_text_in_many_divisions_resumes_to_the_same_bytes() {

@@ -60,7 +60,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::F32,
             160,
             150,
-            "Once",
+            "Every mild afternoon, Anna",
         ),
         case(
             "cache in f16",
@@ -68,7 +68,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::F16,
             160,
             150,
-            "One day",
+            "Do you know Zoe,",
         ),
         case(
             "cache in int8",
@@ -76,7 +76,7 @@ fn wanted() -> Vec<Case<'static>> {
             KvType::Int8,
             160,
             150,
-            "Tom was a",
+            "A smart owl called Rusty",
         ),
         case(
             "repetition penalty",

@@ -20,10 +20,10 @@ use crate::{CliError, Result, args, device, interrupt, output, plot};
     note = "Nothing is read and nothing is downloaded. The entropy of the grammar is known, so the result says how close to the optimum the model came (bpb against entropy_bpb) and how many of its stories are consistent (valid_fraction)."
 )]
 pub struct Quickstart {
-    /// quickstart, or stories-3m for a GPU (default: quickstart)
+    /// quickstart, stories-3m for a GPU, or stories-mcu for a model that a microcontroller runs (default: quickstart)
     #[argh(option, default = "\"quickstart\".into()")]
     config: String,
-    /// minutes that it may take in all (default: 3; of stories-3m as many as its 3,000 steps take)
+    /// minutes that it may take in all (default: 3; of stories-3m and stories-mcu as many as their 3,000 and 2,520 steps take)
     #[argh(option)]
     minutes: Option<f64>,
     /// training steps instead of --minutes

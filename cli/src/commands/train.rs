@@ -129,6 +129,9 @@ pub struct Train {
     /// train a teacher first, the preset's or else the same model in full precision, for so many steps, in the folder teacher of --output-dir; 0 for none (default: the preset's)
     #[argh(option)]
     teacher_steps: Option<u64>,
+    /// teachers that are trained first, from seeds that follow --seed, in the folders teacher-1, teacher-2 and so on if there are several (default: the preset's, else 1)
+    #[argh(option)]
+    teacher_count: Option<usize>,
     /// dropout on residual branches, and on the embedded tokens unless --input-dropout says otherwise (default: the preset's)
     #[argh(option)]
     dropout: Option<f32>,
@@ -238,7 +241,7 @@ impl Train {
             validation,
             tokenizer,
             teachers,
-            own_teacher,
+            own_teachers,
         } = self.prepare()?;
         let place = match place {
             Some(place) => place.clone(),
@@ -258,7 +261,8 @@ impl Train {
             };
             let options = TrainOptions { precision, ..options };
             let windows = data.windows(&options)?;
-            let teacher_steps = own_teacher.map_or(0, |own| own.steps);
+            let teacher_steps = own_teachers.map_or(0, |own| own.steps);
+            let trained_teachers = own_teachers.map_or(0, |own| own.count);
             let plan = dry_run::Plan {
                 windows,
                 tokens: data.file.len(),
@@ -266,6 +270,7 @@ impl Train {
                 vocab_size: tokenizer.vocab_size(),
                 seconds: dry_run::seconds((&config, &taught), &options, teacher_steps, &place, windows)?,
                 teacher_steps,
+                trained_teachers,
             };
             dry_run::print(&config, &options, (&memory, disk.as_ref()), &plan, self.json)?;
             // As the run itself would refuse it.
@@ -282,10 +287,15 @@ impl Train {
         }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         self.prepare_directory(&output_dir)?;
-        if let Some(own) = own_teacher {
-            output::note(&format!("a teacher in full precision first, of {} steps", own.steps));
-            self.of_teacher(own, &output_dir).finished(Some(&place))?;
-            // A run that was interrupted before it had begun to learn from its teacher begins now.
+        if let Some(own) = own_teachers {
+            for (i, run) in (1..).zip(self.of_teachers(own, &output_dir)) {
+                let (count, steps) = (own.count, own.steps);
+                output::note(&format!(
+                    "teacher {i} of {count} first, in full precision, {steps} steps"
+                ));
+                run.finished(Some(&place))?;
+            }
+            // A run that was interrupted before it had begun to learn from its teachers begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
         }
         let inputs = self.inputs(

@@ -126,6 +126,7 @@ pub fn all() -> Vec<Preset> {
         wikitext2::words_25m(),
         wikitext2::words_35m(),
         stories::stories_3m(),
+        stories::stories_mcu(),
     ]);
     for (name, summary, shape) in SHAPES {
         all.push(preset(name, summary, bitnet(Shape { ..*shape })));

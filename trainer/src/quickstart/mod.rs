@@ -34,8 +34,8 @@ use crate::{Result, TrainError};
 
 /// The preset of a quickstart that takes the minutes given.
 pub const TIMED: &str = "quickstart";
-/// The presets that this is for. All but the first are larger: they take the steps of their own, on a GPU, and a text that holds as many stories as those read.
-pub const PRESETS: [&str; 2] = [TIMED, "stories-3m"];
+/// The presets that this is for. All but the first take the steps of their own, and a text that holds as many stories as those read.
+pub const PRESETS: [&str; 3] = [TIMED, "stories-3m", "stories-mcu"];
 /// Stories of the training text of [`TIMED`], which a run of three minutes reads once, and the fewest of the others.
 const TRAINING_STORIES: usize = 20_000;
 /// More are not written; a longer run reads them again.

@@ -24,15 +24,17 @@ pub(super) struct Plan {
     pub vocab_size: usize,
     /// How long it would take, about.
     pub seconds: f64,
-    /// Steps of the teacher that is trained first.
+    /// Steps of each teacher that is trained first.
     pub teacher_steps: u64,
+    /// How many are.
+    pub trained_teachers: usize,
 }
 
 /// Operations of training as shares of what the device was seen to do just now: the rates that `onebit bench train` measures are about these.
 const OF_A_CPU: [f64; 2] = [0.8, 1.25];
 const OF_A_GPU: f64 = 0.45;
 
-/// How long a run would take, about: its operations, with what its teachers say to each step, and those of the last teacher where it is trained first, over a
+/// How long a run would take, about: its operations, with what its teachers say to each step, and those of the teachers where they are trained first, over a
 /// rate measured now.
 pub(super) fn seconds(
     (config, teachers): Models<'_>,
@@ -44,7 +46,8 @@ pub(super) fn seconds(
     let weights = |config: &ModelConfig| block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
     let training = if options.recompute { 8.0 } else { 6.0 };
     let told: f64 = teachers.iter().map(|teacher| 2.0 * weights(teacher)).sum();
-    let own = teachers.last().map_or(0.0, |own| training * weights(own)) * teacher_steps as f64;
+    // Where some are trained first, all are.
+    let own: f64 = teachers.iter().map(|own| training * weights(own)).sum::<f64>() * teacher_steps as f64;
     let steps = options.total_steps(windows) as f64 * (training * weights(config) + told);
     let rate = match &place.gpu {
         Some(gpu) => OF_A_GPU * limits::cuda::product_rate(gpu)?,
@@ -74,6 +77,7 @@ pub(super) fn print(
         "tokens_per_epoch": plan.windows * options.seq_len as u64,
         "steps": options.total_steps(plan.windows),
         "teacher_steps": plan.teacher_steps,
+        "trained_teachers": plan.trained_teachers,
         "tokens_per_step": options.tokens_per_step(),
         "seconds": plan.seconds,
         "memory_bytes": {
@@ -120,8 +124,8 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
             match number(&facts["teacher_steps"]) {
                 0 => format!("{} of {} tokens", facts["steps"], facts["tokens_per_step"]),
                 first => format!(
-                    "{} of {} tokens, after {first} of a teacher",
-                    facts["steps"], facts["tokens_per_step"]
+                    "{} of {} tokens, after {first} of each of {} teachers",
+                    facts["steps"], facts["tokens_per_step"], facts["trained_teachers"]
                 ),
             },
         ),

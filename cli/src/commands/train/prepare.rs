@@ -14,7 +14,7 @@ use onebit_trainer::data::{Order, TokenFile};
 use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
-use super::teacher::OwnTeacher;
+use super::teacher::OwnTeachers;
 use crate::device::Placement;
 use crate::{CliError, Result, args, output};
 
@@ -57,8 +57,8 @@ pub(super) struct Prepared {
     pub tokenizer: Tokenizer,
     /// Where each teacher lies, and what it is.
     pub teachers: Vec<(PathBuf, ModelConfig)>,
-    /// How the last of them is made first; none: all are there.
-    pub own_teacher: Option<OwnTeacher>,
+    /// How they are made first; none: all are there.
+    pub own_teachers: Option<OwnTeachers>,
 }
 
 impl Train {
@@ -98,8 +98,8 @@ impl Train {
             .notes
             .iter()
             .for_each(|note| output::note(&format!("note: {note}")));
-        let own_teacher = self.own_teacher(&resolved.training)?;
-        let options = self.options(&resolved.training, own_teacher)?;
+        let own_teachers = self.own_teachers(&resolved.training)?;
+        let options = self.options(&resolved.training, own_teachers)?;
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
         let mut config = resolved.config;
@@ -137,8 +137,8 @@ impl Train {
             None => None,
         };
         let mut teachers = self.teachers(&config, &options, &tokenizer)?;
-        if let Some(own) = own_teacher {
-            teachers.push(self.planned(own, &config, &options, &tokenizer)?);
+        if let Some(own) = own_teachers {
+            teachers = self.planned(own, &config, &options, &tokenizer)?;
         }
         Ok(Prepared {
             config,
@@ -147,7 +147,7 @@ impl Train {
             validation,
             tokenizer,
             teachers,
-            own_teacher,
+            own_teachers,
         })
     }
 
@@ -212,7 +212,7 @@ impl Train {
     }
 
     /// The options given, over the preset's.
-    fn options(&self, preset: &presets::TrainingDefaults, own_teacher: Option<OwnTeacher>) -> Result<TrainOptions> {
+    fn options(&self, preset: &presets::TrainingDefaults, own_teachers: Option<OwnTeachers>) -> Result<TrainOptions> {
         let default = TrainOptions::default();
         let max_steps = self.max_steps.unwrap_or(if self.max_epochs.is_some_and(|n| n > 0) {
             0
@@ -241,7 +241,7 @@ impl Train {
             weight_decay_until: self.weight_decay_until.unwrap_or(default.weight_decay_until),
             grad_clip_max_norm: self.grad_clip_max_norm.unwrap_or(preset.grad_clip_max_norm as f32),
             label_smoothing: self.label_smoothing.unwrap_or(preset.label_smoothing as f32),
-            teacher_weight: match (self.teacher.is_empty() && own_teacher.is_none(), self.teacher_weight) {
+            teacher_weight: match (self.teacher.is_empty() && own_teachers.is_none(), self.teacher_weight) {
                 (true, None) => 0.0,
                 (true, Some(_)) => {
                     return Err(CliError::Usage(

@@ -1,4 +1,4 @@
-//! Who teaches: models that are there, or one that the run trains first.
+//! Who teaches: models that are there, or such as the run trains first.
 
 use std::path::{Path, PathBuf};
 
@@ -13,15 +13,27 @@ use super::prepare::fit_to_tokenizer;
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args};
 
-/// The folder of a teacher that the run trains itself.
-const FOLDER: &str = "teacher";
+/// More teachers than this are taken for a mistake.
+const MOST_TEACHERS: usize = 64;
 
-/// A teacher that the run trains itself, in full precision.
+/// Teachers that the run trains itself, in full precision: the same model from other seeds.
 #[derive(Clone, Copy)]
-pub(super) struct OwnTeacher {
+pub(super) struct OwnTeachers {
+    pub count: usize,
+    /// Of each.
     pub steps: u64,
-    /// What the preset says of it; else it is the same model.
+    /// What the preset says of them; else they are the model itself.
     preset: Option<TeacherDefaults>,
+}
+
+impl OwnTeachers {
+    /// The folder of each within the run's.
+    fn folders(self) -> impl Iterator<Item = String> {
+        (1..=self.count).map(move |i| match self.count {
+            1 => "teacher".into(),
+            _ => format!("teacher-{i}"),
+        })
+    }
 }
 
 impl Train {
@@ -48,8 +60,8 @@ impl Train {
         self.teacher.iter().map(open).collect()
     }
 
-    /// The teacher that is trained first, if there is one.
-    pub(super) fn own_teacher(&self, training: &presets::TrainingDefaults) -> Result<Option<OwnTeacher>> {
+    /// The teachers that are trained first, if there are such.
+    pub(super) fn own_teachers(&self, training: &presets::TrainingDefaults) -> Result<Option<OwnTeachers>> {
         let given = self.teacher_steps.is_some_and(|steps| steps > 0);
         if given && self.is_twin() {
             return Err(CliError::Usage(
@@ -61,28 +73,45 @@ impl Train {
                 "--teacher and --teacher-steps both say who teaches; give one of them".into(),
             ));
         }
-        if self.is_twin() || !self.teacher.is_empty() {
-            return Ok(None);
+        let steps = if self.is_twin() || !self.teacher.is_empty() {
+            0
+        } else {
+            let usual = training
+                .teacher
+                .map_or(0, |teacher| self.scaled(training, teacher.steps));
+            self.teacher_steps.unwrap_or(usual)
+        };
+        match self.teacher_count {
+            Some(_) if steps == 0 => {
+                return Err(CliError::Usage(
+                    "--teacher-count is of teachers that are trained first, and there are none; give --teacher-steps or leave it out".into(),
+                ));
+            }
+            Some(count) if !(1..=MOST_TEACHERS).contains(&count) => {
+                return Err(CliError::Usage(format!(
+                    "--teacher-count: expected 1 to {MOST_TEACHERS}, found {count}"
+                )));
+            }
+            _ => {}
         }
         let preset = training.teacher;
-        let usual = preset.map_or(0, |teacher| self.scaled(training, teacher.steps));
-        let steps = self.teacher_steps.unwrap_or(usual);
-        Ok((steps > 0).then_some(OwnTeacher { steps, preset }))
+        let count = self.teacher_count.or(preset.map(|teacher| teacher.count)).unwrap_or(1);
+        Ok((steps > 0).then_some(OwnTeachers { count, steps, preset }))
     }
 
-    /// Where the run's own teacher of a model will lie, and what it will be.
+    /// Where the run's own teachers of a model will lie, and what they will be.
     pub(super) fn planned(
         &self,
-        own: OwnTeacher,
+        own: OwnTeachers,
         config: &ModelConfig,
         options: &TrainOptions,
         tokenizer: &Tokenizer,
-    ) -> Result<(PathBuf, ModelConfig)> {
+    ) -> Result<Vec<(PathBuf, ModelConfig)>> {
         let mut twin = match own.preset {
             Some(teacher) => {
                 let mut shape = presets::resolve(teacher.preset)?.config;
                 fit_to_tokenizer(&mut shape, tokenizer);
-                // What is given holds for both runs.
+                // What is given holds for all runs.
                 shape.final_logit_softcapping = config.final_logit_softcapping;
                 shape
             }
@@ -90,15 +119,28 @@ impl Train {
         };
         twin.set_all_modes(LinearMode::F16);
         check_teacher(&twin, config, options.seq_len)?;
-        Ok((self.output_dir.as_deref().unwrap_or(Path::new("")).join(FOLDER), twin))
+        let within = self.output_dir.as_deref().unwrap_or(Path::new(""));
+        Ok(own
+            .folders()
+            .map(|folder| (within.join(folder), twin.clone()))
+            .collect())
     }
 
-    /// The run that trains it, in a folder of the run's own. What is given holds for both runs.
-    pub(super) fn of_teacher(&self, own: OwnTeacher, output_dir: &Path) -> Train {
-        let output_dir = output_dir.join(FOLDER);
+    /// The runs that train them, in folders of the run's own, with seeds that follow one another. What is given holds for all runs.
+    pub(super) fn of_teachers(&self, own: OwnTeachers, output_dir: &Path) -> Vec<Train> {
+        let seed = self.seed.unwrap_or(TrainOptions::default().seed);
+        let seeds = (0..).map(|i| seed.wrapping_add(i));
+        own.folders()
+            .zip(seeds)
+            .map(|(folder, seed)| self.of_teacher(own, output_dir.join(folder), seed))
+            .collect()
+    }
+
+    fn of_teacher(&self, own: OwnTeachers, output_dir: PathBuf, seed: u64) -> Train {
         let mut run = Train {
             resume: self.resume && output_dir.join("checkpoints").is_dir(),
             output_dir: Some(output_dir),
+            seed: Some(seed),
             max_steps: Some(own.steps),
             max_epochs: None,
             quant: Some("none".into()),
@@ -106,6 +148,7 @@ impl Train {
             quant_anneal_steps: None,
             teacher_weight: None,
             teacher_steps: None,
+            teacher_count: None,
             keep_best: false,
             ..self.clone()
         };

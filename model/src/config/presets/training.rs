@@ -15,16 +15,18 @@ pub struct DropoutDefaults {
     pub word: f64,
 }
 
-/// A teacher that is trained first: a model in full precision.
+/// Teachers that are trained first: models in full precision that differ by their seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TeacherDefaults {
-    /// The preset whose shape and settings it has.
+    /// The preset whose shape and settings they have.
     pub preset: &'static str,
-    /// Its optimiser steps.
+    /// How many. The mean of their probabilities is learned.
+    pub count: usize,
+    /// The optimiser steps of each.
     pub steps: u64,
-    /// What is dropped while it learns: more than of the ternary model, which learns less by heart.
+    /// What is dropped while they learn: more than of the model that has them to learn from.
     pub dropout: DropoutDefaults,
-    /// Its share of what the model learns.
+    /// Their share of what the model learns.
     pub weight: f64,
 }
 
