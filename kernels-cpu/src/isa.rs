@@ -13,6 +13,7 @@
 //! | `neon` | aarch64, NEON | 4 × 128 bits | `smull`, `smlal2`, `sadalp` |
 //! | `dotprod` | and FEAT_DotProd | as `neon` | `sdot` |
 //! | `i8mm` | and FEAT_I8MM | as `neon` | `smmla` for many tokens, `sdot` for one |
+//! | `simd128` | WebAssembly compiled with `-C target-feature=+simd128`; a module cannot ask | 4 × 128 bits, fused multiply-adds in f64 | `i32x4.dot_i16x8_s` |
 //!
 //! A CPU that has AVX-512 VNNI but not AVX-VNNI can run the 256-bit kernels all the same, since the two encodings are one operation. It has
 //! them under a name of their own, so that nobody takes a run of the one for a run of the other.
@@ -151,6 +152,19 @@ mod arm {
     }
 }
 
+/// Proof that the module is compiled for engines with SIMD128: another does not load it.
+#[cfg(target_feature = "simd128")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd128(());
+
+#[cfg(target_feature = "simd128")]
+impl Simd128 {
+    /// The token.
+    pub fn detect() -> Option<Self> {
+        Some(Self(()))
+    }
+}
+
 /// An instruction set that this CPU has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -174,6 +188,9 @@ pub enum Isa {
     /// aarch64 with byte matrix products.
     #[cfg(target_arch = "aarch64")]
     I8mm(I8mm),
+    /// WebAssembly with SIMD128.
+    #[cfg(target_feature = "simd128")]
+    Simd128(Simd128),
 }
 
 /// The vectors that float kernels are written over; several paths of [`Isa`] share one.
@@ -186,6 +203,8 @@ pub(crate) enum FloatIsa {
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    #[cfg(target_feature = "simd128")]
+    Simd128(Simd128),
 }
 
 /// `ONEBIT_ISA` names a path that does not exist or that this CPU lacks.
@@ -210,7 +229,9 @@ impl Isa {
             Dotprod::detect().map(Isa::Dotprod),
             I8mm::detect().map(Isa::I8mm),
         ];
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        #[cfg(target_feature = "simd128")]
+        let vector = [Simd128::detect().map(Isa::Simd128)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")))]
         let vector: [Option<Isa>; 0] = [];
         core::iter::once(Isa::SCALAR).chain(vector.into_iter().flatten())
     }
@@ -258,6 +279,8 @@ impl Isa {
             Isa::Dotprod(_) => "dotprod",
             #[cfg(target_arch = "aarch64")]
             Isa::I8mm(_) => "i8mm",
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128(_) => "simd128",
         }
     }
 
@@ -277,6 +300,8 @@ impl Isa {
             Isa::Dotprod(token) => FloatIsa::Neon(token.neon()),
             #[cfg(target_arch = "aarch64")]
             Isa::I8mm(token) => FloatIsa::Neon(token.dotprod().neon()),
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128(token) => FloatIsa::Simd128(token),
         }
     }
 }
