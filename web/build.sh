@@ -17,11 +17,11 @@ if ! rustup target list --installed | grep -qx "$target" && ! rustup target add 
     std=(-Zbuild-std=std,panic_abort)
 fi
 mkdir -p "$out"
-# build NAME FEATURE: each in a folder of its own, so that neither build throws away the other's.
+# build NAME FEATURE: cargo keeps what is built with other flags beside it.
 build() {
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=$2simd128" "${cargo[@]}" build --quiet --release --config profile.release.strip=true \
-        -p onebit-web --target "$target" --target-dir "$folder/web/$1" "${std[@]}"
-    cp "$folder/web/$1/$target/release/onebit_web.wasm" "$out/$1.wasm"
+        -p onebit-web --target "$target" "${std[@]}"
+    cp "$folder/$target/release/onebit_web.wasm" "$out/$1.wasm"
 }
 build onebit-simd128 +
 build onebit -
