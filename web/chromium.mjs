@@ -52,5 +52,6 @@ assert.ok(expected.length > 50);
 assert.equal(found, expected);
 assert.ok(asked.has("onebit-simd128.wasm") && !asked.has("onebit.wasm"), `the page asked for ${[...asked]}`);
 const speed = /<p id="speed"[^>]*>(.*?)<\/p>/.exec(dom)?.[1];
+// The clock of such a run stands still while the page computes: the speed says nothing.
 assert.match(speed, /^\d+ tokens, [\d,]+ a second$/);
-console.log(`in Chromium: the story is that of the module in Node; ${speed}`);
+console.log(`in Chromium: the story of ${expected.length} characters is that of the module in Node`);

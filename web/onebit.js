@@ -27,11 +27,11 @@ export class Model {
     this.#exports = exports;
   }
 
-  /** Compiles the module and loads the model. Throws an Error that says what is wrong with them. */
-  static async open(moduleBytes, modelBytes) {
+  /** Compiles the module and loads a model, where one is given. Throws an Error that says what is wrong with them. */
+  static async open(moduleBytes, modelBytes = null) {
     const { instance } = await WebAssembly.instantiate(moduleBytes, {});
     const model = new Model(instance.exports);
-    model.load(modelBytes);
+    if (modelBytes) model.load(modelBytes);
     return model;
   }
 

@@ -23,8 +23,7 @@ function told(problem) {
 }
 
 function describe(name, size) {
-  $("model-name").textContent = `${name}, ${Math.round(size / 1000).toLocaleString("en")} KB, ${model.contextLimit} tokens of context`;
-  $("path").textContent = model.simd ? "SIMD128" : "no SIMD";
+  $("model-name").textContent = `${name}, ${Math.round(size / 1000).toLocaleString("en")} KB, ${model.contextLimit} tokens of context; the module computes ${model.simd ? "with" : "without"} SIMD128`;
 }
 
 /** Lets the page draw and take clicks. */
@@ -33,17 +32,19 @@ const breathe = () => new Promise((resolve) => setTimeout(resolve));
 async function generate() {
   running = true;
   button.textContent = "Stop";
+  // Read aloud once it is whole.
+  story.setAttribute("aria-busy", "true");
   told(null);
   const prompt = $("prompt").value;
   story.replaceChildren(Object.assign(document.createElement("span"), { className: "given", textContent: prompt }));
   const answer = story.appendChild(document.createElement("span"));
-  const options = { seed: BigInt($("seed").value || 0), temperature: Number($("temperature").value) };
   let [tokens, computing, text, slice] = [0, 0, "", performance.now()];
   const show = () => {
     answer.textContent = text;
     speed.textContent = tokens === 0 ? "" : `${tokens} tokens, ${Math.round((1000 * tokens) / Math.max(computing, 0.001)).toLocaleString("en")} a second`;
   };
   try {
+    const options = { seed: BigInt($("seed").value || 0), temperature: Number($("temperature").value) };
     for (const token of model.generate(prompt, options)) {
       tokens += token.id === null ? 0 : 1;
       text += token.text;
@@ -62,6 +63,7 @@ async function generate() {
   }
   running = false;
   button.textContent = "Tell a story";
+  story.removeAttribute("aria-busy");
   document.body.dataset.state = "done";
 }
 
@@ -84,23 +86,26 @@ $("file").addEventListener("change", async (event) => {
   } catch (problem) {
     // The module has no model now.
     button.disabled = true;
-    $("model-name").textContent = "no model";
+    $("model-name").textContent = "none";
     told(new Error(`${file.name}: ${problem.message}`));
   }
 });
 
 try {
-  const [moduleBytes, modelBytes] = await Promise.all([bytesOf(MODULE), bytesOf(MODEL)]);
-  model = await Model.open(moduleBytes, modelBytes);
+  model = await Model.open(await bytesOf(MODULE));
+  // Another model may be taken where this one cannot be had.
+  $("file").disabled = false;
+  const modelBytes = await bytesOf(MODEL);
+  model.load(modelBytes);
   describe(MODEL, modelBytes.length);
   button.disabled = false;
-  $("file").disabled = false;
   document.body.dataset.state = "ready";
   // A link to a story: page#seed=3&prompt=Once
   const given = new URLSearchParams(location.hash.slice(1));
   for (const name of ["prompt", "seed", "temperature"]) if (given.has(name)) $(name).value = given.get(name);
   if (given.size > 0) generate();
 } catch (problem) {
+  $("model-name").textContent = "none";
   told(problem);
   document.body.dataset.state = "failed";
 }
