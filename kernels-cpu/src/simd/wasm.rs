@@ -177,34 +177,34 @@ impl Simd for Simd128 {
             i32x4_extend_low_i16x8(high),
             i32x4_extend_high_i16x8(high),
         ];
-        each(words, f32x4_convert_i32x4)
+        each(words, |v| f32x4_convert_i32x4(v))
     }
     #[inline(always)]
     fn load_i32(self, a: &[i32; LANES]) -> Four {
-        each(read_words(a), f32x4_convert_i32x4)
+        each(read_words(a), |v| f32x4_convert_i32x4(v))
     }
     #[inline(always)]
     fn store_i8(self, v: Four, a: &mut [i8; LANES]) {
-        let v = each(v, i32x4_trunc_sat_f32x4);
+        let v = each(v, |v| i32x4_trunc_sat_f32x4(v));
         let bytes = i8x16_narrow_i16x8(i16x8_narrow_i32x4(v[0], v[1]), i16x8_narrow_i32x4(v[2], v[3]));
         // SAFETY: the reference covers sixteen bytes; the store may be misaligned.
         unsafe { v128_store(a.as_mut_ptr().cast(), bytes) };
     }
     #[inline(always)]
     fn add(self, a: Four, b: Four) -> Four {
-        zip(a, b, f32x4_add)
+        zip(a, b, |a, b| f32x4_add(a, b))
     }
     #[inline(always)]
     fn sub(self, a: Four, b: Four) -> Four {
-        zip(a, b, f32x4_sub)
+        zip(a, b, |a, b| f32x4_sub(a, b))
     }
     #[inline(always)]
     fn mul(self, a: Four, b: Four) -> Four {
-        zip(a, b, f32x4_mul)
+        zip(a, b, |a, b| f32x4_mul(a, b))
     }
     #[inline(always)]
     fn div(self, a: Four, b: Four) -> Four {
-        zip(a, b, f32x4_div)
+        zip(a, b, |a, b| f32x4_div(a, b))
     }
     #[inline(always)]
     fn fma(self, a: Four, b: Four, c: Four) -> Four {
@@ -222,7 +222,7 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn fnma(self, a: Four, b: Four, c: Four) -> Four {
-        self.fma(each(a, f32x4_neg), b, c)
+        self.fma(each(a, |v| f32x4_neg(v)), b, c)
     }
     #[inline(always)]
     fn max(self, a: Four, b: Four) -> Four {
@@ -234,19 +234,19 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn abs(self, a: Four) -> Four {
-        each(a, f32x4_abs)
+        each(a, |v| f32x4_abs(v))
     }
     #[inline(always)]
     fn sqrt(self, a: Four) -> Four {
-        each(a, f32x4_sqrt)
+        each(a, |v| f32x4_sqrt(v))
     }
     #[inline(always)]
     fn round(self, a: Four) -> Four {
-        each(a, f32x4_nearest)
+        each(a, |v| f32x4_nearest(v))
     }
     #[inline(always)]
     fn select_gt(self, a: Four, b: Four, yes: Four, no: Four) -> Four {
-        let mask = zip(a, b, f32x4_gt);
+        let mask = zip(a, b, |a, b| f32x4_gt(a, b));
         let mut chosen = no;
         for i in 0..4 {
             chosen[i] = v128_bitselect(yes[i], no[i], mask[i]);
