@@ -9,10 +9,11 @@ use crate::math::sqrt_f32;
 /// `a * b + c`, rounded once.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
-    #[cfg(feature = "std")]
+    // WebAssembly has no such instruction, and what the compiler has in its place is `libm`'s.
+    #[cfg(all(feature = "std", not(target_arch = "wasm32")))]
     return a.mul_add(b, c);
-    #[cfg(not(feature = "std"))]
-    return libm::fmaf(a, b, c);
+    #[cfg(any(not(feature = "std"), target_arch = "wasm32"))]
+    return crate::math::wide_fma::fma(a, b, c);
 }
 
 #[inline(always)]
