@@ -5,13 +5,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Lower layers first; a crate may depend on those before it.
-const LAYERS: [&str; 8] = [
+const LAYERS: [&str; 9] = [
     "onebit-kernels-cpu",
     "onebit-kernels-cuda",
     "onebit-engine",
     "onebit-autograd",
     "onebit-model",
     "onebit-c",
+    "onebit-web",
     "onebit-trainer",
     "onebit-cli",
 ];

@@ -14,6 +14,7 @@
 //! | `dotprod` | and FEAT_DotProd | as `neon` | `sdot` |
 //! | `i8mm` | and FEAT_I8MM | as `neon` | `smmla` for many tokens, `sdot` for one |
 //! | `dsp` | Cortex-M with the DSP extension, known when it is compiled (`build.rs`) | portable | `smlad` for ternary weights and one token |
+//! | `simd128` | WebAssembly compiled with `-C target-feature=+simd128`; a module cannot ask | 4 × 128 bits, fused multiply-adds in f64 | `i32x4.dot_i16x8_s` |
 //!
 //! A CPU that has AVX-512 VNNI but not AVX-VNNI can run the 256-bit kernels all the same, since the two encodings are one operation. It has
 //! them under a name of their own, so that nobody takes a run of the one for a run of the other.
@@ -165,6 +166,19 @@ impl Dsp {
     }
 }
 
+/// Proof that the module is compiled for engines with SIMD128: another does not load it.
+#[cfg(target_feature = "simd128")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd128(());
+
+#[cfg(target_feature = "simd128")]
+impl Simd128 {
+    /// The token.
+    pub fn detect() -> Option<Self> {
+        Some(Self(()))
+    }
+}
+
 /// An instruction set that this CPU has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -191,6 +205,9 @@ pub enum Isa {
     /// Cortex-M with the DSP extension.
     #[cfg(arm_dsp)]
     Dsp(Dsp),
+    /// WebAssembly with SIMD128.
+    #[cfg(target_feature = "simd128")]
+    Simd128(Simd128),
 }
 
 /// The vectors that float kernels are written over; several paths of [`Isa`] share one.
@@ -203,6 +220,8 @@ pub(crate) enum FloatIsa {
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    #[cfg(target_feature = "simd128")]
+    Simd128(Simd128),
 }
 
 /// `ONEBIT_ISA` names a path that does not exist or that this CPU lacks.
@@ -229,7 +248,14 @@ impl Isa {
         ];
         #[cfg(arm_dsp)]
         let vector = [Dsp::detect().map(Isa::Dsp)];
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", arm_dsp)))]
+        #[cfg(target_feature = "simd128")]
+        let vector = [Simd128::detect().map(Isa::Simd128)];
+        #[cfg(not(any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            arm_dsp,
+            target_feature = "simd128"
+        )))]
         let vector: [Option<Isa>; 0] = [];
         core::iter::once(Isa::SCALAR).chain(vector.into_iter().flatten())
     }
@@ -279,6 +305,8 @@ impl Isa {
             Isa::I8mm(_) => "i8mm",
             #[cfg(arm_dsp)]
             Isa::Dsp(_) => "dsp",
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128(_) => "simd128",
         }
     }
 
@@ -300,6 +328,8 @@ impl Isa {
             Isa::I8mm(token) => FloatIsa::Neon(token.dotprod().neon()),
             #[cfg(arm_dsp)]
             Isa::Dsp(_) => FloatIsa::Scalar(Scalar),
+            #[cfg(target_feature = "simd128")]
+            Isa::Simd128(token) => FloatIsa::Simd128(token),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `avxvnni` | `vpdpbusd`, unsigned by signed | 32 |
 //! | `neon` | `smull`, `smlal2`, `sadalp` (one more where each four bytes must keep to their sum) | 16 |
 //! | `dotprod`, `i8mm` | `sdot` | 16 |
+//! | `simd128` | widened to 16 bits, `i32x4.dot_i16x8_s` | 16 |
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod arm;
@@ -16,6 +17,8 @@ pub(crate) mod arm;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
+#[cfg(target_feature = "simd128")]
+mod wasm;
 
 use crate::isa;
 
@@ -69,7 +72,7 @@ pub(crate) trait Bytes: Copy {
 }
 
 /// Four bytes as the number that they are in memory. No `map`: left to be called, it costs a kernel all of its registers.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128"))]
 #[inline(always)]
 pub(crate) fn word_of([a, b, c, d]: [i8; 4]) -> i32 {
     i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
@@ -103,6 +106,8 @@ pub(crate) enum ByteIsa {
     Neon(isa::Neon),
     #[cfg(target_arch = "aarch64")]
     Dotprod(isa::Dotprod),
+    #[cfg(target_feature = "simd128")]
+    Simd128(isa::Simd128),
 }
 
 impl isa::Isa {
@@ -124,6 +129,8 @@ impl isa::Isa {
             isa::Isa::I8mm(token) => IntIsa::Bytes(ByteIsa::Dotprod(token.dotprod())),
             #[cfg(arm_dsp)]
             isa::Isa::Dsp(_) => IntIsa::Scalar,
+            #[cfg(target_feature = "simd128")]
+            isa::Isa::Simd128(token) => IntIsa::Bytes(ByteIsa::Simd128(token)),
         }
     }
 }
@@ -134,7 +141,7 @@ macro_rules! byte_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path;) => {
         $(#[$meta])*
         #[cfg_attr(
-            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
             allow(unused_variables, reason = "no path has such a kernel")
         )]
         $vis fn $name(isa: $crate::bytes::ByteIsa, $($arg: $ty),*) $(-> $ret)? {
@@ -155,6 +162,9 @@ macro_rules! byte_kernel {
                 $crate::bytes::ByteIsa::Dotprod(b) => $crate::simd::enter!(
                     "neon,dotprod", $crate::isa::Dotprod, b, (), ($($arg: $ty),*), ($($ret)?), $body
                 ),
+                // The whole module has the instructions.
+                #[cfg(target_feature = "simd128")]
+                $crate::bytes::ByteIsa::Simd128(b) => $body(b, $($arg),*),
             }
         }
     };

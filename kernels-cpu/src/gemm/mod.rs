@@ -242,6 +242,9 @@ pub fn gemm(
     }
     match isa.floats() {
         FloatIsa::Scalar(t) => blocks(t, &problem, c, scratch),
+        // Training alone has a use for it, and nobody trains in a browser.
+        #[cfg(target_feature = "simd128")]
+        FloatIsa::Simd128(_) => blocks(crate::isa::Scalar, &problem, c, scratch),
         #[cfg(target_arch = "aarch64")]
         FloatIsa::Neon(t) => blocks(t, &problem, c, scratch),
         #[cfg(target_arch = "x86_64")]

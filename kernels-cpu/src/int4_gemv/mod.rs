@@ -295,6 +295,8 @@ macro_rules! int4_kernel {
                 Isa::Scalar(d) => $body(d, $($arg),*),
                 #[cfg(arm_dsp)]
                 Isa::Dsp(_) => $body(crate::isa::Scalar, $($arg),*),
+                #[cfg(target_feature = "simd128")]
+                Isa::Simd128(_) => $body(crate::isa::Scalar, $($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2(d) => crate::simd::enter!(
                     "avx2,fma,f16c", crate::isa::Avx2, d, (), ($($arg: $ty),*), (), $body

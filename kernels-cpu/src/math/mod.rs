@@ -20,6 +20,12 @@ use crate::simd::{LANES, Simd};
 pub(crate) mod soft_fma;
 #[cfg(test)]
 mod tests;
+#[cfg(any(not(feature = "std"), target_arch = "wasm32", test))]
+#[cfg_attr(
+    feature = "std",
+    allow(dead_code, reason = "with std the instruction is taken where there is one")
+)]
+pub(crate) mod wide_fma;
 
 /// Square root, rounded correctly and so the same wherever it comes from. Single values go through here and [`sqrt_f64`]: `core` has no
 /// square root, and that of `libm` is inline assembly, which the compiler cannot vectorise nor Miri interpret.

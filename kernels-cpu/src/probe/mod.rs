@@ -65,6 +65,8 @@ pub fn int8_dot_peak(isa: Isa, iterations: u64) -> f64 {
 pub fn read_sweep(isa: Isa, bytes: &[u8]) -> u64 {
     match isa.floats() {
         FloatIsa::Scalar(_) => scalar::read_sweep(bytes),
+        #[cfg(target_feature = "simd128")]
+        FloatIsa::Simd128(_) => scalar::read_sweep(bytes),
         #[cfg(target_arch = "x86_64")]
         FloatIsa::Avx2(t) => avx2::read_sweep(t, bytes),
         #[cfg(target_arch = "x86_64")]

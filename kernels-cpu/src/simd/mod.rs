@@ -21,6 +21,8 @@ mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_feature = "simd128")]
+mod wasm;
 
 pub(crate) use element::Element;
 
@@ -168,6 +170,9 @@ macro_rules! simd_kernel {
                 $crate::isa::FloatIsa::Neon(s) => $crate::simd::enter!(
                     "neon", $crate::isa::Neon, s, ($($($life),*)?), ($($arg: $ty),*), ($($ret)?), $body
                 ),
+                // The whole module has the instructions.
+                #[cfg(target_feature = "simd128")]
+                $crate::isa::FloatIsa::Simd128(s) => $body(s, $($arg),*),
             }
         }
     };

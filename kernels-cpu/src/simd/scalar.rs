@@ -7,7 +7,7 @@ use crate::isa::Scalar;
 use crate::math::sqrt_f32;
 
 /// `a * b + c`, rounded once.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_arch = "wasm32")))]
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
@@ -37,11 +37,12 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
 #[cfg(all(not(feature = "std"), soft_float, not(arm_vfma)))]
 pub(crate) use crate::math::soft_fma::fma;
 
-/// As above in the arithmetic of f64, which the target has. Called and not inlined: it is long, and kernels have many.
-#[cfg(not(any(feature = "std", arm_vfma, soft_float)))]
+/// As above in the arithmetic of f64, which the target has. Called and not inlined: it is long, and kernels have many. WebAssembly has no such instruction, and
+/// what the compiler has in its place is `libm`'s.
+#[cfg(any(target_arch = "wasm32", not(any(feature = "std", arm_vfma, soft_float))))]
 #[inline(never)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
-    libm::fmaf(a, b, c)
+    crate::math::wide_fma::fma(a, b, c)
 }
 
 /// `x` as f32.

@@ -128,3 +128,78 @@ fn bytes_survive_the_way_there_and_back() {
         }
     }
 }
+
+/// Sums that are hard to round: any bits, sums that cancel, products beside half of the last place of a normal and of a subnormal sum, sums at the border of the two.
+fn hard_sums(i: u64) -> [[f32; 3]; 5] {
+    let mut state = i;
+    // SplitMix64.
+    let mut bits = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as u32
+    };
+    let near = |bits: u32| f32::from_bits(bits & 0x87ff_ffff | 0x3800_0000);
+    let power = |n: u32| f32::from_bits((127 - n) << 23);
+    let any = [bits(), bits(), bits()].map(f32::from_bits);
+    let [a, b] = [bits(), bits()].map(near);
+    let d = bits();
+    let cancels = [
+        a,
+        b,
+        f32::from_bits((-(a * b)).to_bits() ^ (d & ((1 << (d >> 27)) - 1))),
+    ];
+    let x = power(13 + bits() % 10);
+    let sign = if bits() & 1 == 0 { 1.0 } else { -1.0 };
+    let c = bits();
+    let normal = [
+        sign * (1.0 + x),
+        (1.0 - x) * power(24),
+        f32::from_bits(127 << 23 | c & 0x7f_ffff),
+    ];
+    let subnormal = [
+        sign * (1.0 + x) * power(30),
+        (1.0 - x) * power(120),
+        f32::from_bits(c & 0x807f_ffff),
+    ];
+    let border = [
+        near(bits()),
+        f32::from_bits(bits() & 0x83ff_ffff),
+        f32::from_bits(bits() & 0x80ff_ffff),
+    ];
+    [any, cancels, normal, subnormal, border]
+}
+
+#[inline(always)]
+fn fma_of<S: Simd>(s: S, a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES], out: &mut [f32; LANES]) {
+    s.store(s.fma(s.load(a), s.load(b), s.load(c)), out);
+}
+
+simd_kernel! {
+    pub fn run_fma(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES], out: &mut [f32; LANES]) = fma_of;
+}
+
+/// The bits of 100 000 sums, hashed (FNV-1a, a NaN as one of them), are those of the instruction of x86, also where there is no such instruction.
+#[test]
+fn fused_multiply_adds_are_rounded_once_on_every_path() {
+    let sums: Vec<[f32; 3]> = (0..if cfg!(miri) { 16 } else { 20_000 }).flat_map(hard_sums).collect();
+    for isa in Isa::available() {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for sums in sums.as_chunks::<LANES>().0 {
+            let mut out = [0.0; LANES];
+            let [a, b, c] = [0, 1, 2].map(|part| sums.map(|sum| sum[part]));
+            run_fma(isa, &a, &b, &c, &mut out);
+            for (found, [a, b, c]) in out.iter().zip(sums) {
+                let bits = if found.is_nan() { 0x7fc0_0000 } else { found.to_bits() };
+                let alone = crate::math::wide_fma::fma(*a, *b, *c);
+                assert!(
+                    alone.to_bits() == bits || alone.is_nan() && found.is_nan(),
+                    "{}: {a:e} · {b:e} + {c:e}",
+                    isa.name()
+                );
+                hash = (hash ^ u64::from(bits)).wrapping_mul(0x100_0000_01b3);
+            }
+        }
+        assert!(cfg!(miri) || hash == 0x26d7_4c7d_03f4_0cfb, "{}: {hash:#x}", isa.name());
+    }
+}

@@ -17,7 +17,11 @@ byte_kernel! {
 fn gemm_body<B: Bytes>(b: B, job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
     let steps = job.cols.div_ceil(4);
     let groups = PANEL / GROUP_ROWS * job.layout.group_bytes(job.cols);
-    for (xq, out) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)) {
+    // On 32 bits the product of the widest rows does not fit.
+    for (xq, out) in xq
+        .chunks(PASS.saturating_mul(job.stride))
+        .zip(out.chunks_mut(PASS.saturating_mul(job.rows)))
+    {
         let sums = sums_of(xq, job.stride, 4 * steps);
         for (p, groups) in w.chunks(groups).enumerate() {
             open(job, groups, scratch, |step, row| PANEL * step + row);
