@@ -250,12 +250,7 @@ impl Isa {
         let vector = [Dsp::detect().map(Isa::Dsp)];
         #[cfg(target_feature = "simd128")]
         let vector = [Simd128::detect().map(Isa::Simd128)];
-        #[cfg(not(any(
-            target_arch = "x86_64",
-            target_arch = "aarch64",
-            arm_dsp,
-            target_feature = "simd128"
-        )))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", arm_dsp, target_feature = "simd128")))]
         let vector: [Option<Isa>; 0] = [];
         core::iter::once(Isa::SCALAR).chain(vector.into_iter().flatten())
     }
