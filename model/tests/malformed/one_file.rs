@@ -109,7 +109,7 @@ fn edited(from: &str, to: &str) -> Vec<u8> {
 
 /// The part that is refused, and why.
 fn refused(bytes: &[u8]) -> (String, PartProblem) {
-    seed_damaged(&["one_file_header"], bytes);
+    seed_damaged(&["one_file_header", "board"], bytes);
     match open(bytes).and_then(|file| file.model().map(drop)) {
         Err(FileError::Part { part, problem, .. }) => (part, problem),
         other => panic!("{other:?}"),

@@ -41,6 +41,7 @@ fn seeds_of_containers() {
         one_file::use_all(&bytes).unwrap();
         seed("one_file", name, &bytes);
         seed("one_file_header", name, &bytes);
+        seed("board", name, &bytes);
     }
     let bytes = gguf::whole();
     assert!(gguf::use_all(&bytes));
