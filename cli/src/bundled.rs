@@ -13,8 +13,8 @@ const MODELS: &[(&str, &[u8])] = &[("wikitext2-25m", &WIKITEXT2_25M.bytes)];
 #[cfg(not(feature = "bundled"))]
 const MODELS: &[(&str, &[u8])] = &[];
 
-#[cfg(feature = "bundled")]
 /// Tensors lie in a file as they are read, on borders of 64 bytes.
+#[cfg(feature = "bundled")]
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized> {
     bytes: T,

@@ -225,8 +225,8 @@ impl ModelDirectory {
     }
 }
 
-#[cfg(feature = "tokenizers")]
 /// The chat template of a GGUF file, or the default one.
+#[cfg(feature = "tokenizers")]
 fn gguf_template(file: &GgufModel) -> Result<ChatTemplate> {
     let Some(text) = file.chat_template() else {
         return Ok(ChatTemplate::fallback());

@@ -4,8 +4,25 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::{fixture, onebit};
+
+fn weights(run: &Path) -> Vec<u8> {
+    fs::read(run.join("model.safetensors")).unwrap()
+}
+
+/// A run as it was when the teacher `kept` had been trained and nothing after it had begun.
+fn leave_alone(run: &Path, kept: &str) {
+    for entry in fs::read_dir(run).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with(kept) => {}
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+}
 
 #[test]
 fn a_model_learns_from_teachers() {
@@ -16,7 +33,6 @@ fn a_model_learns_from_teachers() {
     assert_eq!(onebit(&args).json()["steps"], 3);
     let alone = dir.path().join("alone");
     onebit(&f.train(&alone, &[])).ok();
-    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
     assert_ne!(weights(&out), weights(&alone));
     let plan = |more: &[&str]| onebit(&f.train(&out, &[&["--dry-run", "--json"], more].concat())).json();
     let memory = plan(&["--teacher", &teacher])["memory_bytes"]["teachers"]
@@ -36,7 +52,6 @@ fn a_run_can_train_its_teacher_first() {
     let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
     let more = ["--teacher-steps", "2", "--json"];
     assert_eq!(onebit(&f.train(&whole, &more)).json()["steps"], 3);
-    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
     let teacher = whole.join("teacher");
     let of_teacher = fs::read_to_string(teacher.join("config.json")).unwrap();
     assert!(!of_teacher.contains("quantization_config"), "{of_teacher}");
@@ -47,14 +62,7 @@ fn a_run_can_train_its_teacher_first() {
     // An interruption between teacher and model: the teacher stays, and the model is trained as if nothing had been.
     let mut args = f.train(&parted, &more);
     onebit(&args).ok();
-    for entry in fs::read_dir(&parted).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true if path.ends_with("teacher") => {}
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
-        }
-    }
+    leave_alone(&parted, "teacher");
     args.push("--resume".into());
     assert_eq!(onebit(&args).json()["steps"], 3);
     assert_eq!(weights(&whole), weights(&parted));
@@ -78,7 +86,6 @@ fn a_run_can_train_several_teachers_first() {
     let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
     let more = ["--teacher-steps", "2", "--teacher-count", "2", "--seed", "5", "--json"];
     assert_eq!(onebit(&f.train(&whole, &more)).json()["steps"], 3);
-    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
     let teachers = [1, 2].map(|i| whole.join(format!("teacher-{i}")));
     assert!(!whole.join("teacher").exists());
     // The second is the one that a run with the next seed has.
@@ -94,14 +101,7 @@ fn a_run_can_train_several_teachers_first() {
     // An interruption between the teachers: the first stays, the rest is made.
     let mut args = f.train(&parted, &more);
     onebit(&args).ok();
-    for entry in fs::read_dir(&parted).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true if path.ends_with("teacher-1") => {}
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
-        }
-    }
+    leave_alone(&parted, "teacher-1");
     args.push("--resume".into());
     assert_eq!(onebit(&args).json()["steps"], 3);
     assert_eq!(weights(&whole), weights(&parted));
@@ -139,7 +139,7 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
         &tokenizer,
     ];
     let short = ["--batch-size", "1", "--seq-len", "16", "--max-steps", "1", "--json"];
-    let args = |out: &std::path::Path, more: &[&str]| -> Vec<String> {
+    let args = |out: &Path, more: &[&str]| -> Vec<String> {
         let given = [&shared[..], &short, &["--output-dir", out.to_str().unwrap()], more].concat();
         ["train"].into_iter().chain(given).map(String::from).collect()
     };
@@ -157,7 +157,7 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
         ],
     );
     assert_eq!(onebit(&made).json()["steps"], 1);
-    let config = |run: &std::path::Path| -> serde_json::Value {
+    let config = |run: &Path| -> serde_json::Value {
         serde_json::from_slice(&fs::read(run.join("config.json")).unwrap()).unwrap()
     };
     assert_eq!(config(&out)["hidden_size"], 448);
@@ -171,7 +171,6 @@ fn a_preset_can_have_a_teacher_of_another_shape() {
     let mut alone = args(&twin, &more);
     alone[2] = "wikitext2-25m".into();
     onebit(&alone).ok();
-    let weights = |run: &std::path::Path| fs::read(run.join("model.safetensors")).unwrap();
     assert_eq!(weights(&twin), weights(&teacher));
 }
 

@@ -202,22 +202,6 @@ impl Eval {
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
-        #[cfg(feature = "train")]
-        if let Some(how) = dynamic {
-            let corpus = match ids {
-                Some(ids) => Corpus {
-                    ids,
-                    words: None,
-                    bytes: None,
-                },
-                None => read(
-                    &self.data.unwrap_or_default(),
-                    &directory.tokenizer()?,
-                    config.vocab_size,
-                )?,
-            };
-            return print(&score_dynamically(&path, &corpus, how, place)?, self.json);
-        }
         let corpus = match ids {
             Some(ids) if self.logits => return print_logits(&directory.load(head)?, &ids, kv, place, self.json),
             Some(ids) => Corpus {
@@ -231,6 +215,10 @@ impl Eval {
                 config.vocab_size,
             )?,
         };
+        #[cfg(feature = "train")]
+        if let Some(how) = dynamic {
+            return print(&score_dynamically(&path, &corpus, how, place)?, self.json);
+        }
         let (model, window) = (directory.load(head)?, (context, stride));
         #[cfg(feature = "train")]
         if let Some(cache) = cache {

@@ -44,7 +44,6 @@ impl Progress {
             label,
             total,
             started,
-
             state,
         }
     }

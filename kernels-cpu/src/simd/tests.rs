@@ -191,12 +191,14 @@ fn fused_multiply_adds_are_rounded_once_on_every_path() {
             run_fma(isa, &a, &b, &c, &mut out);
             for (found, [a, b, c]) in out.iter().zip(sums) {
                 let bits = if found.is_nan() { 0x7fc0_0000 } else { found.to_bits() };
-                let alone = crate::math::wide_fma::fma(*a, *b, *c);
-                assert!(
-                    alone.to_bits() == bits || alone.is_nan() && found.is_nan(),
-                    "{}: {a:e} · {b:e} + {c:e}",
-                    isa.name()
-                );
+                for alone in [crate::math::wide_fma::fma, crate::math::soft_fma::fma] {
+                    let alone = alone(*a, *b, *c);
+                    assert!(
+                        alone.to_bits() == bits || alone.is_nan() && found.is_nan(),
+                        "{}: {a:e} · {b:e} + {c:e}",
+                        isa.name()
+                    );
+                }
                 hash = (hash ^ u64::from(bits)).wrapping_mul(0x100_0000_01b3);
             }
         }

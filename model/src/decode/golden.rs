@@ -122,12 +122,7 @@ impl<'t> Cases<'t> {
             repetition_penalty: self.value("repetition_penalty")?,
             seed: self.value("seed")?,
         };
-        let kv = match self.text("kv")? {
-            "f32" => KvType::F32,
-            "f16" => KvType::F16,
-            "int8" => KvType::Int8,
-            _ => return Err(self.wrong("kv f32, f16 or int8")),
-        };
+        let kv = KvType::by_name(self.text("kv")?).ok_or(self.wrong("kv f32, f16 or int8"))?;
         let case = Case {
             name,
             sampling,
@@ -215,11 +210,7 @@ impl fmt::Display for Case<'_> {
             repetition_penalty,
             seed,
         } = self.sampling;
-        let kv = match self.kv {
-            KvType::F32 => "f32",
-            KvType::F16 => "f16",
-            KvType::Int8 => "int8",
-        };
+        let kv = self.kv.name();
         writeln!(
             f,
             "case {}\ntemperature {temperature}\ntop_k {top_k}\ntop_p {top_p}",

@@ -127,12 +127,12 @@ pub fn each_window<T: Send, E: From<EvaluationError> + Send>(
         .collect()
 }
 
-#[cfg(feature = "cuda")]
 /// As [`score`] with a model on a GPU, one window after the other, of which all threads sum up logits while the next ones are made. The logits are those of the CPU, and so is the
 /// result.
 ///
 /// # Errors
 /// As [`score`]; the GPU's.
+#[cfg(feature = "cuda")]
 pub fn score_on_gpu(
     model: &CudaModel,
     ids: &[u32],
@@ -153,8 +153,8 @@ pub fn score_on_gpu(
     Ok(text.score(&sums))
 }
 
-#[cfg(feature = "cuda")]
 /// How surprising each token is that window `window` scores.
+#[cfg(feature = "cuda")]
 fn surprises<S: crate::runtime::Sequence>(
     text: &Text<'_>,
     session: &mut S,

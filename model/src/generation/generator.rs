@@ -21,8 +21,8 @@ use crate::tokenizer::Tokenizer;
 
 /// Bytes from which on a head is worth the seconds that its sketch takes to make.
 const SKETCHED_HEAD: usize = 16 << 20;
-#[cfg(feature = "cuda")]
 /// Tokens that a GPU reads ahead: with the token that is due as many as its fastest kernels take.
+#[cfg(feature = "cuda")]
 const GPU_DRAFT: usize = onebit_kernels_cuda::ternary_gemv::MOST_NORMED - 1;
 
 /// Why a text ended.
@@ -145,11 +145,11 @@ impl Generator {
         Ok(Self::with(session, longest_draft, tokenizer, ends, options.exact_head))
     }
 
-    #[cfg(feature = "cuda")]
     /// The same on the GPU that `cuda`, a copy of `model`, lies on; `model` is not needed any more afterwards.
     ///
     /// # Errors
     /// [`CudaRuntimeError`] for options outside their range and where memory is missing.
+    #[cfg(feature = "cuda")]
     pub fn on_gpu(
         cuda: &CudaModel,
         model: &PackedModel,

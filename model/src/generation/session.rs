@@ -11,8 +11,8 @@ use crate::runtime::{PackedModel, Pool, Sequence, Session, Top};
 pub(super) enum AnySession {
     /// On the CPU, which has the model.
     Cpu(Session<Arc<PackedModel>, Pool>),
-    #[cfg(feature = "cuda")]
     /// On a GPU, and the fingerprint of the model that was copied there.
+    #[cfg(feature = "cuda")]
     Gpu(CudaSession, [u8; 32]),
 }
 
@@ -26,8 +26,8 @@ impl AnySession {
         }
     }
 
-    #[cfg(feature = "cuda")]
     /// One on a GPU, of a copy of `model`.
+    #[cfg(feature = "cuda")]
     pub fn on_gpu(session: CudaSession, model: &PackedModel) -> Self {
         let fingerprint = super::prompt_cache::fingerprint(model, session.kv());
         AnySession::Gpu(session, fingerprint)
