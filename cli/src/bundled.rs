@@ -9,21 +9,12 @@ use crate::Result;
 
 /// Name and `.1bit` file of each.
 #[cfg(feature = "bundled")]
-const MODELS: &[(&str, &[u8])] = &[("wikitext2-25m", &WIKITEXT2_25M.bytes)];
+static MODELS: &[(&str, &[u8])] = &[(
+    "wikitext2-25m",
+    onebit_model::include_aligned!("../../models/wikitext2-25m/wikitext2-25m.1bit"),
+)];
 #[cfg(not(feature = "bundled"))]
-const MODELS: &[(&str, &[u8])] = &[];
-
-/// Tensors lie in a file as they are read, on borders of 64 bytes.
-#[cfg(feature = "bundled")]
-#[repr(C, align(64))]
-struct Aligned<T: ?Sized> {
-    bytes: T,
-}
-
-#[cfg(feature = "bundled")]
-static WIKITEXT2_25M: &Aligned<[u8]> = &Aligned {
-    bytes: *include_bytes!("../../models/wikitext2-25m/wikitext2-25m.1bit"),
-};
+static MODELS: &[(&str, &[u8])] = &[];
 
 /// The model that `path` is the name of. What lies at that path goes before it.
 pub(crate) fn named(path: &Path) -> Option<Result<OneFile>> {

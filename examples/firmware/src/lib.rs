@@ -16,12 +16,7 @@ pub mod kernels;
 pub mod memory;
 
 /// The model, where the runtime can use it in place: its tensors lie at multiples of 64 bytes of the file.
-pub static MODEL: &[u8] = {
-    #[repr(C, align(64))]
-    struct Aligned<T: ?Sized>(T);
-    static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("MODEL")));
-    &ALIGNED.0
-};
+pub static MODEL: &[u8] = onebit_model::include_aligned!(env!("MODEL"));
 
 /// What the model must tell.
 pub static GOLDEN: &str = include_str!(env!("GOLDEN"));
