@@ -3,7 +3,7 @@
 #
 #   kernels-cuda/emulator/build.sh OUTDIR [FOLDER]
 #
-# writes OUTDIR/libcuda.so.1, and OUTDIR/kernels/NAME.so for every FOLDER/*/*.cu of target sm_80 (FOLDER: kernels-cuda/src).
+# writes OUTDIR/libcuda.so.1, OUTDIR/libnccl.so.2, and OUTDIR/kernels/NAME.so for every FOLDER/*/*.cu of target sm_80 (FOLDER: kernels-cuda/src).
 # CXX names another compiler than g++. What is newer than its sources stays as it is.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,6 +29,11 @@ if ! fresh "$out/libcuda.so.1" "$here"/src/* "$here"/include/* "$0"; then
     "$CXX" "${flags[@]}" -O3 ${EMULATOR_FLAGS:-} -shared -fvisibility=default -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic "$here"/src/*.cpp -o "$out/libcuda.new" -ldl
     mv "$out/libcuda.new" "$out/libcuda.so.1"
     ln -sf libcuda.so.1 "$out/libcuda.so"
+fi
+
+if ! fresh "$out/libnccl.so.2" "$here"/nccl/* "$here"/src/*.h "$0"; then
+    "$CXX" "${flags[@]}" -shared -fvisibility=hidden -Wl,-soname,libnccl.so.2 "$here"/nccl/*.cpp "$out/libcuda.so.1" -lrt -Wl,-rpath,'$ORIGIN' -o "$out/libnccl.new"
+    mv "$out/libnccl.new" "$out/libnccl.so.2"
 fi
 
 # All of src/common that does not need nvcc, behind our own headers.

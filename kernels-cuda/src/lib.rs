@@ -23,6 +23,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod nccl;
 pub mod optimizer;
 pub mod quantize;
 pub mod rms_norm;

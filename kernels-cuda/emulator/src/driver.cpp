@@ -2,6 +2,7 @@
 #include "driver.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 namespace emulator {
@@ -13,6 +14,12 @@ namespace {
 bool initialized;
 int primary_context;
 unsigned retained;
+
+// Every process has its own memory on each of them.
+int devices() {
+    const char* count = getenv("ONEBIT_EMULATOR_GPUS");
+    return count ? atoi(count) : 1;
+}
 thread_local void* current;
 }  // namespace
 
@@ -84,27 +91,27 @@ EMULATED cuGetErrorString(CUresult error, const char** text) {
 
 EMULATED cuDeviceGetCount(int* count) {
     if (!initialized) return fail(CUDA_ERROR_NOT_INITIALIZED, "cuDeviceGetCount before cuInit");
-    *count = 1;
+    *count = devices();
     return CUDA_SUCCESS;
 }
 EMULATED cuDeviceGet(int* device, int ordinal) {
     if (!initialized) return fail(CUDA_ERROR_NOT_INITIALIZED, "cuDeviceGet before cuInit");
-    if (ordinal != 0) return CUDA_ERROR_INVALID_DEVICE;
-    *device = 0;
+    if (ordinal < 0 || ordinal >= devices()) return CUDA_ERROR_INVALID_DEVICE;
+    *device = ordinal;
     return CUDA_SUCCESS;
 }
 EMULATED cuDeviceGetName(char* name, int bytes, int device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices()) return CUDA_ERROR_INVALID_DEVICE;
     snprintf(name, (size_t)bytes, "emulated");
     return CUDA_SUCCESS;
 }
 EMULATED cuDeviceTotalMem_v2(size_t* bytes, int device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices()) return CUDA_ERROR_INVALID_DEVICE;
     *bytes = total_memory;
     return CUDA_SUCCESS;
 }
 EMULATED cuDeviceGetAttribute(int* value, int attribute, int device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices()) return CUDA_ERROR_INVALID_DEVICE;
     switch (attribute) {
     case 1: *value = 1024; break;        // threads of a block
     case 2: case 3: *value = 1024; break; // of them in x, y
@@ -129,14 +136,14 @@ EMULATED cuDeviceGetAttribute(int* value, int attribute, int device) {
 EMULATED cuDevicePrimaryCtxRetain(void** context, int device) {
     std::lock_guard<std::mutex> held(lock);
     if (!initialized) return fail(CUDA_ERROR_NOT_INITIALIZED, "cuDevicePrimaryCtxRetain before cuInit");
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices()) return CUDA_ERROR_INVALID_DEVICE;
     retained++;
     *context = &primary_context;
     return CUDA_SUCCESS;
 }
 EMULATED cuDevicePrimaryCtxRelease_v2(int device) {
     std::lock_guard<std::mutex> held(lock);
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices()) return CUDA_ERROR_INVALID_DEVICE;
     if (retained == 0) return fail(CUDA_ERROR_INVALID_CONTEXT, "the context was released more often than retained");
     retained--;
     return CUDA_SUCCESS;

@@ -1,6 +1,7 @@
 // What the driver's functions share: its types as the C interface has them, one lock, handles, and errors that say more than their number.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -52,15 +53,23 @@ struct Fill {
     unsigned char value;
     size_t bytes;
 };
-using Work = std::variant<Launch, Copy, Fill>;
+// An operation of another library (nccl/), which waits for other processes: it lets go of the lock meanwhile.
+struct Foreign {
+    std::function<CUresult()> run;
+};
+using Work = std::variant<Launch, Copy, Fill, Foreign>;
 
 struct Stream {
     bool capturing = false;
     std::vector<Work> recorded;
+    // The recording stream that this one takes part in the recording of, since it waited for an event there. What is recorded comes in the order in which it was asked for.
+    Stream* joined = nullptr;
 };
 struct Event {
     bool recorded = false;
     double seconds = 0.0;
+    // The recording stream whose recording it is part of.
+    Stream* captured = nullptr;
 };
 struct Graph {
     std::vector<Work> work;
@@ -80,6 +89,8 @@ public:
         auto found = live.find(static_cast<T*>(handle));
         return found == live.end() ? nullptr : *found;
     }
+    auto begin() const { return live.begin(); }
+    auto end() const { return live.end(); }
     bool remove(void* handle) {
         T* object = get(handle);
         if (!object) return false;

@@ -15,6 +15,11 @@ CUresult perform(const Work& work) {
         memset(fill->to, fill->value, fill->bytes);
     } else if (auto copy = std::get_if<Copy>(&work)) {
         memmove(copy->to, copy->from, copy->bytes);
+    } else if (auto foreign = std::get_if<Foreign>(&work)) {
+        lock.unlock();
+        const CUresult answer = foreign->run();
+        lock.lock();
+        return answer;
     } else {
         const Launch& launch = std::get<Launch>(work);
         const Failure failure = run(launch);
@@ -31,6 +36,7 @@ CUresult perform(const Work& work) {
 CUresult submit(void* handle, Work work) {
     Stream* stream = streams.get(handle);
     if (!stream) return fail(CUDA_ERROR_INVALID_HANDLE, "work on no stream");
+    if (stream->joined) stream = stream->joined;
     if (!stream->capturing) return perform(work);
     stream->recorded.push_back(std::move(work));
     return CUDA_SUCCESS;
@@ -74,6 +80,11 @@ EMULATED cuStreamEndCapture(void* handle, void** graph) {
     Stream* stream = streams.get(handle);
     if (!stream || !stream->capturing) return fail(CUDA_ERROR_ILLEGAL_STATE, "cuStreamEndCapture of a stream that is not recording");
     stream->capturing = false;
+    for (Stream* other : streams) {
+        if (other->joined == stream) return fail(CUDA_ERROR_ILLEGAL_STATE, "a recording ends although another stream has not come back to it");
+    }
+    for (Event* event : events)
+        if (event->captured == stream) event->captured = nullptr;
     auto made = std::make_unique<Graph>();
     made->work.swap(stream->recorded);
     *graph = graphs.add(std::move(made));
@@ -101,11 +112,28 @@ EMULATED cuEventRecord(void* handle, void* stream_handle) {
     Event* event = events.get(handle);
     Stream* stream = streams.get(stream_handle);
     if (!event || !stream) return fail(CUDA_ERROR_INVALID_HANDLE, "cuEventRecord of no event, or on no stream");
-    if (stream->capturing) return fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "events in recordings are not emulated");
+    event->captured = stream->capturing ? stream : stream->joined;
+    if (event->captured) return CUDA_SUCCESS;
     timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     event->recorded = true;
     event->seconds = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    return CUDA_SUCCESS;
+}
+EMULATED cuStreamWaitEvent(void* stream_handle, void* handle, unsigned flags) {
+    EMULATED_WITH_CONTEXT;
+    Event* event = events.get(handle);
+    Stream* stream = streams.get(stream_handle);
+    if (!event || !stream) return fail(CUDA_ERROR_INVALID_HANDLE, "cuStreamWaitEvent of no event, or on no stream");
+    if (flags) return fail(CUDA_ERROR_NOT_SUPPORTED, "flags of cuStreamWaitEvent are not emulated");
+    if (!event->captured && !event->recorded) return fail(CUDA_ERROR_INVALID_VALUE, "waiting for an event that was not recorded");
+    if (event->captured && stream != event->captured) {
+        stream->joined = event->captured;
+    } else if (event->captured) {
+        // All that takes part and was waited for is back: there is one such stream.
+        for (Stream* other : streams)
+            if (other->joined == stream) other->joined = nullptr;
+    }
     return CUDA_SUCCESS;
 }
 EMULATED cuEventQuery(void* handle) {

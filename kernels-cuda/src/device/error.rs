@@ -54,6 +54,24 @@ pub enum CudaError {
     /// What was being recorded failed for a reason of its own.
     #[error("while launches were recorded: {0}")]
     Recording(String),
+    /// NCCL is not on this machine, or not one that can be used.
+    #[error(
+        "several GPUs need NVIDIA's NCCL, which cannot be loaded ({why}); install libnccl2, or name the file by ONEBIT_NCCL"
+    )]
+    NoNccl {
+        /// What the system says.
+        why: String,
+    },
+    /// NCCL answered with an error.
+    #[error("{function} failed: {what}{}{more}", if more.is_empty() { "" } else { "; " })]
+    Nccl {
+        /// What was called.
+        function: &'static str,
+        /// The kind of error.
+        what: String,
+        /// What NCCL adds.
+        more: String,
+    },
     /// The driver answered with an error.
     #[error("the NVIDIA driver failed: {0}")]
     Driver(#[from] DriverError),

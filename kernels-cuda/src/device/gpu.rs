@@ -122,9 +122,14 @@ impl Gpu {
     }
 
     /// Makes its context the one that this thread talks to.
-    pub(super) fn bind(&self) -> Result<()> {
+    pub(crate) fn bind(&self) -> Result<()> {
         // SAFETY: the context lives as long as `self`.
         unsafe { result::ctx::set_current(self.0.context) }.map_err(CudaError::from)
+    }
+
+    /// The stream on which everything runs.
+    pub(crate) fn stream(&self) -> sys::CUstream {
+        self.0.stream
     }
 
     /// Waits until everything that was launched is done.

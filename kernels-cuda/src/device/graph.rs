@@ -93,12 +93,17 @@ impl Gpu {
     }
 
     /// Remembers that a recording in progress refers to `memory`.
-    pub(super) fn keep(&self, memory: &Arc<Allocation>) {
+    pub(crate) fn keep(&self, memory: &Arc<Allocation>) {
         if let Recording::Launches(kept) = &mut *self.recording()
             && !kept.iter().rev().take(64).any(|k| Arc::ptr_eq(k, memory))
         {
             kept.push(memory.clone());
         }
+    }
+
+    /// Whether a recording looks for kernels alone, and records nothing.
+    pub(crate) fn notes_kernels(&self) -> bool {
+        matches!(&*self.recording(), Recording::Kernels(_))
     }
 
     /// Whether a launch of `kernel` is only noted.

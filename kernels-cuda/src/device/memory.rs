@@ -45,7 +45,7 @@ impl fmt::Debug for Allocation {
 
 /// `len` elements in the memory of a GPU. Clones and slices share the memory; the stream's order says who writes when.
 pub struct DeviceArray<T> {
-    pub(super) memory: Arc<Allocation>,
+    pub(crate) memory: Arc<Allocation>,
     /// In bytes from the allocation's beginning.
     offset: usize,
     len: usize,
