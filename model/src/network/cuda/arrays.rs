@@ -8,7 +8,7 @@ use onebit_kernels_cuda::rope::rope_norm_partials;
 use onebit_kernels_cuda::weights::{COUNTS, WeightMode, WeightTensor};
 use onebit_kernels_cuda::{Arena, DeviceArray};
 
-use super::buffers::{self, BatchShape, Buffers};
+use super::buffers::{self, BatchShape, Buffers, MicroBatches};
 use super::layout::Layout;
 use crate::config::{LinearMode, ModelConfig};
 
@@ -57,7 +57,7 @@ pub(super) struct Arrays {
     /// Number of the micro-batch for dropout, and its slot among the losses of the step.
     pub numbers: DeviceArray<u32>,
     pub anneal: DeviceArray<f32>,
-    /// Loss and smoothed loss of each micro-batch of the step, summed over tokens `[accumulation, 2]`.
+    /// Loss and smoothed loss of each micro-batch of the step, summed over tokens `[all micro-batches, 2]`; with several ranks, one more behind them.
     pub losses: DeviceArray<f32>,
     pub counts: DeviceArray<u32>,
 }
@@ -73,7 +73,7 @@ impl Arrays {
         memory: &mut CudaMemory,
         (config, layout): (&ModelConfig, &Layout),
         shape: &BatchShape,
-        accumulation: usize,
+        step: MicroBatches,
     ) -> Self {
         let tokens = shape.tokens();
         // Whole chunks of logits are written, so there are weights (of zeros) for their last columns.
@@ -115,7 +115,7 @@ impl Arrays {
             plan: arena.take(plan.words()),
             numbers: arena.take(2),
             anneal: arena.take(1),
-            losses: arena.take(2 * accumulation),
+            losses: arena.take(2 * step.all + usize::from(step.has_others())),
             counts: arena.take(COUNTS * (layout.blocks.iter().map(|b| b.matrices.len()).sum::<usize>() + 1)),
         };
         memory.products = (arena.used() - before) as u64;
@@ -146,10 +146,10 @@ pub(super) fn arrays(
     config: &ModelConfig,
     layout: &Layout,
     shape: &BatchShape,
-    accumulation: usize,
+    step: MicroBatches,
 ) -> (Arrays, Buffers, CudaMemory) {
     let mut memory = CudaMemory::default();
-    let arrays = Arrays::take(arena, &mut memory, (config, layout), shape, accumulation);
+    let arrays = Arrays::take(arena, &mut memory, (config, layout), shape, step);
     let before = arena.used();
     let buffers = Buffers::take(arena, config, layout, shape);
     memory.activations = (arena.used() - before) as u64;

@@ -21,9 +21,9 @@ use crate::network::Result;
 use crate::network::dropout::{attention_site, feed_forward_site};
 
 impl CudaNetwork {
-    /// Launches everything behind the head.
-    pub(super) fn backward(&self, stage: Stage, accumulate: bool) -> Result<()> {
-        let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
+    /// Launches what is between the head and the last block.
+    pub(super) fn backward_begin(&self, accumulate: bool) -> Result<()> {
+        let b = &self.buffers;
         let last = b.blocks.len() - 1;
         self.drop_output(&b.d_head_in)?;
         self.norm_backward(
@@ -31,10 +31,12 @@ impl CudaNetwork {
             &b.d_head_in,
             Some((last, feed_forward_site(last))),
             (true, accumulate),
-        )?;
-        for block in (0..=last).rev() {
-            self.block_backward(stage, block, accumulate)?;
-        }
+        )
+    }
+
+    /// Launches what is behind the first block: the embedding's gradient.
+    pub(super) fn backward_end(&self, accumulate: bool) -> Result<()> {
+        let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
         self.drop_embedded(&b.d_stream)?;
         // A tied head has written there already.
         let accumulate = accumulate || self.config.tie_word_embeddings;
@@ -91,7 +93,8 @@ impl CudaNetwork {
         }
     }
 
-    fn block_backward(&self, stage: Stage, block: usize, accumulate: bool) -> Result<()> {
+    /// Launches the gradients of a block.
+    pub(super) fn block_backward(&self, stage: Stage, block: usize, accumulate: bool) -> Result<()> {
         let (gpu, config) = (&self.gpu, &self.config);
         let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
         let (tokens, hidden) = (self.shape.tokens(), config.hidden_size);

@@ -34,6 +34,29 @@ impl BatchShape {
     }
 }
 
+/// The micro-batches of a step, whose mean is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MicroBatches {
+    /// Of this process.
+    pub own: usize,
+    /// Of all that take part in the step.
+    pub all: usize,
+}
+
+impl MicroBatches {
+    /// Whether others take part.
+    pub fn has_others(&self) -> bool {
+        self.all > self.own
+    }
+}
+
+impl From<usize> for MicroBatches {
+    /// So many, all of this process.
+    fn from(own: usize) -> Self {
+        MicroBatches { own, all: own }
+    }
+}
+
 /// The input of a group of linears, as their products read it.
 #[derive(Clone, Debug)]
 pub(super) struct GroupInput {

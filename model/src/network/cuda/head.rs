@@ -14,7 +14,7 @@ impl CudaNetwork {
     pub(super) fn head(&self, accumulate: bool, teachers: Option<&CudaTeachers>) -> Result<()> {
         let (gpu, a, b) = (&self.gpu, &self.arrays, &self.buffers);
         let (hidden, vocab, tokens) = (self.config.hidden_size, self.config.vocab_size, self.shape.tokens());
-        let scale = 1.0 / (tokens * self.accumulation) as f32;
+        let scale = 1.0 / (tokens * self.step.all) as f32;
         let gradient = self.gradient(self.layout.head);
         for first in (0..tokens).step_by(b.head_rows) {
             let rows = first..(first + b.head_rows).min(tokens);

@@ -221,6 +221,27 @@ impl Layout {
         })
     }
 
+    /// The arena in pieces whose gradients are complete one after the other in a backward pass: the head, if it is a tensor of its own; the matrices of the blocks from the last to the first; what is left.
+    pub fn buckets(&self) -> Vec<Range<usize>> {
+        let head = match self.head == self.embedding {
+            true => 0..0,
+            false => self.offsets[self.head]..self.range(self.head).end.next_multiple_of(ALIGNMENT),
+        };
+        let mut buckets = vec![head.clone()];
+        buckets.extend((0..self.blocks.len()).rev().map(|block| self.block(block)));
+        buckets.push(0..head.start);
+        buckets.push(head.end..self.matrices);
+        buckets.retain(|bucket| !bucket.is_empty());
+        buckets
+    }
+
+    /// The matrices of a block in the arena of parameters.
+    fn block(&self, block: usize) -> Range<usize> {
+        let begin = |block: &BlockLayout| self.matrices + block.group(Group::Qkv).codes;
+        let end = self.blocks.get(block + 1).map_or(self.len, begin);
+        begin(&self.blocks[block])..end
+    }
+
     /// Parameter `index` in its arena.
     pub fn range(&self, index: usize) -> Range<usize> {
         self.offsets[index]..self.offsets[index] + self.lengths[index]
@@ -307,6 +328,14 @@ mod tests {
                     assert_eq!(layout.offsets[matrix.index], layout.matrices + matrix.codes);
                 }
             }
+            // Every element is in one bucket, and a block's are behind those of the blocks after it.
+            let mut buckets = layout.buckets();
+            let blocks: Vec<_> = buckets.iter().filter(|b| b.start >= layout.matrices).collect();
+            assert!(blocks.windows(2).all(|pair| pair[0].start == pair[1].end));
+            assert_eq!(blocks.len(), config.num_hidden_layers);
+            buckets.sort_by_key(|bucket| bucket.start);
+            assert_eq!((buckets[0].start, buckets[buckets.len() - 1].end), (0, layout.len));
+            assert!(buckets.windows(2).all(|pair| pair[0].end == pair[1].start));
             assert_eq!(
                 layout.codes,
                 layout

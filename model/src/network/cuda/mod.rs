@@ -39,6 +39,8 @@ mod teachers;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use half::bf16;
 use onebit_engine::Tensor;
 use onebit_engine::ops::cross_entropy::LossTerms;
@@ -53,8 +55,8 @@ use rayon::prelude::*;
 pub use self::arrays::CudaMemory;
 use self::arrays::{Arrays, arrays, attention_shape, weight_tensors};
 pub use self::batch::HostBatch;
-pub use self::buffers::BatchShape;
 use self::buffers::Buffers;
+pub use self::buffers::{BatchShape, MicroBatches};
 pub use self::inspect::CountsOnHost;
 pub use self::layout::{ALIGNMENT, Layout};
 pub use self::teachers::CudaTeachers;
@@ -103,8 +105,7 @@ pub struct CudaNetwork {
     shape: BatchShape,
     dropout: Option<CudaDropout>,
     terms: LossTerms,
-    /// Micro-batches of a step, whose mean is taken.
-    accumulation: usize,
+    step: MicroBatches,
     table: WeightTable,
     rope: RopeTable,
     arrays: Arrays,
@@ -116,12 +117,12 @@ impl CudaNetwork {
     ///
     /// # Errors
     /// A configuration that the kernels have no form for.
-    pub fn plan(config: &ModelConfig, shape: &BatchShape, accumulation: usize) -> Result<CudaMemory> {
+    pub fn plan(config: &ModelConfig, shape: &BatchShape, step: impl Into<MicroBatches>) -> Result<CudaMemory> {
         let layout = Layout::new(config, &config.tensors())?;
-        Ok(arrays(&mut Arena::plan(), config, &layout, shape, accumulation).2)
+        Ok(arrays(&mut Arena::plan(), config, &layout, shape, step.into()).2)
     }
 
-    /// The model of `network` on `gpu`, for micro-batches of `shape`, of which a step has `accumulation`.
+    /// The model of `network` on `gpu`, for micro-batches of `shape`, of which a step has `step`.
     ///
     /// # Errors
     /// A configuration that the kernels have no form for, a sequence longer than the context, no memory.
@@ -129,10 +130,10 @@ impl CudaNetwork {
         gpu: &Gpu,
         network: &Network,
         shape: BatchShape,
-        accumulation: usize,
+        step: impl Into<MicroBatches>,
         (dropout, terms): (Option<CudaDropout>, LossTerms),
     ) -> Result<Self> {
-        let config = network.config().clone();
+        let (config, step) = (network.config().clone(), step.into());
         let limit = config.max_position_embeddings;
         if shape.seq > limit {
             return Err(NetworkError::SequenceTooLong {
@@ -140,18 +141,18 @@ impl CudaNetwork {
                 limit,
             });
         }
-        if shape.bf16_gradients && accumulation > 1 {
+        if shape.bf16_gradients && step.own > 1 {
             return Err(NetworkError::NotOnCuda {
                 what: "micro-batches of a step with bf16 gradients",
                 expected: "1".into(),
-                found: accumulation,
+                found: step.own,
             });
         }
         let layout = Layout::new(&config, network.specs())?;
         let mut plan = Arena::plan();
-        arrays(&mut plan, &config, &layout, &shape, accumulation);
+        arrays(&mut plan, &config, &layout, &shape, step);
         let mut arena = Arena::new(gpu, plan.used())?;
-        let (arrays, buffers, _) = arrays(&mut arena, &config, &layout, &shape, accumulation);
+        let (arrays, buffers, _) = arrays(&mut arena, &config, &layout, &shape, step);
         let this = CudaNetwork {
             gpu: gpu.clone(),
             table: WeightTable::new(gpu, &weight_tensors(&config, &layout))?,
@@ -161,7 +162,7 @@ impl CudaNetwork {
             shape,
             dropout,
             terms,
-            accumulation,
+            step,
             arrays,
             buffers,
         };
@@ -199,7 +200,8 @@ impl CudaNetwork {
         self.shape.bf16_gradients.then_some(&self.arrays.matrix_gradients)
     }
 
-    /// Loss and smoothed loss of each micro-batch of a step, summed over its tokens: `[accumulation, 2]`.
+    /// Loss and smoothed loss of each micro-batch of a step, summed over its tokens: `[all micro-batches, 2]`. Those of other processes are 0 here, and are added by whoever brings them together.
+    /// With them there is one number more, which the step leaves alone: what a process wants to tell with its losses, a finite number.
     pub fn losses(&self) -> &DeviceArray<f32> {
         &self.arrays.losses
     }
@@ -253,20 +255,26 @@ impl CudaNetwork {
     /// # Errors
     /// The driver's.
     pub fn forward_backward(&self, stage: Stage, accumulate: bool) -> Result<()> {
-        self.forward_backward_taught(stage, accumulate, None)
+        self.forward_backward_taught(stage, accumulate, None, &mut |_| Ok(()))
     }
 
-    /// As [`forward_backward`](Self::forward_backward), with teachers, which the micro-batch was sent to as well.
+    /// As [`forward_backward`](Self::forward_backward), with teachers, which the micro-batch was sent to as well. `complete` is called for each of the layout's buckets, in their order, when all that its
+    /// gradients need has been launched.
     ///
     /// # Errors
-    /// The driver's.
-    pub fn forward_backward_taught(
+    /// The driver's, and those of `complete`.
+    pub fn forward_backward_taught<E: From<NetworkError>>(
         &self,
         stage: Stage,
         accumulate: bool,
         teachers: Option<&CudaTeachers>,
-    ) -> Result<()> {
+        complete: &mut dyn FnMut(&Range<usize>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         if !accumulate {
+            if self.step.has_others() {
+                let losses = self.arrays.losses.slice(..2 * self.step.all);
+                self.gpu.fill_bytes(&losses, 0).map_err(NetworkError::from)?;
+            }
             self.quantize_weights(stage)?;
         }
         self.forward(stage, true)?;
@@ -274,7 +282,17 @@ impl CudaNetwork {
             teachers.forward()?;
         }
         self.head(accumulate, teachers)?;
-        self.backward(stage, accumulate)
+        let buckets = self.layout.buckets();
+        let (blocks, others): (Vec<_>, Vec<_>) = buckets.into_iter().partition(|b| b.start >= self.layout.matrices);
+        let (head, others) = others.split_at(usize::from(!self.config.tie_word_embeddings));
+        head.iter().try_for_each(&mut *complete)?;
+        self.backward_begin(accumulate)?;
+        for (block, bucket) in (0..blocks.len()).rev().zip(&blocks) {
+            self.block_backward(stage, block, accumulate)?;
+            complete(bucket)?;
+        }
+        self.backward_end(accumulate)?;
+        others.iter().try_for_each(complete)
     }
 
     /// Launches the forward of the micro-batch that was sent, without dropout; the losses of its tokens are then in [`CudaNetwork::token_losses`].

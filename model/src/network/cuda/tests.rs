@@ -291,7 +291,7 @@ fn what_teachers_find_likely_is_learned_as_on_the_cpu() {
         host.fill((&ids, &targets), 4, 0, anneal).unwrap();
         cuda.send(&host).unwrap();
         taught.send(&host).unwrap();
-        cuda.forward_backward_taught(Stage::of(anneal), false, Some(&taught))
+        cuda.forward_backward_taught::<NetworkError>(Stage::of(anneal), false, Some(&taught), &mut |_| Ok(()))
             .unwrap();
         let (loss, found) = results(&cuda);
         assert!(
