@@ -6,6 +6,7 @@ use onebit_engine::EngineError;
 use onebit_model::network::NetworkError;
 
 use crate::data::DataError;
+use crate::parallel::ParallelError;
 
 /// What can go wrong in a training run.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum TrainError {
     /// The GPU.
     #[error(transparent)]
     Cuda(#[from] onebit_kernels_cuda::CudaError),
+    /// Other ranks of the run.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
     /// A tensor operation.
     #[error(transparent)]
     Engine(#[from] EngineError),

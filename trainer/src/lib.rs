@@ -12,6 +12,7 @@ mod error;
 pub mod evaluate;
 pub mod optimizer;
 pub mod options;
+pub mod parallel;
 pub mod quickstart;
 pub mod run;
 pub mod schedule;
