@@ -28,6 +28,7 @@ pub mod optimizer;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
+pub mod shards;
 pub mod ternary_gemm;
 pub mod ternary_gemv;
 pub mod weights;

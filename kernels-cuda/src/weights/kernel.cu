@@ -146,7 +146,8 @@ struct Rule {
     }
     __device__ __forceinline__ float dense(float w, float q) const {
         if (MODE == FULL || a <= 0.0f) return w;
-        float hard = q * scale;
+        // A code has no negative zero, and what is made of codes alone (shards) is to have these bits.
+        float hard = (q + 0.0f) * scale;
         if (a >= 1.0f) return hard;
         float kept = (1.0f - a) * w;
         if (MODE != TERNARY) return fmaf(a, hard, kept);

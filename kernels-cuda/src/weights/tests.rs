@@ -137,7 +137,10 @@ impl Case {
                     assert!(distance(widen(found), &expected) < 1.1 * BF16);
                 } else {
                     assert!(
-                        found.iter().zip(expected).all(|(f, e)| *f == bf16::from_f32(e)),
+                        found
+                            .iter()
+                            .zip(expected)
+                            .all(|(f, e)| f.to_bits() == bf16::from_f32(e).to_bits()),
                         "dense {t:?}"
                     );
                 }
