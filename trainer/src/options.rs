@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_model::network::{DropoutRates, Initialization};
 
-pub use self::choice::{OptimizerKind, Precision};
+pub use self::choice::{OptimizerKind, Precision, Sharding};
 use crate::data::Alignment;
 use crate::schedule::{LrDecay, LrSchedule, QuantSchedule};
 use crate::{Result, TrainError};

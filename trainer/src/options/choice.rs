@@ -39,6 +39,41 @@ impl std::str::FromStr for OptimizerKind {
     }
 }
 
+/// What ranks divide among them instead of each having the whole. The bytes of a run are the same either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharding {
+    /// Nothing: every rank has weights and moments.
+    #[default]
+    None,
+    /// The optimiser's moments (ZeRO's first stage): each rank updates a part of the weights and sends it to the others.
+    Optimizer,
+    /// And, on GPUs, the master weights of the blocks' matrices: ranks send one another what the products read, trits of 2 bits in the hard phase.
+    Parameters,
+}
+
+impl Sharding {
+    /// Name as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sharding::None => "none",
+            Sharding::Optimizer => "optimizer",
+            Sharding::Parameters => "parameters",
+        }
+    }
+}
+
+impl std::str::FromStr for Sharding {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        [Sharding::None, Sharding::Optimizer, Sharding::Parameters]
+            .into_iter()
+            .find(|sharding| sharding.name() == s)
+            .ok_or_else(|| format!("expected none, optimizer or parameters, found {s:?}"))
+    }
+}
+
 /// What the factors of training's matrix products are rounded to. The forward of the hard phase, validation and evaluation are exact either
 /// way, and sums, weights, moments and everything element by element are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
