@@ -2,6 +2,7 @@
 // AdamW with both moments in 8 bits and one f32 scale for each 256 elements; kernels-cpu/src/adamw8bit has the codes and why, and the same bits. A warp has
 // such a block: lane l elements 4l.. and 128 + 4l... Moments are opened, updated as in adamw.cu, used in f32 for the parameters, and closed again: the largest
 // of the block is the new scale, and between two codes one is drawn by a hash of element and step, so that the mean is exact. Equal inputs give equal bytes.
+// `element` is the number of the first, which is not 0 for a slice: it draws what the whole would.
 // Cost: 10 bytes read and 6 written an element (2 less read with bf16 gradients), about 120 instructions: bound by memory.
 #include "optimizer.cuh"
 #include "reduce.cuh"
@@ -57,7 +58,7 @@ __device__ __forceinline__ float& part(float4& x, int i) { return i == 0 ? x.x :
 
 template <typename T>
 __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* m, unsigned* v, float* m_scale, float* v_scale, const unsigned char* decay,
-                                               const StepScalars* scalars, const Guard* guard, size_t blocks, Betas b) {
+                                               const StepScalars* scalars, const Guard* guard, size_t blocks, size_t element, Betas b) {
     const unsigned lane = threadIdx.x % 32;
     const size_t block = (size_t)blockIdx.x * 8 + threadIdx.x / 32;
     if (block >= blocks) return;
@@ -106,7 +107,7 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
         unsigned new_m = 0, new_v = 0;
 #pragma unroll
         for (int at = 0; at < 4; at++) {
-            unsigned random = hash((unsigned)(4 * chunk + at), step);
+            unsigned random = hash((unsigned)(element + 4 * chunk + at), step);
             float low = ((float)(random & 0xffffu) + 0.5f) * (1.0f / 65536.0f);
             float high = ((float)(random >> 16) + 0.5f) * (1.0f / 65536.0f);
             new_m |= close_mean(mean[4 * half + at], inverse_m, low) << (8 * at);
@@ -124,12 +125,13 @@ __device__ __forceinline__ void adamw8bit_step(float4* p, const T* g, unsigned* 
 
 extern "C" __global__ void __launch_bounds__(256)
     adamw8bit(float4* p, const float* g, unsigned* m, unsigned* v, float* m_scale, float* v_scale, const unsigned char* decay, const StepScalars* scalars,
-              const Guard* guard, size_t blocks, float beta1, float rest1, float beta2, float rest2, float eps) {
-    adamw8bit_step(p, g, m, v, m_scale, v_scale, decay, scalars, guard, blocks, Betas{beta1, rest1, beta2, rest2, eps});
+              const Guard* guard, size_t blocks, size_t element, float beta1, float rest1, float beta2, float rest2, float eps) {
+    adamw8bit_step(p, g, m, v, m_scale, v_scale, decay, scalars, guard, blocks, element, Betas{beta1, rest1, beta2, rest2, eps});
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     adamw8bit_bf16(float4* p, const bf16* g, unsigned* m, unsigned* v, float* m_scale, float* v_scale, const unsigned char* decay,
-                   const StepScalars* scalars, const Guard* guard, size_t blocks, float beta1, float rest1, float beta2, float rest2, float eps) {
-    adamw8bit_step(p, g, m, v, m_scale, v_scale, decay, scalars, guard, blocks, Betas{beta1, rest1, beta2, rest2, eps});
+                   const StepScalars* scalars, const Guard* guard, size_t blocks, size_t element, float beta1, float rest1, float beta2, float rest2,
+                   float eps) {
+    adamw8bit_step(p, g, m, v, m_scale, v_scale, decay, scalars, guard, blocks, element, Betas{beta1, rest1, beta2, rest2, eps});
 }

@@ -20,12 +20,14 @@ pub struct EightBitMoments<'a> {
     pub first_scale: &'a DeviceArray<f32>,
     /// Scales of `second`, `[n / BLOCK]`.
     pub second_scale: &'a DeviceArray<f32>,
+    /// The number of the first element, a multiple of [`BLOCK`]: draws count from it, so that a slice draws what the whole would.
+    pub element: usize,
 }
 
 /// As [`adamw()`], with moments in 8 bits.
 ///
 /// # Errors
-/// [`CudaError::Shape`] for lengths that differ, or an `n` that is not a multiple of [`BLOCK`].
+/// [`CudaError::Shape`] for lengths that differ, an `n` or a first element that is not a multiple of [`BLOCK`].
 pub fn adamw8bit(
     gpu: &Gpu,
     constants: AdamW,
@@ -50,6 +52,10 @@ pub fn adamw8bit(
     need(OP, "scales of second moments", blocks, moments.second_scale.len())?;
     need(OP, "decay", blocks, decay.len())?;
     check_step(OP, scalars, guard)?;
+    if !moments.element.is_multiple_of(BLOCK) {
+        let expected = format!("a first element at a multiple of {BLOCK}");
+        return Err(CudaError::shape(OP, expected, moments.element));
+    }
     let kernel = match gradients {
         Gradients::F32(_) => ADAMW,
         Gradients::Bf16(_) => ADAMW_BF16,
@@ -64,7 +70,8 @@ pub fn adamw8bit(
         .array(decay)
         .array(scalars)
         .array(guard)
-        .u64(blocks as u64);
+        .u64(blocks as u64)
+        .u64(moments.element as u64);
     // SAFETY: all arenas have `blocks` blocks of 256 elements, `decay` and the scales an element for each, the other two arrays the words that are read.
     unsafe { constants.arguments(launch).run() }
 }

@@ -6,7 +6,9 @@
 //! is finite are the [`Guard`], which stays on the GPU. A step whose norm or loss is not finite changes no weight and no moment; after so many in a row no step does until
 //! the host resets the guard: it may look as late as it likes, and finds the weights of before those steps.
 //!
-//! An update may be given a part of the arenas: with Muon, AdamW has the part in which Muon's matrices are not.
+//! An update may be given a part of the arenas, in whole blocks: with Muon, AdamW has the part in which Muon's matrices are not; and where ranks divide the arenas, each has its slices.
+//! [`adamw`] does to an element what it would in the whole; so does [`adamw8bit`], which is told the number of the first. The norm of divided gradients is
+//! [`sum_of_squares`] on every rank and [`norm_of_sums`] of what all have found.
 //!
 //! Bytes a parameter: norm 4; AdamW 28; AdamW with 8-bit moments 16. With bf16 gradients 2 less each.
 
@@ -23,7 +25,7 @@ use crate::device::{CudaError, DeviceArray, Gpu, Launch, Result, need};
 
 pub use adamw::{AdamW, adamw, zero};
 pub use adamw8bit::{EightBitMoments, adamw8bit};
-pub use norm::{NORM_PARTIALS, global_norm};
+pub use norm::{NORM_PARTIALS, global_norm, norm_of_sums, sum_of_squares};
 
 /// Elements that share a flag of decay, and a scale of 8-bit moments; tensors begin at a multiple of it in their arena.
 pub const BLOCK: usize = 256;

@@ -143,6 +143,71 @@ fn the_norm_is_that_of_several_arenas() {
     assert!(!guard.applies);
 }
 
+/// Ranks that have slices of the gradients, and end with what all have found.
+#[test]
+fn the_norm_of_slices_is_the_same_on_all_ranks() {
+    let Some(gpu) = Gpu::for_test("global norm of slices") else {
+        return;
+    };
+    let key = Key::new(seed("norm of slices"), 0, 0);
+    let step = Step::new(&gpu);
+    let g = normals(&key, 1, 256 * 40, 0.1);
+    let wide = gpu.upload(&g).unwrap();
+    let narrow = gpu.upload(&narrow(&g)).unwrap();
+    let rounded = g[256 * 20..].iter().map(|&x| bf16::from_f32(x).to_f32());
+    let all = g[..256 * 20].iter().copied().chain(rounded);
+    let want = all.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    // The first half in f32, the second in bf16; the third rank has none.
+    let slices = [
+        vec![(0..7, true), (20..21, false), (30..40, false)],
+        vec![(7..20, true), (21..30, false)],
+        vec![],
+    ];
+    let sum_of = |slices: &[(std::ops::Range<usize>, bool)], losses: &DeviceArray<f32>| {
+        let sum = gpu.poisoned::<u64>(1).unwrap();
+        let span = |blocks: &std::ops::Range<usize>| blocks.start * BLOCK..blocks.end * BLOCK;
+        let f32s: Vec<_> = slices.iter().map(|(blocks, _)| wide.slice(span(blocks))).collect();
+        let bf16s: Vec<_> = slices.iter().map(|(blocks, _)| narrow.slice(span(blocks))).collect();
+        let of = |(i, (_, wide)): (usize, &(_, bool))| match wide {
+            true => Gradients::F32(&f32s[i]),
+            false => Gradients::Bf16(&bf16s[i]),
+        };
+        let gradients: Vec<_> = slices.iter().enumerate().map(of).collect();
+        sum_of_squares(&gpu, &gradients, losses, &step.partials, &sum).unwrap();
+        gpu.download(&sum).unwrap()[0]
+    };
+    let none = gpu.zeros::<f32>(0).unwrap();
+    let end = |sums: &[u64]| {
+        let sums = gpu.upload(sums).unwrap();
+        norm_of_sums(&gpu, &sums, &none, 0.5, &step.scalars, &step.guard).unwrap();
+        let guard = gpu.download(&step.guard).unwrap();
+        gpu.write(&step.guard, &Guard::words(0)).unwrap();
+        Guard::from_words(guard.try_into().unwrap())
+    };
+    let mut sums: Vec<u64> = slices.iter().map(|s| sum_of(s, &step.losses)).collect();
+    assert_eq!(sums[2], 0);
+    let guard = end(&sums);
+    assert!(
+        (f64::from(guard.norm) - want).abs() <= 2e-7 * want,
+        "{guard:?} for {want}"
+    );
+    assert!((f64::from(guard.scale) - 0.5 / want).abs() <= 2e-7 / want);
+    assert_eq!(end(&sums), guard);
+    // One rank has what the whole has, to the last bit of an f32.
+    let whole = step.norm(&gpu, Gradients::F32(&wide.slice(..20 * BLOCK)), 0.0);
+    assert_eq!(end(&[sum_of(&[(0..20, true)], &none)]).norm, whole.norm);
+    // A loss of a rank without gradients shuts the guard of all.
+    sums[2] = sum_of(&slices[2], &gpu.upload(&[1.0, f32::INFINITY]).unwrap());
+    assert!(!end(&sums).applies);
+    let partials = gpu.zeros(NORM_PARTIALS).unwrap();
+    let sum = gpu.zeros(2).unwrap();
+    assert!(sum_of_squares(&gpu, &[], &none, &partials, &sum).is_err());
+    assert!(sum_of_squares(&gpu, &[], &none, &partials.slice(1..), &sum.slice(1..)).is_err());
+    let odd = wide.slice(..100);
+    assert!(sum_of_squares(&gpu, &[Gradients::F32(&odd)], &none, &partials, &sum.slice(1..)).is_err());
+    assert!(norm_of_sums(&gpu, &sum, &none, 0.5, &step.scalars, &step.scalars).is_err());
+}
+
 #[test]
 fn the_guard_shuts_for_a_step_and_after_some_for_good() {
     let Some(gpu) = Gpu::for_test("guard") else { return };
@@ -215,6 +280,7 @@ fn the_guard_shuts_for_a_step_and_after_some_for_good() {
             second: &codes,
             first_scale: &scales,
             second_scale: &scales,
+            element: 0,
         };
         adamw8bit(
             &gpu,

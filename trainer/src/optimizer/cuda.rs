@@ -187,6 +187,7 @@ impl CudaOptimizer {
                     second_scale: &second_scale.slice(blocks(&elements)),
                     first: &first.slice(elements.clone()),
                     second: &second.slice(elements),
+                    element: 0,
                 };
                 adamw8bit(
                     gpu,

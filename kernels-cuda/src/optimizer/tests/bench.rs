@@ -60,6 +60,7 @@ fn bench_optimizer() {
             second: &v.cast::<u8>().slice(..n),
             first_scale: &m.slice(n - scales..),
             second_scale: &v.slice(n - scales..),
+            element: 0,
         };
         time("adamw8bit", n, 12 + 4, &|| {
             adamw8bit(&gpu, constants, &p, Gradients::F32(&g), moments, &decay, s, guard)

@@ -76,6 +76,7 @@ fn the_kernel_has_the_bits_of_the_cpu() {
             second: &second,
             first_scale: &first_scale,
             second_scale: &second_scale,
+            element: 0,
         };
         let flags: Vec<u8> = (0..blocks).map(|b| (b % 2) as u8).collect();
         let decay = gpu.upload(&flags).unwrap();
@@ -141,20 +142,68 @@ fn the_kernel_has_the_bits_of_the_cpu() {
         second: &second,
         first_scale: &short,
         second_scale: &short,
+        element: 0,
     };
     let step = Step::new(&gpu);
     let decay = gpu.zeros::<u8>(2).unwrap();
+    let run = |moments| {
+        let g = Gradients::F32(&p);
+        adamw8bit(&gpu, CONSTANTS, &p, g, moments, &decay, &step.scalars, &step.guard)
+    };
+    assert!(run(moments).is_err());
+    let two = gpu.zeros::<f32>(2).unwrap();
+    let fits = EightBitMoments {
+        first_scale: &two,
+        second_scale: &two,
+        ..moments
+    };
+    assert!(run(fits).is_ok());
+    assert!(run(EightBitMoments { element: 128, ..fits }).is_err());
+}
+
+/// A slice that knows the number of its first element is what it would be in the whole.
+#[test]
+fn slices_draw_what_the_whole_does() {
+    let Some(gpu) = Gpu::for_test("adamw8bit, slices") else {
+        return;
+    };
+    let key = Key::new(seed("adamw8bit, slices"), 0, 0);
+    let (n, step) = (9 * BLOCK, Step::new(&gpu));
+    let decay = gpu.upload(&[1u8, 0, 1, 1, 0, 0, 1, 0, 1]).unwrap();
+    let weights = normals(&key, 1, n, 1.0);
+    let run = |slices: &[std::ops::Range<usize>], offset: usize| {
+        let p = gpu.upload(&weights).unwrap();
+        let (first, second) = (gpu.zeros::<i8>(n).unwrap(), gpu.zeros::<u8>(n).unwrap());
+        let [first_scale, second_scale] = [0; 2].map(|_| gpu.zeros::<f32>(9).unwrap());
+        for t in 0..3 {
+            let g = gpu.upload(&normals(&key, 2 + u64::from(t), n, 0.1)).unwrap();
+            let scalars = StepScalars::new(t, 1e-2, 0.1, CONSTANTS.beta1, CONSTANTS.beta2);
+            gpu.write(&step.scalars, &scalars.words()).unwrap();
+            for blocks in slices {
+                let span = blocks.start * BLOCK..blocks.end * BLOCK;
+                let moments = EightBitMoments {
+                    first: &first.slice(span.clone()),
+                    second: &second.slice(span.clone()),
+                    first_scale: &first_scale.slice(blocks.clone()),
+                    second_scale: &second_scale.slice(blocks.clone()),
+                    element: span.start + offset,
+                };
+                let (p, g) = (p.slice(span.clone()), g.slice(span));
+                let decay = decay.slice(blocks.clone());
+                let g = Gradients::F32(&g);
+                adamw8bit(&gpu, CONSTANTS, &p, g, moments, &decay, &step.scalars, &step.guard).unwrap();
+            }
+        }
+        let scales = [&first_scale, &second_scale].map(|s| bits(&gpu.download(s).unwrap()));
+        let codes = (gpu.download(&first).unwrap(), gpu.download(&second).unwrap());
+        (bits(&gpu.download(&p).unwrap()), codes, scales)
+    };
+    let whole = run(std::slice::from_ref(&(0..9)), 0);
+    assert!(whole == run(&[0..2, 2..3, 3..9], 0));
     assert!(
-        adamw8bit(
-            &gpu,
-            CONSTANTS,
-            &p,
-            Gradients::F32(&p),
-            moments,
-            &decay,
-            &step.scalars,
-            &step.guard
-        )
-        .is_err()
+        whole.1 != run(std::slice::from_ref(&(0..9)), BLOCK).1,
+        "draws that do not depend on the place"
     );
+    // The hash has 32 bits of the number.
+    assert!(whole == run(&[5..9, 0..5], 1 << 32));
 }
