@@ -21,8 +21,14 @@ pub struct TrainOptions {
     pub batch_size: usize,
     /// Tokens of a sequence.
     pub seq_len: usize,
-    /// Micro-batches of an optimiser step.
+    /// Micro-batches of an optimiser step, on each rank.
     pub accumulation_steps: usize,
+    /// Ranks, each with micro-batches of its own.
+    #[serde(default = "one")]
+    pub world: usize,
+    /// What ranks divide among them.
+    #[serde(default)]
+    pub sharding: Sharding,
     /// Optimiser steps; 0 means as many as `max_epochs` takes.
     pub max_steps: u64,
     /// Passes over the data; 0 means no limit.
@@ -118,6 +124,10 @@ pub struct TrainOptions {
     pub seed: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 fn to_the_end() -> f32 {
     1.0
 }
@@ -133,6 +143,8 @@ impl Default for TrainOptions {
             batch_size: 16,
             seq_len: 128,
             accumulation_steps: 1,
+            world: 1,
+            sharding: Sharding::None,
             max_steps: 10_000,
             max_epochs: 0,
             lr: 3e-3,

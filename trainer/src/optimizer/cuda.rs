@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use onebit_kernels_cuda::optimizer::{
     AdamW, EightBitMoments, GUARD_WORDS, Gradients, Guard, NORM_PARTIALS, STEP_WORDS, StepScalars, adamw, adamw8bit,
-    global_norm,
+    global_norm, norm_of_sums, sum_of_squares,
 };
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Pinned, Staging};
 use onebit_model::config::{TensorKind, TensorSpec};
@@ -18,6 +18,8 @@ use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 use super::{Optimizer, Rates};
 use crate::Result;
 use crate::options::TrainOptions;
+use crate::parallel::deal::{Piece, Pieces};
+use crate::parallel::nccl::{CudaRanks, GradientSlice};
 
 pub(crate) use moments::CudaCopy;
 use moments::{Moments, blocks, other_moments};
@@ -29,6 +31,8 @@ pub(crate) struct CudaOptimizer {
     constants: AdamW,
     max_norm: f32,
     muon: Muon,
+    /// What is updated here.
+    pieces: Pieces,
     arrays: Arrays,
 }
 
@@ -48,44 +52,56 @@ struct Arrays {
     scalars: DeviceArray<u32>,
     guard: DeviceArray<u32>,
     partials: DeviceArray<u64>,
+    /// Of each rank's squares, and behind them of those that all have.
+    sums: DeviceArray<u64>,
     muon: muon::Arrays,
 }
 
 impl Arrays {
-    fn take(arena: &mut Arena, options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> Self {
+    fn take(
+        arena: &mut Arena,
+        options: &TrainOptions,
+        specs: &[TensorSpec],
+        layout: &Layout,
+        (pieces, ranks): (&Pieces, usize),
+    ) -> Self {
         let gradients = if options.bf16_gradients() { 2 } else { 1 };
         Arrays {
-            moments: Moments::take(arena, options.optimizer, layout),
+            moments: Moments::take(arena, options.optimizer, layout, pieces),
             decay: arena.take(layout.len / ALIGNMENT),
             scalars: arena.take(STEP_WORDS),
             guard: arena.take(GUARD_WORDS),
             partials: arena.take(gradients * NORM_PARTIALS),
+            sums: arena.take(if ranks > 1 { ranks + 1 } else { 0 }),
             muon: muon::Arrays::take(arena, options.optimizer, specs),
         }
     }
 }
 
 impl CudaOptimizer {
-    /// Bytes that it takes.
+    /// Bytes that it takes on the first rank, which has as much as any.
     pub fn plan(options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> u64 {
         let mut arena = Arena::plan();
-        Arrays::take(&mut arena, options, specs, layout);
+        let pieces = Pieces::new(layout, options.sharding, (0, options.world));
+        Arrays::take(&mut arena, options, specs, layout, (&pieces, options.world));
         arena.used() as u64
     }
 
-    /// The optimiser of `network`, with the moments of `host`, after `skipped_in_a_row` steps that changed nothing.
+    /// The optimiser of `network` on rank `rank`, with the moments of `host`, after `skipped_in_a_row` steps that changed nothing.
     pub fn new(
         options: &TrainOptions,
         specs: &[TensorSpec],
         network: &CudaNetwork,
         host: &Optimizer,
-        skipped_in_a_row: u64,
+        (rank, skipped_in_a_row): (usize, u64),
     ) -> Result<Self> {
         let (gpu, layout) = (network.gpu(), network.layout());
+        let pieces = Pieces::new(layout, options.sharding, (rank, options.world));
         let mut plan = Arena::plan();
-        Arrays::take(&mut plan, options, specs, layout);
+        Arrays::take(&mut plan, options, specs, layout, (&pieces, options.world));
         // Zeros, which moments are at the beginning.
-        let arrays = Arrays::take(&mut Arena::new(gpu, plan.used())?, options, specs, layout);
+        let mut arena = Arena::new(gpu, plan.used())?;
+        let arrays = Arrays::take(&mut arena, options, specs, layout, (&pieces, options.world));
         gpu.write(
             &arrays.decay,
             &layout.decayed(specs, |kind| matches!(kind, TensorKind::Linear(_))),
@@ -99,15 +115,32 @@ impl CudaOptimizer {
             },
             max_norm: options.grad_clip_max_norm,
             muon: Muon::new(gpu, options.optimizer, specs, layout, arrays.muon.clone())?,
+            pieces,
             arrays,
         };
-        this.arrays.moments.upload(gpu, layout, host)?;
+        this.arrays.moments.upload(gpu, layout, &this.pieces, host)?;
         Ok(this)
     }
 
-    /// Copies the moments to `host`.
-    pub fn download(&self, network: &CudaNetwork, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
-        self.arrays.moments.download(network.layout(), staging, host)
+    /// Copies the moments to `host`. Where ranks divide them, all call it, and the first of them gets them.
+    pub fn download(
+        &self,
+        network: &CudaNetwork,
+        ranks: Option<&CudaRanks>,
+        staging: &mut Staging,
+        host: &mut Optimizer,
+    ) -> Result<()> {
+        let (gpu, layout) = (network.gpu(), network.layout());
+        let Some(ranks) = ranks.filter(|ranks| ranks.divides_moments()) else {
+            return self.arrays.moments.download(layout, staging, host);
+        };
+        for bucket in &ranks.deal().buckets {
+            let gathered = self.arrays.moments.gathered(gpu, ranks, bucket, &self.pieces)?;
+            if ranks.is_first() {
+                gathered.download_bucket(layout, bucket.elements.clone(), staging, host)?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts copying the numbers of a step, which [`StepScalars::words`] gives, to the GPU.
@@ -120,28 +153,20 @@ impl CudaOptimizer {
         Ok(gpu.read_pinned(&self.arrays.guard, guard)?)
     }
 
-    /// Launches a step: the norm of all gradients, then the update, unless a number was not finite.
-    pub fn step(&self, network: &CudaNetwork) -> Result<()> {
-        let (gpu, a) = (network.gpu(), &self.arrays);
-        let wide = network.gradients();
-        let mut gradients = vec![Gradients::F32(wide)];
-        gradients.extend(network.matrix_gradients().map(Gradients::Bf16));
-        global_norm(
-            gpu,
-            &gradients,
-            network.losses(),
-            self.max_norm,
-            &a.scalars,
-            &a.partials,
-            &a.guard,
-        )?;
-        let (matrices, len) = (network.layout().matrices, network.layout().len);
-        self.adamw(network, 0..matrices, Gradients::F32(&wide.slice(..matrices)))?;
-        if self.muon.is_empty() {
-            match network.matrix_gradients() {
-                Some(narrow) => self.adamw(network, matrices..len, Gradients::Bf16(narrow))?,
-                None => self.adamw(network, matrices..len, Gradients::F32(&wide.slice(matrices..)))?,
-            }
+    /// Launches a step: the norm of all gradients, then the update, unless a number was not finite. Of several ranks, sums of gradients and losses are there or under way.
+    pub fn step(&self, network: &CudaNetwork, ranks: Option<&CudaRanks>) -> Result<()> {
+        let a = &self.arrays;
+        match ranks {
+            Some(ranks) => self.norm_over_ranks(network, ranks)?,
+            None => self.norm(network)?,
+        }
+        let matrices = network.layout().matrices;
+        let is_muons = |piece: &Piece| !self.muon.is_empty() && piece.elements.start >= matrices;
+        for piece in self.pieces.all.iter().filter(|piece| !is_muons(piece)) {
+            self.adamw(network, piece)?;
+        }
+        if let Some(ranks) = ranks.filter(|ranks| ranks.divides_moments()) {
+            ranks.gather_weights(network)?;
         }
         if !self.muon.is_empty() {
             let Moments::Wide { first, .. } = &a.moments else {
@@ -157,14 +182,52 @@ impl CudaOptimizer {
         Ok(())
     }
 
-    /// AdamW on a part of the arenas: all that is no matrix of a block, or these. What is drawn counts elements from the part's first, as on the CPU.
-    fn adamw(&self, network: &CudaNetwork, elements: Range<usize>, gradients: Gradients) -> Result<()> {
+    /// Launches the norm of gradients that are all here.
+    fn norm(&self, network: &CudaNetwork) -> Result<()> {
+        let a = &self.arrays;
+        let mut gradients = vec![Gradients::F32(network.gradients())];
+        gradients.extend(network.matrix_gradients().map(Gradients::Bf16));
+        Ok(global_norm(
+            network.gpu(),
+            &gradients,
+            network.losses(),
+            self.max_norm,
+            &a.scalars,
+            &a.partials,
+            &a.guard,
+        )?)
+    }
+
+    /// Launches the norm of gradients whose sums are divided among ranks.
+    fn norm_over_ranks(&self, network: &CudaNetwork, ranks: &CudaRanks) -> Result<()> {
+        let (gpu, a, losses, deal) = (network.gpu(), &self.arrays, network.losses(), ranks.deal());
+        ranks.losses(network)?;
+        let slices_of = |ranges: &mut dyn Iterator<Item = Range<usize>>| -> Vec<GradientSlice> {
+            ranges.map(|range| GradientSlice::of(network, &range)).collect()
+        };
+        let partials = a.partials.slice(..NORM_PARTIALS);
+        let squares = |slices: &[GradientSlice], at: usize| {
+            let slices: Vec<_> = slices.iter().map(GradientSlice::as_gradients).collect();
+            sum_of_squares(gpu, &slices, losses, &partials, &a.sums.slice(at..at + 1))
+        };
+        squares(&slices_of(&mut deal.parts()), deal.rank)?;
+        // Every rank has these, and counts them once.
+        squares(&slices_of(&mut deal.tails()), deal.size)?;
+        ranks.gather(&a.sums.slice(..deal.size))?;
+        Ok(norm_of_sums(gpu, &a.sums, losses, self.max_norm, &a.scalars, &a.guard)?)
+    }
+
+    /// AdamW on a piece of the arenas. What is drawn counts elements from the first of all that is no matrix of a block, or from the first of these, as on the CPU.
+    fn adamw(&self, network: &CudaNetwork, piece: &Piece) -> Result<()> {
         let (gpu, a) = (network.gpu(), &self.arrays);
+        let (elements, at) = (piece.elements.clone(), piece.at..piece.at + piece.elements.len());
         let parameters = network.parameters().slice(elements.clone());
+        let gradients = GradientSlice::of(network, &elements);
+        let gradients = gradients.as_gradients();
         let decay = a.decay.slice(blocks(&elements));
         match &a.moments {
             Moments::Wide { first, second } => {
-                let moments = (&first.slice(elements.clone()), &second.slice(elements));
+                let moments = (&first.slice(at.clone()), &second.slice(at));
                 adamw(
                     gpu,
                     self.constants,
@@ -183,11 +246,14 @@ impl CudaOptimizer {
                 second_scale,
             } => {
                 let moments = EightBitMoments {
-                    first_scale: &first_scale.slice(blocks(&elements)),
-                    second_scale: &second_scale.slice(blocks(&elements)),
-                    first: &first.slice(elements.clone()),
-                    second: &second.slice(elements),
-                    element: 0,
+                    first_scale: &first_scale.slice(blocks(&at)),
+                    second_scale: &second_scale.slice(blocks(&at)),
+                    first: &first.slice(at.clone()),
+                    second: &second.slice(at),
+                    element: match elements.start.checked_sub(network.layout().matrices) {
+                        Some(of_matrices) => of_matrices,
+                        None => elements.start,
+                    },
                 };
                 adamw8bit(
                     gpu,

@@ -8,15 +8,18 @@
 //! launch       where this process stands in the world: the variables of torchrun, SLURM and OpenMPI
 //! rendezvous   how ranks find one another over TCP, and notice that one is lost
 //! agree        that all are about to make the same run
+//! deal, nccl   ranks on GPUs: which of them updates what, and what of a step goes between them
 //! mpi          ranks on CPUs, over an MPI library (with the feature `mpi`)
 //! ```
 //!
 //! Rank 0 alone reads and writes the run's directory, but for the checkpoint that a resume begins with. What it decides by what it finds there, the others are told
 //! over a [`Link`]. Sums of gradients go another way: over a [`Collective`] on CPUs, by NCCL on GPUs.
 
+pub(crate) mod deal;
 mod error;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub(crate) mod nccl;
 
 use std::fmt::Debug;
 use std::sync::Arc;

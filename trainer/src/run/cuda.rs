@@ -8,7 +8,7 @@ use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
 use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned, Staging};
 use onebit_model::config::{ModelConfig, TensorSpec};
 use onebit_model::network::cuda::{
-    BatchShape, CountsOnHost, CudaDropout, CudaNetwork, CudaTeachers, HostBatch, Layout, Stage,
+    BatchShape, CountsOnHost, CudaDropout, CudaNetwork, CudaTeachers, HostBatch, Layout, MicroBatches, Stage,
 };
 use onebit_model::network::{Network, NetworkError};
 
@@ -17,6 +17,8 @@ use super::metrics::LayerMetrics;
 use crate::optimizer::cuda::{CudaCopy, CudaOptimizer};
 use crate::optimizer::{Optimizer, Rates};
 use crate::options::TrainOptions;
+use crate::parallel::World;
+use crate::parallel::nccl::CudaRanks;
 use crate::{Result, TrainError};
 
 /// Steps that the host may be ahead.
@@ -33,6 +35,14 @@ pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
     }
 }
 
+/// The micro-batches of a step.
+fn micro_batches(options: &TrainOptions) -> MicroBatches {
+    MicroBatches {
+        own: options.accumulation_steps,
+        all: options.accumulation_steps * options.world,
+    }
+}
+
 /// Memory of training `config` with `options` and teachers of these configurations on a GPU: what will be allocated, to the byte.
 ///
 /// # Errors
@@ -42,7 +52,7 @@ pub fn cuda_memory_estimate(
     teachers: &[ModelConfig],
     options: &TrainOptions,
 ) -> Result<MemoryEstimate> {
-    let memory = CudaNetwork::plan(config, &batch_shape(options), options.accumulation_steps)?;
+    let memory = CudaNetwork::plan(config, &batch_shape(options), micro_batches(options))?;
     let specs = config.tensors();
     let layout = Layout::new(config, &specs)?;
     Ok(MemoryEstimate {
@@ -62,6 +72,8 @@ struct Slot {
     scalars: Pinned<u32>,
     guard: Pinned<u32>,
     losses: Pinned<f32>,
+    /// Whether this rank wants to stop: 1, or 0.
+    wish: Pinned<f32>,
     counts: CountsOnHost,
 }
 
@@ -103,6 +115,8 @@ pub struct StepResult {
     pub skipped: bool,
     /// Of the quantised matrices, if the step is logged.
     pub layers: Vec<LayerMetrics>,
+    /// Whether a rank wanted to stop when it began the step.
+    pub wants_to_stop: bool,
 }
 
 /// The parts of a step that are recorded.
@@ -120,6 +134,8 @@ pub struct CudaRun {
     network: CudaNetwork,
     teachers: Option<CudaTeachers>,
     optimizer: CudaOptimizer,
+    /// The other ranks, if there are any.
+    ranks: Option<CudaRanks>,
     specs: Vec<TensorSpec>,
     tokens: usize,
     free: Vec<Slot>,
@@ -139,12 +155,12 @@ impl std::fmt::Debug for CudaRun {
 }
 
 impl CudaRun {
-    /// The run of `network`, what it has for `teachers` and the moments of `optimizer` on `gpu`, after `skipped_in_a_row` steps that changed nothing.
+    /// The run of `network`, what it has for `teachers` and the moments of `optimizer` on `gpu`, as a rank of `world`, after `skipped_in_a_row` steps that changed nothing. All ranks come here.
     ///
     /// # Errors
     /// A model that the kernels have no form for, no memory.
     pub fn new(
-        gpu: &Gpu,
+        (gpu, world): (&Gpu, &World),
         (network, teachers): (&Network, &[Network]),
         optimizer: &Optimizer,
         options: &TrainOptions,
@@ -157,7 +173,11 @@ impl CudaRun {
         });
         let accumulation = options.accumulation_steps;
         let extras = (dropout, options.loss_terms());
-        let cuda = CudaNetwork::new(gpu, network, batch_shape(options), accumulation, extras)?;
+        let cuda = CudaNetwork::new(gpu, network, batch_shape(options), micro_batches(options), extras)?;
+        let ranks = match world.is_single() {
+            true => None,
+            false => Some(CudaRanks::new(world, gpu, cuda.layout(), options.sharding)?),
+        };
         let teachers = match teachers {
             [] => None,
             teachers => Some(CudaTeachers::new(&cuda, teachers, options.teacher_weight)?),
@@ -169,14 +189,21 @@ impl CudaRun {
                     .collect::<std::result::Result<_, _>>()?,
                 scalars: gpu.pinned(STEP_WORDS)?,
                 guard: gpu.pinned(GUARD_WORDS)?,
-                losses: gpu.pinned(2 * accumulation)?,
+                losses: gpu.pinned(cuda.losses().len())?,
+                wish: gpu.pinned(1)?,
                 counts: cuda.counts_on_host()?,
             })
         };
         Ok(CudaRun {
-            optimizer: CudaOptimizer::new(options, network.specs(), &cuda, optimizer, skipped_in_a_row)?,
+            optimizer: CudaOptimizer::new(
+                options,
+                network.specs(),
+                &cuda,
+                optimizer,
+                (world.rank(), skipped_in_a_row),
+            )?,
             specs: network.specs().to_vec(),
-            tokens: options.batch_size * options.seq_len * accumulation,
+            tokens: options.tokens_per_step() as usize,
             free: (0..AHEAD).map(|_| slot()).collect::<Result<_>>()?,
             launched: VecDeque::new(),
             graphs: HashMap::new(),
@@ -184,11 +211,12 @@ impl CudaRun {
             copy: None,
             network: cuda,
             teachers,
+            ranks,
         })
     }
 
     /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be
-    /// waited for. `logged` steps tell of the matrices.
+    /// waited for. `logged` steps tell of the matrices; `wants_to_stop` is told to all ranks with the losses.
     ///
     /// # Errors
     /// What a kernel ran into.
@@ -197,7 +225,7 @@ impl CudaRun {
         options: &TrainOptions,
         (step, rates, anneal): (u64, Rates, f32),
         batches: impl Iterator<Item = Result<(u64, Vec<u32>, Vec<u32>)>>,
-        logged: bool,
+        (logged, wants_to_stop): (bool, bool),
     ) -> Result<Option<StepResult>> {
         let earlier = if self.free.is_empty() { self.collect()? } else { None };
         let Some(mut slot) = self.free.pop() else {
@@ -209,11 +237,18 @@ impl CudaRun {
             .as_mut_slice()
             .copy_from_slice(&CudaOptimizer::scalars(options, step, rates));
         self.optimizer.send(&gpu, &slot.scalars)?;
+        let mut first_slot = 0;
+        if let Some(ranks) = &self.ranks {
+            first_slot = ranks.deal().rank * slot.batches.len();
+            let losses = self.network.losses();
+            slot.wish.as_mut_slice()[0] = f32::from(u8::from(wants_to_stop));
+            gpu.write_pinned(&losses.slice(losses.len() - 1..), &slot.wish)?;
+        }
         let last = slot.batches.len() - 1;
         for (i, batch) in batches.enumerate() {
             let (number, ids, targets) = batch?;
             let host = &mut slot.batches[i];
-            host.fill((&ids, &targets), number, i, anneal)?;
+            host.fill((&ids, &targets), number, first_slot + i, anneal)?;
             self.network.send(host)?;
             if let Some(teachers) = &self.teachers {
                 teachers.send(host)?;
@@ -249,9 +284,19 @@ impl CudaRun {
             return Ok(graph.launch()?);
         }
         let (network, teachers, optimizer) = (&self.network, self.teachers.as_ref(), &self.optimizer);
+        let ranks = self.ranks.as_ref();
         let launches = || -> Result<()> {
-            network.forward_backward_taught(part.stage, part.accumulate, teachers)?;
-            if part.last { optimizer.step(network) } else { Ok(()) }
+            network.forward_backward_taught::<TrainError>(part.stage, part.accumulate, teachers, &mut |bucket| {
+                match ranks.filter(|_| part.last) {
+                    Some(ranks) => ranks.reduce(network, bucket),
+                    None => Ok(()),
+                }
+            })?;
+            if part.last {
+                optimizer.step(network, ranks)
+            } else {
+                Ok(())
+            }
         };
         let mut failed = None;
         let graph = network.gpu().record(|| {
@@ -290,6 +335,7 @@ impl CudaRun {
         let guard = Guard::from_words(guard);
         let losses = slot.losses.as_slice();
         let loss = losses.chunks_exact(2).map(|l| f64::from(l[0])).sum::<f64>() / self.tokens as f64;
+        let wants_to_stop = losses.chunks_exact(2).remainder().iter().any(|&wishes| wishes > 0.0);
         let layers = if logged && guard.applies {
             self.layers(&slot.counts)
         } else {
@@ -302,6 +348,7 @@ impl CudaRun {
             grad_norm: f64::from(guard.norm),
             skipped: !guard.applies,
             layers,
+            wants_to_stop,
         }))
     }
 
@@ -339,21 +386,25 @@ impl CudaRun {
         self.network.gpu()
     }
 
-    /// Copies weights and moments to the host; nothing may be under way that is still to be collected.
+    /// Copies weights and moments to the host; nothing may be under way that is still to be collected. Where ranks divide them, all call it, and the first of them gets the moments.
     ///
     /// # Errors
     /// What a kernel ran into.
     pub fn download(&mut self, network: &mut Network, optimizer: &mut Optimizer) -> Result<()> {
         self.network.download(&mut self.staging, network)?;
-        self.optimizer.download(&self.network, &mut self.staging, optimizer)
+        self.optimizer
+            .download(&self.network, self.ranks.as_ref(), &mut self.staging, optimizer)
     }
 
-    /// Copies weights and moments beside themselves, for a checkpoint that leaves the GPU while training goes on; none where there is no room for a copy. That of the checkpoint before
-    /// must have left.
+    /// Copies weights and moments beside themselves, for a checkpoint that leaves the GPU while training goes on; none where there is no room for a copy, or where ranks divide the moments. That of
+    /// the checkpoint before must have left.
     ///
     /// # Errors
     /// What a kernel ran into.
     pub fn copy(&mut self, options: &TrainOptions) -> Result<Option<Leaving>> {
+        if self.ranks.as_ref().is_some_and(CudaRanks::divides_moments) {
+            return Ok(None);
+        }
         let copy = match self.copy.take() {
             Some(copy) => copy,
             None => match CudaCopy::new(options.optimizer, &self.network) {

@@ -54,6 +54,7 @@ use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};
 use crate::optimizer::Optimizer;
 use crate::options::{Precision, TrainOptions};
+use crate::parallel::World;
 use crate::schedule::{LrSchedule, QuantSchedule};
 use crate::storage::{Disk, Storage};
 use crate::{Result, TrainError};
@@ -275,7 +276,7 @@ impl Trainer {
     fn place_on(&mut self, gpu: &Gpu) -> Result<()> {
         let skipped = self.guard.skipped_in_a_row;
         let run = CudaRun::new(
-            gpu,
+            (gpu, &World::single()),
             (&self.network, &self.teachers),
             &self.optimizer,
             &self.options,

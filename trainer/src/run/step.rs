@@ -146,7 +146,7 @@ impl Trainer {
             Ok((index, ids, targets))
         });
         let numbers = (step, self.rates(step), self.quant.anneal(step));
-        let told = cuda.launch(&self.options, numbers, batches, self.is_logged(step));
+        let told = cuda.launch(&self.options, numbers, batches, (self.is_logged(step), false));
         self.cuda = Some(cuda);
         self.step += 1;
         self.told(told)

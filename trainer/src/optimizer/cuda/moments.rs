@@ -10,6 +10,8 @@ use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout, read_into};
 use super::CudaOptimizer;
 use crate::optimizer::{Moments as HostMoments, Optimizer};
 use crate::options::OptimizerKind;
+use crate::parallel::deal::{Bucket, Pieces};
+use crate::parallel::nccl::CudaRanks;
 use crate::{Result, TrainError};
 
 /// Moments in arenas that are laid out like the parameters.
@@ -30,63 +32,81 @@ pub(super) enum Moments {
 }
 
 impl Moments {
-    /// Cut out of `arena`.
-    pub(super) fn take(arena: &mut Arena, kind: OptimizerKind, layout: &Layout) -> Self {
-        let blocks = layout.len / ALIGNMENT;
+    /// Cut out of `arena`: of `pieces`.
+    pub(super) fn take(arena: &mut Arena, kind: OptimizerKind, layout: &Layout, pieces: &Pieces) -> Self {
+        let len = pieces.len;
         match kind {
             OptimizerKind::AdamW => Moments::Wide {
-                first: arena.take(layout.len),
-                second: arena.take(layout.len),
+                first: arena.take(len),
+                second: arena.take(len),
             },
             OptimizerKind::Muon => Moments::Wide {
-                first: arena.take(layout.len),
+                first: arena.take(len),
                 second: arena.take(layout.matrices),
             },
             OptimizerKind::AdamW8bit => Moments::Eight {
-                first: arena.take(layout.len),
-                second: arena.take(layout.len),
-                first_scale: arena.take(blocks),
-                second_scale: arena.take(blocks),
+                first: arena.take(len),
+                second: arena.take(len),
+                first_scale: arena.take(len / ALIGNMENT),
+                second_scale: arena.take(len / ALIGNMENT),
             },
         }
     }
 
-    /// Copies those of `host` to the GPU.
-    pub(super) fn upload(&self, gpu: &Gpu, layout: &Layout, host: &Optimizer) -> Result<()> {
+    /// Copies those of `host` to the GPU, as far as they belong to `pieces`.
+    pub(super) fn upload(&self, gpu: &Gpu, layout: &Layout, pieces: &Pieces, host: &Optimizer) -> Result<()> {
         for (index, moments) in host.moments.iter().enumerate() {
-            let range = layout.range(index);
-            match (self, moments) {
-                (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
-                    gpu.write(&first.slice(range), momentum.f32()?)?;
+            let whole = layout.range(index);
+            for (elements, at) in pieces.within(&whole) {
+                let from = elements.start - whole.start..elements.end - whole.start;
+                match (self, moments) {
+                    (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
+                        gpu.write(&first.slice(at), &momentum.f32()?[from])?;
+                    }
+                    (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
+                        gpu.write(&first.slice(at.clone()), &m.f32()?[from.clone()])?;
+                        gpu.write(&second.slice(at), &v.f32()?[from])?;
+                    }
+                    (
+                        Moments::Eight {
+                            first,
+                            second,
+                            first_scale,
+                            second_scale,
+                        },
+                        HostMoments::EightBit(host),
+                    ) => {
+                        gpu.write(&first_scale.slice(blocks(&at)), &host.first_scale[blocks(&from)])?;
+                        gpu.write(&second_scale.slice(blocks(&at)), &host.second_scale[blocks(&from)])?;
+                        gpu.write(&first.slice(at.clone()), &host.first[from.clone()])?;
+                        gpu.write(&second.slice(at), &host.second[from])?;
+                    }
+                    _ => return Err(other_moments()),
                 }
-                (Moments::Wide { first, second }, HostMoments::AdamW { first: m, second: v }) => {
-                    gpu.write(&first.slice(range.clone()), m.f32()?)?;
-                    gpu.write(&second.slice(range), v.f32()?)?;
-                }
-                (
-                    Moments::Eight {
-                        first,
-                        second,
-                        first_scale,
-                        second_scale,
-                    },
-                    HostMoments::EightBit(host),
-                ) => {
-                    gpu.write(&first_scale.slice(blocks(&range)), &host.first_scale)?;
-                    gpu.write(&second_scale.slice(blocks(&range)), &host.second_scale)?;
-                    gpu.write(&first.slice(range.clone()), &host.first)?;
-                    gpu.write(&second.slice(range), &host.second)?;
-                }
-                _ => return Err(other_moments()),
             }
         }
         Ok(())
     }
 
-    /// Copies them to `host`.
+    /// Copies them, which are of all elements, to `host`.
     pub(super) fn download(&self, layout: &Layout, staging: &mut Staging, host: &mut Optimizer) -> Result<()> {
+        self.download_bucket(layout, 0..layout.len, staging, host)
+    }
+
+    /// Copies them, which are those of `bucket` from its first element on, to the parameters of `host` that lie in it.
+    pub(super) fn download_bucket(
+        &self,
+        layout: &Layout,
+        bucket: Range<usize>,
+        staging: &mut Staging,
+        host: &mut Optimizer,
+    ) -> Result<()> {
         for (index, moments) in host.moments_mut().iter_mut().enumerate() {
-            let range = layout.range(index);
+            let Range { start, end } = layout.range(index);
+            if start < bucket.start || end > bucket.end {
+                continue;
+            }
+            let range = start - bucket.start..end - bucket.start;
             match (self, moments) {
                 (Moments::Wide { first, .. }, HostMoments::Muon(momentum)) => {
                     read_into(staging, &first.slice(range), momentum.f32_mut()?)?;
@@ -113,6 +133,67 @@ impl Moments {
             }
         }
         Ok(())
+    }
+
+    /// Those of a bucket, whose parts all ranks have brought together, in memory of their own.
+    pub(super) fn gathered(&self, gpu: &Gpu, ranks: &CudaRanks, bucket: &Bucket, pieces: &Pieces) -> Result<Self> {
+        let len = bucket.elements.len();
+        let whole = match self {
+            Moments::Wide { .. } => Moments::Wide {
+                first: gpu.zeros(len)?,
+                second: gpu.zeros(len)?,
+            },
+            Moments::Eight { .. } => Moments::Eight {
+                first: gpu.zeros(len)?,
+                second: gpu.zeros(len)?,
+                first_scale: gpu.zeros(len / ALIGNMENT)?,
+                second_scale: gpu.zeros(len / ALIGNMENT)?,
+            },
+        };
+        let dealt = bucket.dealt().len();
+        for (elements, at) in pieces.within(&bucket.elements) {
+            let to = elements.start - bucket.elements.start..elements.end - bucket.elements.start;
+            whole.slice(to).fill(gpu, &self.slice(at))?;
+        }
+        match &whole {
+            Moments::Wide { first, second } => {
+                ranks.gather(&first.slice(..dealt))?;
+                ranks.gather(&second.slice(..dealt))?;
+            }
+            Moments::Eight {
+                first,
+                second,
+                first_scale,
+                second_scale,
+            } => {
+                ranks.gather(&first.slice(..dealt))?;
+                ranks.gather(&second.slice(..dealt))?;
+                ranks.gather(&first_scale.slice(..dealt / ALIGNMENT))?;
+                ranks.gather(&second_scale.slice(..dealt / ALIGNMENT))?;
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Those at `range`, whole blocks, in the same memory.
+    fn slice(&self, range: Range<usize>) -> Self {
+        match self {
+            Moments::Wide { first, second } => Moments::Wide {
+                first: first.slice(range.clone()),
+                second: second.slice(range),
+            },
+            Moments::Eight {
+                first,
+                second,
+                first_scale,
+                second_scale,
+            } => Moments::Eight {
+                first: first.slice(range.clone()),
+                second: second.slice(range.clone()),
+                first_scale: first_scale.slice(blocks(&range)),
+                second_scale: second_scale.slice(blocks(&range)),
+            },
+        }
     }
 
     /// Copies `from`, which is alike, on the GPU.
@@ -169,7 +250,8 @@ impl CudaCopy {
     /// No memory.
     pub fn new(kind: OptimizerKind, network: &CudaNetwork) -> Result<Self> {
         let layout = network.layout().clone();
-        let take = |arena: &mut Arena| (arena.take(layout.len), Moments::take(arena, kind, &layout));
+        let pieces = Pieces::whole(&layout);
+        let take = |arena: &mut Arena| (arena.take(layout.len), Moments::take(arena, kind, &layout, &pieces));
         let mut plan = Arena::plan();
         take(&mut plan);
         let (parameters, moments) = take(&mut Arena::new(network.gpu(), plan.used())?);

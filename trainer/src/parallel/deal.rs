@@ -101,10 +101,15 @@ impl Pieces {
     /// All of `layout`, or, where `sharding` says so, this rank's parts of a deal and its tails.
     pub fn new(layout: &Layout, sharding: Sharding, (rank, size): (usize, usize)) -> Self {
         if sharding == Sharding::None || size == 1 {
-            return Self::of([0..layout.matrices, layout.matrices..layout.len]);
+            return Self::whole(layout);
         }
         let deal = Deal::new(layout, (rank, size));
         Self::of(deal.parts().chain(deal.tails()).collect::<Vec<_>>())
+    }
+
+    /// All of `layout`.
+    pub fn whole(layout: &Layout) -> Self {
+        Self::of([0..layout.matrices, layout.matrices..layout.len])
     }
 
     fn of(stretches: impl IntoIterator<Item = Range<usize>>) -> Self {
@@ -163,8 +168,15 @@ mod tests {
                 let mut all = parts;
                 all.extend(tails);
                 all.sort_by_key(|range| range.start);
-                assert_eq!((all[0].start, all[all.len() - 1].end), (0, layout.len), "{preset} {size}");
-                assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start), "{preset} {size}");
+                assert_eq!(
+                    (all[0].start, all[all.len() - 1].end),
+                    (0, layout.len),
+                    "{preset} {size}"
+                );
+                assert!(
+                    all.windows(2).all(|pair| pair[0].end == pair[1].start),
+                    "{preset} {size}"
+                );
             }
         }
     }
