@@ -82,6 +82,12 @@ pub enum TrainError {
         /// What is wrong.
         why: String,
     },
+    /// A stream of training data that ended within a step.
+    #[error("the stream of training data ends before window {window}, within a step; report this")]
+    EndOfStream {
+        /// The window that is not there.
+        window: u64,
+    },
     /// The loss or a gradient is not a finite number.
     #[error(
         "step {step}: {what} is not finite, first seen in {place}, and {skipped} steps before it were skipped for the like; the last good state is {checkpoint}; begin from it in another directory (--init-from) with a lower --lr or --grad-clip-max-norm"

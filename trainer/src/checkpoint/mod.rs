@@ -5,6 +5,7 @@
 //!   model.safetensors       master weights, f32, Hugging Face names
 //!   optimizer.safetensors   moments, `first.NAME` and `second.NAME`: f32, or i8 and u8 with f32 scales `first_scale.NAME` and `second_scale.NAME`
 //!   state.json              step, options, data, guards, length of metrics.jsonl
+//!   stream.bin              what the filters of a stream remember, if they do
 //!   config.json, tokenizer.json, generation_config.json   which make it a model directory: it can be run, scored and exported
 //!   manifest.json           length and BLAKE3 of each file above, written last
 //! ```
@@ -18,7 +19,7 @@
 //! [`Snapshot::save`] may run on another thread.
 //!
 //! The random numbers of a run are counter-based, a function of seed and step, and so is the position in the data but for what a rollback left out: the state has no
-//! more than that.
+//! more than that. A run on a stream has its cursor besides.
 
 mod manifest;
 mod tensors;
@@ -40,19 +41,22 @@ pub use tensors::{Stored, StoredMut, Values, ValuesMut};
 use crate::error::io_error;
 use crate::optimizer::Optimizer;
 use crate::options::TrainOptions;
-use crate::run::GuardState;
+use crate::run::{GuardState, StreamState};
 use crate::storage::Storage;
 use crate::{Result, TrainError};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// What the filters of a stream remember.
+pub(crate) const STREAM: &str = "stream.bin";
 
 /// The files that a manifest names, and whether a resume needs them.
-const FILES: [(&str, bool); 6] = [
+const FILES: [(&str, bool); 7] = [
     (MODEL, true),
     (OPTIMIZER, true),
     (STATE, true),
+    (STREAM, false),
     ("config.json", false),
     ("tokenizer.json", false),
     ("generation_config.json", false),
@@ -83,6 +87,9 @@ pub struct State {
     /// Validation loss at this step, if it was measured on ternary weights: what the best checkpoint is chosen by.
     #[serde(default)]
     pub val_loss: Option<f64>,
+    /// Of a run on a stream: where the windows behind these steps begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<serde_json::Value>,
 }
 
 /// A checkpoint that was found whole.
@@ -349,6 +356,24 @@ fn parse_state_of(path: &Path) -> Result<State> {
         .and_then(|file| file.take(LARGEST_STATE).read_to_end(&mut text))
         .map_err(io_error(&file, "resume from another checkpoint"))?;
     parse_state(&text).map_err(|why| damaged(path, format!("{STATE}: {why}")))
+}
+
+/// What the checkpoint at `path` with this state has of a stream, if the run was on one.
+///
+/// # Errors
+/// [`TrainError::Io`].
+pub fn stream_state(path: &Path, state: &State) -> Result<Option<StreamState>> {
+    let Some(cursor) = state.stream.clone() else {
+        return Ok(None);
+    };
+    let (file, mut memory) = (path.join(STREAM), Vec::new());
+    // One whose filters remember nothing has no such file; that one that the manifest names is whole was looked at.
+    if fs::symlink_metadata(&file).is_ok() {
+        open_regular(&file)
+            .and_then(|mut file| file.read_to_end(&mut memory))
+            .map_err(io_error(&file, "resume from another checkpoint"))?;
+    }
+    Ok(Some(StreamState { cursor, memory }))
 }
 
 /// A state from its text.

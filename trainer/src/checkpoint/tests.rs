@@ -48,6 +48,7 @@ fn state(step: u64) -> State {
         metrics_bytes: 10 * step,
         guard: GuardState::default(),
         val_loss: None,
+        stream: None,
     }
 }
 

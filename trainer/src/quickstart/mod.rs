@@ -56,6 +56,8 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The model, data and options of the run.
     pub inputs: RunInputs,
+    /// The token file that it is trained on.
+    pub train: PathBuf,
     /// The preset, whose settings [`options`] takes.
     pub preset: Preset,
     /// When the quickstart began.
@@ -114,7 +116,7 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, preset: Preset, stor
     let inputs = RunInputs {
         network,
         teachers: Vec::new(),
-        train,
+        train: train.into(),
         validation: Some(validation),
         tokenizer: tokenizer.json().to_vec(),
         generation: generation(&tokenizer),
@@ -126,6 +128,7 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, preset: Preset, stor
         grammar,
         tokenizer,
         inputs,
+        train: data.join("train.tokens"),
         preset,
         began,
     })
@@ -208,7 +211,7 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
         let inputs = RunInputs {
             network: prepared.inputs.network.clone(),
             teachers: Vec::new(),
-            train: TokenFile::open(prepared.inputs.train.path())?,
+            train: TokenFile::open(&prepared.train)?.into(),
             validation: None,
             tokenizer: Vec::new(),
             generation: GenerationConfig::default(),

@@ -28,8 +28,7 @@ impl Trainer {
     /// Its inputs and targets.
     pub(super) fn batch_ids(&self, index: u64) -> Result<(Vec<u32>, Vec<u32>)> {
         let (batch, seq) = (self.options.batch_size, self.options.seq_len);
-        let windows = (0..batch as u64).map(|i| self.order.window(index * batch as u64 + i));
-        windows_ids(&self.train, windows, seq)
+        self.source.windows(index * batch as u64, batch, seq)
     }
 }
 

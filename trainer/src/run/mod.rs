@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Which windows a step sees is a function of (seed, step) alone, and so is every random number: see [`crate::checkpoint`]. Only a rollback moves the data on
-//! ([`guard`]).
+//! ([`guard`]). Of a stream ([`source`]) the step sees the next ones, and a checkpoint has the place.
 //!
 //! A checkpoint is written while training goes on. One that cannot be written, for want of space, say, is told of and tried again at the next; the last one, and that of an
 //! interruption, must succeed.
@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod saving;
 mod setbacks;
+mod source;
 mod step;
 mod teachers;
 #[cfg(test)]
@@ -37,7 +38,6 @@ use onebit_kernels_cuda::Gpu;
 use onebit_model::files::{Extras, GenerationConfig, remove_unfinished, save_master};
 use onebit_model::network::Network;
 
-use batch::data_identity;
 pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
 pub use guard::GuardState;
 pub use lock::RunLock;
@@ -46,6 +46,8 @@ use metrics::MetricsFile;
 pub use metrics::{LayerMetrics, Rollback, StepMetrics, ValidationMetrics};
 use saving::Saver;
 use setbacks::Verdict;
+use source::Source;
+pub use source::{StreamState, TrainData, WindowStream};
 pub use teachers::check_teacher;
 
 use crate::checkpoint::{self, State};
@@ -96,8 +98,8 @@ pub struct RunInputs {
     pub network: Network,
     /// Models whose probabilities it learns too; none for the text alone.
     pub teachers: Vec<Network>,
-    /// Training tokens.
-    pub train: TokenFile,
+    /// What is trained on.
+    pub train: TrainData,
     /// Validation tokens.
     pub validation: Option<TokenFile>,
     /// Bytes of `tokenizer.json`, copied into the model directory.
@@ -119,11 +121,10 @@ pub struct Trainer {
     teachers: Vec<Network>,
     optimizer: Optimizer,
     options: TrainOptions,
-    train: TokenFile,
+    source: Source,
     validation: Option<TokenFile>,
     tokenizer: Vec<u8>,
     generation: GenerationConfig,
-    order: Order,
     lr: LrSchedule,
     quant: QuantSchedule,
     total_steps: u64,
@@ -199,11 +200,11 @@ impl Trainer {
             return Err(TrainError::Option { option: "seq-len", why });
         }
         options.teachers = teachers::identities(&network, &teachers, &options)?;
-        let order = Order::new(&train, options.seq_len, options.alignment(), options.seed)?;
+        let source = Source::new(train, &options)?;
         if let Some(validation) = &validation {
             Order::new(validation, options.seq_len, options.alignment(), 0)?;
         }
-        let total_steps = options.total_steps(order.windows_per_epoch());
+        let total_steps = source.total_steps(&options);
         let lock = RunLock::take(&output_dir)?;
         remove_unfinished(&output_dir)?;
         let saver = Saver::new(storage, output_dir.join("checkpoints"));
@@ -246,11 +247,10 @@ impl Trainer {
             teachers,
             optimizer,
             options,
-            train,
+            source,
             validation,
             tokenizer,
             generation,
-            order,
             total_steps,
             output_dir,
             cuda: None,
@@ -293,17 +293,18 @@ impl Trainer {
             path: found.path.clone(),
             why: format!("it was made with {what}; pass the same, or start in another directory"),
         };
-        let now = self.state(Mark::default())?;
-        if found.state.config != now.config {
+        if found.state.config != self.network.config().to_json() {
             return Err(wrong("another model configuration"));
         }
-        if found.state.data != now.data {
+        if found.state.data != self.source.identity()? {
             return Err(wrong("other training data"));
         }
         if !found.state.options.same_run(&self.options) || found.state.total_steps != self.total_steps {
             return Err(wrong("other training options"));
         }
-        self.restore(&found.path, &found.state)
+        self.restore(&found.path, &found.state)?;
+        let stream = checkpoint::stream_state(&found.path, &found.state)?;
+        self.source.go_on(self.first_window(self.step), stream)
     }
 
     /// Makes the run what it was at a checkpoint.
@@ -349,7 +350,7 @@ impl Trainer {
     /// [`TrainError::NotFinite`] after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`TrainError::Diverged`];
     /// a disk that is full at the end.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        while self.step < self.total_steps {
+        while self.step < self.total_steps && !self.data_ends()? {
             if stop.load(Ordering::Relaxed) {
                 self.settle(observe)?;
                 if self.goes_on() {
@@ -364,7 +365,7 @@ impl Trainer {
             {
                 self.tell(&metrics, observe)?;
             }
-            let last = self.step == self.total_steps;
+            let last = self.step == self.total_steps || self.data_ends()?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let (validate, save) = (due(self.options.eval_every) || last, self.schedule().has(self.step));
             if validate || save {
@@ -396,6 +397,11 @@ impl Trainer {
         }
         self.write_model()?;
         Ok(Outcome::Finished)
+    }
+
+    /// Whether there is too little data for another step. A token file has no end.
+    fn data_ends(&self) -> Result<bool> {
+        Ok(!self.source.reaches(self.first_window(self.step + 1))?)
     }
 
     /// Waits for steps that are under way on a GPU.
@@ -432,16 +438,26 @@ impl Trainer {
     }
 
     /// What a checkpoint at `mark` says.
-    fn state(&self, mark: Mark) -> Result<State> {
-        Ok(State {
+    fn state(&self, mark: Mark) -> Result<(State, Vec<u8>)> {
+        let stream = self.source.state(self.window_of(&mark))?;
+        let (cursor, memory) = stream.map_or((None, Vec::new()), |s| (Some(s.cursor), s.memory));
+        let state = State {
             step: mark.step,
             total_steps: self.total_steps,
             options: self.options.clone(),
             config: self.network.config().to_json(),
-            data: data_identity(&self.train)?,
+            data: self.source.identity()?,
             metrics_bytes: mark.metrics_bytes,
             guard: mark.guard,
             val_loss: mark.val_loss,
-        })
+            stream: cursor,
+        };
+        Ok((state, memory))
+    }
+
+    /// The first window behind the steps of `mark`.
+    fn window_of(&self, mark: &Mark) -> u64 {
+        let micro_batches = mark.step * self.options.accumulation_steps as u64 + mark.guard.data_offset;
+        micro_batches * self.options.batch_size as u64
     }
 }

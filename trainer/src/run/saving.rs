@@ -8,7 +8,7 @@ use onebit_engine::Tensor;
 
 use super::cuda::Leaving;
 use super::{Event, Mark, Trainer};
-use crate::checkpoint::{Keep, SaveSchedule, Snapshot, State};
+use crate::checkpoint::{self, Keep, SaveSchedule, Snapshot, State};
 use crate::optimizer::Optimizer;
 use crate::storage::Storage;
 use crate::{Result, TrainError};
@@ -88,15 +88,15 @@ impl Trainer {
 
     /// Begins to save the run as it is. No step may be under way.
     pub(super) fn begin_save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let state = self.state_to_save(self.here(), observe)?;
+        let (state, memory) = self.state_to_save(self.here(), observe)?;
         let leaving = match &mut self.cuda {
             Some(cuda) => cuda.copy(&self.options)?,
             None => None,
         };
         match leaving {
-            Some(leaving) => self.save_behind(state, leaving)?,
+            Some(leaving) => self.save_behind((state, memory), leaving)?,
             None => {
-                let snapshot = self.snapshot(state)?;
+                let snapshot = self.snapshot((state, memory))?;
                 self.saver.begin(snapshot, |_| Ok(()), self.keep())?;
             }
         }
@@ -124,14 +124,14 @@ impl Trainer {
     }
 
     /// The state of `mark` for a save that can begin: the one before has ended.
-    fn state_to_save(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<State> {
+    fn state_to_save(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<(State, Vec<u8>)> {
         self.look_at_saves(true, observe);
         self.metrics.flush()?;
         self.state(mark)
     }
 
     /// Begins to save a copy of weights and moments that is still to leave a GPU.
-    fn save_behind(&mut self, state: State, leaving: Leaving) -> Result<()> {
+    fn save_behind(&mut self, state: (State, Vec<u8>), leaving: Leaving) -> Result<()> {
         let shapes: Vec<_> = self
             .network
             .parameters()
@@ -169,7 +169,7 @@ impl Trainer {
     }
 
     /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it; a GPU is waited for.
-    fn snapshot(&mut self, state: State) -> Result<Snapshot> {
+    fn snapshot(&mut self, state: (State, Vec<u8>)) -> Result<Snapshot> {
         if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
         }
@@ -180,17 +180,27 @@ impl Trainer {
         Ok(self.snapshot_of(state, self.network.parameters().to_vec(), optimizer))
     }
 
-    fn snapshot_of(&self, state: State, parameters: Vec<Tensor>, optimizer: Optimizer) -> Snapshot {
+    /// With `memory`, what the filters of a stream remember.
+    fn snapshot_of(
+        &self,
+        (state, memory): (State, Vec<u8>),
+        parameters: Vec<Tensor>,
+        optimizer: Optimizer,
+    ) -> Snapshot {
+        let mut files = vec![
+            ("config.json", self.network.config().to_json().into_bytes()),
+            ("tokenizer.json", self.tokenizer.clone()),
+            ("generation_config.json", self.generation.to_json().into_bytes()),
+        ];
+        if !memory.is_empty() {
+            files.push((checkpoint::STREAM, memory));
+        }
         Snapshot {
             state,
             specs: self.network.specs().to_vec(),
             parameters,
             optimizer,
-            files: vec![
-                ("config.json", self.network.config().to_json().into_bytes()),
-                ("tokenizer.json", self.tokenizer.clone()),
-                ("generation_config.json", self.generation.to_json().into_bytes()),
-            ],
+            files,
             metrics: Some(self.metrics.path().to_path_buf()),
         }
     }

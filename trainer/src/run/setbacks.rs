@@ -61,6 +61,8 @@ impl Trainer {
             guard: self.guard.clone(),
             val_loss: None,
         };
+        // Nothing before the state that a run can stop at is looked at again.
+        self.source.forget(self.first_window(step));
         Ok(())
     }
 

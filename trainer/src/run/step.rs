@@ -105,10 +105,10 @@ impl Trainer {
         layers: Vec<LayerMetrics>,
     ) -> StepMetrics {
         let done = step + 1;
-        let windows = (self.first_micro_batch(done) * self.options.batch_size as u64).max(1);
+        let windows = self.first_window(done).max(1);
         StepMetrics {
             step: done,
-            epoch: (windows - 1) / self.order.windows_per_epoch() + 1,
+            epoch: self.source.epoch(windows - 1),
             tokens: done * self.options.tokens_per_step(),
             phase: self.quant.phase(step),
             anneal: self.quant.anneal(step),
@@ -124,6 +124,11 @@ impl Trainer {
     /// Number of the first micro-batch of step `step`, counted over the whole run.
     fn first_micro_batch(&self, step: u64) -> u64 {
         step * self.options.accumulation_steps as u64 + self.guard.data_offset
+    }
+
+    /// Number of the first window of step `step`, counted over the whole run.
+    pub(super) fn first_window(&self, step: u64) -> u64 {
+        self.first_micro_batch(step) * self.options.batch_size as u64
     }
 
     fn micro_batches(&self, step: u64) -> std::ops::Range<u64> {

@@ -16,6 +16,7 @@ mod faults;
 mod guards;
 mod rounding;
 mod stall;
+mod streams;
 mod teachers;
 
 const VOCAB: usize = 61;
@@ -99,7 +100,7 @@ fn inputs(directory: &Path, name: &str, options: TrainOptions) -> RunInputs {
     RunInputs {
         network: Network::new(config(), Device::cpu().unwrap(), options.seed).unwrap(),
         teachers: Vec::new(),
-        train: tokens(directory, "train.tokens", 3000),
+        train: tokens(directory, "train.tokens", 3000).into(),
         validation: Some(tokens(directory, "valid.tokens", 500)),
         tokenizer: b"{}".to_vec(),
         generation: GenerationConfig::default(),
@@ -246,7 +247,7 @@ fn a_resume_with_other_options_data_or_model_is_refused() {
     let other = TrainOptions { lr: 1e-3, ..options() };
     assert!(refused(inputs(dir.path(), "a", other)).contains("other training options"));
     let mut with_data = inputs(dir.path(), "a", options());
-    with_data.train = tokens(dir.path(), "other.tokens", 3001);
+    with_data.train = tokens(dir.path(), "other.tokens", 3001).into();
     assert!(refused(with_data).contains("other training data"));
     let wider = ModelConfig {
         intermediate_size: 96,
@@ -353,7 +354,7 @@ fn impossible_runs_are_refused_before_they_start() {
     };
     assert!(refused(|o| o.seq_len = 33).contains("context"));
     let mut short = inputs(dir.path(), "x", options());
-    short.train = tokens(dir.path(), "short.tokens", 16);
+    short.train = tokens(dir.path(), "short.tokens", 16).into();
     assert!(Trainer::new(short, false, &mut |_| ()).is_err());
     let file = dir.path().join("a-file");
     fs::write(&file, "").unwrap();

@@ -14,6 +14,7 @@ fn seeds_of_checkpoints() {
         metrics_bytes: 100,
         guard: Default::default(),
         val_loss: Some(2.5),
+        stream: Some(serde_json::json!({ "visit": 3 })),
     };
     let text = serde_json::to_string_pretty(&state).unwrap();
     assert_eq!(parse_state(text.as_bytes()).unwrap(), state);

@@ -350,7 +350,7 @@ impl Train {
         Ok(RunInputs {
             network,
             teachers: teachers.collect::<Result<_>>()?,
-            train: data.file,
+            train: data.file.into(),
             validation: validation.map(|tokens| tokens.file),
             tokenizer: tokenizer.json().to_vec(),
             generation,

@@ -34,7 +34,7 @@ fn bench_save_stall() {
     let inputs = RunInputs {
         network: Network::new(preset.config, Device::cpu().unwrap(), 1).unwrap(),
         teachers: Vec::new(),
-        train: tokens(dir.path(), "train.tokens", 2 * batch_size * seq_len + 100),
+        train: tokens(dir.path(), "train.tokens", 2 * batch_size * seq_len + 100).into(),
         validation: None,
         tokenizer: Vec::new(),
         generation: GenerationConfig::default(),
