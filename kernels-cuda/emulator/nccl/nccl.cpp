@@ -200,11 +200,6 @@ NCCL int ncclReduceScatter(const void* from, void* to, size_t count, int type, i
                 if (owner == c->rank) add(*c, type, 0, n, static_cast<unsigned char*>(to) + at * width);
                 c->meet();
             }
-        // What NCCL leaves in the other parts is undefined.
-        auto whole = static_cast<unsigned char*>(const_cast<void*>(from));
-        if (static_cast<unsigned char*>(to) == whole + (size_t)c->rank * count * width)
-            for (int other = 0; other < c->size; other++)
-                if (other != c->rank) memset(whole + (size_t)other * count * width, 0xff, count * width);
     });
 }
 

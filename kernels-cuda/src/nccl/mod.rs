@@ -199,7 +199,7 @@ impl Communicator {
         self.library.check("ncclAllReduce", answer)
     }
 
-    /// Adds up `array` over all ranks; only this rank's [`part`](Self::part) has the sums, the rest is undefined.
+    /// Adds up `array` over all ranks; only this rank's [`part`](Self::part) has the sums; the rest stays as it was, for NCCL takes it as constant.
     ///
     /// # Errors
     /// A length that is no multiple of the number of ranks; NCCL's.

@@ -15,14 +15,21 @@
 //! Rank 0 alone reads and writes the run's directory, but for the checkpoint that a resume begins with. What it decides by what it finds there, the others are told
 //! over a [`Link`]. Sums of gradients go another way: over a [`Collective`] on CPUs, by NCCL on GPUs.
 
+pub mod agree;
 pub(crate) mod deal;
 mod error;
+pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub(crate) mod nccl;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+
+pub mod rendezvous;
+
+#[cfg(test)]
+pub(crate) mod threads;
 
 pub use error::ParallelError;
 

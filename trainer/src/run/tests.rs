@@ -14,6 +14,7 @@ use crate::options::{OptimizerKind, Precision};
 mod cuda;
 mod faults;
 mod guards;
+mod ranks;
 mod rounding;
 mod stall;
 mod streams;

@@ -3,7 +3,7 @@
 use super::rounding::{tails, within_the_noise_of_seeds};
 use super::*;
 
-fn gpu(test: &str) -> Option<Gpu> {
+pub(super) fn gpu(test: &str) -> Option<Gpu> {
     match Gpu::open(0) {
         Ok(gpu) => Some(gpu),
         Err(error) => {
@@ -61,7 +61,7 @@ fn twenty_steps(optimizer: OptimizerKind, batch_size: usize) -> TrainOptions {
     }
 }
 
-fn wider(mut inputs: RunInputs) -> RunInputs {
+pub(super) fn wider(mut inputs: RunInputs) -> RunInputs {
     let mut config = inputs.network.config().clone();
     (config.hidden_size, config.intermediate_size, config.head_dim) = (128, 256, 32);
     inputs.network = Network::new(config, Device::cpu().unwrap(), inputs.options.seed).unwrap();
