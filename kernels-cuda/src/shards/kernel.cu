@@ -5,19 +5,19 @@
 //   piece_gammas    gammas[tensor] = max(Σ sums / n, 1e-5), and scales[row] = γ
 //   pack_trits      two bits a weight of the own pieces
 //   unpack_trits    packed -> int8 codes, bf16 weights or both, of pieces in a row
+//   own_dense       bf16 weights of the own pieces, at any annealing value
 //   own_statistics  zeros, clipped weights and flips of the own pieces
 //
-// Bytes a weight: sums 4; pack 4 + 1/4; unpack 1/4 + 1 (codes) + 2 (dense); statistics 4 (+ 1/4 for flips). All are bound by memory.
+// Bytes a weight: sums 4; pack 4 + 1/4; unpack 1/4 + 1 (codes) + 2 (dense); statistics 4 (+ 1/4 for flips); dense 4 + 2. All are bound by memory.
 //
 // A piece is 4096 elements of one tensor. A block of 256 threads has sixteen own pieces, wherever they lie, or four pieces of the arena, to unpack.
 //
 // Sums are those of weights/kernel.cu, to the bit: of a piece, lane i % 16 adds every sixteenth element in order, and the lanes are folded 8-4-2-1; sixteen
 // pieces are added in f64 in order, and then those of 65536 elements. The sum of a piece is an f32 there too, so nothing is lost when it is sent.
 #include "bf16.cuh"
+#include "weight_rule.cuh"
 
 typedef unsigned long long u64;
-
-enum Mode { FULL = 0, TERNARY = 1, BINARY = 2 };
 
 // A tensor of the arena: where it lies in the other arenas, and its first piece.
 struct Entry {
@@ -163,6 +163,42 @@ extern "C" __global__ void __launch_bounds__(256)
                     make_uint4(dense_pair(eight, scale), dense_pair(eight >> 4, scale), dense_pair(eight >> 8, scale), dense_pair(eight >> 12, scale));
             }
         }
+    }
+}
+
+template <int MODE>
+__device__ __forceinline__ void dense_piece(const float4* __restrict__ x, uint2* __restrict__ y, float gamma, float anneal) {
+    Rule<MODE> rule;
+    rule.set(anneal, gamma);
+    float4 w[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) w[k] = x[256 * k + threadIdx.x];
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const float q[4] = {rule.code(w[k].x, MODE), rule.code(w[k].y, MODE), rule.code(w[k].z, MODE), rule.code(w[k].w, MODE)};
+        y[256 * k + threadIdx.x] =
+            make_uint2(pack_bf16(rule.dense(w[k].x, q[0]), rule.dense(w[k].y, q[1])), pack_bf16(rule.dense(w[k].z, q[2]), rule.dense(w[k].w, q[3])));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    own_dense(const Entry* __restrict__ entries, const Own* __restrict__ own, unsigned first, unsigned end, const float* __restrict__ weights,
+              const float* __restrict__ gammas, bf16* __restrict__ dense, const float* __restrict__ anneal) {
+    const float a = *anneal;
+    for (unsigned i = 0; i < GROUP; i++) {
+        const unsigned number = first + blockIdx.x * GROUP + i;
+        if (number >= end) return;
+        const Own o = own[number];
+        const Entry t = entries[o.tensor];
+        const float gamma = gammas[o.tensor];
+        const float4* x = reinterpret_cast<const float4*>(weights + o.at);
+        uint2* y = reinterpret_cast<uint2*>(dense + t.dense + (o.piece - t.first_piece) * (u64)PIECE);
+        if (t.mode == FULL)
+            dense_piece<FULL>(x, y, gamma, a);
+        else if (t.mode == TERNARY)
+            dense_piece<TERNARY>(x, y, gamma, a);
+        else
+            dense_piece<BINARY>(x, y, gamma, a);
     }
 }
 

@@ -9,16 +9,18 @@
 //! sums               --scale---->  γ of each tensor, scales of rows
 //! own weights and γ  --pack----->  packed [codes / 4]      every rank its own slices; the ranks' slices are gathered in place
 //! packed and γ       --unpack--->  int8 codes [codes], bf16 weights: what the products read
+//!
+//! own weights and γ  --dense---->  bf16 weights of the own slices in their places, at any annealing value: what is gathered before the hard phase, and of full tensors
 //! ```
 //! **Packed**: weight `i` of the arena is bits `2·(i mod 4)` of byte `i / 4`, as trit + 1; a binary weight −1 is 0 and 1 is 2.
 //!
 //! **Pieces.** A sum is that of 4096 elements, so slices begin and end at multiples of 4096 of the arena, and tensors are whole numbers of pieces; a table of others is refused
-//! ([`piece_fits`] tells beforehand). So is one of int8 or int4, whose rows have steps of their own. Full tensors have their place in the arena, and nothing of it is read or written.
+//! ([`piece_fits`] tells beforehand). So is one of int8 or int4, whose rows have steps of their own. Full tensors have their place in the arena, of which only `dense` reads or writes anything.
 //!
 //! **The same bits as without ranks.** γ, scales, codes and counts are those of [`WeightTable`](crate::weights::WeightTable) on the whole weights, and dense weights those that
 //! it writes at an annealing value of 1, however the arena is divided: sums of pieces are f32 there too, and are added here in its order.
 //!
-//! **Cost**, bytes a weight: of the own ones `measure` 4, `pack` 4 + ¼, `statistics` 4 + ¼; of all `unpack` ¼ + 1 (codes) + 2 (dense). Tables: 16 bytes for each own piece
+//! **Cost**, bytes a weight: of the own ones `measure` 4, `pack` 4 + ¼, `statistics` 4 + ¼, `dense` 4 + 2; of all `unpack` ¼ + 1 (codes) + 2 (dense). Tables: 16 bytes for each own piece
 //! and 4 for each piece of the arena, 1/200 byte a weight.
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ const SUMS: Kernel = MODULE.kernel("piece_sums");
 const GAMMAS: Kernel = MODULE.kernel("piece_gammas");
 const PACK: Kernel = MODULE.kernel("pack_trits");
 const UNPACK: Kernel = MODULE.kernel("unpack_trits");
+const DENSE: Kernel = MODULE.kernel("own_dense");
 const STATISTICS: Kernel = MODULE.kernel("own_statistics");
 
 /// Elements of a piece, which has one sum and one owner.
@@ -271,6 +274,46 @@ impl ShardTable {
                 .array(packed)
                 .optional(codes)
                 .optional(dense)
+                .run()
+        }
+    }
+
+    /// The bf16 weights of own slices `which` at the annealing value in `anneal` `[1]`, in the places of `dense` that [`WeightTable::write`](crate::weights::WeightTable::write) gives them, with its bits. Tensors that are quantised have been given γ, unless the annealing
+    /// value is 0.
+    ///
+    /// # Errors
+    /// Slices that there are not, lengths that do not fit.
+    pub fn dense(
+        &self,
+        gpu: &Gpu,
+        which: Range<usize>,
+        weights: &DeviceArray<f32>,
+        dense: &DeviceArray<bf16>,
+        anneal: &DeviceArray<f32>,
+    ) -> Result<()> {
+        const OP: &str = "shards: dense";
+        self.check_own(OP, weights)?;
+        need(OP, "annealing value", anneal, 1)?;
+        need_aligned(OP, "dense weights", dense, dense.len())?;
+        let pieces = some_of(OP, &which, &self.own_pieces, "slices")?;
+        let owners = self.slices[which].iter().filter(|s| s.len > 0).map(|s| {
+            let [first, last] =
+                [s.first, s.first + s.len - 1].map(|e| self.first_pieces.partition_point(|&p| p <= e / PIECE) - 1);
+            first..last + 1
+        });
+        for owners in owners {
+            self.check_end(OP, "dense weights", owners, dense.len(), |t| t.dense + t.rows * t.cols)?;
+        }
+        let launch = self.launch_own(gpu, DENSE, pieces.len());
+        // SAFETY: own pieces lie in `weights`, and the tensors that they are of in `dense`.
+        unsafe {
+            launch
+                .u32(pieces.start)
+                .u32(pieces.end)
+                .array(weights)
+                .array(&self.gammas)
+                .array(dense)
+                .array(anneal)
                 .run()
         }
     }

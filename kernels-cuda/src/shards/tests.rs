@@ -194,6 +194,47 @@ fn ranks_know_what_the_whole_table_does() {
 }
 
 #[test]
+fn dense_weights_of_own_slices_are_those_of_the_whole() {
+    let Some(gpu) = Gpu::for_test("shards, dense") else {
+        return;
+    };
+    for (ranks, bucket) in DIVISIONS {
+        let case = Case::new(&gpu, &MATRICES, ranks, bucket);
+        case.exchange();
+        let (all, whole) = (0..MATRICES.len(), &case.whole);
+        whole.measure(&gpu, all.clone(), &case.master, &case.scales).unwrap();
+        let ends = case.tensors().iter().map(|t| t.dense + t.rows * t.cols + 8);
+        let len = ends.max().unwrap();
+        for anneal in [0.0f32, 0.3, 1.0] {
+            let anneal = gpu.upload(&[anneal]).unwrap();
+            let [expected, found] = [0; 2].map(|_| gpu.poisoned::<bf16>(len).unwrap());
+            let (scales, dense) = (&case.scales, Some(&expected));
+            whole
+                .write(&gpu, all.clone(), &case.master, scales, None, dense, &anneal)
+                .unwrap();
+            for rank in &case.ranks {
+                let slices = rank.table.slices().len();
+                for which in [0..slices / 3, slices / 3..slices] {
+                    rank.table.dense(&gpu, which, &rank.weights, &found, &anneal).unwrap();
+                }
+            }
+            let bits = |x| -> Vec<u16> { gpu.download::<bf16>(x).unwrap().iter().map(|x| x.to_bits()).collect() };
+            assert!(bits(&expected) == bits(&found), "{ranks} ranks");
+            // Too short for a tensor of which a rank has something.
+            let short = found.slice(..case.tensors()[0].dense);
+            let tried = |rank: &Rank, which| rank.table.dense(&gpu, which, &rank.weights, &short, &anneal);
+            assert!(
+                case.ranks
+                    .iter()
+                    .any(|rank| tried(rank, 0..rank.table.slices().len()).is_err())
+            );
+            let slices = case.ranks[0].table.slices().len();
+            assert!(tried(&case.ranks[0], 0..slices + 1).is_err());
+        }
+    }
+}
+
+#[test]
 fn some_tensors_in_one_form() {
     let Some(gpu) = Gpu::for_test("shards, ranges") else {
         return;

@@ -15,10 +15,9 @@
 #include "bf16.cuh"
 #include "memory.cuh"
 #include "reduce.cuh"
+#include "weight_rule.cuh"
 
 typedef unsigned long long u64;
-
-enum Mode { FULL = 0, TERNARY = 1, BINARY = 2, INT8 = 3, INT4 = 4 };
 
 struct Entry {
     u64 master, codes, dense, scales, rows, cols, mode, first_chunk;
@@ -41,8 +40,6 @@ __device__ __forceinline__ Part part_of(const Entry& t, unsigned chunk) {
     part.end = part.begin + size < n ? part.begin + size : n;
     return part;
 }
-
-__device__ __forceinline__ float most(u64 mode) { return mode == INT8 ? 127.0f : 7.0f; }
 
 extern "C" __global__ void __launch_bounds__(256)
     measure(const Entry* __restrict__ entries, const unsigned* __restrict__ owners, unsigned first, const float* __restrict__ master, float* __restrict__ scales,
@@ -120,41 +117,6 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
     for (u64 row = threadIdx.x; row < t.rows; row += 256) scales[t.scales + row] = found;
 }
-
-// `clamp(round(v), ±most)`; a NaN becomes the lower end.
-__device__ __forceinline__ float round_clamp(float v, float most) { return fminf(fmaxf(rintf(v), -most), most); }
-
-__device__ __forceinline__ float tanh_of(float x) { return 1.0f - 2.0f / (__expf(2.0f * x) + 1.0f); }
-
-// What an element of a block's chunk becomes; the annealing value and the scale are the same for all of them, the step of a row changes.
-template <int MODE>
-struct Rule {
-    float a, scale, inverse, sharpness, soft_step;
-
-    __device__ __forceinline__ void set(float anneal, float gamma) {
-        a = anneal;
-        scale = gamma;
-        inverse = 1.0f / gamma;
-        sharpness = 2.0f / (1.0f - a);
-        soft_step = a * gamma * 0.5f;
-    }
-    __device__ __forceinline__ float code(float w, unsigned mode) const {
-        if (MODE == TERNARY) return round_clamp(w * inverse, 1.0f);
-        if (MODE == BINARY) return 0.0f > w ? -1.0f : 1.0f;
-        if (MODE == INT8) return round_clamp(w / scale, most(mode));
-        return 0.0f;
-    }
-    __device__ __forceinline__ float dense(float w, float q) const {
-        if (MODE == FULL || a <= 0.0f) return w;
-        // A code has no negative zero, and what is made of codes alone (shards) is to have these bits.
-        float hard = (q + 0.0f) * scale;
-        if (a >= 1.0f) return hard;
-        float kept = (1.0f - a) * w;
-        if (MODE != TERNARY) return fmaf(a, hard, kept);
-        float u = w * inverse;
-        return fmaf(soft_step, tanh_of(sharpness * (u - 0.5f)) + tanh_of(sharpness * (u + 0.5f)), kept);
-    }
-};
 
 __device__ __forceinline__ unsigned pack_s8(float a, float b, float c, float d) {
     return ((unsigned)__float2int_rn(a) & 255u) | ((unsigned)__float2int_rn(b) & 255u) << 8 | ((unsigned)__float2int_rn(c) & 255u) << 16 |
