@@ -25,6 +25,8 @@ mod library;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Mutex, MutexGuard};
+
 use cudarc::driver::{result, sys};
 use cudarc::nccl::sys::{ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclUniqueId};
 use half::bf16;
@@ -104,12 +106,16 @@ pub struct Communicator {
     stream: sys::CUstream,
     /// The mark of [`fork`](Self::fork), and that of [`join`](Self::join).
     events: [sys::CUevent; 2],
+    /// Held while NCCL is called.
+    calls: Mutex<()>,
     rank: usize,
     size: usize,
 }
 
-// SAFETY: handles that any thread may use, one at a time, and all that changes is behind a mutex or in NCCL, which orders what it is asked for by one thread.
+// SAFETY: handles that any thread may use, one at a time.
 unsafe impl Send for Communicator {}
+// SAFETY: every use of NCCL's handle, which only one thread may have at a time, is under `calls`; the driver's handles are any thread's.
+unsafe impl Sync for Communicator {}
 
 impl Communicator {
     /// Joins the `size` ranks that know `id`, as number `rank`; waits until all of them have come.
@@ -134,6 +140,7 @@ impl Communicator {
             communicator,
             stream,
             events: [event()?, event()?],
+            calls: Mutex::default(),
             rank,
             size,
         })
@@ -187,9 +194,9 @@ impl Communicator {
     /// # Errors
     /// NCCL's.
     pub fn all_reduce<T: Summed>(&self, array: &DeviceArray<T>) -> Result<()> {
-        if !self.begins(array)? {
+        let Some(_call) = self.begins(array)? else {
             return Ok(());
-        }
+        };
         let at = array.address() as *mut std::ffi::c_void;
         // SAFETY: the array has these elements, and is kept by whoever launches.
         let answer = unsafe {
@@ -205,9 +212,9 @@ impl Communicator {
     /// A length that is no multiple of the number of ranks; NCCL's.
     pub fn reduce_scatter<T: Summed>(&self, array: &DeviceArray<T>) -> Result<()> {
         self.check_parts("reduce_scatter", array.len())?;
-        if !self.begins(array)? {
+        let Some(_call) = self.begins(array)? else {
             return Ok(());
-        }
+        };
         let part = array.slice(self.part(array.len()));
         let (from, to) = (
             array.address() as *const std::ffi::c_void,
@@ -235,9 +242,9 @@ impl Communicator {
     /// A length that is no multiple of the number of ranks; NCCL's.
     pub fn all_gather<T: Element>(&self, array: &DeviceArray<T>) -> Result<()> {
         self.check_parts("all_gather", array.len())?;
-        if !self.begins(array)? {
+        let Some(_call) = self.begins(array)? else {
             return Ok(());
-        }
+        };
         let part = array.slice(self.part(array.len()));
         let (from, to) = (
             part.address() as *const std::ffi::c_void,
@@ -263,9 +270,9 @@ impl Communicator {
                 root,
             ));
         }
-        if !self.begins(array)? {
+        let Some(_call) = self.begins(array)? else {
             return Ok(());
-        }
+        };
         let at = array.address() as *mut std::ffi::c_void;
         // SAFETY: the array has these bytes.
         let answer = unsafe {
@@ -294,14 +301,14 @@ impl Communicator {
         ))
     }
 
-    /// Whether an operation on `array` has anything to do; not where a recording only looks for kernels.
-    fn begins<T: Element>(&self, array: &DeviceArray<T>) -> Result<bool> {
+    /// The right to call NCCL, if an operation on `array` has anything to do; not where a recording only looks for kernels.
+    fn begins<T: Element>(&self, array: &DeviceArray<T>) -> Result<Option<MutexGuard<'_, ()>>> {
         if array.is_empty() || self.gpu.notes_kernels() {
-            return Ok(false);
+            return Ok(None);
         }
         self.gpu.bind()?;
         self.gpu.keep(&array.memory);
-        Ok(true)
+        Ok(Some(self.calls.lock().unwrap_or_else(|e| e.into_inner())))
     }
 }
 

@@ -18,8 +18,8 @@ use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout};
 use super::{Optimizer, Rates};
 use crate::Result;
 use crate::options::TrainOptions;
-use crate::parallel::deal::{Piece, Pieces};
 use crate::parallel::nccl::{CudaRanks, GradientSlice};
+use crate::parallel::pieces::{Piece, Pieces};
 
 pub(crate) use moments::CudaCopy;
 use moments::{Moments, blocks, other_moments};
@@ -221,7 +221,7 @@ impl CudaOptimizer {
     fn adamw(&self, network: &CudaNetwork, piece: &Piece) -> Result<()> {
         let (gpu, a) = (network.gpu(), &self.arrays);
         let (elements, at) = (piece.elements.clone(), piece.at..piece.at + piece.elements.len());
-        let parameters = network.parameters().slice(elements.clone());
+        let parameters = network.master(&elements)?;
         let gradients = GradientSlice::of(network, &elements);
         let gradients = gradients.as_gradients();
         let decay = a.decay.slice(blocks(&elements));

@@ -8,7 +8,7 @@
 //! launch       where this process stands in the world: the variables of torchrun, SLURM and OpenMPI
 //! rendezvous   how ranks find one another over TCP, and notice that one is lost
 //! agree        that all are about to make the same run
-//! deal, nccl   ranks on GPUs: which of them updates what, and what of a step goes between them
+//! nccl, pieces ranks on GPUs: what of a step goes between them, and which of them updates what
 //! mpi          ranks on CPUs, over an MPI library (with the feature `mpi`)
 //! ```
 //!
@@ -16,12 +16,12 @@
 //! over a [`Link`]. Sums of gradients go another way: over a [`Collective`] on CPUs, by NCCL on GPUs.
 
 pub mod agree;
-pub(crate) mod deal;
 mod error;
 pub mod launch;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 pub(crate) mod nccl;
+pub(crate) mod pieces;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -7,19 +7,19 @@
 //! losses        of all ranks' micro-batches, and whether a rank wants to stop
 //! norm          each rank squares its parts; the ranks' sums, an f64 each, are gathered
 //! update        of this rank's pieces
-//! weights       where the optimiser is sharded: every rank's parts are gathered
+//! weights       where the optimiser is sharded: every rank's parts are gathered; where the blocks' matrices are too, what products read of them is, when the next step begins
 //! ```
 //! All of it is part of a step's recording. The norm is put together in the same order whether the optimiser is sharded or not, so that the bytes of a run do not depend on that.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use onebit_kernels_cuda::Gpu;
 use onebit_kernels_cuda::nccl::{Communicator, Summed, UniqueId};
 use onebit_kernels_cuda::optimizer::Gradients;
 use onebit_kernels_cuda::{DeviceArray, Element};
-use onebit_model::network::cuda::{CudaNetwork, Layout};
+use onebit_model::network::cuda::{Bucket, CudaNetwork, Deal, Layout};
 
-use super::deal::{Bucket, Deal};
 use super::{ParallelError, World};
 use crate::options::Sharding;
 use crate::{Result, TrainError};
@@ -27,7 +27,7 @@ use crate::{Result, TrainError};
 /// One rank's side.
 #[derive(Debug)]
 pub(crate) struct CudaRanks {
-    links: Communicator,
+    links: Arc<Communicator>,
     deal: Deal,
     sharding: Sharding,
 }
@@ -40,7 +40,7 @@ impl CudaRanks {
     pub fn new(world: &World, gpu: &Gpu, layout: &Layout, sharding: Sharding) -> Result<Self> {
         let id = exchanged_id(world)?;
         Ok(CudaRanks {
-            links: Communicator::new(gpu, &id, world.rank(), world.size())?,
+            links: Arc::new(Communicator::new(gpu, &id, world.rank(), world.size())?),
             deal: Deal::new(layout, (world.rank(), world.size())),
             sharding,
         })
@@ -49,6 +49,11 @@ impl CudaRanks {
     /// What is dealt to whom.
     pub fn deal(&self) -> &Deal {
         &self.deal
+    }
+
+    /// The links to the ranks that divide master weights, if they do.
+    pub fn divides_weights(&self) -> Option<Arc<Communicator>> {
+        (self.sharding == Sharding::Parameters).then(|| self.links.clone())
     }
 
     /// Whether moments are divided.
@@ -105,13 +110,14 @@ impl CudaRanks {
         Ok(self.links.join()?)
     }
 
-    /// Brings the weights that each rank has updated to all.
+    /// Brings the weights that each rank has updated to all, but for those that stay where they are.
     ///
     /// # Errors
     /// NCCL's.
     pub fn gather_weights(&self, network: &CudaNetwork) -> Result<()> {
         self.links.fork()?;
-        for bucket in &self.deal.buckets {
+        let stays = |bucket: &&Bucket| network.is_divided() && bucket.elements.start >= network.layout().matrices;
+        for bucket in self.deal.buckets.iter().filter(|bucket| !stays(bucket)) {
             self.links.all_gather(&network.parameters().slice(bucket.dealt()))?;
         }
         Ok(self.links.join()?)

@@ -16,7 +16,7 @@ use super::memory::MemoryEstimate;
 use super::metrics::LayerMetrics;
 use crate::optimizer::cuda::{CudaCopy, CudaOptimizer};
 use crate::optimizer::{Optimizer, Rates};
-use crate::options::TrainOptions;
+use crate::options::{Sharding, TrainOptions};
 use crate::parallel::World;
 use crate::parallel::nccl::CudaRanks;
 use crate::{Result, TrainError};
@@ -52,7 +52,12 @@ pub fn cuda_memory_estimate(
     teachers: &[ModelConfig],
     options: &TrainOptions,
 ) -> Result<MemoryEstimate> {
-    let memory = CudaNetwork::plan(config, &batch_shape(options), micro_batches(options))?;
+    let divided = if options.sharding == Sharding::Parameters {
+        options.world
+    } else {
+        1
+    };
+    let memory = CudaNetwork::plan_divided(config, &batch_shape(options), micro_batches(options), divided)?;
     let specs = config.tensors();
     let layout = Layout::new(config, &specs)?;
     Ok(MemoryEstimate {
@@ -173,11 +178,22 @@ impl CudaRun {
         });
         let accumulation = options.accumulation_steps;
         let extras = (dropout, options.loss_terms());
-        let cuda = CudaNetwork::new(gpu, network, batch_shape(options), micro_batches(options), extras)?;
         let ranks = match world.is_single() {
             true => None,
-            false => Some(CudaRanks::new(world, gpu, cuda.layout(), options.sharding)?),
+            false => {
+                let layout = Layout::new(network.config(), network.specs())?;
+                Some(CudaRanks::new(world, gpu, &layout, options.sharding)?)
+            }
         };
+        let links = ranks.as_ref().and_then(CudaRanks::divides_weights);
+        let cuda = CudaNetwork::new_divided(
+            gpu,
+            network,
+            batch_shape(options),
+            micro_batches(options),
+            extras,
+            links,
+        )?;
         let teachers = match teachers {
             [] => None,
             teachers => Some(CudaTeachers::new(&cuda, teachers, options.teacher_weight)?),

@@ -5,6 +5,7 @@ use onebit_kernels_cuda::attention::AttentionShape;
 use onebit_kernels_cuda::embedding::PlanShape;
 use onebit_kernels_cuda::rms_norm;
 use onebit_kernels_cuda::rope::rope_norm_partials;
+use onebit_kernels_cuda::shards::{PIECE, TRITS};
 use onebit_kernels_cuda::weights::{COUNTS, WeightMode, WeightTensor};
 use onebit_kernels_cuda::{Arena, DeviceArray};
 
@@ -38,12 +39,16 @@ const DENSE_LIMIT: usize = 4 << 30;
 /// What does not depend on the micro-batch's shape, and the batch itself.
 #[derive(Clone, Debug)]
 pub(super) struct Arrays {
+    /// All of them; where the blocks' matrices are divided among ranks, of these this rank's parts.
     pub parameters: DeviceArray<f32>,
     /// Of all parameters, or of those that are no matrices of a block.
     pub gradients: DeviceArray<f32>,
     /// Of the blocks' matrices, laid out like their codes, or nothing.
     pub matrix_gradients: DeviceArray<bf16>,
     pub codes: DeviceArray<i8>,
+    /// Trits of the blocks' matrices as ranks send them, and sums of |W| of their pieces, where they are divided.
+    pub packed: DeviceArray<u8>,
+    pub piece_sums: DeviceArray<f32>,
     pub scales: DeviceArray<f32>,
     /// bf16 weights of all blocks, or of one at a time.
     pub dense: DeviceArray<bf16>,
@@ -73,7 +78,7 @@ impl Arrays {
         memory: &mut CudaMemory,
         (config, layout): (&ModelConfig, &Layout),
         shape: &BatchShape,
-        step: MicroBatches,
+        (step, own): (MicroBatches, Option<usize>),
     ) -> Self {
         let tokens = shape.tokens();
         // Whole chunks of logits are written, so there are weights (of zeros) for their last columns.
@@ -84,7 +89,7 @@ impl Arrays {
             .max(config.intermediate_size);
         let plan = plan_shape(config, shape);
         let before = arena.used();
-        let parameters = arena.take(layout.len);
+        let parameters = arena.take(own.map_or(layout.len, |own| layout.matrices + own));
         memory.weights = (arena.used() - before) as u64;
         let before = arena.used();
         let (wide, narrow) = match shape.bf16_gradients {
@@ -104,6 +109,8 @@ impl Arrays {
             gradients,
             matrix_gradients,
             codes: arena.take(layout.codes),
+            packed: arena.take(own.map_or(0, |_| layout.codes / TRITS)),
+            piece_sums: arena.take(own.map_or(0, |_| layout.codes / PIECE)),
             scales: arena.take(layout.scales),
             dense: arena.take(dense),
             head: arena.take(head),
@@ -140,16 +147,16 @@ pub(super) fn plan_shape(config: &ModelConfig, shape: &BatchShape) -> PlanShape 
     }
 }
 
-/// Everything, out of one arena.
+/// Everything, out of one arena. `own` is how many elements of the blocks' matrices this rank has, where they are divided.
 pub(super) fn arrays(
     arena: &mut Arena,
     config: &ModelConfig,
     layout: &Layout,
     shape: &BatchShape,
-    step: MicroBatches,
+    (step, own): (MicroBatches, Option<usize>),
 ) -> (Arrays, Buffers, CudaMemory) {
     let mut memory = CudaMemory::default();
-    let arrays = Arrays::take(arena, &mut memory, (config, layout), shape, step);
+    let arrays = Arrays::take(arena, &mut memory, (config, layout), shape, (step, own));
     let before = arena.used();
     let buffers = Buffers::take(arena, config, layout, shape);
     memory.activations = (arena.used() - before) as u64;

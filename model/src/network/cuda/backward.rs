@@ -107,7 +107,7 @@ impl CudaNetwork {
                 self.hidden_dropout(attention_site(block), &number),
             )?;
         }
-        let dense = self.dense_weights(block)?;
+        let dense = self.dense_weights(stage, block)?;
 
         let width = config.intermediate_size;
         let d_hidden = shared.d_in.slice(..tokens * width);

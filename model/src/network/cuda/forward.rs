@@ -62,6 +62,12 @@ impl CudaNetwork {
     /// Launches what makes of the master weights what products read, as far as it does not happen block by block.
     pub(super) fn quantize_weights(&self, stage: Stage) -> Result<()> {
         let (gpu, a, matrices) = (&self.gpu, &self.arrays, self.table.tensors().len() - 1);
+        let head = matrices..matrices + 1;
+        self.table
+            .write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?;
+        if let Some(divided) = &self.divided {
+            return divided.quantize(gpu, a, stage);
+        }
         let codes = (stage == Stage::Hard).then_some(&a.codes);
         let dense = keeps_dense(&self.layout).then_some(&a.dense);
         if stage != Stage::Full {
@@ -71,17 +77,18 @@ impl CudaNetwork {
             self.table
                 .write(gpu, 0..matrices, &a.parameters, &a.scales, codes, dense, &a.anneal)?;
         }
-        let head = matrices..matrices + 1;
-        Ok(self
-            .table
-            .write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?)
+        Ok(())
     }
 
     /// Where the bf16 weights of `block` begin, after they were written if they are not kept.
-    pub(super) fn dense_weights(&self, block: usize) -> Result<usize> {
+    pub(super) fn dense_weights(&self, stage: Stage, block: usize) -> Result<usize> {
         let a = &self.arrays;
         if keeps_dense(&self.layout) {
             return Ok(self.layout.blocks[block].group(Group::Qkv).codes);
+        }
+        if let Some(divided) = &self.divided {
+            divided.dense(&self.gpu, a, stage, block)?;
+            return Ok(0);
         }
         let first: usize = self.layout.blocks[..block].iter().map(|b| b.matrices.len()).sum();
         let which = first..first + self.layout.blocks[block].matrices.len();
@@ -149,7 +156,11 @@ impl CudaNetwork {
         let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
         let tokens = self.shape.tokens();
         let needs_dense = stage != Stage::Hard || Group::ALL.iter().any(|&g| layout.group(g).has_full());
-        let dense = if needs_dense { self.dense_weights(block)? } else { 0 };
+        let dense = if needs_dense {
+            self.dense_weights(stage, block)?
+        } else {
+            0
+        };
         let anneal = &self.arrays.anneal;
 
         let input = b.input(Group::Qkv);

@@ -22,6 +22,9 @@ impl CudaNetwork {
     /// The driver's.
     pub fn count(&self) -> Result<()> {
         let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
+        if let Some(divided) = &self.divided {
+            return divided.count(&self.gpu, a);
+        }
         self.table
             .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
         Ok(self
@@ -35,6 +38,9 @@ impl CudaNetwork {
     /// The driver's.
     pub fn quantize_codes(&self) -> Result<()> {
         let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
+        if let Some(divided) = &self.divided {
+            return divided.quantize_codes(&self.gpu, a);
+        }
         self.table
             .measure(&self.gpu, blocks.clone(), &a.parameters, &a.scales)?;
         Ok(self.table.write(
@@ -55,7 +61,7 @@ impl CudaNetwork {
     pub fn counts_on_host(&self) -> Result<CountsOnHost> {
         Ok(CountsOnHost {
             counts: self.gpu.pinned(self.arrays.counts.len())?,
-            gammas: self.gpu.pinned(self.table.gammas().len())?,
+            gammas: self.gpu.pinned(self.gammas().len())?,
         })
     }
 
@@ -65,7 +71,15 @@ impl CudaNetwork {
     /// The driver's.
     pub fn read_counts(&self, to: &mut CountsOnHost) -> Result<()> {
         self.gpu.read_pinned(&self.arrays.counts, &mut to.counts)?;
-        Ok(self.gpu.read_pinned(self.table.gammas(), &mut to.gammas)?)
+        Ok(self.gpu.read_pinned(self.gammas(), &mut to.gammas)?)
+    }
+
+    /// γ of the blocks' matrices, in order.
+    fn gammas(&self) -> &DeviceArray<f32> {
+        match &self.divided {
+            Some(divided) => divided.gammas(),
+            None => self.table.gammas(),
+        }
     }
 
     /// Of each ternary matrix the index of its parameter, γ, and how many weights are zero, clipped and flipped.

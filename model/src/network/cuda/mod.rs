@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `layout.rs` | where each parameter lies in its arena; linears that are multiplied as one |
 //! | `arrays.rs`, `buffers.rs` | what there is once, and activations; planned or allocated by the same code |
+//! | `deal.rs`, `divided.rs` | what ranks divide among them: sums and updates, and master weights |
 //! | `batch.rs` | a micro-batch on its way to the GPU |
 //! | `forward.rs`, `head.rs`, `backward.rs` | the launches |
 //! | `drop.rs` | dropout at its places |
@@ -30,6 +31,8 @@ mod arrays;
 mod backward;
 mod batch;
 mod buffers;
+mod deal;
+mod divided;
 mod drop;
 mod forward;
 mod head;
@@ -40,12 +43,14 @@ mod teachers;
 mod tests;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 use onebit_engine::Tensor;
 use onebit_engine::ops::cross_entropy::LossTerms;
 use onebit_kernels_cuda::activation::Activation;
 use onebit_kernels_cuda::attention::AttentionShape;
+use onebit_kernels_cuda::nccl::Communicator;
 use onebit_kernels_cuda::rope::RopeTable;
 use onebit_kernels_cuda::weights::WeightTable;
 use onebit_kernels_cuda::{Arena, DeviceArray, Element, Gpu, Staging};
@@ -57,6 +62,8 @@ use self::arrays::{Arrays, arrays, attention_shape, weight_tensors};
 pub use self::batch::HostBatch;
 use self::buffers::Buffers;
 pub use self::buffers::{BatchShape, MicroBatches};
+pub use self::deal::{Bucket, Deal, GRAIN};
+use self::divided::{Divided, own_elements};
 pub use self::inspect::CountsOnHost;
 pub use self::layout::{ALIGNMENT, Layout};
 pub use self::teachers::CudaTeachers;
@@ -110,6 +117,7 @@ pub struct CudaNetwork {
     rope: RopeTable,
     arrays: Arrays,
     buffers: Buffers,
+    divided: Option<Divided>,
 }
 
 impl CudaNetwork {
@@ -118,8 +126,22 @@ impl CudaNetwork {
     /// # Errors
     /// A configuration that the kernels have no form for.
     pub fn plan(config: &ModelConfig, shape: &BatchShape, step: impl Into<MicroBatches>) -> Result<CudaMemory> {
+        Self::plan_divided(config, shape, step, 1)
+    }
+
+    /// Bytes that [`CudaNetwork::new_divided`] will take on each of `ranks` ranks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plan_divided(
+        config: &ModelConfig,
+        shape: &BatchShape,
+        step: impl Into<MicroBatches>,
+        ranks: usize,
+    ) -> Result<CudaMemory> {
         let layout = Layout::new(config, &config.tensors())?;
-        Ok(arrays(&mut Arena::plan(), config, &layout, shape, step.into()).2)
+        let own = own_part(&layout, ranks)?;
+        Ok(arrays(&mut Arena::plan(), config, &layout, shape, (step.into(), own)).2)
     }
 
     /// The model of `network` on `gpu`, for micro-batches of `shape`, of which a step has `step`.
@@ -131,7 +153,22 @@ impl CudaNetwork {
         network: &Network,
         shape: BatchShape,
         step: impl Into<MicroBatches>,
+        extras: (Option<CudaDropout>, LossTerms),
+    ) -> Result<Self> {
+        Self::new_divided(gpu, network, shape, step, extras, None)
+    }
+
+    /// As [`new`](Self::new), with the master weights of the blocks' matrices divided among the ranks of `links`, if there are any.
+    ///
+    /// # Errors
+    /// As there; matrices that cannot be divided among so many.
+    pub fn new_divided(
+        gpu: &Gpu,
+        network: &Network,
+        shape: BatchShape,
+        step: impl Into<MicroBatches>,
         (dropout, terms): (Option<CudaDropout>, LossTerms),
+        links: Option<Arc<Communicator>>,
     ) -> Result<Self> {
         let (config, step) = (network.config().clone(), step.into());
         let limit = config.max_position_embeddings;
@@ -149,13 +186,20 @@ impl CudaNetwork {
             });
         }
         let layout = Layout::new(&config, network.specs())?;
+        let own = own_part(&layout, links.as_ref().map_or(1, |links| links.size()))?;
+        let links = links.filter(|_| own.is_some());
         let mut plan = Arena::plan();
-        arrays(&mut plan, &config, &layout, &shape, step);
+        arrays(&mut plan, &config, &layout, &shape, (step, own));
         let mut arena = Arena::new(gpu, plan.used())?;
-        let (arrays, buffers, _) = arrays(&mut arena, &config, &layout, &shape, step);
+        let (arrays, buffers, _) = arrays(&mut arena, &config, &layout, &shape, (step, own));
+        let tensors = weight_tensors(&config, &layout);
+        let divided = match links {
+            Some(links) => Some(Divided::new(gpu, links, &layout, &tensors, &arrays)?),
+            None => None,
+        };
         let this = CudaNetwork {
             gpu: gpu.clone(),
-            table: WeightTable::new(gpu, &weight_tensors(&config, &layout))?,
+            table: WeightTable::new(gpu, &tensors)?,
             rope: RopeTable::new(gpu, config.rope_theta, config.head_dim, shape.seq)?,
             config,
             layout,
@@ -165,6 +209,7 @@ impl CudaNetwork {
             step,
             arrays,
             buffers,
+            divided,
         };
         this.upload(network)?;
         Ok(this)
@@ -185,9 +230,32 @@ impl CudaNetwork {
         &self.layout
     }
 
-    /// Master weights, `layout().len` elements.
+    /// Master weights, `layout().len` elements; where the blocks' matrices are divided among ranks, the first `layout().matrices` are all that lie where the layout says.
     pub fn parameters(&self) -> &DeviceArray<f32> {
         &self.arrays.parameters
+    }
+
+    /// Master weights of a stretch of the arena; of the blocks' matrices, where they are divided among ranks, of one within this rank's part of a block.
+    ///
+    /// # Errors
+    /// A stretch that is another rank's.
+    pub fn master(&self, elements: &Range<usize>) -> Result<DeviceArray<f32>> {
+        match (&self.divided, elements.start.checked_sub(self.layout.matrices)) {
+            (Some(divided), Some(start)) => {
+                let own = divided.own(&(start..start + elements.len()));
+                own.ok_or(NetworkError::NotOnCuda {
+                    what: "weights",
+                    expected: "of this rank's part of a block".into(),
+                    found: elements.start,
+                })
+            }
+            _ => Ok(self.arrays.parameters.slice(elements.clone())),
+        }
+    }
+
+    /// Whether the master weights of the blocks' matrices are divided among ranks.
+    pub fn is_divided(&self) -> bool {
+        self.divided.is_some()
     }
 
     /// Gradients, laid out like the parameters: of all of them, or, where there are [`CudaNetwork::matrix_gradients`], of the first `layout().matrices` elements.
@@ -216,6 +284,9 @@ impl CudaNetwork {
     /// # Errors
     /// The driver's.
     pub fn upload(&self, network: &Network) -> Result<()> {
+        if let Some(divided) = &self.divided {
+            return self.upload_divided(divided, network);
+        }
         for (index, tensor) in network.parameters().iter().enumerate() {
             let range = self.layout.range(index);
             self.gpu.write(&self.arrays.parameters.slice(range), tensor.f32()?)?;
@@ -223,11 +294,14 @@ impl CudaNetwork {
         Ok(())
     }
 
-    /// Copies the master weights from the GPU to `network`.
+    /// Copies the master weights from the GPU to `network`. Where ranks divide them, all call it, and the first of them gets the blocks' matrices.
     ///
     /// # Errors
     /// What a kernel ran into.
     pub fn download(&self, staging: &mut Staging, network: &mut Network) -> Result<()> {
+        if let Some(divided) = &self.divided {
+            return self.download_divided(divided, staging, network);
+        }
         self.read_arena(staging, &self.arrays.parameters, network.parameters_mut().iter_mut())
     }
 
@@ -325,6 +399,14 @@ impl CudaNetwork {
     /// Its gradient, which is f32.
     fn gradient(&self, index: usize) -> DeviceArray<f32> {
         self.arrays.gradients.slice(self.layout.range(index))
+    }
+}
+
+/// Elements of the blocks' matrices that one of several ranks has.
+fn own_part(layout: &Layout, ranks: usize) -> Result<Option<usize>> {
+    match ranks {
+        0 | 1 => Ok(None),
+        ranks => own_elements(layout, ranks).map(Some),
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Mutex;
 
 use onebit_engine::Tensor;
 use onebit_kernels_cuda::{Arena, DeviceArray, Gpu, Staging};
-use onebit_model::network::cuda::{ALIGNMENT, CudaNetwork, Layout, read_into};
+use onebit_model::network::cuda::{ALIGNMENT, Bucket, CudaNetwork, Layout, read_into};
 
 use super::CudaOptimizer;
 use crate::optimizer::{Moments as HostMoments, Optimizer};
 use crate::options::OptimizerKind;
-use crate::parallel::deal::{Bucket, Pieces};
 use crate::parallel::nccl::CudaRanks;
+use crate::parallel::pieces::Pieces;
 use crate::{Result, TrainError};
 
 /// Moments in arenas that are laid out like the parameters.

@@ -42,10 +42,13 @@ fn cases() -> Vec<(&'static str, TrainOptions)> {
         ("whole", with(Sharding::None, AdamW, F32)),
         ("whole again", with(Sharding::None, AdamW, F32)),
         ("sharded", with(Sharding::Optimizer, AdamW, F32)),
+        ("divided", with(Sharding::Parameters, AdamW, F32)),
         ("whole, bf16", with(Sharding::None, AdamW, Bf16)),
         ("sharded, bf16", with(Sharding::Optimizer, AdamW, Bf16)),
+        ("divided, bf16", with(Sharding::Parameters, AdamW, Bf16)),
         ("whole, 8 bits", with(Sharding::None, AdamW8bit, F32)),
         ("sharded, 8 bits", with(Sharding::Optimizer, AdamW8bit, F32)),
+        ("divided, 8 bits", with(Sharding::Parameters, AdamW8bit, F32)),
         ("whole, muon", with(Sharding::None, Muon, F32)),
     ]
 }
@@ -183,11 +186,10 @@ fn ranks_on_gpus_are_one_rank_that_accumulates() {
     let (whole, again) = (told("whole"), told("whole again"));
     assert_eq!(whole, again, "equal runs have equal bytes");
     for kind in ["", ", bf16", ", 8 bits"] {
-        assert_eq!(
-            told(&format!("whole{kind}")),
-            told(&format!("sharded{kind}")),
-            "sharding changes bytes{kind}"
-        );
+        for how in ["sharded", "divided"] {
+            let (whole, found) = (told(&format!("whole{kind}")), told(&format!("{how}{kind}")));
+            assert_eq!(whole, found, "{how}{kind} has other bytes than whole");
+        }
     }
     for (name, options) in cases() {
         if options.sharding != Sharding::None || options.gradients == Precision::Bf16 {
