@@ -14,7 +14,7 @@ use crate::options::{OptimizerKind, Precision};
 mod cuda;
 mod faults;
 mod guards;
-mod ranks;
+mod gpu_ranks;
 mod rounding;
 mod stall;
 mod streams;
