@@ -95,3 +95,35 @@ impl std::str::FromStr for Precision {
             .ok_or_else(|| format!("expected auto, f32 or bf16, found {s:?}"))
     }
 }
+
+/// What each rank has a share of, instead of all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharding {
+    /// Nothing: every rank has all weights and moments.
+    #[default]
+    None,
+    /// The optimiser's moments (ZeRO-1, Rajbhandari et al. 2020): those of a parameter are on one rank, which updates it for all. The same bytes, for less memory a rank.
+    Optimizer,
+}
+
+impl Sharding {
+    /// Lower-case name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sharding::None => "none",
+            Sharding::Optimizer => "optimizer",
+        }
+    }
+}
+
+impl std::str::FromStr for Sharding {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        [Sharding::None, Sharding::Optimizer]
+            .into_iter()
+            .find(|sharding| sharding.name() == s)
+            .ok_or_else(|| format!("expected none or optimizer, found {s:?}"))
+    }
+}

@@ -71,6 +71,7 @@ struct Launched {
     done: Event,
     step: u64,
     logged: bool,
+    stop: bool,
 }
 
 /// A copy of weights and moments on the GPU on its way to the host.
@@ -101,6 +102,8 @@ pub struct StepResult {
     pub grad_norm: f64,
     /// Whether it changed nothing, because a number was not finite.
     pub skipped: bool,
+    /// Whether a rank was asked to stop when it launched the step.
+    pub stop: bool,
     /// Of the quantised matrices, if the step is logged.
     pub layers: Vec<LayerMetrics>,
 }
@@ -188,7 +191,7 @@ impl CudaRun {
     }
 
     /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be
-    /// waited for. `logged` steps tell of the matrices.
+    /// waited for. `logged` steps tell of the matrices; with `stop` the step's result says that the process was asked to stop.
     ///
     /// # Errors
     /// What a kernel ran into.
@@ -198,6 +201,7 @@ impl CudaRun {
         (step, rates, anneal): (u64, Rates, f32),
         batches: impl Iterator<Item = Result<(u64, Vec<u32>, Vec<u32>)>>,
         logged: bool,
+        stop: bool,
     ) -> Result<Option<StepResult>> {
         let earlier = if self.free.is_empty() { self.collect()? } else { None };
         let Some(mut slot) = self.free.pop() else {
@@ -239,6 +243,7 @@ impl CudaRun {
             done: gpu.mark()?,
             step,
             logged,
+            stop,
         });
         Ok(earlier)
     }
@@ -280,6 +285,7 @@ impl CudaRun {
             done,
             step,
             logged,
+            stop,
         }) = self.launched.pop_front()
         else {
             return Ok(None);
@@ -301,6 +307,7 @@ impl CudaRun {
             loss,
             grad_norm: f64::from(guard.norm),
             skipped: !guard.applies,
+            stop,
             layers,
         }))
     }

@@ -14,6 +14,7 @@ use crate::options::{OptimizerKind, Precision};
 mod cuda;
 mod faults;
 mod guards;
+mod ranks;
 mod rounding;
 mod stall;
 mod streams;
@@ -107,6 +108,7 @@ fn inputs(directory: &Path, name: &str, options: TrainOptions) -> RunInputs {
         options,
         output_dir: directory.join(name),
         gpu: None,
+        world: World::single(),
     }
 }
 

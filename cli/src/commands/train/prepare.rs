@@ -357,6 +357,7 @@ impl Train {
             options,
             output_dir: output_dir.to_path_buf(),
             gpu: place.gpu,
+            world,
         })
     }
 }
