@@ -323,6 +323,13 @@ impl Trainer {
 
     /// Brings weights and moments to the GPU, where the steps are taken from here on.
     fn place_on(&mut self, gpu: &Gpu) -> Result<()> {
+        if !self.world.is_single() {
+            let why = "ranks on GPUs sum no gradients in this build; use one GPU";
+            return Err(TrainError::Option {
+                option: "gpus",
+                why: why.into(),
+            });
+        }
         let skipped = self.guard.skipped_in_a_row;
         let run = CudaRun::new(
             gpu,
