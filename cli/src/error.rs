@@ -23,6 +23,9 @@ pub enum CliError {
     /// Somebody pressed Ctrl-C, and what is needed to go on is saved.
     #[error("{0}")]
     Interrupted(String),
+    /// Processes that this one started have ended, and said why; it ends with this status.
+    #[error("status {0}")]
+    Ended(u8),
     /// Whoever read our output has gone, as `head` does; no fault of anybody.
     #[error("the reader of the output has gone")]
     ReaderGone,

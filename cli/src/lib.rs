@@ -36,7 +36,7 @@ pub use error::CliError;
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// Exit status of a failed command.
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// Exit status of wrong usage.
 const USAGE: u8 = 2;
 /// Exit status of an interrupted command, as shells have it: 128 and the number of SIGINT.
@@ -103,17 +103,18 @@ fn report(error: &CliError) -> ExitCode {
     let message = args::one_line(&error.to_string());
     match error {
         CliError::ReaderGone => ExitCode::SUCCESS,
+        CliError::Ended(status) => ExitCode::from(*status),
         CliError::Interrupted(_) => {
             output::note(&message);
             ExitCode::from(INTERRUPTED)
         }
         CliError::Usage(_) => {
-            output::note(&format!("error: {message}"));
+            output::alarm(&format!("error: {message}"));
             output::note("run `onebit --help` or `onebit COMMAND --help` for what can be given");
             ExitCode::from(USAGE)
         }
         _ => {
-            output::note(&format!("error: {message}"));
+            output::alarm(&format!("error: {message}"));
             ExitCode::from(FAILED)
         }
     }

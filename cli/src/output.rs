@@ -1,6 +1,7 @@
 //! Results on stdout, everything else on stderr.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 
@@ -31,9 +32,28 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&json)
 }
 
+/// Which of several processes this is.
+static RANK: AtomicUsize = AtomicUsize::new(0);
+
+/// From here on this is rank `rank` of several processes that do the same: rank 0 speaks for all, the others tell of errors alone.
+#[cfg(feature = "train")]
+pub(crate) fn speak_as(rank: usize) {
+    RANK.store(rank, Ordering::Relaxed);
+}
+
 /// Writes a line to stderr. An error there has nowhere left to be told.
 pub(crate) fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    if RANK.load(Ordering::Relaxed) == 0 {
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+}
+
+/// Writes a line about a failure to stderr, with its rank where that is not 0.
+pub(crate) fn alarm(line: &str) {
+    let _ = match RANK.load(Ordering::Relaxed) {
+        0 => writeln!(std::io::stderr().lock(), "{line}"),
+        rank => writeln!(std::io::stderr().lock(), "rank {rank}: {line}"),
+    };
 }
 
 /// Rows of a name and a value, aligned.

@@ -21,14 +21,14 @@ pub struct TrainOptions {
     pub batch_size: usize,
     /// Tokens of a sequence.
     pub seq_len: usize,
-    /// Micro-batches of an optimiser step, on each rank.
+    /// Micro-batches of an optimiser step on each rank.
     pub accumulation_steps: usize,
     /// Ranks, each with micro-batches of its own.
-    #[serde(default = "one")]
+    #[serde(default = "one_rank")]
     pub world: usize,
-    /// What ranks divide among them.
+    /// What the ranks have a share of each, instead of all of it.
     #[serde(default)]
-    pub sharding: Sharding,
+    pub shard: Sharding,
     /// Optimiser steps; 0 means as many as `max_epochs` takes.
     pub max_steps: u64,
     /// Passes over the data; 0 means no limit.
@@ -124,12 +124,12 @@ pub struct TrainOptions {
     pub seed: u64,
 }
 
-fn one() -> usize {
-    1
-}
-
 fn to_the_end() -> f32 {
     1.0
+}
+
+fn one_rank() -> usize {
+    1
 }
 
 /// Steps in a row that a run may skip but for the last.
@@ -143,8 +143,8 @@ impl Default for TrainOptions {
             batch_size: 16,
             seq_len: 128,
             accumulation_steps: 1,
-            world: 1,
-            sharding: Sharding::None,
+            world: one_rank(),
+            shard: Sharding::None,
             max_steps: 10_000,
             max_epochs: 0,
             lr: 3e-3,
@@ -194,10 +194,11 @@ impl TrainOptions {
     /// # Errors
     /// [`TrainError::Option`] for the first one that makes no sense.
     pub fn validate(&self) -> Result<()> {
-        let positive: [(&'static str, usize); 3] = [
+        let positive: [(&'static str, usize); 4] = [
             ("batch-size", self.batch_size),
             ("seq-len", self.seq_len),
             ("accumulation-steps", self.accumulation_steps),
+            ("gpus", self.world),
         ];
         for (option, value) in positive {
             ensure(value > 0, option, "must be at least 1")?;
@@ -329,6 +330,16 @@ impl TrainOptions {
             "bf16 is for training on a GPU (--device cuda)",
         )?;
         ensure(
+            gpu || self.shard != Sharding::Parameters,
+            "shard",
+            "parameters are divided among GPUs (--device cuda); on CPUs use optimizer",
+        )?;
+        ensure(
+            !gpu || self.shard == Sharding::None || self.optimizer != OptimizerKind::Muon,
+            "shard",
+            "is for --optimizer adamw or adamw8bit on GPUs; Muon's products need whole matrices",
+        )?;
+        ensure(
             gpu || !self.recompute,
             "recompute",
             "is for training on a GPU (--device cuda)",
@@ -336,7 +347,7 @@ impl TrainOptions {
     }
 
     /// Whether a run with `other` options is the same run as far as its bytes go: how often it saves (unless it may go back to what it saved), how many
-    /// checkpoints it keeps, when it gives up and what it computes again may differ.
+    /// checkpoints it keeps, when it gives up and what it computes again may differ, and so may the ranks among which the micro-batches of a step are divided.
     pub fn same_run(&self, other: &TrainOptions) -> bool {
         let deciding = |o: &TrainOptions| TrainOptions {
             save_every: 0,
@@ -344,6 +355,9 @@ impl TrainOptions {
             keep_best: false,
             max_skipped: 1,
             recompute: false,
+            accumulation_steps: o.micro_batches_per_step(),
+            world: 1,
+            shard: Sharding::None,
             ..o.clone()
         };
         let saves = |o: &TrainOptions| (o.spike_guard > 0.0).then_some(o.save_every);
@@ -359,14 +373,19 @@ impl TrainOptions {
         }
     }
 
-    /// Tokens of one optimiser step.
-    pub fn tokens_per_step(&self) -> u64 {
-        (self.batch_size * self.seq_len * self.accumulation_steps) as u64
+    /// Micro-batches of one optimiser step, those of all ranks.
+    pub fn micro_batches_per_step(&self) -> usize {
+        self.accumulation_steps.saturating_mul(self.world)
     }
 
-    /// Windows of one optimiser step.
+    /// Tokens of one optimiser step, those of all ranks.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.windows_per_step() * self.seq_len as u64
+    }
+
+    /// Windows of one optimiser step, those of all ranks.
     pub fn windows_per_step(&self) -> u64 {
-        (self.batch_size * self.accumulation_steps) as u64
+        (self.batch_size * self.micro_batches_per_step()) as u64
     }
 
     /// Optimiser steps of the run, on data of `windows` windows an epoch.

@@ -222,7 +222,7 @@ fn train(trainer: &mut Trainer, steps: u64) -> Result<()> {
         }),
         Event::Validated(m) => progress.note(&format!("step {}: validation loss {:.4}", m.step, m.val_loss)),
         Event::SaveFailed(error) => progress.note(&format!("no checkpoint: {error}")),
-        Event::Saved(_) | Event::Resumed { .. } | Event::RolledBack(_) => {}
+        Event::Saved(_) | Event::Resumed { .. } | Event::Regrouped { .. } | Event::RolledBack(_) => {}
     })?;
     drop(progress);
     match outcome {

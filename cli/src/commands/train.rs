@@ -2,8 +2,10 @@
 
 mod disk;
 mod dry_run;
+mod local;
 mod memory;
 mod prepare;
+mod ranks;
 mod teacher;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use crate::{CliError, Result, args, device, interrupt, output, plot};
 use disk::Disk;
 pub(super) use memory::Memory;
 use prepare::Prepared;
+use ranks::{Part, Ranks};
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
 #[derive(FromArgs, Clone, Debug)]
@@ -30,6 +33,7 @@ use prepare::Prepared;
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
     note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, stories-3m, stories-mcu, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
+    note = "Several GPUs: --gpus 2 starts two ranks on this machine; torchrun, srun and mpirun start them on several, each with a GPU of its own. A step then has the micro-batches of all ranks. Ranks of other machines need a secret: the same random text in ONEBIT_SECRET, or --secret-file. If one is lost, all end within a minute; --resume goes on, also with another number of ranks.",
     note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg, layers.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
@@ -75,7 +79,7 @@ pub struct Train {
     /// tokens of a sequence (default: the preset's)
     #[argh(option)]
     seq_len: Option<usize>,
-    /// micro-batches of an optimiser step (default: the preset's)
+    /// micro-batches of an optimiser step, of each rank if there are several (default: the preset's)
     #[argh(option)]
     accumulation_steps: Option<usize>,
     /// optimiser steps; 0 for as many as --max-epochs takes (default: the preset's)
@@ -192,6 +196,18 @@ pub struct Train {
     /// keep only the input of each block and compute blocks again for their gradients: less memory on a GPU, a third more work
     #[argh(switch)]
     recompute: bool,
+    /// train on so many GPUs of this machine, each with micro-batches of its own (default: 1, or as a launcher says)
+    #[argh(option)]
+    gpus: Option<usize>,
+    /// what ranks divide among them instead of all having it: none, or optimizer for the moments (default: none)
+    #[argh(option)]
+    shard: Option<String>,
+    /// how long ranks wait for one another at the beginning, in seconds (default: 600)
+    #[argh(option)]
+    rendezvous_timeout: Option<u64>,
+    /// a file with the secret of the ranks (default: ONEBIT_SECRET; not needed on one machine)
+    #[argh(option)]
+    secret_file: Option<PathBuf>,
     /// replace what an earlier run left in --output-dir
     #[argh(switch)]
     force: bool,
@@ -222,16 +238,47 @@ struct Trained {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
+        match self.part()? {
+            Part::Single => self.run_as(&Ranks::single()),
+            Part::Starts(gpus) => {
+                local::check(gpus, self.device.as_deref())?;
+                if self.dry_run {
+                    return self.plan_for(gpus);
+                }
+                local::run(gpus)
+            }
+            Part::Rank(place) if self.dry_run && place.rank > 0 => Ok(()),
+            Part::Rank(place) if self.dry_run => self.plan_for(place.size),
+            Part::Rank(place) => {
+                local::stop_with_parent();
+                let ranks = self.meet(&place)?;
+                let run = self.clone();
+                self.together(&ranks, || run.run_as(&ranks))
+            }
+        }
+    }
+
+    /// Plans a run of so many ranks.
+    fn plan_for(self, size: usize) -> Result<()> {
+        self.finished(None, &Ranks::single(), size).map(drop)
+    }
+
+    fn run_as(self, ranks: &Ranks) -> Result<()> {
         let json = self.json;
-        match self.finished(None)? {
+        match self.finished(None, ranks, ranks.world.size())? {
             Some((result, curves)) if !json => result.print(&curves),
             Some((result, _)) => output::json(&result),
             None => Ok(()),
         }
     }
 
-    /// Trains, on `place` if that was chosen already, and says what came of it; nothing after a dry run.
-    fn finished(mut self, place: Option<&Placement>) -> Result<Option<(Trained, plot::Run)>> {
+    /// Trains, on `place` if that was chosen already, as one of `world` ranks, and says what came of it; nothing after a dry run, and nothing on ranks but the first.
+    fn finished(
+        mut self,
+        place: Option<&Placement>,
+        ranks: &Ranks,
+        world: usize,
+    ) -> Result<Option<(Trained, plot::Run)>> {
         self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
         self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
         let Prepared {
@@ -243,9 +290,10 @@ impl Train {
             teachers,
             own_teachers,
         } = self.prepare()?;
+        let options = TrainOptions { world, ..options };
         let place = match place {
             Some(place) => place.clone(),
-            None => device::place(self.device.as_deref(), self.threads)?,
+            None => device::place(ranks.device.as_deref().or(self.device.as_deref()), self.threads)?,
         };
         options.validate_device(place.gpu.is_some())?;
         let taught: Vec<_> = teachers.iter().map(|teacher| teacher.1.clone()).collect();
@@ -286,14 +334,16 @@ impl Train {
             memory.tell();
         }
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
-        self.prepare_directory(&output_dir)?;
+        if ranks.world.is_first() {
+            self.prepare_directory(&output_dir)?;
+        }
         if let Some(own) = own_teachers {
             for (i, run) in (1..).zip(self.of_teachers(own, &output_dir)) {
                 let (count, steps) = (own.count, own.steps);
                 output::note(&format!(
                     "teacher {i} of {count} first, in full precision, {steps} steps"
                 ));
-                run.finished(Some(&place))?;
+                run.finished(Some(&place), ranks, world)?;
             }
             // A run that was interrupted before it had begun to learn from its teachers begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
@@ -304,25 +354,37 @@ impl Train {
             data,
             validation,
             tokenizer,
-            place,
+            (place, ranks.world.clone()),
             &output_dir,
         )?;
-        self.train(inputs, &output_dir).map(Some)
+        let done = self.train(inputs, &output_dir)?;
+        // The model is on the disk when any rank goes on, as to the next that it teaches.
+        ranks.world.link().all_gather(&[])?;
+        Ok(done)
     }
 
     fn train(
         &self,
         inputs: onebit_trainer::run::RunInputs,
         output_dir: &std::path::Path,
-    ) -> Result<(Trained, plot::Run)> {
+    ) -> Result<Option<(Trained, plot::Run)>> {
+        let is_first = inputs.world.is_first();
         let tokens_per_step = inputs.options.tokens_per_step();
-        let mut trainer = Trainer::new(inputs, self.resume, &mut |event| {
-            if let Event::Resumed { path, step, skipped } = event {
+        let mut trainer = Trainer::new(inputs, self.resume, &mut |event| match event {
+            Event::Resumed { path, step, skipped } => {
                 skipped
                     .iter()
                     .for_each(|why| output::note(&format!("note: passed over: {why}")));
                 output::note(&format!("resumed from {} at step {step}", path.display()));
             }
+            Event::Regrouped {
+                from,
+                to,
+                accumulation_steps,
+            } => output::note(&format!(
+                "note: the checkpoint is of {from} ranks and now there are {to}: each takes {accumulation_steps} micro-batches of a step"
+            )),
+            _ => {}
         })?;
         output::note(&format!("precision: {}", trainer.precision().name()));
         let (first, total) = (trainer.steps_done(), trainer.total_steps());
@@ -363,7 +425,7 @@ impl Train {
                 "step {}: the loss is {:.4}; back to step {}, and on with other data",
                 back.rolled_back_from, back.spike_loss, back.step
             )),
-            Event::Resumed { .. } => {}
+            Event::Resumed { .. } | Event::Regrouped { .. } => {}
         })?;
         drop(progress);
         let seconds = start.elapsed().as_secs_f64();
@@ -373,6 +435,9 @@ impl Train {
             return Err(CliError::Interrupted(format!(
                 "interrupted at step {steps} of {total}{place}; go on with --resume"
             )));
+        }
+        if !is_first {
+            return Ok(None);
         }
         let curves = plot::Run::read(output_dir)?;
         let pictures = [
@@ -398,7 +463,7 @@ impl Train {
             seconds,
             tok_s: tokens as f64 / seconds.max(1e-9),
         };
-        Ok((result, curves))
+        Ok(Some((result, curves)))
     }
 }
 

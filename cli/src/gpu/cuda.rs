@@ -29,6 +29,12 @@ pub(crate) fn find() -> Option<Gpu> {
     }
 }
 
+/// GPUs of this machine, none without a driver.
+#[cfg(feature = "train")]
+pub(crate) fn count() -> usize {
+    onebit_kernels_cuda::driver().map_or(0, |driver| driver.devices.len())
+}
+
 /// The GPU of a number.
 pub(crate) fn open(ordinal: usize) -> Result<Gpu, CudaError> {
     Gpu::open(ordinal)

@@ -5,6 +5,8 @@ mod cuda;
 #[cfg(not(feature = "cuda"))]
 mod none;
 
+#[cfg(feature = "train")]
+pub(crate) use cuda::count;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::{Gpu, describe, find, open};
 #[cfg(not(feature = "cuda"))]

@@ -12,7 +12,8 @@ use crate::Result;
 use crate::error::io_error;
 use crate::storage::{Output, Storage};
 
-const NAME: &str = "manifest.json";
+/// Its name in a checkpoint.
+pub(super) const NAME: &str = "manifest.json";
 /// No manifest is longer: it names a handful of files.
 const LARGEST: u64 = 1 << 16;
 

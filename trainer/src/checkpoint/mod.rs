@@ -93,7 +93,7 @@ pub struct State {
 }
 
 /// A checkpoint that was found whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Found {
     /// Its directory.
     pub path: PathBuf,
@@ -382,6 +382,14 @@ pub fn stream_state(path: &Path, state: &State) -> Result<Option<StreamState>> {
 /// What is wrong with it.
 pub fn parse_state(text: &[u8]) -> std::result::Result<State, String> {
     serde_json::from_slice(text).map_err(|e| e.to_string())
+}
+
+/// A hash of the manifest of the checkpoint at `path`: what tells one checkpoint from another. None if there is none to be read.
+pub fn manifest_hash(path: &Path) -> Option<String> {
+    let mut text = Vec::new();
+    let file = open_regular(&path.join(manifest::NAME)).ok()?;
+    file.take(LARGEST_STATE).read_to_end(&mut text).ok()?;
+    Some(blake3::hash(&text).to_hex().to_string())
 }
 
 /// Fills `parameters` and `optimizer` from the checkpoint at `path`.

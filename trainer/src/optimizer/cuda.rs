@@ -82,7 +82,7 @@ impl CudaOptimizer {
     /// Bytes that it takes on the first rank, which has as much as any.
     pub fn plan(options: &TrainOptions, specs: &[TensorSpec], layout: &Layout) -> u64 {
         let mut arena = Arena::plan();
-        let pieces = Pieces::new(layout, options.sharding, (0, options.world));
+        let pieces = Pieces::new(layout, options.shard, (0, options.world));
         Arrays::take(&mut arena, options, specs, layout, (&pieces, options.world));
         arena.used() as u64
     }
@@ -96,7 +96,7 @@ impl CudaOptimizer {
         (rank, skipped_in_a_row): (usize, u64),
     ) -> Result<Self> {
         let (gpu, layout) = (network.gpu(), network.layout());
-        let pieces = Pieces::new(layout, options.sharding, (rank, options.world));
+        let pieces = Pieces::new(layout, options.shard, (rank, options.world));
         let mut plan = Arena::plan();
         Arrays::take(&mut plan, options, specs, layout, (&pieces, options.world));
         // Zeros, which moments are at the beginning.

@@ -5,6 +5,7 @@
 
 pub(crate) mod cuda;
 mod muon;
+mod sharded;
 #[cfg(test)]
 mod tests;
 
@@ -41,9 +42,34 @@ enum Group {
 /// Moments of one parameter.
 #[derive(Clone, Debug)]
 enum Moments {
-    AdamW { first: Tensor, second: Tensor },
+    AdamW {
+        first: Tensor,
+        second: Tensor,
+    },
     EightBit(EightBit),
     Muon(Tensor),
+    /// Another rank has them.
+    Elsewhere,
+}
+
+impl Moments {
+    /// The bytes of all arrays.
+    fn bytes_mut(&mut self) -> Result<Vec<&mut [u8]>> {
+        Ok(match self {
+            Moments::AdamW { first, second } => vec![
+                bytemuck::cast_slice_mut(first.f32_mut()?),
+                bytemuck::cast_slice_mut(second.f32_mut()?),
+            ],
+            Moments::EightBit(m) => vec![
+                bytemuck::cast_slice_mut(&mut m.first),
+                &mut m.second,
+                bytemuck::cast_slice_mut(&mut m.first_scale),
+                bytemuck::cast_slice_mut(&mut m.second_scale),
+            ],
+            Moments::Muon(momentum) => vec![bytemuck::cast_slice_mut(momentum.f32_mut()?)],
+            Moments::Elsewhere => Vec::new(),
+        })
+    }
 }
 
 /// A parameter.
@@ -56,9 +82,19 @@ struct Slot {
     shape: Shape,
     /// The number of its first element, for what is drawn. The blocks' matrices are counted by themselves, because a GPU has them behind all else.
     element: u32,
+    /// Which rank has the moments, if they are divided.
+    owner: Option<usize>,
 }
 
 impl Slot {
+    /// Moments at the beginning of a run, on rank `rank`.
+    fn begin(&self, rank: usize) -> Moments {
+        match self.owner {
+            Some(owner) if owner != rank => Moments::Elsewhere,
+            _ => self.zeros(),
+        }
+    }
+
     fn zeros(&self) -> Moments {
         let zeros = || Tensor::zeros(self.device, self.shape.clone());
         match self.group {
@@ -76,6 +112,8 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     slots: Vec<Slot>,
+    /// Which rank this is, where moments are divided among them.
+    rank: usize,
     /// Of each parameter, or nothing as long as all are zero: a run on a GPU has them here only while it saves them.
     moments: Vec<Moments>,
 }
@@ -101,10 +139,12 @@ impl Optimizer {
                 device: tensor.device(),
                 shape: tensor.shape().clone(),
                 element,
+                owner: None,
             }
         });
         Optimizer {
             slots: slots.collect(),
+            rank: 0,
             moments: Vec::new(),
         }
     }
@@ -112,7 +152,7 @@ impl Optimizer {
     /// The moments, made if there are none yet.
     fn moments_mut(&mut self) -> &mut [Moments] {
         if self.moments.is_empty() {
-            self.moments = self.slots.iter().map(Slot::zeros).collect();
+            self.moments = self.slots.iter().map(|slot| slot.begin(self.rank)).collect();
         }
         &mut self.moments
     }
@@ -126,11 +166,12 @@ impl Optimizer {
     pub(crate) fn take(&mut self) -> Self {
         Optimizer {
             slots: self.slots.clone(),
+            rank: self.rank,
             moments: std::mem::take(&mut self.moments),
         }
     }
 
-    /// One update of `parameters` from `gradients`; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
+    /// One update of `parameters` from `gradients`, of those whose moments are here; `step` counts from 0. Gradients are multiplied by `grad_scale` first.
     ///
     /// # Errors
     /// Shapes that differ.
@@ -174,12 +215,13 @@ impl Optimizer {
                 Moments::Muon(momentum) => {
                     muon::step((rates.lr, weight_decay, grad_scale), parameter, gradient, momentum)?;
                 }
+                Moments::Elsewhere => {}
             }
         }
         Ok(())
     }
 
-    /// The moments for a checkpoint: `first.NAME` and `second.NAME`, in f32, or i8 and u8 with their scales `first_scale.NAME` and `second_scale.NAME`.
+    /// The moments that this rank has, for a checkpoint: `first.NAME` and `second.NAME`, in f32, or i8 and u8 with their scales `first_scale.NAME` and `second_scale.NAME`.
     ///
     /// # Errors
     /// None in practice: moments are what they were made.
@@ -205,12 +247,13 @@ impl Optimizer {
                     push("second_scale", blocks(), Values::F32(&m.second_scale));
                 }
                 Moments::Muon(momentum) => push("first", whole(), Values::F32(momentum.f32()?)),
+                Moments::Elsewhere => {}
             }
         }
         Ok(all)
     }
 
-    /// The moments, to be filled from a checkpoint.
+    /// The moments that this rank has, to be filled from a checkpoint.
     ///
     /// # Errors
     /// None in practice: moments are what they were made.
@@ -235,6 +278,7 @@ impl Optimizer {
                     push("second_scale", vec![blocks], ValuesMut::F32(&mut m.second_scale));
                 }
                 Moments::Muon(momentum) => push("first", whole(), ValuesMut::F32(momentum.f32_mut()?)),
+                Moments::Elsewhere => {}
             }
         }
         Ok(all)

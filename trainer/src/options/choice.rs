@@ -46,7 +46,7 @@ pub enum Sharding {
     /// Nothing: every rank has weights and moments.
     #[default]
     None,
-    /// The optimiser's moments (ZeRO's first stage): each rank updates a part of the weights and sends it to the others.
+    /// The optimiser's moments (ZeRO-1, Rajbhandari et al. 2020): each rank updates a part of the weights and sends it to the others.
     Optimizer,
     /// And, on GPUs, the master weights of the blocks' matrices: ranks send one another what the products read, trits of 2 bits in the hard phase.
     Parameters,

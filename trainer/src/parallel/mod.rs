@@ -10,12 +10,16 @@
 //! agree        that all are about to make the same run
 //! nccl, pieces ranks on GPUs: what of a step goes between them, and which of them updates what
 //! mpi          ranks on CPUs, over an MPI library (with the feature `mpi`)
+//! talk         what rank 0 decides, what all tell, bytes that one has: over a link
+//! buckets      many arrays summed or sent as a few long ones
+//! shard        which rank has the moments of a parameter
 //! ```
 //!
 //! Rank 0 alone reads and writes the run's directory, but for the checkpoint that a resume begins with. What it decides by what it finds there, the others are told
 //! over a [`Link`]. Sums of gradients go another way: over a [`Collective`] on CPUs, by NCCL on GPUs.
 
 pub mod agree;
+mod buckets;
 mod error;
 pub mod launch;
 #[cfg(feature = "mpi")]
@@ -27,11 +31,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub mod rendezvous;
+mod shard;
+mod talk;
 
 #[cfg(test)]
 pub(crate) mod threads;
 
+pub(crate) use buckets::in_buckets;
 pub use error::ParallelError;
+pub use shard::owners;
 
 use crate::Result;
 

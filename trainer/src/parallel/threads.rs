@@ -1,14 +1,23 @@
 //! Ranks as threads of one process, for tests of what runs over them.
 
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
-use super::{Collective, Link, OnLoss, World};
+use super::{Collective, Link, OnLoss, ParallelError, World};
 use crate::Result;
 
 #[derive(Debug)]
 struct Room {
-    all_in: Barrier,
-    bytes: Mutex<Vec<Vec<u8>>>,
+    meeting: Mutex<Meeting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Meeting {
+    /// Of the collection that is being made, and of the last.
+    coming: Vec<Option<Vec<u8>>>,
+    all: Vec<Vec<u8>>,
+    count: u64,
+    failed: Option<ParallelError>,
 }
 
 #[derive(Debug)]
@@ -19,11 +28,22 @@ struct Thread {
 
 impl Link for Thread {
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.room.bytes.lock().unwrap()[self.rank] = bytes.to_vec();
-        self.room.all_in.wait();
-        let all = self.room.bytes.lock().unwrap().clone();
-        self.room.all_in.wait();
-        Ok(all)
+        let mut meeting = self.room.meeting.lock().unwrap();
+        assert!(meeting.coming[self.rank].replace(bytes.to_vec()).is_none());
+        let number = meeting.count;
+        if meeting.coming.iter().all(Option::is_some) {
+            meeting.all = meeting.coming.iter_mut().map(|bytes| bytes.take().unwrap()).collect();
+            meeting.count += 1;
+            self.room.changed.notify_all();
+        }
+        while meeting.count == number {
+            if let Some(failed) = &meeting.failed {
+                return Err(failed.clone().into());
+            }
+            meeting = self.room.changed.wait(meeting).unwrap();
+        }
+        // The next collection waits for this rank.
+        Ok(meeting.all.clone())
     }
 
     fn check(&self) -> Result<()> {
@@ -36,7 +56,14 @@ impl Link for Thread {
         Ok(())
     }
 
-    fn fail(&self, _why: &str) {}
+    fn fail(&self, why: &str) {
+        self.room.meeting.lock().unwrap().failed = Some(ParallelError::Failed {
+            rank: self.rank,
+            host: "here".into(),
+            why: why.into(),
+        });
+        self.room.changed.notify_all();
+    }
 }
 
 impl Collective for Thread {
@@ -44,7 +71,7 @@ impl Collective for Thread {
         let all = self.all_gather(bytemuck::cast_slice(values))?;
         values.fill(0.0);
         for (rank, bytes) in all.iter().enumerate() {
-            for (sum, value) in values.iter_mut().zip(bytemuck::pod_collect_to_vec::<u8, f32>(bytes)) {
+            for (sum, value) in values.iter_mut().zip(floats(bytes)) {
                 // The first is no sum, so that a sum of one keeps its sign of zero.
                 *sum = if rank == 0 { value } else { *sum + value };
             }
@@ -54,16 +81,23 @@ impl Collective for Thread {
 
     fn broadcast(&self, values: &mut [f32], root: usize) -> Result<()> {
         let all = self.all_gather(bytemuck::cast_slice(values))?;
-        values.copy_from_slice(&bytemuck::pod_collect_to_vec::<u8, f32>(&all[root]));
+        values.copy_from_slice(&floats(&all[root]));
         Ok(())
     }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect()
 }
 
 /// What each of `n` ranks makes of its world, in the order of ranks.
 pub(crate) fn ranks<T: Send>(n: usize, work: impl Fn(World) -> T + Sync) -> Vec<T> {
     let room = Arc::new(Room {
-        all_in: Barrier::new(n),
-        bytes: Mutex::new(vec![Vec::new(); n]),
+        meeting: Mutex::new(Meeting {
+            coming: vec![None; n],
+            ..Meeting::default()
+        }),
+        changed: Condvar::new(),
     });
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n)
@@ -71,7 +105,10 @@ pub(crate) fn ranks<T: Send>(n: usize, work: impl Fn(World) -> T + Sync) -> Vec<
                 let (room, work) = (room.clone(), &work);
                 scope.spawn(move || {
                     let thread = Arc::new(Thread { rank, room });
-                    work(World::new((rank, rank, n), thread.clone(), Some(thread)))
+                    let world = World::new((rank, rank, n), thread.clone(), Some(thread));
+                    // A pool for each, because a rank that waits for another blocks its thread.
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                    pool.install(|| work(world))
                 })
             })
             .collect();

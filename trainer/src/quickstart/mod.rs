@@ -27,6 +27,7 @@ pub use judge::{Verdict, judge, sampling_params};
 use crate::data::{TokenFile, TokenWriter, count_words};
 use crate::error::io_error;
 use crate::options::{OptimizerKind, TrainOptions};
+use crate::parallel::World;
 use crate::run::{RunInputs, Trainer};
 use crate::schedule::LrDecay;
 use crate::stories::{Grammar, Split, stream};
@@ -123,6 +124,7 @@ pub fn prepare(directory: &Path, device: Device, seed: u64, preset: Preset, stor
         options,
         output_dir: directory.to_path_buf(),
         gpu: None,
+        world: World::single(),
     };
     Ok(Prepared {
         grammar,
@@ -218,6 +220,7 @@ pub fn steps_within(prepared: &Prepared, minutes: f64, scratch: &Path) -> Result
             options,
             output_dir: directory,
             gpu: prepared.inputs.gpu.clone(),
+            world: World::single(),
         };
         let mut trainer = Trainer::new(inputs, false, &mut |_| ())?;
         let mut times = Vec::new();

@@ -52,7 +52,7 @@ pub fn cuda_memory_estimate(
     teachers: &[ModelConfig],
     options: &TrainOptions,
 ) -> Result<MemoryEstimate> {
-    let divided = if options.sharding == Sharding::Parameters {
+    let divided = if options.shard == Sharding::Parameters {
         options.world
     } else {
         1
@@ -88,6 +88,7 @@ struct Launched {
     done: Event,
     step: u64,
     logged: bool,
+    stop: bool,
 }
 
 /// A copy of weights and moments on the GPU on its way to the host.
@@ -118,10 +119,10 @@ pub struct StepResult {
     pub grad_norm: f64,
     /// Whether it changed nothing, because a number was not finite.
     pub skipped: bool,
+    /// Whether a rank was asked to stop when it launched the step.
+    pub stop: bool,
     /// Of the quantised matrices, if the step is logged.
     pub layers: Vec<LayerMetrics>,
-    /// Whether a rank wanted to stop when it began the step.
-    pub wants_to_stop: bool,
 }
 
 /// The parts of a step that are recorded.
@@ -182,7 +183,7 @@ impl CudaRun {
             true => None,
             false => {
                 let layout = Layout::new(network.config(), network.specs())?;
-                Some(CudaRanks::new(world, gpu, &layout, options.sharding)?)
+                Some(CudaRanks::new(world, gpu, &layout, options.shard)?)
             }
         };
         let links = ranks.as_ref().and_then(CudaRanks::divides_weights);
@@ -232,7 +233,7 @@ impl CudaRun {
     }
 
     /// Launches step `step` (counted from 0) on `batches`, one for each micro-batch with its number, and returns what an earlier step told, if one had to be
-    /// waited for. `logged` steps tell of the matrices; `wants_to_stop` is told to all ranks with the losses.
+    /// waited for. `logged` steps tell of the matrices; with `stop` this rank says that it was asked to stop, and the step's result tells whether any was.
     ///
     /// # Errors
     /// What a kernel ran into.
@@ -241,7 +242,7 @@ impl CudaRun {
         options: &TrainOptions,
         (step, rates, anneal): (u64, Rates, f32),
         batches: impl Iterator<Item = Result<(u64, Vec<u32>, Vec<u32>)>>,
-        (logged, wants_to_stop): (bool, bool),
+        (logged, stop): (bool, bool),
     ) -> Result<Option<StepResult>> {
         let earlier = if self.free.is_empty() { self.collect()? } else { None };
         let Some(mut slot) = self.free.pop() else {
@@ -257,7 +258,7 @@ impl CudaRun {
         if let Some(ranks) = &self.ranks {
             first_slot = ranks.deal().rank * slot.batches.len();
             let losses = self.network.losses();
-            slot.wish.as_mut_slice()[0] = f32::from(u8::from(wants_to_stop));
+            slot.wish.as_mut_slice()[0] = f32::from(u8::from(stop));
             gpu.write_pinned(&losses.slice(losses.len() - 1..), &slot.wish)?;
         }
         let last = slot.batches.len() - 1;
@@ -290,6 +291,7 @@ impl CudaRun {
             done: gpu.mark()?,
             step,
             logged,
+            stop,
         });
         Ok(earlier)
     }
@@ -341,6 +343,7 @@ impl CudaRun {
             done,
             step,
             logged,
+            stop,
         }) = self.launched.pop_front()
         else {
             return Ok(None);
@@ -351,7 +354,11 @@ impl CudaRun {
         let guard = Guard::from_words(guard);
         let losses = slot.losses.as_slice();
         let loss = losses.chunks_exact(2).map(|l| f64::from(l[0])).sum::<f64>() / self.tokens as f64;
-        let wants_to_stop = losses.chunks_exact(2).remainder().iter().any(|&wishes| wishes > 0.0);
+        // Several ranks have summed what they were asked.
+        let stop = match losses.chunks_exact(2).remainder() {
+            [asked] => *asked > 0.0,
+            _ => stop,
+        };
         let layers = if logged && guard.applies {
             self.layers(&slot.counts)
         } else {
@@ -363,8 +370,8 @@ impl CudaRun {
             loss,
             grad_norm: f64::from(guard.norm),
             skipped: !guard.applies,
+            stop,
             layers,
-            wants_to_stop,
         }))
     }
 
@@ -397,6 +404,11 @@ impl CudaRun {
             .collect()
     }
 
+    /// Whether ranks divide moments or weights, and a save takes all of them.
+    pub fn is_divided(&self) -> bool {
+        self.ranks.as_ref().is_some_and(CudaRanks::divides_moments)
+    }
+
     /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         self.network.gpu()
@@ -418,7 +430,7 @@ impl CudaRun {
     /// # Errors
     /// What a kernel ran into.
     pub fn copy(&mut self, options: &TrainOptions) -> Result<Option<Leaving>> {
-        if self.ranks.as_ref().is_some_and(CudaRanks::divides_moments) {
+        if self.is_divided() {
             return Ok(None);
         }
         let copy = match self.copy.take() {

@@ -96,7 +96,8 @@ pub struct Rollback {
 #[derive(Debug)]
 pub(crate) struct MetricsFile {
     path: PathBuf,
-    file: BufWriter<Box<dyn Output>>,
+    /// None on a rank that writes nothing.
+    file: Option<BufWriter<Box<dyn Output>>>,
     bytes: u64,
 }
 
@@ -106,8 +107,17 @@ impl MetricsFile {
         let path = directory.join("metrics.jsonl");
         let bytes = whole_lines(&path, bytes).map_err(io_error(&path, ADVICE))?;
         let file = storage.append(&path, bytes).map_err(io_error(&path, ADVICE))?;
-        let file = BufWriter::new(file);
+        let file = Some(BufWriter::new(file));
         Ok(MetricsFile { path, file, bytes })
+    }
+
+    /// That of a rank which writes nothing: the file is another's.
+    pub(crate) fn of_another(directory: &Path) -> Self {
+        MetricsFile {
+            path: directory.join("metrics.jsonl"),
+            file: None,
+            bytes: 0,
+        }
     }
 
     /// Where it is.
@@ -122,15 +132,21 @@ impl MetricsFile {
 
     /// Appends one line.
     pub(crate) fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         let mut json = serde_json::to_vec(line).map_err(|e| io_error(&self.path, ADVICE)(e.into()))?;
         json.push(b'\n');
         self.bytes += json.len() as u64;
-        self.file.write_all(&json).map_err(io_error(&self.path, ADVICE))
+        file.write_all(&json).map_err(io_error(&self.path, ADVICE))
     }
 
     /// Hands everything to the system, so that a reader sees it.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(io_error(&self.path, ADVICE))
+        match &mut self.file {
+            Some(file) => file.flush().map_err(io_error(&self.path, ADVICE)),
+            None => Ok(()),
+        }
     }
 }
 

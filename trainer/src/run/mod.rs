@@ -14,6 +14,9 @@
 //!
 //! A checkpoint is written while training goes on. One that cannot be written, for want of space, say, is told of and tried again at the next; the last one, and that of an
 //! interruption, must succeed.
+//!
+//! A run may be made by several processes ([`crate::parallel`]): each is a [`Trainer`] with a [`World`], takes its part of every step ([`ranks`]), and ends as the others do. All
+//! of the above is the business of rank 0.
 
 mod batch;
 mod cuda;
@@ -21,6 +24,7 @@ pub mod guard;
 mod lock;
 mod memory;
 mod metrics;
+mod ranks;
 mod saving;
 mod setbacks;
 mod source;
@@ -53,7 +57,7 @@ pub use teachers::check_teacher;
 use crate::checkpoint::{self, State};
 use crate::data::{Order, TokenFile};
 use crate::optimizer::Optimizer;
-use crate::options::{Precision, TrainOptions};
+use crate::options::{Precision, Sharding, TrainOptions};
 use crate::parallel::World;
 use crate::schedule::{LrSchedule, QuantSchedule};
 use crate::storage::{Disk, Storage};
@@ -70,6 +74,15 @@ pub enum Event<'a> {
         step: u64,
         /// Newer checkpoints that were not whole, and why.
         skipped: &'a [String],
+    },
+    /// A run goes on with another number of ranks: the micro-batches of a step are divided among them anew.
+    Regrouped {
+        /// Ranks that made the checkpoint.
+        from: usize,
+        /// Ranks now.
+        to: usize,
+        /// Micro-batches of a step on each.
+        accumulation_steps: usize,
     },
     /// A step is done.
     Step(&'a StepMetrics),
@@ -113,6 +126,8 @@ pub struct RunInputs {
     pub output_dir: PathBuf,
     /// The GPU that trains, or none for the CPU.
     pub gpu: Option<Gpu>,
+    /// The ranks of the run: what else is here is the same on all of them, but for the GPU.
+    pub world: World,
 }
 
 /// A training run. See the [module](self).
@@ -147,10 +162,20 @@ pub struct Trainer {
     /// Steps whose loss is made no number, and micro-batches whose loss is made high.
     #[cfg(test)]
     tampered: [std::ops::Range<u64>; 2],
-    /// Dropped last.
-    _lock: RunLock,
+    world: World,
+    /// Whether this process is asked to stop, and whether any rank was at the last step that was told.
+    asked: Asked,
+    /// Dropped last; on rank 0 alone.
+    _lock: Option<RunLock>,
     /// Where the steps are taken, if not on the CPU; `network` and `optimizer` then are copies, brought up to date when they are saved.
     cuda: Option<CudaRun>,
+}
+
+/// Requests to stop.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    here: bool,
+    anywhere: bool,
 }
 
 /// Where a run stands after a step: what of a checkpoint's [`State`] is not the same all along.
@@ -192,7 +217,9 @@ impl Trainer {
             mut options,
             output_dir,
             gpu,
+            world,
         } = inputs;
+        options.world = world.size();
         options.validate()?;
         options.validate_device(gpu.is_some())?;
         let limit = network.config().max_position_embeddings;
@@ -205,33 +232,45 @@ impl Trainer {
         if let Some(validation) = &validation {
             Order::new(validation, options.seq_len, options.alignment(), 0)?;
         }
-        let total_steps = source.total_steps(&options);
-        let lock = RunLock::take(&output_dir)?;
-        remove_unfinished(&output_dir)?;
         let saver = Saver::new(storage, output_dir.join("checkpoints"));
-        let found = checkpoint::latest(saver.root())?;
-        if !resume && (found.is_some() || output_dir.join("metrics.jsonl").exists()) {
-            let why = format!(
-                "{} already holds a run; pass --resume to go on, or choose another directory",
-                output_dir.display()
-            );
-            return Err(TrainError::Option {
-                option: "output-dir",
-                why,
-            });
+        let mut lock = None;
+        let found = world.decide(|| {
+            lock = Some(RunLock::take(&output_dir)?);
+            remove_unfinished(&output_dir)?;
+            let found = checkpoint::latest(saver.root())?;
+            if !resume && (found.is_some() || output_dir.join("metrics.jsonl").exists()) {
+                let why = format!(
+                    "{} already holds a run; pass --resume to go on, or choose another directory",
+                    output_dir.display()
+                );
+                return Err(TrainError::Option {
+                    option: "output-dir",
+                    why,
+                });
+            }
+            Ok(found)
+        })?;
+        if let Some(found) = &found {
+            options.accumulation_steps = ranks::accumulation(&found.state.options, &options)?;
         }
-        // A run that was begun on another CPU goes on as it began.
-        options.precision = match (&found, options.precision) {
-            (Some(found), Precision::Auto) => found.state.options.precision,
-            (_, Precision::Auto) if gpu.is_some() => Precision::Bf16,
-            (_, chosen) => chosen.resolved(network.device()),
-        };
-        let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
+        let total_steps = source.total_steps(&options);
+        // A run that was begun on another CPU goes on as it began, and all ranks as the first.
+        options.precision = world.decide(|| {
+            Ok(match (&found, options.precision) {
+                (Some(found), Precision::Auto) => found.state.options.precision,
+                (_, Precision::Auto) if gpu.is_some() => Precision::Bf16,
+                (_, chosen) => chosen.resolved(network.device()),
+            })
+        })?;
+        let mut optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
+        if options.shard == Sharding::Optimizer && !world.is_single() && gpu.is_none() {
+            optimizer.divide(&world);
+        }
         let metrics_bytes = found.as_ref().map_or(0, |f| f.state.metrics_bytes);
         let mut trainer = Trainer {
             lr: options.lr_schedule(total_steps),
             quant: options.quant_schedule(),
-            metrics: MetricsFile::open(saver.storage(), &output_dir, metrics_bytes)?,
+            metrics: MetricsFile::of_another(&output_dir),
             saver,
             step: 0,
             last_checkpoint: None,
@@ -243,6 +282,8 @@ impl Trainer {
             in_turn: false,
             #[cfg(test)]
             tampered: [0..0, 0..0],
+            world,
+            asked: Asked::default(),
             _lock: lock,
             network,
             teachers,
@@ -258,13 +299,21 @@ impl Trainer {
         };
         if let Some(found) = found {
             trainer.resume_from(&found)?;
-            let saver = &trainer.saver;
-            checkpoint::tidy(saver.storage(), saver.root(), trainer.step, trainer.keep())?;
-            observe(Event::Resumed {
-                path: &found.path,
-                step: trainer.step,
-                skipped: &found.skipped,
-            });
+            if trainer.world.is_first() {
+                let saver = &trainer.saver;
+                checkpoint::tidy(saver.storage(), saver.root(), trainer.step, trainer.keep())?;
+                observe(Event::Resumed {
+                    path: &found.path,
+                    step: trainer.step,
+                    skipped: &found.skipped,
+                });
+                trainer.tell_of_ranks(&found.state.options, observe);
+            }
+        }
+        trainer.agree(gpu.is_some())?;
+        if trainer.world.is_first() {
+            // Not before: a run that was refused leaves nothing that looks like one.
+            trainer.metrics = MetricsFile::open(trainer.saver.storage(), &trainer.output_dir, metrics_bytes)?;
         }
         if let Some(gpu) = gpu {
             trainer.place_on(&gpu)?;
@@ -276,7 +325,7 @@ impl Trainer {
     fn place_on(&mut self, gpu: &Gpu) -> Result<()> {
         let skipped = self.guard.skipped_in_a_row;
         let run = CudaRun::new(
-            (gpu, &World::single()),
+            (gpu, &self.world),
             (&self.network, &self.teachers),
             &self.optimizer,
             &self.options,
@@ -304,15 +353,13 @@ impl Trainer {
             return Err(wrong("other training options"));
         }
         self.restore(&found.path, &found.state)?;
-        let stream = checkpoint::stream_state(&found.path, &found.state)?;
+        let stream = self.stream_state(found)?;
         self.source.go_on(self.first_window(self.step), stream)
     }
 
     /// Makes the run what it was at a checkpoint.
     fn restore(&mut self, path: &Path, state: &State) -> Result<()> {
-        // A copy, because the parameters are borrowed to be changed.
-        let specs = self.network.specs().to_vec();
-        checkpoint::restore(path, &specs, self.network.parameters_mut(), &mut self.optimizer)?;
+        self.read_tensors(path)?;
         self.step = state.step;
         self.guard = state.guard.clone();
         self.good = Mark {
@@ -345,14 +392,18 @@ impl Trainer {
         &self.network
     }
 
-    /// Trains to the end, or until `stop` is set: then a checkpoint is written first. When the run ends, the model directory is complete.
+    /// Trains to the end, or until `stop` is set: then a checkpoint is written first. When the run ends, the model directory is complete. Of several ranks all stop after
+    /// the step at which one was asked to; only rank 0 tells `observe`.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`TrainError::Diverged`];
-    /// a disk that is full at the end.
+    /// a disk that is full at the end; a rank that was lost.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        let is_first = self.world.is_first();
+        let observe: &mut dyn FnMut(Event<'_>) = if is_first { observe } else { &mut |_| () };
         while self.step < self.total_steps && !self.data_ends()? {
-            if stop.load(Ordering::Relaxed) {
+            self.asked.here = stop.load(Ordering::Relaxed);
+            if self.stops() {
                 self.settle(observe)?;
                 if self.goes_on() {
                     self.save_now(self.here(), observe)?;
@@ -396,7 +447,9 @@ impl Trainer {
                 self.begin_save(observe)?;
             }
         }
-        self.write_model()?;
+        if is_first {
+            self.write_model()?;
+        }
         Ok(Outcome::Finished)
     }
 
@@ -458,7 +511,7 @@ impl Trainer {
 
     /// The first window behind the steps of `mark`.
     fn window_of(&self, mark: &Mark) -> u64 {
-        let micro_batches = mark.step * self.options.accumulation_steps as u64 + mark.guard.data_offset;
+        let micro_batches = mark.step * self.options.micro_batches_per_step() as u64 + mark.guard.data_offset;
         micro_batches * self.options.batch_size as u64
     }
 }

@@ -88,6 +88,9 @@ impl Trainer {
 
     /// Begins to save the run as it is. No step may be under way.
     pub(super) fn begin_save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if !self.world.is_first() {
+            return self.give_for_a_save();
+        }
         let (state, memory) = self.state_to_save(self.here(), observe)?;
         let leaving = match &mut self.cuda {
             Some(cuda) => cuda.copy(&self.options)?,
@@ -112,6 +115,9 @@ impl Trainer {
     /// # Errors
     /// What became of it.
     pub(super) fn save_now(&mut self, mark: Mark, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if !self.world.is_first() {
+            return self.give_for_a_save();
+        }
         let state = self.state_to_save(mark, observe)?;
         let snapshot = self.snapshot(state)?;
         self.saver.begin(snapshot, |_| Ok(()), self.keep())?;
@@ -170,14 +176,26 @@ impl Trainer {
 
     /// The weights and moments as they are. On the CPU the memory is shared until the next step changes it; a GPU is waited for.
     fn snapshot(&mut self, state: (State, Vec<u8>)) -> Result<Snapshot> {
+        let optimizer = self.whole_optimizer()?;
+        Ok(self.snapshot_of(state, self.network.parameters().to_vec(), optimizer))
+    }
+
+    /// Gives rank 0 what it has not.
+    fn give_for_a_save(&mut self) -> Result<()> {
+        match &self.cuda {
+            Some(cuda) if !cuda.is_divided() => Ok(()),
+            _ => self.whole_optimizer().map(drop),
+        }
+    }
+
+    /// The moments of all parameters on rank 0, for a checkpoint, and none on the others; every rank calls it. A GPU's weights are brought to the network.
+    fn whole_optimizer(&mut self) -> Result<Optimizer> {
         if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
+            return Ok(self.optimizer.take());
         }
-        let optimizer = match self.cuda {
-            Some(_) => self.optimizer.take(),
-            None => self.optimizer.clone(),
-        };
-        Ok(self.snapshot_of(state, self.network.parameters().to_vec(), optimizer))
+        let whole = self.optimizer.whole(&self.world)?;
+        Ok(whole.unwrap_or_else(|| Optimizer::new(self.options.optimizer, &[], &[])))
     }
 
     /// With `memory`, what the filters of a stream remember.

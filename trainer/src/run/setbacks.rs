@@ -49,7 +49,7 @@ impl Trainer {
         self.guard.skipped_in_a_row = 0;
         let deviations = f64::from(self.options.spike_guard);
         if deviations > 0.0 && self.guard.losses.is_spike(metrics.phase, loss, deviations) {
-            match self.way_back(observe) {
+            match self.way_back(observe)? {
                 Some(to) => self.verdict = Verdict::GoBack { step, loss, to },
                 // Nothing to go back to: this is how high losses are from here on.
                 None => self.guard.losses = guard::LossTrend::default(),
@@ -67,11 +67,14 @@ impl Trainer {
     }
 
     /// The newest checkpoint that a run goes back to. One that an interruption made is none: the run that was not interrupted does not have it.
-    fn way_back(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Option<Box<Found>> {
+    fn way_back(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<Option<Box<Found>>> {
         self.look_at_saves(true, observe);
         let schedule = self.schedule();
-        let found = checkpoint::latest_of(self.saver.root(), |step| schedule.has(step));
-        found.ok().flatten().map(Box::new)
+        let root = self.saver.root();
+        let found = self
+            .world
+            .decide(|| Ok(checkpoint::latest_of(root, |step| schedule.has(step)).ok().flatten()));
+        Ok(found?.map(Box::new))
     }
 
     /// Saves the state before the steps that were not finite, and says what they met.
@@ -89,18 +92,24 @@ impl Trainer {
         if let Some(cuda) = &mut self.cuda {
             cuda.download(&mut self.network, &mut self.optimizer)?;
         }
-        let mut are_finite = true;
-        for parameter in self.network.parameters() {
-            are_finite &= all_finite(parameter)?;
-        }
+        // Rank 0 has them all.
+        let are_finite = self.world.decide(|| {
+            let mut are_finite = true;
+            for parameter in self.network.parameters() {
+                are_finite &= all_finite(parameter)?;
+            }
+            Ok(are_finite)
+        })?;
         // Weights that are no numbers themselves are nothing to go on from.
         if are_finite {
             self.save_now(self.good.clone(), observe)?;
         }
-        let checkpoint = match &self.last_checkpoint {
-            Some(path) => path.display().to_string(),
-            None => "none yet (see --save-every)".into(),
-        };
+        let checkpoint = self.world.decide(|| {
+            Ok(match &self.last_checkpoint {
+                Some(path) => path.display().to_string(),
+                None => "none yet (see --save-every)".into(),
+            })
+        })?;
         Ok(TrainError::NotFinite {
             step,
             what,
@@ -126,7 +135,9 @@ impl Trainer {
             None => None,
         };
         // They tell of metrics that will not be there any more.
-        checkpoint::discard_after(self.saver.storage(), self.saver.root(), to.state.step)?;
+        if self.world.is_first() {
+            checkpoint::discard_after(self.saver.storage(), self.saver.root(), to.state.step)?;
+        }
         let before = self.guard.clone();
         self.restore(&to.path, &to.state)?;
         self.rollbacks = match self.rollbacks {
@@ -142,8 +153,10 @@ impl Trainer {
             });
         }
         self.guard.rollbacks = before.rollbacks + 1;
-        self.guard.data_offset = before.data_offset + (from - self.step) * self.options.accumulation_steps as u64;
-        self.metrics = MetricsFile::open(self.saver.storage(), &self.output_dir, to.state.metrics_bytes)?;
+        self.guard.data_offset = before.data_offset + (from - self.step) * self.options.micro_batches_per_step() as u64;
+        if self.world.is_first() {
+            self.metrics = MetricsFile::open(self.saver.storage(), &self.output_dir, to.state.metrics_bytes)?;
+        }
         let rollback = Rollback {
             step: self.step,
             rolled_back_from: from,

@@ -15,9 +15,9 @@ use crate::Result;
 use crate::optimizer::{Rates, clip_scale, global_norm};
 
 /// What the micro-batches of a step gave.
-enum Accumulated {
-    /// Mean loss and mean gradients.
-    Gradients(f64, Vec<Tensor>),
+pub(super) enum Accumulated {
+    /// The losses of the micro-batches, each by its share of the step, and their sum's gradients.
+    Gradients(Vec<f64>, Vec<Tensor>),
     /// The loss of the micro-batch of this index is not finite.
     BadLoss { index: u64 },
 }
@@ -50,8 +50,9 @@ impl Trainer {
         }
         let step = self.step;
         self.step += 1;
-        let (loss, gradients) = match self.accumulate(step)? {
-            Accumulated::Gradients(loss, gradients) => (loss, gradients),
+        let accumulated = self.accumulate(step)?;
+        let (loss, gradients) = match self.over_ranks(accumulated)? {
+            Accumulated::Gradients(losses, gradients) => (losses.iter().sum::<f64>(), gradients),
             Accumulated::BadLoss { .. } => {
                 return Ok(Some(self.step_metrics(
                     step,
@@ -83,6 +84,8 @@ impl Trainer {
             (rates, grad_scale),
             step,
         )?;
+        self.optimizer
+            .share_parameters(&self.world, self.network.parameters_mut())?;
         let layers = if logged {
             self.layer_metrics(&before)?
         } else {
@@ -123,7 +126,7 @@ impl Trainer {
 
     /// Number of the first micro-batch of step `step`, counted over the whole run.
     fn first_micro_batch(&self, step: u64) -> u64 {
-        step * self.options.accumulation_steps as u64 + self.guard.data_offset
+        step * self.options.micro_batches_per_step() as u64 + self.guard.data_offset
     }
 
     /// Number of the first window of step `step`, counted over the whole run.
@@ -131,8 +134,10 @@ impl Trainer {
         self.first_micro_batch(step) * self.options.batch_size as u64
     }
 
-    fn micro_batches(&self, step: u64) -> std::ops::Range<u64> {
-        self.first_micro_batch(step)..self.first_micro_batch(step + 1)
+    /// Those of step `step` that this rank takes.
+    fn micro_batches(&self, step: u64) -> impl Iterator<Item = u64> + use<> {
+        let all = self.first_micro_batch(step)..self.first_micro_batch(step + 1);
+        all.skip(self.world.rank()).step_by(self.world.size())
     }
 
     /// Launches a step on the GPU.
@@ -146,7 +151,8 @@ impl Trainer {
             Ok((index, ids, targets))
         });
         let numbers = (step, self.rates(step), self.quant.anneal(step));
-        let told = cuda.launch(&self.options, numbers, batches, (self.is_logged(step), false));
+        let said = (self.is_logged(step), self.asked.here);
+        let told = cuda.launch(&self.options, numbers, batches, said);
         self.cuda = Some(cuda);
         self.step += 1;
         self.told(told)
@@ -163,6 +169,7 @@ impl Trainer {
 
     fn told(&mut self, told: Result<Option<StepResult>>) -> Result<Option<StepMetrics>> {
         Ok(told?.map(|t| {
+            self.asked.anywhere |= t.stop;
             let bad = if t.loss.is_finite() { Bad::Gradient } else { Bad::Loss };
             self.step_metrics(t.step, t.loss, t.grad_norm, t.skipped.then_some(bad), t.layers)
         }))
@@ -170,29 +177,30 @@ impl Trainer {
 
     /// Where step `step` meets a number that is not finite, with the weights as they are.
     pub(super) fn bad_place(&mut self, step: u64) -> Result<String> {
-        let place = match self.cuda.take() {
+        let (place, index) = match self.cuda.take() {
             Some(mut cuda) => {
                 let place = self.bad_place_on_gpu(&mut cuda, step);
                 self.cuda = Some(cuda);
-                place?
+                (place?, None)
             }
             None => match self.accumulate(step)? {
-                Accumulated::BadLoss { index } => Some(self.bad_layer(index, step)?),
-                Accumulated::Gradients(_, gradients) => self.bad_gradient(&gradients)?,
+                Accumulated::BadLoss { index } => (Some(self.bad_layer(index, step)?), Some(index)),
+                Accumulated::Gradients(_, gradients) => (self.bad_gradient(&gradients)?, None),
             },
         };
+        let place = self.first_place(place, index)?;
         Ok(place.unwrap_or_else(|| "the global norm".into()))
     }
 
     fn bad_place_on_gpu(&self, cuda: &mut CudaRun, step: u64) -> Result<Option<String>> {
+        let mut first = None;
         for index in self.micro_batches(step) {
             let (ids, targets) = self.batch_ids(index)?;
+            // All of them, although one would do: where ranks divide the weights, a forward of one is a forward of all.
             let place = cuda.not_finite_in((index, &ids, &targets), self.quant.anneal(step))?;
-            if place.is_some() {
-                return Ok(place);
-            }
+            first = first.or(place);
         }
-        Ok(None)
+        Ok(first)
     }
 
     /// What the teachers think of a micro-batch, if there are any.
@@ -227,11 +235,11 @@ impl Trainer {
         }
     }
 
-    /// Mean loss and mean gradients over the micro-batches; memory is that of one micro-batch and one set of gradients.
+    /// Losses and gradients of this rank's micro-batches, by their share of the step; memory is that of one micro-batch and one set of gradients.
     fn accumulate(&self, step: u64) -> Result<Accumulated> {
-        let micro_batches = self.options.accumulation_steps as u64;
+        let micro_batches = self.options.micro_batches_per_step();
         let mut total: Vec<Tensor> = Vec::new();
-        let mut loss = 0.0;
+        let mut shares = Vec::new();
         for index in self.micro_batches(step) {
             let batch = self.batch(index)?;
             let mode = self.mode(step, index);
@@ -250,7 +258,7 @@ impl Trainer {
             if !losses.smoothed.is_finite() {
                 return Ok(Accumulated::BadLoss { index });
             }
-            loss += losses.nll / micro_batches as f64;
+            shares.push(losses.nll / micro_batches as f64);
             let mut gradients = tape.backward(&objective)?;
             let share = 1.0 / micro_batches as f32;
             for (i, leaf) in leaves.iter().enumerate() {
@@ -264,7 +272,7 @@ impl Trainer {
                 }
             }
         }
-        Ok(Accumulated::Gradients(loss, total))
+        Ok(Accumulated::Gradients(shares, total))
     }
 
     /// The first part of the network whose output on micro-batch `index` of step `step` is not finite.

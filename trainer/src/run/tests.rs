@@ -13,8 +13,9 @@ use crate::options::{OptimizerKind, Precision};
 
 mod cuda;
 mod faults;
-mod guards;
 mod gpu_ranks;
+mod guards;
+mod ranks;
 mod rounding;
 mod stall;
 mod streams;
@@ -108,6 +109,7 @@ fn inputs(directory: &Path, name: &str, options: TrainOptions) -> RunInputs {
         options,
         output_dir: directory.join(name),
         gpu: None,
+        world: World::single(),
     }
 }
 

@@ -26,10 +26,18 @@ impl Trainer {
             windows.truncate(self.options.eval_windows);
         }
         let anneal = self.quant.anneal(self.step.saturating_sub(1));
-        let mut nats = 0.0;
-        for some in windows.chunks(self.options.batch_size) {
+        // Each rank takes its part of the batches; their sums are added in the order of one rank, so that it does not matter how many there are.
+        let mut sums = Vec::new();
+        let batches: Vec<_> = windows.chunks(self.options.batch_size).collect();
+        let rounds = batches.len().div_ceil(self.world.size());
+        for round in 0..rounds {
+            // Where ranks divide the weights, a forward of one is a forward of all: one for which nothing is left does the last again, and does not count it.
+            let number = round * self.world.size() + self.world.rank();
+            let Some(some) = batches.get(number).or(batches.last()) else {
+                break;
+            };
             let (ids, targets) = windows_ids(tokens, some.iter().cloned(), seq)?;
-            nats += match &mut self.cuda {
+            let nats: f64 = match &mut self.cuda {
                 Some(cuda) => {
                     // The GPU's batches have one size: what is behind the windows is read and not counted.
                     let (n, whole) = (ids.len(), self.options.batch_size * seq);
@@ -41,7 +49,16 @@ impl Trainer {
                 }
                 None => on_the_cpu(&self.network, (ids, targets), seq, anneal)? * some.len() as f64,
             };
+            // As bits: a sum that is no number is one here too.
+            if number < batches.len() {
+                sums.push(nats.to_bits());
+            }
         }
+        let of_ranks = self.world.gather(&sums)?;
+        let nats: f64 = (0..batches.len())
+            .filter_map(|i| of_ranks.get(i % of_ranks.len())?.get(i / of_ranks.len()))
+            .map(|bits| f64::from_bits(*bits))
+            .sum();
         let val_loss = nats / windows.len() as f64;
         Ok(Some(ValidationMetrics {
             step: self.step,

@@ -11,6 +11,7 @@ use onebit_model::network::Network;
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
+use onebit_trainer::parallel::World;
 use onebit_trainer::run::{RunInputs, RunLock};
 
 use super::Train;
@@ -236,6 +237,7 @@ impl Train {
             lr_warmup_steps: self.lr_warmup_steps.unwrap_or(scaled(preset.lr_warmup_steps)),
             lr_decay: args::parse(self.lr_decay.as_deref().unwrap_or(preset.lr_decay), "--lr-decay")?,
             optimizer: args::parse(self.optimizer.as_deref().unwrap_or(preset.optimizer), "--optimizer")?,
+            shard: args::parse(self.shard.as_deref().unwrap_or("none"), "--shard")?,
             gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
             weight_decay: self.weight_decay.unwrap_or(preset.weight_decay as f32),
             weight_decay_until: self.weight_decay_until.unwrap_or(default.weight_decay_until),
@@ -327,7 +329,7 @@ impl Train {
         data: Tokens,
         validation: Option<Tokens>,
         tokenizer: Tokenizer,
-        place: Placement,
+        (place, world): (Placement, World),
         output_dir: &Path,
     ) -> Result<RunInputs> {
         let generation = GenerationConfig {
@@ -357,6 +359,7 @@ impl Train {
             options,
             output_dir: output_dir.to_path_buf(),
             gpu: place.gpu,
+            world,
         })
     }
 }

@@ -92,6 +92,16 @@ impl Secret {
     }
 }
 
+/// A random secret, as text.
+///
+/// # Errors
+/// A system without random numbers.
+pub fn random_secret() -> std::result::Result<String, String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| e.to_string())?;
+    Ok(blake3::Hash::from_bytes(bytes).to_hex().to_string())
+}
+
 /// Brings this rank together with all others, and returns their link.
 ///
 /// # Errors

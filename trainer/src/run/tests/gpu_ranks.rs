@@ -22,9 +22,9 @@ const STEPS: u64 = 6;
 
 /// What is tried: how ranks divide things, by which optimiser, with which gradients.
 fn cases() -> Vec<(&'static str, TrainOptions)> {
-    let with = |sharding, optimizer, gradients| TrainOptions {
+    let with = |shard, optimizer, gradients| TrainOptions {
         world: RANKS,
-        sharding,
+        shard,
         optimizer,
         gradients,
         batch_size: 8,
@@ -76,7 +76,7 @@ fn steps(gpu: &Gpu, world: &World, options: &TrainOptions, directory: &Path) -> 
     let mut losses = Vec::new();
     let mut told = |result: Option<StepResult>| {
         if let Some(result) = result {
-            assert!(!result.skipped && !result.wants_to_stop);
+            assert!(!result.skipped && !result.stop);
             losses.push(result.loss);
         }
     };
@@ -197,7 +197,7 @@ fn ranks_on_gpus_are_one_rank_that_accumulates() {
         }
     }
     for (name, options) in cases() {
-        if options.sharding != Sharding::None || options.gradients == Precision::Bf16 {
+        if options.shard != Sharding::None || options.gradients == Precision::Bf16 {
             continue;
         }
         let alone = TrainOptions {

@@ -41,6 +41,7 @@ fn bench_save_stall() {
         options,
         output_dir: dir.path().join("run"),
         gpu,
+        world: World::single(),
     };
     let mut trainer = Trainer::new(inputs, false, &mut |_| ()).unwrap();
     let (mut last, mut times) = (Instant::now(), Vec::new());

@@ -179,7 +179,12 @@ fn a_rollback_goes_on_with_later_windows() {
             back.push((rollback.rolled_back_from, rollback.step));
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-        Event::Step(_) | Event::Resumed { .. } | Event::Validated(_) | Event::Saved(_) | Event::SaveFailed(_) => {}
+        Event::Step(_)
+        | Event::Resumed { .. }
+        | Event::Validated(_)
+        | Event::Saved(_)
+        | Event::SaveFailed(_)
+        | Event::Regrouped { .. } => {}
     });
     assert_eq!(outcome.unwrap(), Outcome::Interrupted);
     assert_eq!(back, [(62, 56)]);

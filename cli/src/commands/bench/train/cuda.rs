@@ -61,7 +61,13 @@ pub(super) fn measure(
         let ids = random::ids(tokens + 1, config.vocab_size, options.seed.wrapping_add(step));
         let batch = (step, ids[..tokens].to_vec(), ids[1..].to_vec());
         let anneal = options.quant_schedule().anneal(step);
-        told(run.launch(&options, (step, rates, anneal), std::iter::once(Ok(batch)), false)?);
+        told(run.launch(
+            &options,
+            (step, rates, anneal),
+            std::iter::once(Ok(batch)),
+            false,
+            false,
+        )?);
         marks.push(gpu.mark()?);
         if step == 0 {
             gpu.synchronize()?;
