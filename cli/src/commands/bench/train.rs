@@ -11,6 +11,7 @@ use onebit_model::config::ModelConfig;
 use onebit_model::network::{ForwardMode, Network};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, Rates, clip_scale, global_norm};
+use onebit_trainer::parallel::World;
 use onebit_trainer::schedule::Phase;
 
 use super::Bench;
@@ -75,7 +76,7 @@ pub(super) fn measure(
         ..options
     };
     if let Some(gpu) = &place.gpu {
-        return cuda::measure(config, options, phase, place, gpu);
+        return cuda::measure(config, options, phase, place, (gpu, &World::single()));
     }
     let options = TrainOptions {
         precision: options.precision.resolved(place.device()),

@@ -8,6 +8,7 @@ use onebit_model::network::Network;
 use onebit_trainer::TrainOptions;
 use onebit_trainer::optimizer::{Optimizer, Rates};
 use onebit_trainer::options::Precision;
+use onebit_trainer::parallel::World;
 use onebit_trainer::run::{CudaRun, StepResult};
 use onebit_trainer::schedule::Phase;
 
@@ -29,7 +30,7 @@ pub(super) fn measure(
     options: TrainOptions,
     phase: Phase,
     place: &Placement,
-    gpu: &Gpu,
+    (gpu, world): (&Gpu, &World),
 ) -> Result<Timed> {
     let steps = WARM + STEPS;
     let options = TrainOptions {
@@ -46,7 +47,7 @@ pub(super) fn measure(
     let network = Network::new(config.clone(), place.device(), options.seed)?;
     let optimizer = Optimizer::new(options.optimizer, network.specs(), network.parameters());
     let began = Instant::now();
-    let mut run = CudaRun::new(gpu, (&network, &[]), &optimizer, &options, 0)?;
+    let mut run = CudaRun::new((gpu, world), (&network, &[]), &optimizer, &options, 0)?;
     // The GPU has the weights.
     drop((network, optimizer));
     let tokens = options.batch_size * options.seq_len;
@@ -65,8 +66,7 @@ pub(super) fn measure(
             &options,
             (step, rates, anneal),
             std::iter::once(Ok(batch)),
-            false,
-            false,
+            (false, false),
         )?);
         marks.push(gpu.mark()?);
         if step == 0 {
