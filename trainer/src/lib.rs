@@ -14,6 +14,7 @@ pub mod optimizer;
 pub mod options;
 pub mod quickstart;
 pub mod run;
+pub mod scaling;
 pub mod schedule;
 pub mod storage;
 pub mod stories;
