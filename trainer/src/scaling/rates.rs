@@ -11,7 +11,7 @@ use crate::options::{OptimizerKind, TrainOptions};
 pub enum Source {
     /// Measured on an H200 with these options.
     Measured,
-    /// Of the operations, at a share of an H200's peak that models of 125 M parameters and more were measured to reach.
+    /// Of the operations, at a share of an H200's peak that models of about the size were measured to reach.
     Estimated,
     /// From whoever asks.
     Given,
@@ -50,8 +50,14 @@ const MEASURED: [(&str, usize, usize, bool, f64); 5] = [
     ("8b", 1, 2048, true, 9.08e3),
 ];
 
-/// The share of the peak that is estimated: what 125m reached, whose step is 6 operations for each weight of blocks and head, 8 with recomputation. Larger ones reached 0.69.
-const SHARE: f64 = 0.55;
+/// The share of the peak that is estimated for a model of so many weights in blocks and head: 25m reached 0.37 and 0.48 of it, 125m 0.55, 1b3 and 8b 0.69.
+fn share(weights: f64) -> f64 {
+    match weights {
+        ..1e8 => 0.4,
+        1e8..1e9 => 0.55,
+        _ => 0.65,
+    }
+}
 
 /// The rate of the preset `name`, if it was measured with these options, or else an estimate.
 pub fn rate_of(name: Option<&str>, config: &ModelConfig, options: &TrainOptions) -> Rate {
@@ -68,16 +74,16 @@ pub fn rate_of(name: Option<&str>, config: &ModelConfig, options: &TrainOptions)
             source: Source::Measured,
         },
         None => Rate {
-            tokens_per_second: SHARE * PEAK / operations(config, options),
+            tokens_per_second: estimate(config, options),
             source: Source::Estimated,
         },
     }
 }
 
-/// Operations of products for a token.
-pub(super) fn operations(config: &ModelConfig, options: &TrainOptions) -> f64 {
+/// Tokens a second at that share: 6 operations for each weight of blocks and head, 8 with recomputation.
+fn estimate(config: &ModelConfig, options: &TrainOptions) -> f64 {
     let linears = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer));
     let blocks: f64 = linears.map(|linear| linear.rows as f64 * linear.cols as f64).sum();
-    let head = (config.vocab_size * config.hidden_size) as f64;
-    (blocks + head) * if options.recompute { 8.0 } else { 6.0 }
+    let weights = blocks + (config.vocab_size * config.hidden_size) as f64;
+    share(weights) * PEAK / (weights * if options.recompute { 8.0 } else { 6.0 })
 }
