@@ -4,6 +4,7 @@ use onebit_model::config::ModelConfig;
 use serde::Serialize;
 
 use crate::options::{OptimizerKind, TrainOptions};
+use crate::schedule::Phase;
 
 /// Where a rate is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,13 +60,14 @@ fn share(weights: f64) -> f64 {
     }
 }
 
-/// The rate of the preset `name`, if it was measured with these options, or else an estimate.
-pub fn rate_of(name: Option<&str>, config: &ModelConfig, options: &TrainOptions) -> Rate {
+/// The rate of the preset `name` in `phase`, if it was measured with these options, or else an estimate.
+pub fn rate_of(name: Option<&str>, config: &ModelConfig, options: &TrainOptions, phase: Phase) -> Rate {
     let least = options.recompute && options.optimizer == OptimizerKind::AdamW8bit && options.bf16_gradients();
     let plain = !options.recompute && options.optimizer == OptimizerKind::AdamW && !options.bf16_gradients();
     let measured = MEASURED.iter().find(|(preset, batch, seq, recompute, _)| {
         let same = if *recompute { least } else { plain };
-        same && Some(*preset) == name
+        same && phase == Phase::Hard
+            && Some(*preset) == name
             && (*batch, *seq, 1) == (options.batch_size, options.seq_len, options.accumulation_steps)
     });
     match measured {

@@ -29,7 +29,7 @@ fn planned(name: &str, options: &TrainOptions, gpus: usize, shard: Sharding) -> 
         config: &config,
         options,
         phase: Phase::Hard,
-        rate: rate_of(Some(name), &config, options),
+        rate: rate_of(Some(name), &config, options, Phase::Hard),
     };
     plan(&run, &Fabric::h200(8), gpus, shard).unwrap()
 }
@@ -167,7 +167,7 @@ fn trits_are_an_eighth_of_bf16() {
     let config = presets::by_name("8b").unwrap().config;
     let options = options(OptimizerKind::AdamW8bit, Precision::Bf16);
     let sent = |phase, shard| {
-        let rate = rate_of(None, &config, &options);
+        let rate = rate_of(None, &config, &options, phase);
         let run = Run {
             config: &config,
             options: &options,
@@ -238,7 +238,7 @@ fn what_cannot_be_divided_is_refused() {
             config,
             options: &options,
             phase: Phase::Hard,
-            rate: rate_of(None, config, &options),
+            rate: rate_of(None, config, &options, Phase::Hard),
         };
         plan(&run, &Fabric::h200(per_node), gpus, shard).map_err(|e| e.to_string())
     };
@@ -278,17 +278,27 @@ fn what_cannot_be_divided_is_refused() {
 fn measured_rates_are_those_of_their_options() {
     let config = presets::by_name("8b").unwrap().config;
     let least = options(OptimizerKind::AdamW8bit, Precision::Bf16);
-    assert_eq!(rate_of(Some("8b"), &config, &least).source, Source::Measured);
+    assert_eq!(
+        rate_of(Some("8b"), &config, &least, Phase::Hard).source,
+        Source::Measured
+    );
     for (name, changed) in [
         (None, least.clone()),
         (Some("8b"), options(OptimizerKind::AdamW8bit, Precision::F32)),
         (Some("8b"), TrainOptions { seq_len: 4096, ..least }),
     ] {
-        let rate = rate_of(name, &config, &changed);
+        let rate = rate_of(name, &config, &changed, Phase::Hard);
         assert_eq!(rate.source, Source::Estimated);
         // Of the order of what was measured.
         assert!((8e3..9.5e3).contains(&rate.tokens_per_second), "{rate:?}");
     }
+    let soft = rate_of(
+        Some("8b"),
+        &config,
+        &options(OptimizerKind::AdamW8bit, Precision::Bf16),
+        Phase::Warmup,
+    );
+    assert_eq!(soft.source, Source::Estimated);
     // Where both are known, the estimate is below what was measured, by a quarter at most of the large ones.
     let plain = TrainOptions {
         recompute: false,
@@ -301,7 +311,7 @@ fn measured_rates_are_those_of_their_options() {
             seq_len,
             ..plain.clone()
         };
-        let [measured, estimated] = [Some(name), None].map(|name| rate_of(name, &config, &options));
+        let [measured, estimated] = [Some(name), None].map(|name| rate_of(name, &config, &options, Phase::Hard));
         assert_eq!(
             (measured.source, estimated.source),
             (Source::Measured, Source::Estimated)

@@ -49,7 +49,7 @@ impl Bench {
                     "--rate: expected tokens a second, more than 0, found {other}"
                 )));
             }
-            None => rate_of(subject.preset, &subject.config, &options),
+            None => rate_of(subject.preset, &subject.config, &options, phase),
         };
         let run = Run {
             config: &subject.config,
@@ -159,7 +159,7 @@ fn step_table(plans: &[Plan], per_node: usize) -> String {
     });
     let head = "gpus shard gradients weights compute reduce update gather step tokens/s efficiency";
     format!(
-        "\na step, simulated: GB that a GPU sends, ms; {per_node} GPUs a node\n{}",
+        "\na step, simulated: GB that a GPU sends, ms; GPUs of a node: {per_node}\n{}",
         aligned(head, rows)
     )
 }
