@@ -78,6 +78,7 @@ fn what_needs_the_trainer_is_refused_by_name() {
         &["data"],
         &["plot"],
         &["bench", "train"],
+        &["bench", "scaling"],
         &["eval", "--model", MODEL, "--stories"],
         &["eval", "--model", MODEL, "--data", MODEL, "--dynamic", "64"],
         &[

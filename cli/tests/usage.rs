@@ -68,7 +68,14 @@ fn wrong_usage_ends_with_2() {
     onebit(&["eval", "--model", &model, "--ids", "1,x"]).refused(2, &["--ids", "1,x"]);
     onebit(&["eval", "--model", &model, "--data", &text, "--stride", "33"]).refused(2, &["--stride", "32"]);
     onebit(&["bench", "prefill", "--exact-head"]).refused(2, &["--exact-head", "bench decode"]);
-    onebit(&["bench", "sort"]).refused(2, &["decode, prefill or train"]);
+    onebit(&["bench", "sort"]).refused(2, &["decode, prefill, train or scaling"]);
+    onebit(&["bench", "train", "--gpus", "2"]).refused(2, &["--gpus", "bench scaling"]);
+    onebit(&["bench", "scaling", "--model", &model]).refused(2, &["--model", "measures nothing"]);
+    onebit(&["bench", "scaling", "--gpus", "2,0"]).refused(2, &["--gpus", "2,0"]);
+    onebit(&["bench", "scaling", "--shard", "all"]).refused(2, &["--shard", "none, optimizer or parameters"]);
+    onebit(&["bench", "scaling", "--rate", "0"]).refused(2, &["--rate", "more than 0"]);
+    onebit(&["bench", "scaling", "--seq-len", "4096"]).refused(2, &["--seq-len", "2048"]);
+    onebit(&["bench", "scaling", "--shard", "optimizer", "--optimizer", "muon"]).refused(1, &["muon", "--shard"]);
     onebit(&["bench", "decode", "--shape", "9b"]).refused(2, &["--shape", "25m"]);
     onebit(&["tokenizer", "train", "--input", &text, "--output", "x"]).refused(2, &["--vocab-size"]);
     onebit(&[

@@ -15,6 +15,7 @@ pub mod options;
 pub mod parallel;
 pub mod quickstart;
 pub mod run;
+pub mod scaling;
 pub mod schedule;
 pub mod storage;
 pub mod stories;

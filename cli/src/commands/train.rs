@@ -32,7 +32,7 @@ use ranks::{Part, Ranks};
     subcommand,
     name = "train",
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
-    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, stories-3m, stories-mcu, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b.",
+    note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, stories-3m, stories-mcu, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b, 0.3b-stack, 0.7b-stack, 1.3b-stack, 8b-gcp.",
     note = "Several GPUs: --gpus 2 starts two ranks on this machine; torchrun, srun and mpirun start them on several, each with a GPU of its own. A step then has the micro-batches of all ranks. Ranks of other machines need a secret: the same random text in ONEBIT_SECRET, or --secret-file. If one is lost, all end within a minute; --resume goes on, also with another number of ranks.",
     note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg, layers.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]

@@ -1,5 +1,6 @@
 //! Models by name, each with the training settings that suit it, and [`resolve`], which takes a name or a file.
 
+mod stack;
 mod stories;
 mod training;
 mod wikitext2;
@@ -133,6 +134,7 @@ pub fn all() -> Vec<Preset> {
     }
     all.push(bitnet_2b4t());
     all.push(eight_billion());
+    all.extend(stack::all());
     all
 }
 
@@ -239,7 +241,8 @@ pub struct Resolved {
 
 /// Turns the value of `--config` into a model: a file if there is one (or a directory that holds `config.json`), else a
 /// preset. `config_wikitext2_production.json`, the replaced system's sample, finds the preset `wikitext2-production` where
-/// no such file exists; so does `config_NAME.json` for every other preset, `_` standing for `-`.
+/// no such file exists; so does `config_NAME.json`, or `config_NAME` alone, for every other preset, `_` standing for `-`, between digits for a
+/// point, and capitals for small letters: `config_0_3B_stack` is `0.3b-stack`.
 ///
 /// # Errors
 /// The file's own error, or [`ConfigError::UnknownPreset`] with all presets and the nearest.
@@ -265,9 +268,9 @@ pub fn resolve(name_or_path: &str) -> Result<Resolved, ConfigError> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let sample = base.strip_prefix("config_").and_then(|rest| rest.strip_suffix(".json"));
-    let wanted = match sample {
-        Some(stem) => stem.replace('_', "-"),
+    let sample = base.strip_prefix("config_");
+    let wanted = match sample.map(|rest| rest.strip_suffix(".json").unwrap_or(rest)) {
+        Some(stem) => preset_of_sample(stem),
         None => name_or_path.to_string(),
     };
     match by_name(&wanted) {
@@ -283,4 +286,15 @@ pub fn resolve(name_or_path: &str) -> Result<Resolved, ConfigError> {
             known: names().join(", "),
         }),
     }
+}
+
+/// The preset that a sample's `stem` means, `0_3B_stack`.
+fn preset_of_sample(stem: &str) -> String {
+    let digit = |i: usize| stem.as_bytes().get(i).is_some_and(u8::is_ascii_digit);
+    let name = stem.char_indices().map(|(i, c)| match c {
+        '_' if i > 0 && digit(i - 1) && digit(i + 1) => '.',
+        '_' => '-',
+        other => other.to_ascii_lowercase(),
+    });
+    name.collect()
 }

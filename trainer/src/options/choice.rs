@@ -53,6 +53,9 @@ pub enum Sharding {
 }
 
 impl Sharding {
+    /// All of them, the one that divides least first.
+    pub const ALL: [Sharding; 3] = [Sharding::None, Sharding::Optimizer, Sharding::Parameters];
+
     /// Name as on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,7 +70,7 @@ impl std::str::FromStr for Sharding {
     type Err = String;
 
     fn from_str(s: &str) -> std::result::Result<Self, String> {
-        [Sharding::None, Sharding::Optimizer, Sharding::Parameters]
+        Sharding::ALL
             .into_iter()
             .find(|sharding| sharding.name() == s)
             .ok_or_else(|| format!("expected none, optimizer or parameters, found {s:?}"))

@@ -1,7 +1,9 @@
-//! `onebit bench`: tokens a second, beside the limits of the machine measured in the same run.
+//! `onebit bench`: tokens a second, beside the limits of the machine measured in the same run; and what they would be on many GPUs.
 
 mod infer;
 pub(crate) mod report;
+#[cfg(feature = "train")]
+mod scaling;
 #[cfg(feature = "train")]
 mod train;
 
@@ -15,20 +17,22 @@ use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, output, random};
 
-/// Measures tokens a second of decoding, prefill or training.
+/// Measures tokens a second of decoding, prefill or training, or plans training on many GPUs.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
     example = "{command_name} train --shape 25m --phase warmup",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice."
+    example = "{command_name} scaling --shape 8b --gpus 1,8,64 --recompute --optimizer adamw8bit --gradients bf16",
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice.",
+    note = "scaling runs nothing: memory of each GPU is what a run on one would allocate, less what ranks divide; a step is that of one H200, measured or estimated or --rate, with collectives as measured on two of a host and assumed between hosts. docs/scaling.md has the model and what it leaves out."
 )]
 pub struct Bench {
-    /// what to measure: decode, prefill or train
+    /// what to measure: decode, prefill or train; or scaling, which is simulated
     #[argh(positional)]
     what: String,
-    /// 25m, 125m, 350m, 0.7b, 1b3, 2b4t or 8b (default: 25m)
+    /// 25m, 125m, 350m, 0.7b, 1b3, 2b4t or 8b; of scaling any preset or config.json (default: 25m)
     #[argh(option)]
     shape: Option<String>,
     /// a model (directory, .1bit or .gguf file) instead of a shape
@@ -37,10 +41,10 @@ pub struct Bench {
     /// tokens to decode (default: 128), of the prompt (default: 512) or of a training step (default: 1024, in sequences of 256)
     #[argh(option)]
     tokens: Option<usize>,
-    /// sequences of a training step (default: as many as --tokens holds)
+    /// sequences of a training step (default: as many as --tokens holds; scaling: 1)
     #[argh(option)]
     batch_size: Option<usize>,
-    /// tokens of a training sequence (default: 256)
+    /// tokens of a training sequence (default: 256; scaling: 2048, or the context if that is shorter)
     #[argh(option)]
     seq_len: Option<usize>,
     /// training on a GPU: keep only the input of each block and compute blocks again for their gradients
@@ -76,7 +80,19 @@ pub struct Bench {
     /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
-    /// print the result as JSON
+    /// of scaling: how many GPUs, one number or several (default: 1,2,8,64)
+    #[argh(option)]
+    gpus: Option<String>,
+    /// of scaling: GPUs of a host (default: 8)
+    #[argh(option)]
+    gpus_per_node: Option<usize>,
+    /// of scaling: what ranks divide: none, optimizer (moments) or parameters (moments and weights) (default: each)
+    #[argh(option)]
+    shard: Option<String>,
+    /// of scaling: tokens a second of one GPU (default: as measured on an H200, or an estimate)
+    #[argh(option)]
+    rate: Option<f64>,
+    /// print the result as JSON; of scaling one object a line
     #[argh(switch)]
     json: bool,
 }
@@ -87,12 +103,22 @@ enum What {
     Prefill,
     #[cfg(feature = "train")]
     Train,
+    #[cfg(feature = "train")]
+    Scaling,
 }
 
 impl What {
     /// Whether no training is measured.
     fn infers(self) -> bool {
         matches!(self, What::Decode | What::Prefill)
+    }
+
+    /// Whether nothing is measured.
+    fn simulates(self) -> bool {
+        #[cfg(feature = "train")]
+        return self == What::Scaling;
+        #[cfg(not(feature = "train"))]
+        false
     }
 }
 
@@ -103,11 +129,15 @@ impl Bench {
             "prefill" => What::Prefill,
             #[cfg(feature = "train")]
             "train" => What::Train,
+            #[cfg(feature = "train")]
+            "scaling" => What::Scaling,
             #[cfg(not(feature = "train"))]
             "train" => return Err(super::no_trainer("bench train")),
+            #[cfg(not(feature = "train"))]
+            "scaling" => return Err(super::no_trainer("bench scaling")),
             other => {
                 return Err(CliError::Usage(format!(
-                    "bench: expected decode, prefill or train, found {other:?}"
+                    "bench: expected decode, prefill, train or scaling, found {other:?}"
                 )));
             }
         };
@@ -145,6 +175,11 @@ impl Bench {
                 "--phase, --precision, --optimizer and --gradients are for bench train".into(),
             ));
         }
+        self.check_scaling(what.simulates())?;
+        #[cfg(feature = "train")]
+        if what.simulates() {
+            return self.scaling();
+        }
         #[cfg(feature = "train")]
         let training = self.training()?;
         let (name, config, directory) = self.subject()?;
@@ -158,6 +193,8 @@ impl Bench {
                 Some(batch) => batch * self.seq_len.unwrap_or(train::SEQUENCE),
                 None => 1024,
             },
+            #[cfg(feature = "train")]
+            What::Scaling => 0,
         });
         let room = config.max_position_embeddings;
         let more = if what == What::Decode { infer::WARM } else { 0 };
@@ -200,6 +237,23 @@ impl Bench {
             _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
         };
         self.tell(name, config.parameter_count(), timed, &machine)
+    }
+
+    /// Refuses the options of the other measurements here, and those of this one there.
+    fn check_scaling(&self, scaling: bool) -> Result<()> {
+        let own = self.gpus.is_some() || self.gpus_per_node.is_some() || self.shard.is_some() || self.rate.is_some();
+        if own && !scaling {
+            return Err(CliError::Usage(
+                "--gpus, --gpus-per-node, --shard and --rate are for bench scaling".into(),
+            ));
+        }
+        let measured = self.model.is_some() || self.device.is_some() || self.threads.is_some();
+        if scaling && (measured || self.precision.is_some() || self.tokens.is_some()) {
+            return Err(CliError::Usage(
+                "bench scaling measures nothing: --model, --device, --threads, --precision and --tokens are for the others; a step is --batch-size and --seq-len".into(),
+            ));
+        }
+        Ok(())
     }
 
     fn tell(self, name: String, parameters: u64, timed: report::Timed, machine: &Machine) -> Result<()> {

@@ -63,6 +63,28 @@ fn a_name_a_file_a_directory_and_the_old_sample_resolve() {
 }
 
 #[test]
+fn the_samples_for_the_stack_resolve() {
+    for (old, new, blocks, millions) in [
+        ("config_0_3B_stack", "0.3b-stack", 16, 211),
+        ("config_0_7B_stack.json", "0.7b-stack", 24, 606),
+        ("configs/config_1_3B_stack.json", "1.3b-stack", 24, 1047),
+        ("config_8B_gcp", "8b-gcp", 32, 6432),
+    ] {
+        let found = resolve(old).unwrap();
+        assert_eq!(found.preset, Some(new), "{old}");
+        let config = found.config;
+        let full = LayerModes::uniform(LinearMode::F16);
+        let ternary = LayerModes::uniform(LinearMode::Ternary);
+        let expected: Vec<_> = (0..blocks)
+            .map(|i| if i == 0 || i == blocks - 1 { full } else { ternary })
+            .collect();
+        assert_eq!(config.layer_modes, expected, "{old}");
+        assert_eq!((config.parameter_count() + 500_000) / 1_000_000, millions, "{old}");
+    }
+    assert!(resolve("config_0_3B").unwrap_err().to_string().contains("`0.3b-stack`"));
+}
+
+#[test]
 fn a_wrong_name_lists_the_presets_and_the_nearest() {
     let message = resolve("wikitext-cpu").unwrap_err().to_string();
     assert!(

@@ -32,6 +32,10 @@ use crate::network::{Network, NetworkError, Result};
 struct Share {
     /// In the arenas that have the blocks' matrices alone.
     codes: Range<usize>,
+    /// How many of these elements, from the first on, are dealt out to the ranks in equal parts.
+    dealt: usize,
+    /// This rank's slices of them: its part, and what is left over, which every rank has.
+    slices: Range<usize>,
     /// Their numbers in the table.
     tensors: Range<usize>,
     /// Where their bf16 weights begin.
@@ -44,9 +48,12 @@ struct Share {
 #[derive(Debug)]
 pub(super) struct Divided {
     pub links: Arc<Communicator>,
+    /// Of all that this rank has.
     table: ShardTable,
+    /// Of what it counts: of what every rank has, the first rank's alone.
+    counted: ShardTable,
     blocks: Vec<Share>,
-    /// Of each block, in the order of blocks: this rank's part in the arena of matrices, and where it begins in `own`.
+    /// What this rank has, in the order of blocks: where in the arena of matrices, and where it begins in `own`.
     slices: Vec<Slice>,
     own: DeviceArray<f32>,
     packed: DeviceArray<u8>,
@@ -84,19 +91,7 @@ pub(super) fn own_elements(layout: &Layout, size: usize) -> Result<usize> {
     }
     let deal = Deal::new(layout, (0, size));
     let blocks = deal.buckets.iter().filter(|b| b.elements.start >= layout.matrices);
-    let mut own = 0;
-    for block in blocks {
-        if !block.tail().is_empty() {
-            let expected = format!("a multiple of {} for {size} ranks", size * PIECE);
-            return Err(refused(
-                "weights of a block that is divided",
-                expected,
-                block.elements.len(),
-            ));
-        }
-        own += block.elements.len() / size;
-    }
-    Ok(own)
+    Ok(blocks.map(|b| b.part(0, size).len() + b.tail().len()).sum())
 }
 
 impl Divided {
@@ -116,20 +111,25 @@ impl Divided {
             .filter(|b| b.elements.start >= layout.matrices)
             .collect();
         buckets.sort_by_key(|b| b.elements.start);
-        let (mut slices, mut blocks) = (Vec::new(), Vec::new());
+        let (mut slices, mut counted, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
         let (mut at, mut first) = (0, 0);
         for (bucket, block) in buckets.iter().zip(&layout.blocks) {
-            let part = bucket.part(rank, size);
-            let slice = Slice {
-                first: part.start - layout.matrices,
-                len: part.len(),
-                at,
-            };
-            at += slice.len;
-            slices.push(slice);
+            let before = slices.len();
+            for (elements, counts) in [(bucket.part(rank, size), true), (bucket.tail(), rank == 0)] {
+                let slice = Slice {
+                    first: elements.start - layout.matrices,
+                    len: elements.len(),
+                    at,
+                };
+                at += slice.len;
+                slices.push(slice);
+                counted.extend(counts.then_some(slice));
+            }
             let end = first + block.matrices.len();
             blocks.push(Share {
                 codes: bucket.elements.start - layout.matrices..bucket.elements.end - layout.matrices,
+                dealt: bucket.dealt().len(),
+                slices: before..slices.len(),
                 dense: tensors[first].dense,
                 has_full: tensors[first..end].iter().any(|t| t.mode == WeightMode::Full),
                 tensors: first..end,
@@ -139,6 +139,7 @@ impl Divided {
         Ok(Divided {
             links,
             table: ShardTable::new(gpu, &tensors[..first], &slices)?,
+            counted: ShardTable::new(gpu, &tensors[..first], &counted)?,
             blocks,
             slices,
             own: arrays.parameters.slice(layout.matrices..),
@@ -163,10 +164,11 @@ impl Divided {
 
     /// Launches γ and the rows' scales.
     fn measure(&self, gpu: &Gpu, scales: &DeviceArray<f32>) -> Result<()> {
-        self.table.measure(gpu, &self.own, &self.sums)?;
+        self.counted.measure(gpu, &self.own, &self.sums)?;
         self.links.fork()?;
         self.links.all_reduce(&self.sums)?;
         self.links.join()?;
+        self.counted.scale(gpu, &self.sums, scales)?;
         Ok(self.table.scale(gpu, &self.sums, scales)?)
     }
 
@@ -182,8 +184,8 @@ impl Divided {
         if stage == Stage::Hard {
             self.pack(gpu)?;
             self.gather(self.blocks.iter().map(|block| {
-                let Range { start, end } = block.codes;
-                self.packed.slice(start / TRITS..end / TRITS)
+                let start = block.codes.start;
+                self.packed.slice(start / TRITS..(start + block.dealt) / TRITS)
             }))?;
             let dense = self.keeps_dense.then_some(&a.dense);
             let all = 0..self.table.tensors().len();
@@ -191,12 +193,12 @@ impl Divided {
         }
         if self.keeps_dense {
             let in_full = |block: &&Share| stage != Stage::Hard || block.has_full;
-            let blocks = || self.blocks.iter().enumerate().filter(move |(_, b)| in_full(b));
-            for (block, _) in blocks() {
-                self.table
-                    .dense(gpu, block..block + 1, &self.own, &a.dense, &a.anneal)?;
+            let blocks = || self.blocks.iter().filter(in_full);
+            for block in blocks() {
+                let slices = block.slices.clone();
+                self.table.dense(gpu, slices, &self.own, &a.dense, &a.anneal)?;
             }
-            self.gather(blocks().map(|(_, block)| block.dense_of(&a.dense)))?;
+            self.gather(blocks().map(|block| block.dense_of(&a.dense)))?;
         }
         Ok(())
     }
@@ -208,8 +210,8 @@ impl Divided {
             let tensors = share.tensors.clone();
             return Ok(self.table.unpack(gpu, tensors, &self.packed, None, Some(&a.dense))?);
         }
-        self.table
-            .dense(gpu, block..block + 1, &self.own, &a.dense, &a.anneal)?;
+        let slices = share.slices.clone();
+        self.table.dense(gpu, slices, &self.own, &a.dense, &a.anneal)?;
         self.gather([share.dense_of(&a.dense)].into_iter())
     }
 
@@ -232,7 +234,7 @@ impl Divided {
     pub fn count(&self, gpu: &Gpu, a: &Arrays) -> Result<()> {
         self.measure(gpu, &a.scales)?;
         let counts = a.counts.slice(..COUNTS * self.table.tensors().len());
-        self.table.statistics(gpu, &self.own, Some(&self.packed), &counts)?;
+        self.counted.statistics(gpu, &self.own, Some(&self.packed), &counts)?;
         self.links.fork()?;
         self.links.all_reduce(&counts)?;
         Ok(self.links.join()?)
@@ -240,9 +242,9 @@ impl Divided {
 }
 
 impl Share {
-    /// Its bf16 weights.
+    /// Its bf16 weights that are dealt out.
     fn dense_of(&self, dense: &DeviceArray<bf16>) -> DeviceArray<bf16> {
-        dense.slice(self.dense..self.dense + self.codes.len())
+        dense.slice(self.dense..self.dense + self.dealt)
     }
 }
 
@@ -275,13 +277,14 @@ impl CudaNetwork {
         network: &mut Network,
     ) -> Result<()> {
         let parameters = network.parameters_mut();
-        for (share, slice) in divided.blocks.iter().zip(&divided.slices) {
+        for share in &divided.blocks {
             let whole: DeviceArray<f32> = self.gpu.zeros(share.codes.len())?;
-            let (begin, own) = (slice.first - share.codes.start, slice.first..slice.first + slice.len);
-            if let Some(own) = divided.own(&own) {
+            for slice in &divided.slices[share.slices.clone()] {
+                let begin = slice.first - share.codes.start;
+                let own = divided.own.slice(slice.at..slice.at + slice.len);
                 self.gpu.copy(&own, &whole.slice(begin..begin + slice.len))?;
             }
-            divided.gather([whole.clone()].into_iter())?;
+            divided.gather([whole.slice(..share.dealt)].into_iter())?;
             if divided.links.rank() == 0 {
                 self.read_block(staging, (&whole, &share.codes), parameters)?;
             }
