@@ -213,7 +213,7 @@ fn one_rank_asked_to_stop_stops_all_at_one_step() {
     let long = [&FIFTY[..], &["--accumulation-steps", "2"]].concat();
     let long: Vec<&str> = long
         .iter()
-        .map(|word| if *word == "50" { "400" } else { word })
+        .map(|word| if *word == "50" { "400" } else { *word })
         .collect();
     train(3, &whole, &long);
     let args = fixture().train(&run, &[&long[..], &["--resume"]].concat());
@@ -240,7 +240,7 @@ fn a_killed_rank_ends_all_and_a_resume_makes_up_for_it() {
     let (whole, run) = (dir.path().join("whole"), dir.path().join("run"));
     let long: Vec<&str> = FIFTY
         .iter()
-        .map(|word| if *word == "50" { "300" } else { word })
+        .map(|word| if *word == "50" { "300" } else { *word })
         .collect();
     train(2, &whole, &long);
     for (round, victim) in [1, 0, 1].into_iter().enumerate() {

@@ -10,7 +10,7 @@ use onebit_trainer::parallel::rendezvous::{self, Secret, Settings};
 use onebit_trainer::parallel::{ParallelError, World};
 
 use super::Train;
-use crate::{CliError, FAILED, Result, args, gpu, output};
+use crate::{CliError, FAILED, INTERRUPTED, Result, args, gpu, output};
 
 /// The secret that ranks share, where no file has it.
 pub(super) const SECRET: &str = "ONEBIT_SECRET";
@@ -157,10 +157,11 @@ impl Train {
         let directory = self.output_dir.clone();
         link.on_loss(Box::new(move |error| end_soon(error.clone(), directory)));
         match work() {
-            // Interrupted is what all are, after the same step.
+            // Interrupted is what all are, after the same step. It is said before all leave: a launcher ends the others as soon as one has ended with a status.
             Err(CliError::Interrupted(why)) => {
+                output::note(&args::one_line(&why));
                 link.finish()?;
-                Err(CliError::Interrupted(why))
+                Err(CliError::Ended(INTERRUPTED))
             }
             Err(CliError::Train(TrainError::Parallel(error))) => {
                 link.fail(&error.to_string());
