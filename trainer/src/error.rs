@@ -13,6 +13,9 @@ pub enum TrainError {
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The manifest of a sharded data set.
+    #[error(transparent)]
+    Manifest(#[from] crate::stack::manifest::ManifestError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -10,11 +10,13 @@ pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod evaluate;
+pub mod hub;
 pub mod optimizer;
 pub mod options;
 pub mod quickstart;
 pub mod run;
 pub mod schedule;
+pub mod stack;
 pub mod storage;
 pub mod stories;
 
