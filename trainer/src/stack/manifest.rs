@@ -7,6 +7,8 @@
 //! It pins the data: `revision` is a commit, so a manifest means the same bytes for ever. It may be edited by hand (to leave shards out) or come from a stranger; what
 //! [`read_manifest`] gives is safe to make names of files and addresses of.
 
+mod make;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::hub::{self, HubFile};
+
+pub use make::{Made, ManifestOptions, Totals, make_manifest};
 
 /// Bytes of the longest line that is read: some ten times what the longest path needs.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -123,6 +127,34 @@ pub enum ManifestError {
         line: u64,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A language that the data set does not have.
+    #[error("the data set {dataset} has no language {language:?} in its folder `data`, but {known}")]
+    Language {
+        /// The data set.
+        dataset: String,
+        /// What was asked for.
+        language: String,
+        /// What there is.
+        known: String,
+    },
+    /// A file that cannot be a line.
+    #[error("the data set {dataset} is not laid out as data/LANGUAGE/*.parquet: of {file:?} the {reason}")]
+    Layout {
+        /// The data set.
+        dataset: String,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No file that could be a line.
+    #[error(
+        "the data set {dataset} has no parquet file in the folders that were asked for; check --dataset-id and --languages"
+    )]
+    NoShards {
+        /// The data set.
+        dataset: String,
     },
     /// No line at all.
     #[error("the manifest {} is empty, expected a shard a line; make it with `onebit stack manifest`", path.display())]
