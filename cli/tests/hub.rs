@@ -27,9 +27,6 @@ const LINES: [&str; 5] = [" \n", " = Title = \n", " \n", " a <unk> b @-@ c . \n"
 fn command(hub: &FakeHub, token: &str, args: &[&str]) -> Command {
     let mut command = common::command(args);
     command.env("HF_ENDPOINT", hub.endpoint()).env("HF_TOKEN", token);
-    for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(proxy);
-    }
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

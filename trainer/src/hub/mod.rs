@@ -16,7 +16,8 @@
 //!
 //! **Why this library.** `ureq` is small, blocking and leaves statuses, redirects and bodies to us, with TLS by `rustls` and the certificate authorities of
 //! `webpki-roots`. `hf-hub` needs an asynchronous runtime, keeps files in a cache of its own whose size nobody can budget, and neither takes up a cut file under our
-//! control nor shows its checksums. Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`).
+//! control nor shows its checksums. Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`), but for an
+//! endpoint on this machine.
 //!
 //! The protocol is tested against `fake.rs`, a Hub on this machine that can be told to fail in every way above.
 
@@ -108,7 +109,7 @@ impl Hub {
             return Err(setting("HF_TOKEN", why).into());
         }
         Ok(Self {
-            agent: wire::agent(&options),
+            agent: wire::agent(&options, endpoint.origin()),
             endpoint,
             options,
             served: Mutex::default(),
