@@ -297,9 +297,13 @@ fn wikitext_survives_kills_anywhere() {
         "what came once is not asked for again"
     );
 
-    // Killed between the names: the rest of the download says that the text is the command's own.
-    fs::create_dir(to.join(".wikitext2-download")).unwrap();
+    // Ended while it downloaded, and somebody put a text there.
+    let left = to.join(".wikitext2-download");
+    fs::create_dir(&left).unwrap();
     fs::remove_file(to.join("valid.txt")).unwrap();
+    refused(&run(&hub, &args), &["train.txt exists already"]);
+    // Ended while it gave names: what has one is its own.
+    fs::write(left.join("naming"), "").unwrap();
     json(&run(&hub, &args));
     assert_eq!(names(&to), ["test.txt", "train.txt", "valid.txt"]);
 }

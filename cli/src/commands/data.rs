@@ -33,7 +33,7 @@ enum Command {
     name = "wikitext2",
     example = "{command_name}",
     example = "{command_name} --from ~/wikitext-2 --output-dir data/wikitext-2",
-    note = "The download (Salesforce/wikitext, wikitext-2-v1, some 7 MB) is checked by SHA-256; one that was interrupted goes on where it was when the command is run again. HF_ENDPOINT names another Hub, HF_TOKEN says who asks, which is not needed.",
+    note = "The download (Salesforce/wikitext, wikitext-2-v1) is checked by SHA-256; one that was interrupted goes on where it was when the command is run again. HF_ENDPOINT names another Hub, HF_TOKEN says who asks, which is not needed.",
     note = "A local copy's files are found under the names train, valid (or validation) and test with .txt, .tokens, .raw or wiki.*.tokens as WikiText names them; test may be missing."
 )]
 struct WikiText2 {
@@ -116,7 +116,7 @@ impl WikiText2 {
             }
             None => {
                 // What an earlier run of this command has finished may be written over.
-                if !download.was_begun() {
+                if !download.was_naming() {
                     self.check_new(&SPLITS.map(|(split, _)| Source::nowhere(split, &self.output_dir)))?;
                 }
                 download.run(&self.output_dir)?

@@ -3,8 +3,8 @@
 //! On the Hub a row of `wikitext-2-v1` is a line of the original with its line end, but for a blank one (` ` and the line end), which is an empty row. What the Hub holds
 //! could not be reached by the tests: they read it from a Hub of their own that holds the original in this form.
 //!
-//! Everything lies in the folder `.wikitext2-download` of the output directory until all of it is there, so a run that was ended finds what came before, and knows that a
-//! text that has its name already is its own.
+//! Everything lies in the folder `.wikitext2-download` of the output directory until all of it is there, so a run that was ended finds what came before. A file there
+//! says that names are being given: a text that has its name already is then this command's own.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -37,9 +37,13 @@ impl Download {
         }
     }
 
-    /// Whether a run began it and did not come to its end.
-    pub fn was_begun(&self) -> bool {
-        self.folder.is_dir()
+    /// Whether a run was ended while it gave the texts their names.
+    pub fn was_naming(&self) -> bool {
+        self.naming().is_file()
+    }
+
+    fn naming(&self) -> PathBuf {
+        self.folder.join("naming")
     }
 
     /// The texts of all splits in the download's folder.
@@ -117,6 +121,11 @@ impl Download {
 
     /// Gives the texts their names and lets everything else go.
     pub fn finish(&self, sources: &[Source], output_dir: &Path) -> Result<()> {
+        let naming = self.naming();
+        let marked = File::create(&naming).and_then(|file| file.sync_all());
+        marked
+            .and_then(|()| Disk.sync_directory(&self.folder))
+            .map_err(|e| write_failed(&naming, &e))?;
         for source in sources {
             fs::rename(&source.from, &source.to).map_err(|e| write_failed(&source.to, &e))?;
         }
