@@ -14,6 +14,12 @@ pub enum TrainError {
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The Hub, or the way to it.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+    /// The manifest of a sharded data set.
+    #[error(transparent)]
+    Manifest(#[from] crate::stack::manifest::ManifestError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod evaluate;
+pub mod hub;
 pub mod optimizer;
 pub mod options;
 pub mod parallel;
@@ -17,6 +18,7 @@ pub mod quickstart;
 pub mod run;
 pub mod scaling;
 pub mod schedule;
+pub mod stack;
 pub mod storage;
 pub mod stories;
 
