@@ -127,7 +127,7 @@ impl Collective for Mpi {
         let share = values.len().div_ceil(self.size);
         let mut sent = values.to_vec();
         sent.resize(share * self.size, 0.0);
-        let mut received = vec![0.0; sent.len()];
+        let mut received = vec![0.0f32; sent.len()];
         world.all_to_all_into(&sent[..], &mut received[..]);
         if share > 0 {
             let (sums, others) = received.split_at_mut(share);
