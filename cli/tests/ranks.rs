@@ -116,10 +116,14 @@ fn two_ranks_are_one_with_twice_the_batch() {
             n => drop(train(n, &path(name), &more)),
         }
     };
-    run(1, "twice the batch", &["--batch-size", "4"]);
+    run(
+        1,
+        "twice the batch",
+        &["--accumulation-steps", "1", "--batch-size", "4"],
+    );
     run(1, "accumulated", &["--accumulation-steps", "2"]);
-    run(2, "two", &[]);
-    run(2, "two again", &[]);
+    run(2, "two", &["--accumulation-steps", "1"]);
+    run(2, "two again", &["--accumulation-steps", "1"]);
     assert_close(&path("two"), &path("twice the batch"));
     assert_close(&path("two"), &path("accumulated"));
     // Each rank has one micro-batch, so even the sums have one order.
@@ -294,10 +298,13 @@ fn ranks_that_differ_or_make_no_world_are_refused() {
 #[test]
 fn a_plan_is_told_once_with_all_ranks() {
     let dir = tempfile::tempdir().unwrap();
-    let args = fixture().train(&dir.path().join("run"), &["--dry-run", "--json"]);
+    let args = fixture().train(
+        &dir.path().join("run"),
+        &["--dry-run", "--json", "--accumulation-steps", "2"],
+    );
     let output = mpirun(3, &args).output().unwrap();
     assert!(output.status.success());
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
     assert_eq!(plan["options"]["world"], 3);
-    assert_eq!(plan["tokens_per_step"], 3 * 2 * 16);
+    assert_eq!(plan["tokens_per_step"], 3 * 2 * 2 * 16);
 }

@@ -93,6 +93,10 @@ impl Link for Mpi {
                 .checked_add(*length)
                 .ok_or_else(|| failed("more than 2 GiB at once"))?;
         }
+        if end == 0 {
+            // The library refuses buffers of nothing.
+            return Ok(vec![Vec::new(); self.size]);
+        }
         let mut all = vec![0u8; end as usize];
         let mut parts = PartitionMut::new(&mut all[..], &lengths[..], &begins[..]);
         world.all_gather_varcount_into(bytes, &mut parts);
@@ -127,7 +131,7 @@ impl Collective for Mpi {
         let share = values.len().div_ceil(self.size);
         let mut sent = values.to_vec();
         sent.resize(share * self.size, 0.0);
-        let mut received = vec![0.0; sent.len()];
+        let mut received = vec![0.0f32; sent.len()];
         world.all_to_all_into(&sent[..], &mut received[..]);
         if share > 0 {
             let (sums, others) = received.split_at_mut(share);
