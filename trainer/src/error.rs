@@ -6,6 +6,7 @@ use onebit_engine::EngineError;
 use onebit_model::network::NetworkError;
 
 use crate::data::DataError;
+use crate::stack::StackError;
 
 /// What can go wrong in a training run.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum TrainError {
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A stream of shards.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -15,6 +15,7 @@ pub mod options;
 pub mod quickstart;
 pub mod run;
 pub mod schedule;
+pub mod stack;
 pub mod storage;
 pub mod stories;
 

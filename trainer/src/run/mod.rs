@@ -47,7 +47,7 @@ pub use metrics::{LayerMetrics, Rollback, StepMetrics, ValidationMetrics};
 use saving::Saver;
 use setbacks::Verdict;
 use source::Source;
-pub use source::{StreamState, TrainData, WindowStream};
+pub use source::{Arrival, StreamState, TrainData, WindowStream};
 pub use teachers::check_teacher;
 
 use crate::checkpoint::{self, State};
@@ -129,6 +129,8 @@ pub struct Trainer {
     quant: QuantSchedule,
     total_steps: u64,
     step: u64,
+    /// Whether the data has ended before the steps, and all is done that the last step asks for.
+    ended: bool,
     output_dir: PathBuf,
     metrics: MetricsFile,
     saver: Saver,
@@ -233,6 +235,7 @@ impl Trainer {
             metrics: MetricsFile::open(saver.storage(), &output_dir, metrics_bytes)?,
             saver,
             step: 0,
+            ended: false,
             last_checkpoint: None,
             guard: GuardState::default(),
             good: Mark::default(),
@@ -313,6 +316,7 @@ impl Trainer {
         let specs = self.network.specs().to_vec();
         checkpoint::restore(path, &specs, self.network.parameters_mut(), &mut self.optimizer)?;
         self.step = state.step;
+        self.ended = state.ended;
         self.guard = state.guard.clone();
         self.good = Mark {
             step: state.step,
@@ -350,7 +354,12 @@ impl Trainer {
     /// [`TrainError::NotFinite`] after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`TrainError::Diverged`];
     /// a disk that is full at the end.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        while self.step < self.total_steps && !self.data_ends()? {
+        while self.step < self.total_steps && !self.ended {
+            let arrival = self.data(stop, observe)?;
+            if arrival == Arrival::Never {
+                self.end_early(observe)?;
+                break;
+            }
             if stop.load(Ordering::Relaxed) {
                 self.settle(observe)?;
                 if self.goes_on() {
@@ -365,7 +374,7 @@ impl Trainer {
             {
                 self.tell(&metrics, observe)?;
             }
-            let last = self.step == self.total_steps || self.data_ends()?;
+            let last = self.step == self.total_steps;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let (validate, save) = (due(self.options.eval_every) || last, self.schedule().has(self.step));
             if validate || save {
@@ -379,14 +388,8 @@ impl Trainer {
                     continue;
                 }
             }
-            if validate && let Some(validation) = self.validate()? {
-                self.metrics.append(&validation)?;
-                if self.good.step == self.step {
-                    self.good.metrics_bytes = self.metrics.bytes();
-                    let is_hard = self.quant.anneal(self.step.saturating_sub(1)) >= 1.0;
-                    self.good.val_loss = is_hard.then_some(validation.val_loss);
-                }
-                observe(Event::Validated(&validation));
+            if validate {
+                self.validate_now(observe)?;
             }
             self.metrics.flush()?;
             if last {
@@ -399,9 +402,50 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// Whether there is too little data for another step. A token file has no end.
-    fn data_ends(&self) -> Result<bool> {
-        Ok(!self.source.reaches(self.first_window(self.step + 1))?)
+    /// Waits for the data of the next step. A stream that fails is no reason to lose the steps done.
+    fn data(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Arrival> {
+        let end = self.first_window(self.step + 1);
+        self.source.wait(end, stop).or_else(|failed| {
+            self.settle(observe)?;
+            if self.goes_on()
+                && self.step > 0
+                && let Err(error) = self.save_now(self.here(), observe)
+            {
+                observe(Event::SaveFailed(&error));
+            }
+            Err(failed)
+        })
+    }
+
+    /// Ends a run whose data has ended: what the last step leads to, unless that was done.
+    fn end_early(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.settle(observe)?;
+        if let Verdict::Stop { step, what } = self.verdict {
+            return Err(self.stopped(step, what, observe)?);
+        }
+        // There is nothing to go on with, from wherever.
+        self.verdict = Verdict::GoOn;
+        self.ended = true;
+        let validated = self.options.eval_every > 0 && self.step.is_multiple_of(self.options.eval_every);
+        if !validated {
+            self.validate_now(observe)?;
+        }
+        self.metrics.flush()?;
+        self.save_now(self.here(), observe)
+    }
+
+    /// Validates, and writes what came of it.
+    fn validate_now(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if let Some(validation) = self.validate()? {
+            self.metrics.append(&validation)?;
+            if self.good.step == self.step {
+                self.good.metrics_bytes = self.metrics.bytes();
+                let is_hard = self.quant.anneal(self.step.saturating_sub(1)) >= 1.0;
+                self.good.val_loss = is_hard.then_some(validation.val_loss);
+            }
+            observe(Event::Validated(&validation));
+        }
+        Ok(())
     }
 
     /// Waits for steps that are under way on a GPU.
@@ -451,6 +495,7 @@ impl Trainer {
             guard: mark.guard,
             val_loss: mark.val_loss,
             stream: cursor,
+            ended: self.ended,
         };
         Ok((state, memory))
     }

@@ -10,6 +10,7 @@
 //! host is ahead of what has been told. It says which ones it will not ask for again.
 
 use std::fmt::Debug;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
@@ -42,6 +43,17 @@ pub struct StreamState {
     pub memory: Vec<u8>,
 }
 
+/// What became of waiting for a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is there.
+    Here,
+    /// The stream ends before it.
+    Never,
+    /// Whoever waited was asked to stop.
+    Stopped,
+}
+
 /// Windows in an order of their own. Window `i` holds `seq_len + 1` tokens, the first of which is the last of window `i − 1`.
 pub trait WindowStream: Debug + Send + Sync {
     /// What tells one stream from another: everything that decides which windows come.
@@ -55,6 +67,12 @@ pub trait WindowStream: Debug + Send + Sync {
     /// # Errors
     /// What keeps the stream from going on.
     fn window(&self, index: u64, into: &mut Vec<u32>) -> Result<bool>;
+
+    /// Waits until window `index` can be given, or until `stop` is set: shards may be slow to come.
+    ///
+    /// # Errors
+    /// What keeps the stream from going on.
+    fn wait(&self, index: u64, stop: &AtomicBool) -> Result<Arrival>;
 
     /// Passes over the data begun with window `index`, counted from 1.
     fn epoch(&self, index: u64) -> u64;
@@ -78,7 +96,7 @@ pub trait WindowStream: Debug + Send + Sync {
 /// What is trained on, and in which order.
 #[derive(Debug)]
 pub(super) enum Source {
-    Tokens { file: TokenFile, order: Order },
+    Tokens { file: Box<TokenFile>, order: Order },
     Stream(Box<dyn WindowStream>),
 }
 
@@ -89,7 +107,10 @@ impl Source {
         match data {
             TrainData::Tokens(file) => {
                 let order = Order::new(&file, options.seq_len, options.alignment(), options.seed)?;
-                Ok(Source::Tokens { file, order })
+                Ok(Source::Tokens {
+                    file: Box::new(file),
+                    order,
+                })
             }
             TrainData::Stream(stream) => {
                 let refused = |option, why: &str| {
@@ -151,11 +172,11 @@ impl Source {
         }
     }
 
-    /// Whether there are windows up to `end`, which is not among them.
-    pub fn reaches(&self, end: u64) -> Result<bool> {
+    /// Waits for the windows up to `end`, which is not among them.
+    pub fn wait(&self, end: u64, stop: &AtomicBool) -> Result<Arrival> {
         match self {
-            Source::Stream(stream) if end > 0 => stream.window(end - 1, &mut Vec::new()),
-            _ => Ok(true),
+            Source::Stream(stream) if end > 0 => stream.wait(end - 1, stop),
+            _ => Ok(Arrival::Here),
         }
     }
 

@@ -15,6 +15,7 @@ mod cuda;
 mod faults;
 mod guards;
 mod rounding;
+mod stack;
 mod stall;
 mod streams;
 mod teachers;
