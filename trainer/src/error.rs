@@ -17,6 +17,12 @@ pub enum TrainError {
     /// A stream of shards.
     #[error(transparent)]
     Stack(#[from] StackError),
+    /// The Hub, or the way to it.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+    /// The manifest of a sharded data set.
+    #[error(transparent)]
+    Manifest(#[from] crate::stack::manifest::ManifestError),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -27,6 +27,7 @@ use super::StackError;
 use super::fetch::{Fetch, part_of};
 use super::manifest::Shard;
 use crate::error::io_error;
+use crate::hub::HubError;
 use crate::run::RunLock;
 use crate::storage::Storage;
 use crate::{Result, TrainError};
@@ -424,7 +425,11 @@ impl State {
 /// Whether an error is that of a full disk.
 fn is_full(error: &TrainError) -> bool {
     use ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error, TrainError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    match error {
+        TrainError::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+        TrainError::Hub(HubError::DiskFull { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Removes a file, if there is one.

@@ -30,13 +30,6 @@ pub enum StackError {
         needed: u64,
         free: u64,
     },
-    /// A shard that did not come.
-    #[error("shard {shard} could not be had: {why}; {action}; what was trained is saved, go on with --resume")]
-    Fetch {
-        shard: String,
-        why: String,
-        action: &'static str,
-    },
     /// What came is not what the manifest says.
     #[error(
         "shard {shard}: expected {expected} bytes, found {found} in {path}; make the manifest again, or get that file again"
@@ -45,6 +38,16 @@ pub enum StackError {
         shard: String,
         expected: u64,
         found: u64,
+        path: PathBuf,
+    },
+    /// What came has another checksum than the manifest says.
+    #[error(
+        "shard {shard}: expected the SHA-256 {expected}, found {found} in {path}; get that file again, or make the manifest again"
+    )]
+    Checksum {
+        shard: String,
+        expected: String,
+        found: String,
         path: PathBuf,
     },
     /// A shard that cannot be read, though it was fetched twice.

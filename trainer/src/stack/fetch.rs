@@ -1,4 +1,4 @@
-//! Getting a shard: from a folder on this machine or a mirror that is mounted here.
+//! Getting a shard: from the Hub, or from a folder on this machine, such as a mirror.
 //!
 //! Whatever fetches writes to `TO.part`, never more bytes than the manifest says, and gives it its name `TO` when it is whole: what was cut off is never taken for a shard, and a
 //! part may be gone on with.
@@ -9,10 +9,13 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sha2::{Digest, Sha256};
+
 use super::StackError;
 use super::manifest::Shard;
 use crate::Result;
 use crate::error::io_error;
+use crate::hub::Hub;
 
 /// Bytes between two looks at whether to stop.
 const CHUNK: usize = 1 << 20;
@@ -31,6 +34,12 @@ pub fn part_of(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".part");
     name.into()
+}
+
+impl Fetch for Hub {
+    fn fetch(&self, shard: &Shard, to: &Path, stop: &AtomicBool) -> Result<()> {
+        self.download(&shard.file(), to, &mut |_| (), stop)
+    }
 }
 
 /// A folder that has the shards at their paths in the data set.
@@ -58,6 +67,7 @@ impl Fetch for FromFolder {
         let mut chunk = vec![0; CHUNK];
         // A file that grows meanwhile is no reason to write more than there is room for.
         let mut left = shard.bytes;
+        let mut hash = Sha256::new();
         while left > 0 {
             if stop.load(Ordering::Relaxed) {
                 return Err(StackError::Stopped.into());
@@ -68,7 +78,23 @@ impl Fetch for FromFolder {
                 break;
             }
             file.write_all(&chunk[..n]).map_err(unwritten())?;
+            if shard.sha256.is_some() {
+                hash.update(&chunk[..n]);
+            }
             left -= n as u64;
+        }
+        if let Some(expected) = &shard.sha256 {
+            let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            if found != *expected {
+                fs::remove_file(&part).map_err(unwritten())?;
+                return Err(StackError::Checksum {
+                    shard: shard.id.clone(),
+                    expected: expected.clone(),
+                    found,
+                    path: from,
+                }
+                .into());
+            }
         }
         file.sync_all().map_err(unwritten())?;
         drop(file);
