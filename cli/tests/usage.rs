@@ -5,9 +5,9 @@ mod common;
 
 use std::fs;
 
-use common::{CONFIG, fixture, onebit};
+use common::{CONFIG, fixture, onebit, onebit_with};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 16] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
@@ -22,6 +22,8 @@ const COMMANDS: [&[&str]; 14] = [
     &["plot"],
     &["doctor"],
     &["data"],
+    &["stack"],
+    &["stack", "manifest"],
 ];
 
 #[test]
@@ -30,7 +32,7 @@ fn every_command_has_help_with_defaults_and_an_example() {
     for command in COMMANDS {
         assert!(top.contains(command[0]), "{command:?} is in the list");
         let text = onebit(&[command, &["--help"]].concat()).ok();
-        let group = command == ["data"];
+        let group = command == ["data"] || command == ["stack"];
         assert!(
             group || text.contains("Examples:\n  onebit "),
             "{command:?} has an example: {text}"
@@ -213,7 +215,7 @@ fn missing_and_empty_files_are_named() {
     onebit(&["inspect", &f.path("text.txt")]).refused(1, &["not a token file"]);
     onebit(&["plot", &at("none.jsonl"), "--output", &at("x.svg")]).refused(1, &["none.jsonl"]);
     onebit(&["plot", &f.path("text.txt"), "--output", &at("x.svg")]).refused(1, &["line 1"]);
-    onebit(&["data", "wikitext2"]).refused(1, &["Salesforce/wikitext", "--from"]);
+    onebit_with(&["data", "wikitext2"], "HF_ENDPOINT", "hub").refused(1, &["HF_ENDPOINT", "hub"]);
     onebit(&["data", "wikitext2", "--from", dir.path().to_str().unwrap()]).refused(1, &["train.txt"]);
     assert!(!dir.path().join("o").exists() && !dir.path().join("x.svg").exists());
 }

@@ -1,5 +1,7 @@
 //! `onebit data`: corpora under their usual names.
 
+mod download;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use serde::Serialize;
 
+use self::download::Download;
 use crate::{CliError, Result, args, output};
 
 /// Gets training data.
@@ -23,19 +26,21 @@ enum Command {
     WikiText2(WikiText2),
 }
 
-/// Copies WikiText-2 from a local directory and checks it.
+/// Downloads WikiText-2 from the Hugging Face Hub, or takes it from a local directory.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "wikitext2",
+    example = "{command_name}",
     example = "{command_name} --from ~/wikitext-2 --output-dir data/wikitext-2",
-    note = "Files are found under the names train, valid (or validation) and test with .txt, .tokens, .raw or wiki.*.tokens as WikiText names them; test may be missing."
+    note = "The download (Salesforce/wikitext, wikitext-2-v1, some 7 MB) is checked by SHA-256; one that was interrupted goes on where it was when the command is run again. HF_ENDPOINT names another Hub, HF_TOKEN says who asks, which is not needed.",
+    note = "A local copy's files are found under the names train, valid (or validation) and test with .txt, .tokens, .raw or wiki.*.tokens as WikiText names them; test may be missing."
 )]
 struct WikiText2 {
-    /// where the copy goes (default: data/wikitext-2)
+    /// where train.txt, valid.txt and test.txt go (default: data/wikitext-2)
     #[argh(option, default = "PathBuf::from(\"data/wikitext-2\")")]
     output_dir: PathBuf,
-    /// the local copy
+    /// a local copy (default: it is downloaded)
     #[argh(option)]
     from: Option<PathBuf>,
     /// write over existing files
@@ -54,6 +59,24 @@ struct Split {
     bytes: u64,
     lines: u64,
     words: u64,
+}
+
+/// Where a split's text is, and where it goes.
+struct Source {
+    split: &'static str,
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Source {
+    /// A split whose text is nowhere yet.
+    fn nowhere(split: &'static str, output_dir: &Path) -> Self {
+        Self {
+            split,
+            from: PathBuf::new(),
+            to: output_dir.join(format!("{split}.txt")),
+        }
+    }
 }
 
 /// Names of a split's file, in the order in which they are tried.
@@ -84,51 +107,37 @@ impl Data {
 
 impl WikiText2 {
     fn run(self) -> Result<()> {
-        let Some(from) = &self.from else {
-            return Err(CliError::Failed(
-                "data wikitext2: downloading is not part of this version; get Salesforce/wikitext (wikitext-2-v1) from the Hugging Face Hub and pass its directory by --from DIR".into(),
-            ));
-        };
-        args::existing_directory(from, "--from")?;
-        let mut found = Vec::new();
-        for (split, names) in SPLITS {
-            match names.iter().map(|name| from.join(name)).find(|path| path.is_file()) {
-                Some(path) => {
-                    args::existing_file(&path, "--from")?;
-                    let target = self.output_dir.join(format!("{split}.txt"));
-                    if target.exists() && !self.force {
-                        return Err(CliError::Failed(format!(
-                            "--output-dir: {} exists already; give another directory or --force",
-                            target.display()
-                        )));
-                    }
-                    found.push((split, path, target));
-                }
-                None if split == "test" => {}
-                None => {
-                    return Err(CliError::Failed(format!(
-                        "--from: {} holds none of {}; give a copy of WikiText-2",
-                        from.display(),
-                        names.join(", ")
-                    )));
-                }
+        let download = Download::of(&self.output_dir);
+        let sources = match &self.from {
+            Some(from) => {
+                let sources = local(from, &self.output_dir)?;
+                self.check_new(&sources)?;
+                sources
             }
-        }
-        // Counted before anything is written, so that a damaged copy leaves nothing behind.
+            None => {
+                // What an earlier run of this command has finished may be written over.
+                if !download.was_begun() {
+                    self.check_new(&SPLITS.map(|(split, _)| Source::nowhere(split, &self.output_dir)))?;
+                }
+                download.run(&self.output_dir)?
+            }
+        };
+        // Counted before anything has its name, so that a damaged copy leaves nothing behind.
         let mut splits = Vec::new();
-        for (split, path, target) in &found {
-            let (bytes, lines, words) = measure(path)?;
+        for source in &sources {
+            let (bytes, lines, words) = measure(&source.from)?;
             splits.push(Split {
-                split,
-                path: target.clone(),
+                split: source.split,
+                path: source.to.clone(),
                 bytes,
                 lines,
                 words,
             });
         }
         args::output_directory(&self.output_dir, "--output-dir")?;
-        for (_, path, target) in &found {
-            copy(path, target)?;
+        match self.from {
+            Some(_) => sources.iter().try_for_each(|source| copy(&source.from, &source.to))?,
+            None => download.finish(&sources, &self.output_dir)?,
         }
         if self.json {
             return output::json(&splits);
@@ -144,6 +153,43 @@ impl WikiText2 {
         }
         Ok(())
     }
+
+    /// Refuses to write over anything unasked.
+    fn check_new(&self, sources: &[Source]) -> Result<()> {
+        match sources.iter().find(|source| source.to.exists() && !self.force) {
+            Some(source) => Err(CliError::Failed(format!(
+                "--output-dir: {} exists already; give another directory or --force",
+                source.to.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The splits of a local copy.
+fn local(from: &Path, output_dir: &Path) -> Result<Vec<Source>> {
+    args::existing_directory(from, "--from")?;
+    let mut sources = Vec::new();
+    for (split, names) in SPLITS {
+        match names.iter().map(|name| from.join(name)).find(|path| path.is_file()) {
+            Some(path) => {
+                args::existing_file(&path, "--from")?;
+                sources.push(Source {
+                    from: path,
+                    ..Source::nowhere(split, output_dir)
+                });
+            }
+            None if split == "test" => {}
+            None => {
+                return Err(CliError::Failed(format!(
+                    "--from: {} holds none of {}; give a copy of WikiText-2",
+                    from.display(),
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(sources)
 }
 
 /// Bytes, lines and words of a UTF-8 text.

@@ -17,6 +17,8 @@ mod plot;
 #[cfg(feature = "train")]
 mod quickstart;
 #[cfg(feature = "train")]
+mod stack;
+#[cfg(feature = "train")]
 mod tokenize;
 #[cfg(feature = "train")]
 mod tokenizer;
@@ -31,7 +33,7 @@ use crate::Result;
 
 /// Commands of a build with the feature `train` alone.
 #[cfg(not(feature = "train"))]
-const TRAINING: [&str; 6] = ["quickstart", "data", "tokenizer", "tokenize", "train", "plot"];
+const TRAINING: [&str; 7] = ["quickstart", "data", "tokenizer", "tokenize", "train", "stack", "plot"];
 
 /// Refuses, by its name, a command that this build does not have.
 #[cfg(not(feature = "train"))]
@@ -103,6 +105,8 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     #[cfg(feature = "train")]
     Train(Box<train::Train>),
+    #[cfg(feature = "train")]
+    Stack(stack::Stack),
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
@@ -133,6 +137,8 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Tokenize(command) => command.run(),
         #[cfg(feature = "train")]
         Command::Train(command) => command.run(),
+        #[cfg(feature = "train")]
+        Command::Stack(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),

@@ -1,6 +1,8 @@
 //! A Hub on this machine, for tests: the part of the protocol that the client uses, a second port that large files are redirected to, and faults when they are wanted.
 //!
-//! It answers one request a connection and keeps a log of what was asked, and with which token.
+//! It answers one request a connection and keeps a log of what was asked, and with which token. The command's tests take this file too (`cli/tests/hub.rs`), so it needs
+//! nothing of this crate.
+#![allow(dead_code, reason = "each crate's tests use a part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -81,6 +83,14 @@ pub struct Contents {
     pub page: usize,
     script: Script,
     log: Vec<Asked>,
+    hung: bool,
+}
+
+impl Contents {
+    /// Whether a [`Fault::Hang`] has sent all that it sends, since the script was given.
+    pub fn hung(&self) -> bool {
+        self.hung
+    }
 }
 
 /// The Hub; it ends when it is dropped.
@@ -104,6 +114,7 @@ impl FakeHub {
             page: 2,
             script: Box::new(|_| None),
             log: Vec::new(),
+            hung: false,
         }));
         let over = Arc::new(AtomicBool::new(false));
         let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
@@ -147,7 +158,9 @@ impl FakeHub {
 
     /// Decides from here on what goes wrong, request by request.
     pub fn script(&self, script: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
-        self.contents().script = Box::new(script);
+        let mut contents = self.contents();
+        contents.script = Box::new(script);
+        contents.hung = false;
     }
 
     /// What was asked so far.
@@ -235,6 +248,7 @@ impl Connection {
             Some(Fault::Cut(n) | Fault::WholeCut(n)) => stream.write_all(&body[..n.min(body.len())]).ok()?,
             Some(Fault::Hang(n)) => {
                 stream.write_all(&body[..n.min(body.len())]).ok()?;
+                self.contents.lock().unwrap_or_else(PoisonError::into_inner).hung = true;
                 self.pause(Duration::from_secs(60));
             }
             Some(Fault::Drip(n, pause)) => {

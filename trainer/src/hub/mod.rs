@@ -16,15 +16,16 @@
 //!
 //! **Why this library.** `ureq` is small, blocking and leaves statuses, redirects and bodies to us, with TLS by `rustls` and the certificate authorities of
 //! `webpki-roots`. `hf-hub` needs an asynchronous runtime, keeps files in a cache of its own whose size nobody can budget, and neither takes up a cut file under our
-//! control nor shows its checksums. Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`).
+//! control nor shows its checksums. Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`), but for an
+//! endpoint on this machine.
 //!
-//! The protocol is tested against [`fake`], a Hub on this machine that can be told to fail in every way above.
+//! The protocol is tested against `fake.rs`, a Hub on this machine that can be told to fail in every way above.
 
 mod address;
 mod download;
 mod error;
-#[cfg(any(test, feature = "fake-hub"))]
-pub mod fake;
+#[cfg(test)]
+pub(crate) mod fake;
 mod listing;
 mod names;
 mod options;
@@ -102,13 +103,13 @@ impl Hub {
             return Err(setting("HF_ENDPOINT", why).into());
         }
         if let Some(token) = &options.token
-            && !(!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()))
+            && (token.is_empty() || token.bytes().any(|b| !b.is_ascii_graphic()))
         {
             let why = "the token holds spaces, line ends or other signs that no token has; set it again".into();
             return Err(setting("HF_TOKEN", why).into());
         }
         Ok(Self {
-            agent: wire::agent(&options),
+            agent: wire::agent(&options, endpoint.origin()),
             endpoint,
             options,
             served: Mutex::default(),

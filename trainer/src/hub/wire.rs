@@ -53,9 +53,13 @@ enum Event {
     Failed(Trouble),
 }
 
-/// The library, set up so that it decides nothing: statuses and redirects are told, nothing is unpacked.
-pub(super) fn agent(options: &HubOptions) -> Agent {
-    Agent::config_builder()
+/// The library, set up so that it decides nothing: statuses and redirects are told, nothing is unpacked. The environment's proxies are for a Hub elsewhere.
+pub(super) fn agent(options: &HubOptions, endpoint: &Origin) -> Agent {
+    let mut config = Agent::config_builder();
+    if endpoint.is_loopback() {
+        config = config.proxy(None);
+    }
+    config
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)

@@ -338,6 +338,27 @@ fn a_server_that_falls_silent_is_asked_again() {
 }
 
 #[test]
+fn one_client_serves_many_threads() {
+    let hub = hub(300_000);
+    let client = client(&hub, None);
+    let (dir, _) = target();
+    let file = described(&hub, LARGE);
+    hub.script(|asked| (asked.elsewhere && asked.number.is_multiple_of(3)).then_some(Fault::Cut(70_000)));
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (client, file, to) = (&client, &file, dir.path().join(n.to_string()));
+            scope.spawn(move || download(client, file, &to).unwrap());
+        }
+    });
+    for n in 0..8 {
+        assert_eq!(
+            fs::read(dir.path().join(n.to_string())).unwrap(),
+            hub.contents().files[LARGE]
+        );
+    }
+}
+
+#[test]
 fn one_process_at_a_time() {
     let hub = hub(1000);
     let (_dir, to) = target();

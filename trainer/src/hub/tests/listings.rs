@@ -122,6 +122,22 @@ fn the_next_page_is_the_hub_s_own() {
 }
 
 #[test]
+fn a_page_that_was_cut_at_any_byte_is_no_page() {
+    let hub = stack(&["rust"], 1);
+    let sum = sha256(b"x");
+    let page = format!(r#"[{{"type":"file","oid":"0","size":9,"path":"data/x","lfs":{{"oid":"{sum}","size":9}}}}]"#);
+    let client = client(&hub, None);
+    for end in 0..page.len() {
+        let body = page.as_bytes()[..end].to_vec();
+        hub.script(move |_| Some(Fault::Answer(200, vec![], body.clone())));
+        let error = listed(&client, Some("data")).unwrap_err();
+        assert!(matches!(error, HubError::Answer { .. }), "{error}");
+    }
+    hub.script(move |_| Some(Fault::Answer(200, vec![], page.clone().into())));
+    assert_eq!(listed(&client, Some("data")).unwrap().len(), 1);
+}
+
+#[test]
 fn answers_that_make_no_sense_are_named() {
     let hub = stack(&["rust"], 2);
     let client = client(&hub, None);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::stack::manifest::{ManifestOptions, make_manifest, read_manifest};
 
 fn testdata(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("ONEBIT_TESTDATA").map_or_else(
@@ -88,6 +89,16 @@ fn another_hub_is_understood() {
         download(&hub, &commit.file(entry), &to).unwrap();
         assert_eq!(std::fs::read(&to).unwrap(), original);
     }
+    let options = ManifestOptions {
+        dataset: DATASET.into(),
+        revision: "main".into(),
+        languages: vec!["rust".into()],
+        output: dir.path().join("m.jsonl"),
+    };
+    make_manifest(&hub, &options, &mut |_| {}).unwrap();
+    let shards = read_manifest(&options.output).unwrap();
+    assert_eq!(shards.len(), 3);
+    assert_eq!(shards[2].id, "rust/train-00002-of-00003");
     let error = made(None).dataset(DATASET, "main").map_err(own).unwrap_err();
     assert!(matches!(error, HubError::Gated { .. }), "{error}");
     let error = hub

@@ -94,3 +94,34 @@ fn settings_that_cannot_be_used_are_refused() {
     let error = nobody.unwrap().dataset(DATASET, "main").map_err(own).unwrap_err();
     assert!(matches!(error, HubError::Unreachable { attempts: 2, .. }), "{error}");
 }
+
+/// What stands between may speak plainly where an encrypted answer is due: that is said at once.
+#[test]
+fn no_secure_connection_is_an_error_and_no_retry() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        // The rest of the greeting, so that the connection is not reset.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+        hello
+    });
+    let options = HubOptions {
+        endpoint: format!("https://127.0.0.1:{port}"),
+        token: Some("hf_secret".into()),
+        ..HubOptions::default()
+    };
+    let error = Hub::new(options)
+        .unwrap()
+        .dataset(DATASET, "main")
+        .map_err(own)
+        .unwrap_err();
+    assert!(matches!(error, HubError::Secure { .. }), "{error}");
+    // A handshake (22) of TLS (3): nothing was said in the clear.
+    assert_eq!(server.join().unwrap()[..2], [22, 3]);
+}
