@@ -4,15 +4,17 @@ mod disk;
 mod dry_run;
 mod memory;
 mod prepare;
+mod shards;
 mod teacher;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use argh::FromArgs;
 use onebit_trainer::TrainOptions;
 use onebit_trainer::options::Precision;
-use onebit_trainer::run::{Event, Outcome, Trainer};
+use onebit_trainer::run::{Event, Outcome, TrainData, Trainer};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
 
@@ -22,6 +24,7 @@ use crate::{CliError, Result, args, device, interrupt, output, plot};
 use disk::Disk;
 pub(super) use memory::Memory;
 use prepare::Prepared;
+pub(super) use shards::Shards;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
 #[derive(FromArgs, Clone, Debug)]
@@ -222,8 +225,13 @@ struct Trained {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
+        self.run_on(None)
+    }
+
+    /// Trains, on a stream of shards instead of a token file if there is one, and says what came of it.
+    pub(super) fn run_on(self, shards: Option<&Shards>) -> Result<()> {
         let json = self.json;
-        match self.finished(None)? {
+        match self.finished(None, shards)? {
             Some((result, curves)) if !json => result.print(&curves),
             Some((result, _)) => output::json(&result),
             None => Ok(()),
@@ -231,7 +239,7 @@ impl Train {
     }
 
     /// Trains, on `place` if that was chosen already, and says what came of it; nothing after a dry run.
-    fn finished(mut self, place: Option<&Placement>) -> Result<Option<(Trained, plot::Run)>> {
+    fn finished(mut self, place: Option<&Placement>, shards: Option<&Shards>) -> Result<Option<(Trained, plot::Run)>> {
         self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
         self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
         let Prepared {
@@ -242,7 +250,7 @@ impl Train {
             tokenizer,
             teachers,
             own_teachers,
-        } = self.prepare()?;
+        } = self.prepare(shards.is_some())?;
         let place = match place {
             Some(place) => place.clone(),
             None => device::place(self.device.as_deref(), self.threads)?,
@@ -260,12 +268,13 @@ impl Train {
                 (_, chosen) => chosen.resolved(place.device()),
             };
             let options = TrainOptions { precision, ..options };
-            let windows = data.windows(&options)?;
+            // A stream has no epochs: how long it is nobody knows.
+            let windows = data.as_ref().map_or(Ok(0), |data| data.windows(&options))?;
             let teacher_steps = own_teachers.map_or(0, |own| own.steps);
             let trained_teachers = own_teachers.map_or(0, |own| own.count);
             let plan = dry_run::Plan {
                 windows,
-                tokens: data.file.len(),
+                tokens: data.map(|data| data.file.len()),
                 validation: validation.map(|tokens| tokens.file.len()),
                 vocab_size: tokenizer.vocab_size(),
                 seconds: dry_run::seconds((&config, &taught), &options, teacher_steps, &place, windows)?,
@@ -293,11 +302,16 @@ impl Train {
                 output::note(&format!(
                     "teacher {i} of {count} first, in full precision, {steps} steps"
                 ));
-                run.finished(Some(&place))?;
+                run.finished(Some(&place), None)?;
             }
             // A run that was interrupted before it had begun to learn from its teachers begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
         }
+        let data = match (data, shards) {
+            (Some(data), _) => data.file.into(),
+            (None, Some(shards)) => TrainData::Stream(shards.open(&tokenizer, &options)?),
+            (None, None) => return Err(CliError::Usage("required option not provided: --data".into())),
+        };
         let inputs = self.inputs(
             (config, &teachers),
             options,
@@ -307,13 +321,14 @@ impl Train {
             place,
             &output_dir,
         )?;
-        self.train(inputs, &output_dir).map(Some)
+        self.train(inputs, &output_dir, shards).map(Some)
     }
 
     fn train(
         &self,
         inputs: onebit_trainer::run::RunInputs,
         output_dir: &std::path::Path,
+        shards: Option<&Shards>,
     ) -> Result<(Trained, plot::Run)> {
         let tokens_per_step = inputs.options.tokens_per_step();
         let mut trainer = Trainer::new(inputs, self.resume, &mut |event| {
@@ -326,7 +341,10 @@ impl Train {
         })?;
         output::note(&format!("precision: {}", trainer.precision().name()));
         let (first, total) = (trainer.steps_done(), trainer.total_steps());
-        let progress = Progress::new("training", total - first);
+        let progress = Arc::new(Progress::new("training", total - first));
+        if let Some(shards) = shards {
+            shards.tell_beside(&progress);
+        }
         let start = Instant::now();
         let (mut last, mut validated, mut saved) = (None, None, None);
         let outcome = trainer.run(interrupt::poll(), &mut |event| match event {

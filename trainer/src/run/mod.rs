@@ -402,52 +402,6 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// Waits for the data of the next step. A stream that fails is no reason to lose the steps done.
-    fn data(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Arrival> {
-        let end = self.first_window(self.step + 1);
-        self.source.wait(end, stop).or_else(|failed| {
-            self.settle(observe)?;
-            if self.goes_on()
-                && self.step > 0
-                && let Err(error) = self.save_now(self.here(), observe)
-            {
-                observe(Event::SaveFailed(&error));
-            }
-            Err(failed)
-        })
-    }
-
-    /// Ends a run whose data has ended: what the last step leads to, unless that was done.
-    fn end_early(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        self.settle(observe)?;
-        if let Verdict::Stop { step, what } = self.verdict {
-            return Err(self.stopped(step, what, observe)?);
-        }
-        // There is nothing to go on with, from wherever.
-        self.verdict = Verdict::GoOn;
-        self.ended = true;
-        let validated = self.options.eval_every > 0 && self.step.is_multiple_of(self.options.eval_every);
-        if !validated {
-            self.validate_now(observe)?;
-        }
-        self.metrics.flush()?;
-        self.save_now(self.here(), observe)
-    }
-
-    /// Validates, and writes what came of it.
-    fn validate_now(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        if let Some(validation) = self.validate()? {
-            self.metrics.append(&validation)?;
-            if self.good.step == self.step {
-                self.good.metrics_bytes = self.metrics.bytes();
-                let is_hard = self.quant.anneal(self.step.saturating_sub(1)) >= 1.0;
-                self.good.val_loss = is_hard.then_some(validation.val_loss);
-            }
-            observe(Event::Validated(&validation));
-        }
-        Ok(())
-    }
-
     /// Waits for steps that are under way on a GPU.
     fn settle(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
         while let Some(metrics) = self.collect()? {

@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use super::batch::{data_identity, windows_ids};
+use super::setbacks::Verdict;
+use super::{Event, Trainer};
 use crate::data::{Order, TokenFile};
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
@@ -209,5 +211,39 @@ impl Source {
         if let Source::Stream(stream) = self {
             stream.forget(index);
         }
+    }
+}
+
+impl Trainer {
+    /// Waits for the data of the next step. A stream that fails is no reason to lose the steps done.
+    pub(super) fn data(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Arrival> {
+        let end = self.first_window(self.step + 1);
+        self.source.wait(end, stop).or_else(|failed| {
+            self.settle(observe)?;
+            if self.goes_on()
+                && self.step > 0
+                && let Err(error) = self.save_now(self.here(), observe)
+            {
+                observe(Event::SaveFailed(&error));
+            }
+            Err(failed)
+        })
+    }
+
+    /// Ends a run whose data has ended: what the last step leads to, unless that was done.
+    pub(super) fn end_early(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.settle(observe)?;
+        if let Verdict::Stop { step, what } = self.verdict {
+            return Err(self.stopped(step, what, observe)?);
+        }
+        // There is nothing to go on with, from wherever.
+        self.verdict = Verdict::GoOn;
+        self.ended = true;
+        let validated = self.options.eval_every > 0 && self.step.is_multiple_of(self.options.eval_every);
+        if !validated {
+            self.validate_now(observe)?;
+        }
+        self.metrics.flush()?;
+        self.save_now(self.here(), observe)
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! There is no index that could be wrong: what is there is looked up in the folder. A shard that does not have its length is none.
 
+mod files;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use self::files::file_name;
+use self::files::{bytes_below, is_ours, length, remove};
 use super::StackError;
 use super::fetch::{Fetch, part_of};
 use super::manifest::Shard;
@@ -32,10 +35,6 @@ use crate::run::RunLock;
 use crate::storage::Storage;
 use crate::{Result, TrainError};
 
-/// Hexadecimal digits that our files begin with.
-const DIGITS: usize = 16;
-/// Characters of a shard's own name that its file keeps.
-const LONGEST_NAME: usize = 100;
 /// What stays free on the disk: others write there too.
 const MARGIN: u64 = 16 << 20;
 /// Between two looks at whether to stop.
@@ -91,26 +90,6 @@ impl Drop for Pin {
     }
 }
 
-/// The file of a shard.
-pub fn file_name(shard: &Shard) -> String {
-    let mut hash = blake3::Hasher::new();
-    for part in [&shard.dataset, &shard.revision, &shard.path] {
-        hash.update(part.as_bytes()).update(&[0]);
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let own = shard.path.rsplit('/').next().unwrap_or_default();
-    let own: String = own.chars().filter(|&c| plain(c)).take(LONGEST_NAME).collect();
-    // Whatever the shard's name ends in, ours does not end like a part.
-    let own = own.trim_end_matches(".part");
-    format!("{}-{own}", &hash.finalize().to_hex()[..DIGITS])
-}
-
-/// Whether a file of this name is one of ours.
-fn is_ours(name: &str) -> bool {
-    let digits = name.bytes().take_while(u8::is_ascii_hexdigit).count();
-    digits == DIGITS && name.as_bytes().get(DIGITS) == Some(&b'-')
-}
-
 impl Cache {
     /// Opens the folder `root`, which is made if it is not there, for at most `budget` bytes. What is there and does not fit goes.
     ///
@@ -128,7 +107,11 @@ impl Cache {
         };
         let mut found = Vec::new();
         for (name, about) in cache.files()? {
-            if is_ours(&name) && about.is_file() {
+            if is_ours(&name) && about.is_dir() {
+                // What a command was about to bring.
+                let left = cache.root.join(&name);
+                fs::remove_dir_all(&left).map_err(io_error(&left, BY_HAND))?;
+            } else if is_ours(&name) {
                 found.push((about.modified().ok(), name, about.len()));
             }
         }
@@ -234,7 +217,7 @@ impl Cache {
         if let Err(error) = fetched {
             entry.pins = entry.pins.saturating_sub(1);
             // What came of it may be gone on with.
-            entry.bytes = fs::metadata(part_of(&path)).map_or(0, |about| about.len());
+            entry.bytes = length(&part_of(&path));
             if entry.bytes == 0 && entry.pins == 0 {
                 state.entries.remove(&name);
             }
@@ -296,7 +279,6 @@ impl Cache {
         // A file of another length, and a part that is longer than the whole.
         remove(&path)?;
         let part = part_of(&path);
-        let length = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
         if length(&part) > shard.bytes {
             remove(&part)?;
         }
@@ -430,25 +412,4 @@ fn is_full(error: &TrainError) -> bool {
         TrainError::Hub(HubError::DiskFull { .. }) => true,
         _ => false,
     }
-}
-
-/// Removes a file, if there is one.
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(path, BY_HAND)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Bytes of the files below a folder, as far as they can be seen; links are not followed.
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    let bytes = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => bytes_below(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(bytes).sum()
 }

@@ -40,6 +40,12 @@ pub enum StackError {
         found: u64,
         path: PathBuf,
     },
+    /// A command that failed.
+    #[error("shard {shard}: the command of --download-cmd ended with {status}; see what it said above")]
+    Command {
+        shard: String,
+        status: std::process::ExitStatus,
+    },
     /// What came has another checksum than the manifest says.
     #[error(
         "shard {shard}: expected the SHA-256 {expected}, found {found} in {path}; get that file again, or make the manifest again"

@@ -1,7 +1,9 @@
-//! Getting a shard: from the Hub, or from a folder on this machine, such as a mirror.
+//! Getting a shard: from the Hub, from a folder on this machine, such as a mirror, or by a command.
 //!
 //! Whatever fetches writes to `TO.part`, never more bytes than the manifest says, and gives it its name `TO` when it is whole: what was cut off is never taken for a shard, and a
 //! part may be gone on with.
+
+mod command;
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
+pub use self::command::FromCommand;
 use super::StackError;
 use super::manifest::Shard;
 use crate::Result;
