@@ -4,7 +4,6 @@
 
 mod common;
 #[path = "../../trainer/src/hub/fake.rs"]
-#[allow(dead_code, reason = "each test file uses a part")]
 mod fake;
 
 use std::collections::{BTreeMap, HashSet};
