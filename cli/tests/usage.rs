@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{CONFIG, fixture, onebit, onebit_with};
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
@@ -24,6 +24,7 @@ const COMMANDS: [&[&str]; 16] = [
     &["data"],
     &["stack"],
     &["stack", "manifest"],
+    &["stack", "train"],
 ];
 
 #[test]

@@ -7,6 +7,7 @@ use onebit_model::network::NetworkError;
 
 use crate::data::DataError;
 use crate::parallel::ParallelError;
+use crate::stack::StackError;
 
 /// What can go wrong in a training run.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum TrainError {
     /// Training data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A stream of shards.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The Hub, or the way to it.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),

@@ -106,7 +106,7 @@ enum Command {
     #[cfg(feature = "train")]
     Train(Box<train::Train>),
     #[cfg(feature = "train")]
-    Stack(stack::Stack),
+    Stack(Box<stack::Stack>),
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),

@@ -6,15 +6,17 @@ mod local;
 mod memory;
 mod prepare;
 mod ranks;
+mod shards;
 mod teacher;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use argh::FromArgs;
 use onebit_trainer::TrainOptions;
 use onebit_trainer::options::Precision;
-use onebit_trainer::run::{Event, Outcome, Trainer};
+use onebit_trainer::run::{Event, Outcome, TrainData, Trainer};
 use onebit_trainer::schedule::Phase;
 use serde::Serialize;
 
@@ -25,6 +27,7 @@ use disk::Disk;
 pub(super) use memory::Memory;
 use prepare::Prepared;
 use ranks::{Part, Ranks};
+pub(super) use shards::Shards;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
 #[derive(FromArgs, Clone, Debug)]
@@ -238,34 +241,39 @@ struct Trained {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
+        self.run_on(None)
+    }
+
+    /// Trains, on a stream of shards instead of a token file if there is one, and says what came of it.
+    pub(super) fn run_on(self, shards: Option<&Shards>) -> Result<()> {
         match self.part()? {
-            Part::Single => self.run_as(&Ranks::single()),
+            Part::Single => self.run_as(&Ranks::single(), shards),
             Part::Starts(gpus) => {
                 local::check(gpus, self.device.as_deref())?;
                 if self.dry_run {
-                    return self.plan_for(gpus);
+                    return self.plan_for(gpus, shards);
                 }
                 local::run(gpus)
             }
             Part::Rank(place) if self.dry_run && place.rank > 0 => Ok(()),
-            Part::Rank(place) if self.dry_run => self.plan_for(place.size),
+            Part::Rank(place) if self.dry_run => self.plan_for(place.size, shards),
             Part::Rank(place) => {
                 local::stop_with_parent();
                 let ranks = self.meet(&place)?;
                 let run = self.clone();
-                self.together(&ranks, || run.run_as(&ranks))
+                self.together(&ranks, || run.run_as(&ranks, shards))
             }
         }
     }
 
     /// Plans a run of so many ranks.
-    fn plan_for(self, size: usize) -> Result<()> {
-        self.finished(None, &Ranks::single(), size).map(drop)
+    fn plan_for(self, size: usize, shards: Option<&Shards>) -> Result<()> {
+        self.finished(None, (&Ranks::single(), size), shards).map(drop)
     }
 
-    fn run_as(self, ranks: &Ranks) -> Result<()> {
+    fn run_as(self, ranks: &Ranks, shards: Option<&Shards>) -> Result<()> {
         let json = self.json;
-        match self.finished(None, ranks, ranks.world.size())? {
+        match self.finished(None, (ranks, ranks.world.size()), shards)? {
             Some((result, curves)) if !json => result.print(&curves),
             Some((result, _)) => output::json(&result),
             None => Ok(()),
@@ -276,8 +284,8 @@ impl Train {
     fn finished(
         mut self,
         place: Option<&Placement>,
-        ranks: &Ranks,
-        world: usize,
+        (ranks, world): (&Ranks, usize),
+        shards: Option<&Shards>,
     ) -> Result<Option<(Trained, plot::Run)>> {
         self.data = args::either(self.data.take(), "--data", self.data_dir.take(), "--data-dir")?;
         self.val = args::either(self.val.take(), "--val", self.val_data_dir.take(), "--val-data-dir")?;
@@ -289,7 +297,7 @@ impl Train {
             tokenizer,
             teachers,
             own_teachers,
-        } = self.prepare()?;
+        } = self.prepare(shards.is_some())?;
         let options = TrainOptions { world, ..options };
         let place = match place {
             Some(place) => place.clone(),
@@ -308,12 +316,13 @@ impl Train {
                 (_, chosen) => chosen.resolved(place.device()),
             };
             let options = TrainOptions { precision, ..options };
-            let windows = data.windows(&options)?;
+            // A stream has no epochs: how long it is nobody knows.
+            let windows = data.as_ref().map_or(Ok(0), |data| data.windows(&options))?;
             let teacher_steps = own_teachers.map_or(0, |own| own.steps);
             let trained_teachers = own_teachers.map_or(0, |own| own.count);
             let plan = dry_run::Plan {
                 windows,
-                tokens: data.file.len(),
+                tokens: data.map(|data| data.file.len()),
                 validation: validation.map(|tokens| tokens.file.len()),
                 vocab_size: tokenizer.vocab_size(),
                 seconds: dry_run::seconds((&config, &taught), &options, teacher_steps, &place, windows)?,
@@ -343,11 +352,16 @@ impl Train {
                 output::note(&format!(
                     "teacher {i} of {count} first, in full precision, {steps} steps"
                 ));
-                run.finished(Some(&place), ranks, world)?;
+                run.finished(Some(&place), (ranks, world), None)?;
             }
             // A run that was interrupted before it had begun to learn from its teachers begins now.
             self.resume &= output_dir.join("checkpoints").is_dir();
         }
+        let data = match (data, shards) {
+            (Some(data), _) => data.file.into(),
+            (None, Some(shards)) => TrainData::Stream(shards.open(&tokenizer, &options)?),
+            (None, None) => return Err(CliError::Usage("required option not provided: --data".into())),
+        };
         let inputs = self.inputs(
             (config, &teachers),
             options,
@@ -357,7 +371,7 @@ impl Train {
             (place, ranks.world.clone()),
             &output_dir,
         )?;
-        let done = self.train(inputs, &output_dir)?;
+        let done = self.train(inputs, &output_dir, shards)?;
         // The model is on the disk when any rank goes on, as to the next that it teaches.
         ranks.world.link().all_gather(&[])?;
         Ok(done)
@@ -367,6 +381,7 @@ impl Train {
         &self,
         inputs: onebit_trainer::run::RunInputs,
         output_dir: &std::path::Path,
+        shards: Option<&Shards>,
     ) -> Result<Option<(Trained, plot::Run)>> {
         let is_first = inputs.world.is_first();
         let tokens_per_step = inputs.options.tokens_per_step();
@@ -388,7 +403,10 @@ impl Train {
         })?;
         output::note(&format!("precision: {}", trainer.precision().name()));
         let (first, total) = (trainer.steps_done(), trainer.total_steps());
-        let progress = Progress::new("training", total - first);
+        let progress = Arc::new(Progress::new("training", total - first));
+        if let Some(shards) = shards {
+            shards.tell_beside(&progress);
+        }
         let start = Instant::now();
         let (mut last, mut validated, mut saved) = (None, None, None);
         let outcome = trainer.run(interrupt::poll(), &mut |event| match event {

@@ -64,7 +64,7 @@ const FILES: [(&str, bool); 7] = [
 
 const FULL_DISK: &str = "check the space and the permissions there";
 /// No state is longer.
-const LARGEST_STATE: u64 = 1 << 20;
+const LARGEST_STATE: u64 = 16 << 20;
 
 /// What a checkpoint says beside its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +90,13 @@ pub struct State {
     /// Of a run on a stream: where the windows behind these steps begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<serde_json::Value>,
+    /// Whether the stream ended with this step, before the steps of the run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A checkpoint that was found whole.

@@ -49,6 +49,7 @@ fn state(step: u64) -> State {
         guard: GuardState::default(),
         val_loss: None,
         stream: None,
+        ended: false,
     }
 }
 

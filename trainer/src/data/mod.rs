@@ -15,6 +15,7 @@ mod windows;
 pub use error::DataError;
 pub use order::{Alignment, Order, windows_in_order};
 pub use token_file::{TokenFile, TokenWriter};
+pub(crate) use tokenize::document_ids;
 pub use tokenize::{BpeDropoutOptions, Progress, Summary, TokenizeOptions, count_words, tokenize};
 pub use windows::{WindowOrder, permute};
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use onebit_model::tokenizer::{BpeDropout, Place, Tokenizer};
 use rayon::prelude::*;
 
+pub(crate) use piece::document_ids;
 use piece::{Job, encode};
 
 use super::text::{Documents, no_text};

@@ -51,7 +51,7 @@ pub use metrics::{LayerMetrics, Rollback, StepMetrics, ValidationMetrics};
 use saving::Saver;
 use setbacks::Verdict;
 use source::Source;
-pub use source::{StreamState, TrainData, WindowStream};
+pub use source::{Arrival, StreamState, TrainData, WindowStream};
 pub use teachers::check_teacher;
 
 use crate::checkpoint::{self, State};
@@ -145,6 +145,8 @@ pub struct Trainer {
     quant: QuantSchedule,
     total_steps: u64,
     step: u64,
+    /// Whether the data has ended before the steps, and all is done that the last step asks for.
+    ended: bool,
     output_dir: PathBuf,
     metrics: MetricsFile,
     saver: Saver,
@@ -273,6 +275,7 @@ impl Trainer {
             metrics: MetricsFile::of_another(&output_dir),
             saver,
             step: 0,
+            ended: false,
             last_checkpoint: None,
             guard: GuardState::default(),
             good: Mark::default(),
@@ -361,6 +364,7 @@ impl Trainer {
     fn restore(&mut self, path: &Path, state: &State) -> Result<()> {
         self.read_tensors(path)?;
         self.step = state.step;
+        self.ended = state.ended;
         self.guard = state.guard.clone();
         self.good = Mark {
             step: state.step,
@@ -401,7 +405,15 @@ impl Trainer {
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let is_first = self.world.is_first();
         let observe: &mut dyn FnMut(Event<'_>) = if is_first { observe } else { &mut |_| () };
-        while self.step < self.total_steps && !self.data_ends()? {
+        // Ranks stop together, after a step, so none of them stops waiting for its data.
+        let never = AtomicBool::new(false);
+        while self.step < self.total_steps && !self.ended {
+            let waits_until = if self.world.is_single() { stop } else { &never };
+            let arrival = self.data(waits_until, observe)?;
+            if arrival == Arrival::Never {
+                self.end_early(observe)?;
+                break;
+            }
             self.asked.here = stop.load(Ordering::Relaxed);
             if self.stops() {
                 self.settle(observe)?;
@@ -417,7 +429,7 @@ impl Trainer {
             {
                 self.tell(&metrics, observe)?;
             }
-            let last = self.step == self.total_steps || self.data_ends()?;
+            let last = self.step == self.total_steps;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let (validate, save) = (due(self.options.eval_every) || last, self.schedule().has(self.step));
             if validate || save {
@@ -431,14 +443,8 @@ impl Trainer {
                     continue;
                 }
             }
-            if validate && let Some(validation) = self.validate()? {
-                self.metrics.append(&validation)?;
-                if self.good.step == self.step {
-                    self.good.metrics_bytes = self.metrics.bytes();
-                    let is_hard = self.quant.anneal(self.step.saturating_sub(1)) >= 1.0;
-                    self.good.val_loss = is_hard.then_some(validation.val_loss);
-                }
-                observe(Event::Validated(&validation));
+            if validate {
+                self.validate_now(observe)?;
             }
             self.metrics.flush()?;
             if last {
@@ -451,11 +457,6 @@ impl Trainer {
             self.write_model()?;
         }
         Ok(Outcome::Finished)
-    }
-
-    /// Whether there is too little data for another step. A token file has no end.
-    fn data_ends(&self) -> Result<bool> {
-        Ok(!self.source.reaches(self.first_window(self.step + 1))?)
     }
 
     /// Waits for steps that are under way on a GPU.
@@ -505,6 +506,7 @@ impl Trainer {
             guard: mark.guard,
             val_loss: mark.val_loss,
             stream: cursor,
+            ended: self.ended,
         };
         Ok((state, memory))
     }

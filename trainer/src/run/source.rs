@@ -10,10 +10,13 @@
 //! host is ahead of what has been told. It says which ones it will not ask for again.
 
 use std::fmt::Debug;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
 use super::batch::{data_identity, windows_ids};
+use super::setbacks::Verdict;
+use super::{Event, Trainer};
 use crate::data::{Order, TokenFile};
 use crate::options::TrainOptions;
 use crate::{Result, TrainError};
@@ -42,6 +45,17 @@ pub struct StreamState {
     pub memory: Vec<u8>,
 }
 
+/// What became of waiting for a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is there.
+    Here,
+    /// The stream ends before it.
+    Never,
+    /// Whoever waited was asked to stop.
+    Stopped,
+}
+
 /// Windows in an order of their own. Window `i` holds `seq_len + 1` tokens, the first of which is the last of window `i − 1`.
 pub trait WindowStream: Debug + Send + Sync {
     /// What tells one stream from another: everything that decides which windows come.
@@ -55,6 +69,12 @@ pub trait WindowStream: Debug + Send + Sync {
     /// # Errors
     /// What keeps the stream from going on.
     fn window(&self, index: u64, into: &mut Vec<u32>) -> Result<bool>;
+
+    /// Waits until window `index` can be given, or until `stop` is set: shards may be slow to come.
+    ///
+    /// # Errors
+    /// What keeps the stream from going on.
+    fn wait(&self, index: u64, stop: &AtomicBool) -> Result<Arrival>;
 
     /// Passes over the data begun with window `index`, counted from 1.
     fn epoch(&self, index: u64) -> u64;
@@ -78,7 +98,7 @@ pub trait WindowStream: Debug + Send + Sync {
 /// What is trained on, and in which order.
 #[derive(Debug)]
 pub(super) enum Source {
-    Tokens { file: TokenFile, order: Order },
+    Tokens { file: Box<TokenFile>, order: Order },
     Stream(Box<dyn WindowStream>),
 }
 
@@ -89,7 +109,10 @@ impl Source {
         match data {
             TrainData::Tokens(file) => {
                 let order = Order::new(&file, options.seq_len, options.alignment(), options.seed)?;
-                Ok(Source::Tokens { file, order })
+                Ok(Source::Tokens {
+                    file: Box::new(file),
+                    order,
+                })
             }
             TrainData::Stream(stream) => {
                 let refused = |option, why: &str| {
@@ -151,11 +174,11 @@ impl Source {
         }
     }
 
-    /// Whether there are windows up to `end`, which is not among them.
-    pub fn reaches(&self, end: u64) -> Result<bool> {
+    /// Waits for the windows up to `end`, which is not among them.
+    pub fn wait(&self, end: u64, stop: &AtomicBool) -> Result<Arrival> {
         match self {
-            Source::Stream(stream) if end > 0 => stream.window(end - 1, &mut Vec::new()),
-            _ => Ok(true),
+            Source::Stream(stream) if end > 0 => stream.wait(end - 1, stop),
+            _ => Ok(Arrival::Here),
         }
     }
 
@@ -188,5 +211,39 @@ impl Source {
         if let Source::Stream(stream) = self {
             stream.forget(index);
         }
+    }
+}
+
+impl Trainer {
+    /// Waits for the data of the next step. A stream that fails is no reason to lose the steps done.
+    pub(super) fn data(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Arrival> {
+        let end = self.first_window(self.step + 1);
+        self.source.wait(end, stop).or_else(|failed| {
+            self.settle(observe)?;
+            if self.goes_on()
+                && self.step > 0
+                && let Err(error) = self.save_now(self.here(), observe)
+            {
+                observe(Event::SaveFailed(&error));
+            }
+            Err(failed)
+        })
+    }
+
+    /// Ends a run whose data has ended: what the last step leads to, unless that was done.
+    pub(super) fn end_early(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        self.settle(observe)?;
+        if let Verdict::Stop { step, what } = self.verdict {
+            return Err(self.stopped(step, what, observe)?);
+        }
+        // There is nothing to go on with, from wherever.
+        self.verdict = Verdict::GoOn;
+        self.ended = true;
+        let validated = self.options.eval_every > 0 && self.step.is_multiple_of(self.options.eval_every);
+        if !validated {
+            self.validate_now(observe)?;
+        }
+        self.metrics.flush()?;
+        self.save_now(self.here(), observe)
     }
 }

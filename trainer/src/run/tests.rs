@@ -17,6 +17,7 @@ mod gpu_ranks;
 mod guards;
 mod ranks;
 mod rounding;
+mod stack;
 mod stall;
 mod streams;
 mod teachers;

@@ -4,9 +4,9 @@ use onebit_autograd::Tape;
 use onebit_engine::Tensor;
 use onebit_model::network::{ForwardMode, Network};
 
-use super::Trainer;
 use super::batch::windows_ids;
 use super::metrics::ValidationMetrics;
+use super::{Event, Trainer};
 use crate::Result;
 use crate::data::windows_in_order;
 
@@ -65,6 +65,20 @@ impl Trainer {
             val_loss,
             val_ppl: val_loss.exp(),
         }))
+    }
+
+    /// Validates, and writes what came of it.
+    pub(super) fn validate_now(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        if let Some(validation) = self.validate()? {
+            self.metrics.append(&validation)?;
+            if self.good.step == self.step {
+                self.good.metrics_bytes = self.metrics.bytes();
+                let is_hard = self.quant.anneal(self.step.saturating_sub(1)) >= 1.0;
+                self.good.val_loss = is_hard.then_some(validation.val_loss);
+            }
+            observe(Event::Validated(&validation));
+        }
+        Ok(())
     }
 }
 

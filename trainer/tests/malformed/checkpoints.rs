@@ -14,6 +14,7 @@ fn seeds_of_checkpoints() {
         metrics_bytes: 100,
         guard: Default::default(),
         val_loss: Some(2.5),
+        ended: true,
         stream: Some(serde_json::json!({ "visit": 3 })),
     };
     let text = serde_json::to_string_pretty(&state).unwrap();

@@ -1,6 +1,7 @@
 //! `onebit stack`: data sets that are larger than the disk.
 
 mod manifest;
+mod train;
 
 use argh::FromArgs;
 
@@ -18,12 +19,14 @@ pub struct Stack {
 #[argh(subcommand)]
 enum Command {
     Manifest(manifest::Manifest),
+    Train(Box<train::Train>),
 }
 
 impl Stack {
     pub(super) fn run(self) -> Result<()> {
         match self.command {
             Command::Manifest(command) => command.run(),
+            Command::Train(command) => command.run(),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::{Result, limits, output};
 
 /// Sizes of a run.
 pub(super) struct Plan {
-    /// Tokens of the training data.
-    pub tokens: usize,
+    /// Tokens of the training data, unless it is a stream.
+    pub tokens: Option<usize>,
     /// Windows of an epoch.
     pub windows: u64,
     /// Tokens of the validation data.
@@ -114,10 +114,13 @@ fn show(facts: &Value, as_json: bool) -> Result<()> {
         ("parameters", number(&facts["parameters"]).to_string()),
         (
             "data",
-            format!(
-                "{} tokens, {} in the windows of an epoch",
-                facts["tokens"], facts["tokens_per_epoch"]
-            ),
+            match facts["tokens"].as_u64() {
+                Some(tokens) => format!(
+                    "{tokens} tokens, {} in the windows of an epoch",
+                    facts["tokens_per_epoch"]
+                ),
+                None => "a stream of shards".into(),
+            },
         ),
         (
             "steps",

@@ -12,7 +12,7 @@ use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
 use onebit_trainer::parallel::World;
-use onebit_trainer::run::{RunInputs, RunLock};
+use onebit_trainer::run::{RunInputs, RunLock, TrainData};
 
 use super::Train;
 use super::teacher::OwnTeachers;
@@ -53,7 +53,8 @@ impl Tokens {
 pub(super) struct Prepared {
     pub config: ModelConfig,
     pub options: TrainOptions,
-    pub data: Tokens,
+    /// None for a stream of shards.
+    pub data: Option<Tokens>,
     pub validation: Option<Tokens>,
     pub tokenizer: Tokenizer,
     /// Where each teacher lies, and what it is.
@@ -63,11 +64,11 @@ pub(super) struct Prepared {
 }
 
 impl Train {
-    pub(super) fn prepare(&self) -> Result<Prepared> {
-        let data = self
-            .data
-            .as_deref()
-            .ok_or_else(|| CliError::Usage("required option not provided: --data".into()))?;
+    /// Of a run on a token file, or of one on a stream.
+    pub(super) fn prepare(&self, stream: bool) -> Result<Prepared> {
+        if self.data.is_none() && !stream {
+            return Err(CliError::Usage("required option not provided: --data".into()));
+        }
         if self.output_dir.is_none() && !self.dry_run {
             return Err(CliError::Usage("required option not provided: --output-dir".into()));
         }
@@ -127,16 +128,15 @@ impl Train {
                 options.seq_len, config.max_position_embeddings
             )));
         }
-        let data = Tokens::open(data, "--data", &tokenizer, config.vocab_size)?;
-        data.windows(&options)?;
-        let validation = match &self.val {
-            Some(path) => {
-                let tokens = Tokens::open(path, "--val", &tokenizer, config.vocab_size)?;
-                tokens.windows(&options)?;
-                Some(tokens)
-            }
-            None => None,
+        let open = |path: &Option<PathBuf>, option| {
+            let tokens = path
+                .as_ref()
+                .map(|path| Tokens::open(path, option, &tokenizer, config.vocab_size))
+                .transpose()?;
+            tokens.as_ref().map_or(Ok(0), |tokens| tokens.windows(&options))?;
+            Ok::<_, CliError>(tokens)
         };
+        let (data, validation) = (open(&self.data, "--data")?, open(&self.val, "--val")?);
         let mut teachers = self.teachers(&config, &options, &tokenizer)?;
         if let Some(own) = own_teachers {
             teachers = self.planned(own, &config, &options, &tokenizer)?;
@@ -326,7 +326,7 @@ impl Train {
         &self,
         (config, teachers): (ModelConfig, &[(PathBuf, ModelConfig)]),
         options: TrainOptions,
-        data: Tokens,
+        data: TrainData,
         validation: Option<Tokens>,
         tokenizer: Tokenizer,
         (place, world): (Placement, World),
@@ -352,7 +352,7 @@ impl Train {
         Ok(RunInputs {
             network,
             teachers: teachers.collect::<Result<_>>()?,
-            train: data.file.into(),
+            train: data,
             validation: validation.map(|tokens| tokens.file),
             tokenizer: tokenizer.json().to_vec(),
             generation,

@@ -12,6 +12,7 @@
 mod json;
 mod parquet;
 mod plain;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use table::{Row, Table};
 
 use super::{DataError, Result};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onebit_model::tokenizer::{BpeDropout, Place, Tokenizer};
 
-use super::words_and_newlines;
+use super::{PIECE, words_and_newlines};
 use crate::data::{DataError, Result};
 
 /// A piece of a document, to be encoded.
@@ -48,6 +48,23 @@ pub(super) fn encode(
         unknown,
         ids,
     })
+}
+
+/// The ids of a whole document: those that `onebit tokenize` writes for it, with the end-of-text token behind, unless it ends with it already. None, if it has no text.
+///
+/// # Errors
+/// The tokenizer's.
+pub(crate) fn document_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for piece in tokenizer.split(text, PIECE) {
+        ids.extend(tokenizer.encode(piece)?);
+    }
+    if let (Some(last), Some(eos)) = (ids.last(), tokenizer.eos())
+        && *last != eos
+    {
+        ids.push(eos);
+    }
+    Ok(ids)
 }
 
 /// Compares the decoded ids with the text: byte for byte or, for a tokenizer that cannot promise that, word for word after

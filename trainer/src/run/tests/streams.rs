@@ -61,6 +61,14 @@ impl WindowStream for Counting {
         Ok(true)
     }
 
+    fn wait(&self, index: u64, _: &AtomicBool) -> crate::Result<Arrival> {
+        Ok(if index < self.length {
+            Arrival::Here
+        } else {
+            Arrival::Never
+        })
+    }
+
     fn epoch(&self, index: u64) -> u64 {
         index / 40 + 1
     }
