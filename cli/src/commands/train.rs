@@ -202,7 +202,7 @@ pub struct Train {
     /// train on so many GPUs of this machine, each with micro-batches of its own (default: 1, or as a launcher says)
     #[argh(option)]
     gpus: Option<usize>,
-    /// what ranks divide among them instead of all having it: none, or optimizer for the moments (default: none)
+    /// what ranks divide among them instead of all having it: none, optimizer for the moments, or on GPUs parameters for the master weights of the blocks as well (default: none)
     #[argh(option)]
     shard: Option<String>,
     /// how long ranks wait for one another at the beginning, in seconds (default: 600)
@@ -359,7 +359,7 @@ impl Train {
         }
         let data = match (data, shards) {
             (Some(data), _) => data.file.into(),
-            (None, Some(shards)) => TrainData::Stream(shards.open(&tokenizer, &options)?),
+            (None, Some(shards)) => TrainData::Stream(shards.open(&tokenizer, &options, &ranks.world)?),
             (None, None) => return Err(CliError::Usage("required option not provided: --data".into())),
         };
         let inputs = self.inputs(

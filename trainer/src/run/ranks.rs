@@ -37,7 +37,7 @@ pub(super) fn accumulation(before: &TrainOptions, now: &TrainOptions) -> Result<
         let why = format!("the run has {all} micro-batches a step; pass {all}, or start in another directory");
         return Err(TrainError::Option { option, why });
     }
-    if all % now.world != 0 {
+    if !all.is_multiple_of(now.world) {
         let fitting: Vec<_> = (1..=all)
             .filter(|n| all.is_multiple_of(*n))
             .map(|n| n.to_string())
@@ -196,8 +196,7 @@ impl Trainer {
         in_buckets(&mut weights, |bucket| {
             self.world.spread(bytemuck::cast_slice_mut(bucket), 0)
         })?;
-        let received = self.optimizer.receive(&self.world, whole);
-        received
+        self.optimizer.receive(&self.world, whole)
     }
 
     /// What the checkpoint has of a stream, as rank 0 reads it.

@@ -172,6 +172,18 @@ pub struct Train {
     /// seed of weights, visits and dropout (default: 42)
     #[argh(option)]
     seed: Option<u64>,
+    /// start so many ranks on this machine, each with a GPU, a folder within --local-root and a share of the budget (default: 1)
+    #[argh(option)]
+    gpus: Option<usize>,
+    /// what ranks divide among them: none, optimizer, or parameters (default: none)
+    #[argh(option)]
+    shard: Option<String>,
+    /// seconds that ranks wait for one another at the beginning (default: 600)
+    #[argh(option)]
+    rendezvous_timeout: Option<u64>,
+    /// a file with a text that all ranks know and nobody else (default: ONEBIT_SECRET)
+    #[argh(option)]
+    secret_file: Option<String>,
     /// auto, cpu, cuda or cuda:N (default: auto)
     #[argh(option)]
     device: Option<String>,
@@ -343,6 +355,10 @@ impl Train {
             ("--quant-warmup-steps", text(&self.quant_warmup_steps)),
             ("--quant-anneal-steps", text(&self.quant_anneal_steps)),
             ("--seed", text(&self.seed)),
+            ("--gpus", text(&self.gpus)),
+            ("--shard", self.shard.clone()),
+            ("--rendezvous-timeout", text(&self.rendezvous_timeout)),
+            ("--secret-file", self.secret_file.clone()),
             ("--device", self.device.clone()),
             ("--threads", text(&self.threads)),
         ];

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use onebit_model::tokenizer::Tokenizer;
 use onebit_trainer::TrainOptions;
+use onebit_trainer::parallel::World;
 use onebit_trainer::run::WindowStream;
 use onebit_trainer::stack::fetch::Fetch;
 use onebit_trainer::stack::stream::{Observer, StackEvent, Stream, StreamOptions};
@@ -26,9 +27,15 @@ pub(in crate::commands) struct Shards {
 }
 
 impl Shards {
-    /// Opens the stream for a run.
-    pub fn open(&self, tokenizer: &Tokenizer, run: &TrainOptions) -> Result<Box<dyn WindowStream>> {
+    /// Opens the stream for a run, as one of the ranks of `world`: each reads all of it, in a folder of its own, with its share of the budget.
+    pub fn open(&self, tokenizer: &Tokenizer, run: &TrainOptions, world: &World) -> Result<Box<dyn WindowStream>> {
+        let root = match world.is_single() {
+            true => self.options.root.clone(),
+            false => self.options.root.join(format!("rank-{}", world.rank())),
+        };
         let mut options = StreamOptions {
+            root,
+            budget: self.options.budget / world.size() as u64,
             tokens_per_visit: self.steps_per_shard.saturating_mul(run.tokens_per_step()),
             seq_len: run.seq_len,
             windows_ahead: STEPS_AHEAD * run.windows_per_step(),
