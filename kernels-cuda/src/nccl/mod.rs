@@ -19,6 +19,8 @@
 //! **The library.** `libnccl.so.2` is looked for when the first communicator is made, as `libcuda` is; `ONEBIT_NCCL` names another file. The types are cudarc's; the functions are looked up
 //! here, because cudarc looks for `libnccl.so` alone, which machines without NCCL's headers do not have, and ends the program if a function is missing.
 //!
+//! A communicator goes when the recordings of its operations have: NCCL waits for that.
+//!
 //! A rank that ends lets the operations of the others wait for ever: who uses this must watch the ranks by other means, and end the process.
 
 mod library;

@@ -137,6 +137,8 @@ struct Part {
 
 /// A run's side on the GPU.
 pub struct CudaRun {
+    /// First, because fields go in their order: NCCL does not let go of a communicator as long as a recording refers to it.
+    graphs: HashMap<Part, Graph>,
     network: CudaNetwork,
     teachers: Option<CudaTeachers>,
     optimizer: CudaOptimizer,
@@ -146,7 +148,6 @@ pub struct CudaRun {
     tokens: usize,
     free: Vec<Slot>,
     launched: VecDeque<Launched>,
-    graphs: HashMap<Part, Graph>,
     staging: Staging,
     /// What the last checkpoint was made of, and the next will be.
     copy: Option<Arc<CudaCopy>>,

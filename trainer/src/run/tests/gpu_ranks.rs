@@ -35,7 +35,7 @@ fn cases() -> Vec<(&'static str, TrainOptions)> {
         lr: if optimizer == OptimizerKind::AdamW8bit {
             1e-4
         } else {
-            1e-3
+            3e-4
         },
         quant_warmup_steps: 2,
         quant_anneal_steps: 2,
