@@ -26,7 +26,8 @@ use crate::{CliError, Result, args, device, interrupt, output, plot};
 use disk::Disk;
 pub(super) use memory::Memory;
 use prepare::Prepared;
-use ranks::{Part, Ranks};
+use ranks::Part;
+pub(super) use ranks::{Ranks, ranks_on_gpus};
 pub(super) use shards::Shards;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
@@ -249,10 +250,11 @@ impl Train {
         match self.part()? {
             Part::Single => self.run_as(&Ranks::single(), shards),
             Part::Starts(gpus) => {
-                local::check(gpus, self.device.as_deref())?;
+                // A plan needs no GPUs.
                 if self.dry_run {
                     return self.plan_for(gpus, shards);
                 }
+                local::check(gpus, self.device.as_deref())?;
                 local::run(gpus)
             }
             Part::Rank(place) if self.dry_run && place.rank > 0 => Ok(()),

@@ -24,8 +24,9 @@ use crate::{CliError, Result, args, device, output, random};
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
     example = "{command_name} train --shape 25m --phase warmup",
+    example = "{command_name} train --shape 125m --batch-size 32 --seq-len 1024 --gpus 2",
     example = "{command_name} scaling --shape 8b --gpus 1,8,64 --recompute --optimizer adamw8bit --gradients bf16",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice.",
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training, whose tokens are those of all ranks. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice.",
     note = "scaling runs nothing: memory of each GPU is what a run on one would allocate, less what ranks divide; a step is that of one H200, measured or estimated or --rate, with collectives as measured on two of a host and assumed between hosts. docs/scaling.md has the model and what it leaves out."
 )]
 pub struct Bench {
@@ -80,13 +81,13 @@ pub struct Bench {
     /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
-    /// of scaling: how many GPUs, one number or several (default: 1,2,8,64)
+    /// training: ranks, each with a GPU of this machine and with so many tokens (default: 1); of scaling: how many GPUs, one number or several (default: 1,2,8,64)
     #[argh(option)]
     gpus: Option<String>,
     /// of scaling: GPUs of a host (default: 8)
     #[argh(option)]
     gpus_per_node: Option<usize>,
-    /// of scaling: what ranks divide: none, optimizer (moments) or parameters (moments and weights) (default: each)
+    /// what ranks divide: none, optimizer (moments) or parameters (moments and weights) (default: none; of scaling: each)
     #[argh(option)]
     shard: Option<String>,
     /// of scaling: tokens a second of one GPU (default: as measured on an H200, or an estimate)
@@ -175,7 +176,11 @@ impl Bench {
                 "--phase, --precision, --optimizer and --gradients are for bench train".into(),
             ));
         }
-        self.check_scaling(what.simulates())?;
+        #[cfg(feature = "train")]
+        let trains = what == What::Train;
+        #[cfg(not(feature = "train"))]
+        let trains = false;
+        self.check_scaling(what.simulates(), trains)?;
         #[cfg(feature = "train")]
         if what.simulates() {
             return self.scaling();
@@ -203,14 +208,22 @@ impl Bench {
                 "--tokens: {tokens} and {more} that are not timed do not fit in the model's context of {room}"
             )));
         }
-        let mut place = device::place(self.device.as_deref(), self.threads)?;
         #[cfg(feature = "train")]
         if what == What::Train {
+            let Some(ranks) = self.ranks()? else { return Ok(()) };
+            let device = ranks.device.as_deref().or(self.device.as_deref());
+            let place = device::place(device, self.threads)?;
             let machine = Machine::new(place.clone())?;
             let (phase, options) = training;
-            let timed = train::measure(&config, (tokens, self.seq_len), phase, options, &place)?;
-            return self.tell(name, config.parameter_count(), timed, &machine);
+            let step = (tokens, self.seq_len);
+            let timed = train::measure(&config, step, phase, options, (&place, &ranks.world))?;
+            ranks.world.link().finish()?;
+            return match ranks.world.is_first() {
+                true => self.tell(name, config.parameter_count(), timed, &machine),
+                false => Ok(()),
+            };
         }
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
         let make = |on_gpu: bool| match &directory {
             Some(directory) => directory.load(head),
             None => random::model(config.clone(), self.seed, head, !on_gpu),
@@ -240,11 +253,15 @@ impl Bench {
     }
 
     /// Refuses the options of the other measurements here, and those of this one there.
-    fn check_scaling(&self, scaling: bool) -> Result<()> {
-        let own = self.gpus.is_some() || self.gpus_per_node.is_some() || self.shard.is_some() || self.rate.is_some();
-        if own && !scaling {
+    fn check_scaling(&self, scaling: bool, training: bool) -> Result<()> {
+        if !scaling && (self.gpus_per_node.is_some() || self.rate.is_some()) {
             return Err(CliError::Usage(
-                "--gpus, --gpus-per-node, --shard and --rate are for bench scaling".into(),
+                "--gpus-per-node and --rate are for bench scaling".into(),
+            ));
+        }
+        if !scaling && !training && (self.gpus.is_some() || self.shard.is_some()) {
+            return Err(CliError::Usage(
+                "--gpus and --shard are for bench train and bench scaling".into(),
             ));
         }
         let measured = self.model.is_some() || self.device.is_some() || self.threads.is_some();

@@ -16,7 +16,7 @@ use onebit_trainer::schedule::Phase;
 
 use super::Bench;
 use super::report::{Timed, Training, block_weights};
-use crate::commands::train::Memory;
+use crate::commands::train::{Memory, Ranks, ranks_on_gpus};
 use crate::device::Placement;
 use crate::limits::median;
 use crate::progress::Progress;
@@ -48,11 +48,26 @@ impl Bench {
             optimizer: args::parse(self.optimizer.as_deref().unwrap_or("adamw"), "--optimizer")?,
             gradients: args::parse(self.gradients.as_deref().unwrap_or("f32"), "--gradients")?,
             recompute: self.recompute,
+            shard: args::parse(self.shard.as_deref().unwrap_or("none"), "--shard")?,
             seed: self.seed,
             ..Default::default()
         };
         options.validate().map_err(|e| CliError::Usage(e.to_string()))?;
         Ok((phase, options))
+    }
+
+    /// The ranks that are measured; none where this process has started them, and they have ended.
+    pub(super) fn ranks(&self) -> Result<Option<Ranks>> {
+        let gpus = match self.gpus.as_deref() {
+            Some(text) => Some(args::parse(text, "--gpus")?),
+            None => None,
+        };
+        if self.shard.is_some() && gpus.is_none_or(|n| n < 2) && std::env::var_os("RANK").is_none() {
+            return Err(CliError::Usage(
+                "--shard divides among ranks, and there is one; give --gpus, or leave it out".into(),
+            ));
+        }
+        ranks_on_gpus(gpus, self.device.as_deref())
     }
 }
 
@@ -62,7 +77,7 @@ pub(super) fn measure(
     (tokens, seq_len): (usize, Option<usize>),
     phase: Phase,
     options: TrainOptions,
-    place: &Placement,
+    (place, world): (&Placement, &World),
 ) -> Result<Timed> {
     options.validate_device(place.gpu.is_some())?;
     let seq_len = seq_len
@@ -73,10 +88,11 @@ pub(super) fn measure(
     let options = TrainOptions {
         batch_size,
         seq_len,
+        world: world.size(),
         ..options
     };
     if let Some(gpu) = &place.gpu {
-        return cuda::measure(config, options, phase, place, (gpu, &World::single()));
+        return cuda::measure(config, options, phase, place, (gpu, world));
     }
     let options = TrainOptions {
         precision: options.precision.resolved(place.device()),

@@ -9,7 +9,7 @@ use onebit_trainer::parallel::launch::{self, Launcher, Place};
 use onebit_trainer::parallel::rendezvous::{self, Secret, Settings};
 use onebit_trainer::parallel::{ParallelError, World};
 
-use super::Train;
+use super::{Train, local};
 use crate::{CliError, FAILED, INTERRUPTED, Result, args, gpu, output};
 
 /// The secret that ranks share, where no file has it.
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// This process as one of the ranks of its run.
 #[derive(Clone, Debug)]
-pub(super) struct Ranks {
+pub(in crate::commands) struct Ranks {
     pub world: World,
     /// The device that it takes, if the world decides.
     pub device: Option<String>,
@@ -45,6 +45,35 @@ pub(super) enum Part {
     Starts(usize),
     /// It is one of several.
     Rank(Place),
+}
+
+/// This command's ranks on GPUs, for what is no run: it starts `gpus` of itself, or takes the place that it was started for. None once those that it started have ended.
+pub(in crate::commands) fn ranks_on_gpus(gpus: Option<usize>, device: Option<&str>) -> Result<Option<Ranks>> {
+    let place = launch::place(|name| std::env::var(name).ok()).map_err(TrainError::from)?;
+    match (gpus, place) {
+        (Some(0), _) => Err(CliError::Usage("--gpus: expected at least 1, found 0".into())),
+        (_, Some(place)) if place.size > 1 => {
+            local::stop_with_parent();
+            output::speak_as(place.rank);
+            let secret = std::env::var(SECRET).ok().as_deref().and_then(Secret::new);
+            let link = rendezvous::join(
+                &place,
+                &Settings {
+                    secret,
+                    ..Settings::default()
+                },
+            )?;
+            Ok(Some(Ranks {
+                world: World::new((place.rank, place.local_rank, place.size), link, None),
+                device: Some(format!("cuda:{}", place.local_rank)),
+            }))
+        }
+        (Some(n), _) if n > 1 => {
+            local::check(n, device)?;
+            local::run(n).map(|()| None)
+        }
+        _ => Ok(Some(Ranks::single())),
+    }
 }
 
 impl Train {

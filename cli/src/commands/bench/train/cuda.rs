@@ -59,8 +59,10 @@ pub(super) fn measure(
     let (mut marks, mut first_step, mut loss) = (Vec::new(), None, None);
     let mut told = |result: Option<StepResult>| loss = result.map(|r| r.loss).or(loss);
     for step in 0..steps {
-        let ids = random::ids(tokens + 1, config.vocab_size, options.seed.wrapping_add(step));
-        let batch = (step, ids[..tokens].to_vec(), ids[1..].to_vec());
+        // Every rank has ids of its own.
+        let number = step * world.size() as u64 + world.rank() as u64;
+        let ids = random::ids(tokens + 1, config.vocab_size, options.seed.wrapping_add(number));
+        let batch = (number, ids[..tokens].to_vec(), ids[1..].to_vec());
         let anneal = options.quant_schedule().anneal(step);
         told(run.launch(
             &options,
@@ -88,11 +90,12 @@ pub(super) fn measure(
     let moved = 3 * estimate.weights + 2 * estimate.gradients + 2 * estimate.optimizer;
     let weights = block_weights(config) + (config.vocab_size * config.hidden_size) as f64;
     let ops_per_token = 6.0 * weights;
+    let ranks = world.size();
     Ok(Timed {
-        tokens,
+        tokens: ranks * tokens,
         seconds,
-        bandwidth: Some(bandwidth),
-        peak_ops: Some(gemm_ops),
+        bandwidth: Some(ranks as f64 * bandwidth),
+        peak_ops: Some(ranks as f64 * gemm_ops),
         bytes_per_token: moved as f64 / tokens as f64,
         ops_per_token,
         decoding: None,
