@@ -1,7 +1,7 @@
 //! Ranks find one another over TCP, and stay in touch.
 //!
 //! Rank 0 listens where the launcher says, the others come to it ([`join`]); the connections then stay open, a star with rank 0 in the middle, as the
-//! [`Link`](super::Link) of the run. It carries what ranks agree on, not gradients.
+//! [`Link`] of the run. It carries what ranks agree on, not gradients.
 //!
 //! ```text
 //! joiner → rank 0   opening      magic, protocol, whether it has a secret, a nonce
