@@ -144,7 +144,8 @@ fn eight_billion_fits_where_it_should() {
     };
     // f32 throughout: on no GPU of 80 or 96 GB alone, and on those of 80 only with weights divided.
     assert!(total(0, 1, Sharding::None) > 128 * GB);
-    assert_eq!(total(0, 64, Sharding::None), total(0, 1, Sharding::None));
+    // But for the losses and sums of all ranks.
+    assert!(total(0, 64, Sharding::None) - total(0, 1, Sharding::None) < 1 << 20);
     assert!(total(0, 2, Sharding::Optimizer) > 96 * GB);
     assert!(total(0, 8, Sharding::Parameters) < 60 * GB);
     // 8-bit moments and bf16 gradients: on one of 80, and divided on one of 48.
