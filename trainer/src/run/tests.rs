@@ -12,8 +12,8 @@ use crate::data::TokenWriter;
 use crate::options::{OptimizerKind, Precision};
 
 mod cuda;
+mod cuda_ranks;
 mod faults;
-mod gpu_ranks;
 mod guards;
 mod ranks;
 mod rounding;

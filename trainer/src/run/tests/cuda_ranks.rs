@@ -161,7 +161,7 @@ fn ranks_on_gpus_are_one_rank_that_accumulates() {
     let spawn = |rank: usize| {
         Command::new(env::current_exe().unwrap())
             .args([
-                "run::tests::gpu_ranks::ranks_on_gpus_are_one_rank_that_accumulates",
+                "run::tests::cuda_ranks::ranks_on_gpus_are_one_rank_that_accumulates",
                 "--exact",
                 "--nocapture",
             ])
