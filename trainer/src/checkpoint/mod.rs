@@ -21,6 +21,7 @@
 //! The random numbers of a run are counter-based, a function of seed and step, and so is the position in the data but for what a rollback left out: the state has no
 //! more than that. A run on a stream has its cursor besides.
 
+mod keep;
 mod manifest;
 mod tensors;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use onebit_model::config::TensorSpec;
 use onebit_model::files::open_regular;
 use serde::{Deserialize, Serialize};
 
+pub use keep::{Keep, SaveSchedule};
 pub use manifest::{Entry, Manifest, parse_manifest};
 pub use tensors::{Stored, StoredMut, Values, ValuesMut};
 
@@ -108,33 +110,6 @@ pub struct Found {
     pub state: State,
     /// Newer ones that were passed over, and why.
     pub skipped: Vec<String>,
-}
-
-/// What of a run's checkpoints is kept: beside these the newest of all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
-    /// The newest so many of those that the run makes by itself. An interruption pushes none of them out, so that a run that goes back to one finds it.
-    pub last: usize,
-    /// And of those that know their validation loss the one with the lowest.
-    pub best: bool,
-    /// When the run makes one by itself.
-    pub schedule: SaveSchedule,
-}
-
-/// When a run makes a checkpoint by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SaveSchedule {
-    /// Every so many steps, if not 0.
-    pub every: u64,
-    /// And at this step, the last.
-    pub last_step: u64,
-}
-
-impl SaveSchedule {
-    /// Whether it makes one after `step` steps.
-    pub fn has(&self, step: u64) -> bool {
-        step == self.last_step || self.every > 0 && step.is_multiple_of(self.every)
-    }
 }
 
 /// A run at one of its steps.

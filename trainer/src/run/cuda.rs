@@ -1,75 +1,30 @@
 //! Steps on a GPU. The host runs ahead: it fills batches, launches a recording of the whole step, and reads losses a step or two later.
 
+mod plan;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use onebit_engine::Tensor;
 use onebit_kernels_cuda::optimizer::{GUARD_WORDS, Guard, STEP_WORDS};
 use onebit_kernels_cuda::{CudaError, Event, Gpu, Graph, Pinned, Staging};
-use onebit_model::config::{ModelConfig, TensorSpec};
-use onebit_model::network::cuda::{
-    BatchShape, CountsOnHost, CudaDropout, CudaNetwork, CudaTeachers, HostBatch, Layout, MicroBatches, Stage,
-};
+use onebit_model::config::TensorSpec;
+use onebit_model::network::cuda::{CountsOnHost, CudaDropout, CudaNetwork, CudaTeachers, HostBatch, Layout, Stage};
 use onebit_model::network::{Network, NetworkError};
 
-use super::memory::MemoryEstimate;
 use super::metrics::LayerMetrics;
 use crate::optimizer::cuda::{CudaCopy, CudaOptimizer};
 use crate::optimizer::{Optimizer, Rates};
-use crate::options::{Sharding, TrainOptions};
+use crate::options::TrainOptions;
 use crate::parallel::World;
 use crate::parallel::nccl::CudaRanks;
 use crate::{Result, TrainError};
 
+pub use plan::cuda_memory_estimate;
+use plan::{batch_shape, micro_batches};
+
 /// Steps that the host may be ahead.
 const AHEAD: usize = 2;
-
-/// The shape of a run's micro-batches.
-pub(super) fn batch_shape(options: &TrainOptions) -> BatchShape {
-    BatchShape {
-        batch: options.batch_size,
-        seq: options.seq_len,
-        recompute: options.recompute,
-        soft_phases: options.quant_warmup_steps + options.quant_anneal_steps > 0,
-        bf16_gradients: options.bf16_gradients(),
-    }
-}
-
-/// The micro-batches of a step.
-fn micro_batches(options: &TrainOptions) -> MicroBatches {
-    MicroBatches {
-        own: options.accumulation_steps,
-        all: options.accumulation_steps * options.world,
-    }
-}
-
-/// Memory of training `config` with `options` and teachers of these configurations on a GPU: what will be allocated, to the byte.
-///
-/// # Errors
-/// A model that the kernels have no form for.
-pub fn cuda_memory_estimate(
-    config: &ModelConfig,
-    teachers: &[ModelConfig],
-    options: &TrainOptions,
-) -> Result<MemoryEstimate> {
-    let divided = if options.shard == Sharding::Parameters {
-        options.world
-    } else {
-        1
-    };
-    let memory = CudaNetwork::plan_divided(config, &batch_shape(options), micro_batches(options), divided)?;
-    let specs = config.tensors();
-    let layout = Layout::new(config, &specs)?;
-    Ok(MemoryEstimate {
-        weights: memory.weights,
-        gradients: memory.gradients,
-        optimizer: CudaOptimizer::plan(options, &specs, &layout),
-        products: memory.products,
-        activations: memory.activations,
-        teachers: CudaTeachers::bytes_needed(teachers, &batch_shape(options))?,
-        snapshot: 0,
-    })
-}
 
 /// What a launched step will tell, and what must stay until it has.
 struct Slot {

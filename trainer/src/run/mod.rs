@@ -21,6 +21,7 @@
 mod batch;
 mod cuda;
 pub mod guard;
+mod inputs;
 mod lock;
 mod memory;
 mod metrics;
@@ -29,6 +30,7 @@ mod saving;
 mod setbacks;
 mod source;
 mod step;
+mod steps;
 mod teachers;
 #[cfg(test)]
 mod tests;
@@ -36,14 +38,14 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use onebit_kernels_cuda::Gpu;
-use onebit_model::files::{Extras, GenerationConfig, remove_unfinished, save_master};
+use onebit_model::files::{GenerationConfig, remove_unfinished};
 use onebit_model::network::Network;
 
 pub use cuda::{CudaRun, StepResult, cuda_memory_estimate};
 pub use guard::GuardState;
+pub use inputs::{Event, Outcome, RunInputs};
 pub use lock::RunLock;
 pub use memory::{MemoryEstimate, memory_estimate};
 use metrics::MetricsFile;
@@ -62,73 +64,6 @@ use crate::parallel::World;
 use crate::schedule::{LrSchedule, QuantSchedule};
 use crate::storage::{Disk, Storage};
 use crate::{Result, TrainError};
-
-/// What happens in a run, for whoever watches it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A run was resumed: from where, and what was passed over on the way.
-    Resumed {
-        /// The checkpoint.
-        path: &'a Path,
-        /// Steps done.
-        step: u64,
-        /// Newer checkpoints that were not whole, and why.
-        skipped: &'a [String],
-    },
-    /// A run goes on with another number of ranks: the micro-batches of a step are divided among them anew.
-    Regrouped {
-        /// Ranks that made the checkpoint.
-        from: usize,
-        /// Ranks now.
-        to: usize,
-        /// Micro-batches of a step on each.
-        accumulation_steps: usize,
-    },
-    /// A step is done.
-    Step(&'a StepMetrics),
-    /// A validation is done.
-    Validated(&'a ValidationMetrics),
-    /// A checkpoint is on the disk.
-    Saved(&'a Path),
-    /// A checkpoint could not be written; the run goes on, and the one before it is there.
-    SaveFailed(&'a TrainError),
-    /// The run went back to a checkpoint.
-    RolledBack(&'a Rollback),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All steps are done and the model directory is complete.
-    Finished,
-    /// The stop flag was seen; a checkpoint was written.
-    Interrupted,
-}
-
-/// What a run is made of.
-#[derive(Debug)]
-pub struct RunInputs {
-    /// The model to train.
-    pub network: Network,
-    /// Models whose probabilities it learns too; none for the text alone.
-    pub teachers: Vec<Network>,
-    /// What is trained on.
-    pub train: TrainData,
-    /// Validation tokens.
-    pub validation: Option<TokenFile>,
-    /// Bytes of `tokenizer.json`, copied into the model directory.
-    pub tokenizer: Vec<u8>,
-    /// Sampling defaults of the finished model.
-    pub generation: GenerationConfig,
-    /// How to train.
-    pub options: TrainOptions,
-    /// Where the run lives.
-    pub output_dir: PathBuf,
-    /// The GPU that trains, or none for the CPU.
-    pub gpu: Option<Gpu>,
-    /// The ranks of the run: what else is here is the same on all of them, but for the GPU.
-    pub world: World,
-}
 
 /// A training run. See the [module](self).
 #[derive(Debug)]
@@ -394,92 +329,6 @@ impl Trainer {
     /// The model.
     pub fn network(&self) -> &Network {
         &self.network
-    }
-
-    /// Trains to the end, or until `stop` is set: then a checkpoint is written first. When the run ends, the model directory is complete. Of several ranks all stop after
-    /// the step at which one was asked to; only rank 0 tells `observe`.
-    ///
-    /// # Errors
-    /// [`TrainError::NotFinite`] after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`TrainError::Diverged`];
-    /// a disk that is full at the end; a rank that was lost.
-    pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        let is_first = self.world.is_first();
-        let observe: &mut dyn FnMut(Event<'_>) = if is_first { observe } else { &mut |_| () };
-        // Ranks stop together, after a step, so none of them stops waiting for its data.
-        let never = AtomicBool::new(false);
-        while self.step < self.total_steps && !self.ended {
-            let waits_until = if self.world.is_single() { stop } else { &never };
-            let arrival = self.data(waits_until, observe)?;
-            if arrival == Arrival::Never {
-                self.end_early(observe)?;
-                break;
-            }
-            self.asked.here = stop.load(Ordering::Relaxed);
-            if self.stops() {
-                self.settle(observe)?;
-                if self.goes_on() {
-                    self.save_now(self.here(), observe)?;
-                    return Ok(Outcome::Interrupted);
-                }
-            }
-            self.look_at_saves(false, observe);
-            // On a thread of the pool, where starting a parallel operation does not wake anyone who is awake.
-            if self.goes_on()
-                && let Some(metrics) = rayon::scope(|_| self.step())?
-            {
-                self.tell(&metrics, observe)?;
-            }
-            let last = self.step == self.total_steps;
-            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
-            let (validate, save) = (due(self.options.eval_every) || last, self.schedule().has(self.step));
-            if validate || save {
-                self.settle(observe)?;
-            }
-            match std::mem::replace(&mut self.verdict, Verdict::GoOn) {
-                Verdict::GoOn => {}
-                Verdict::Stop { step, what } => return Err(self.stopped(step, what, observe)?),
-                Verdict::GoBack { step, loss, to } => {
-                    self.go_back((step, loss), &to, observe)?;
-                    continue;
-                }
-            }
-            if validate {
-                self.validate_now(observe)?;
-            }
-            self.metrics.flush()?;
-            if last {
-                self.save_now(self.here(), observe)?;
-            } else if save {
-                self.begin_save(observe)?;
-            }
-        }
-        if is_first {
-            self.write_model()?;
-        }
-        Ok(Outcome::Finished)
-    }
-
-    /// Waits for steps that are under way on a GPU.
-    fn settle(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        while let Some(metrics) = self.collect()? {
-            self.tell(&metrics, observe)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the model directory: configuration, master weights, tokenizer, sampling defaults.
-    fn write_model(&self) -> Result<()> {
-        let extras = Extras {
-            tokenizer: Some(&self.tokenizer),
-            generation: Some(&self.generation),
-        };
-        save_master(
-            &self.output_dir,
-            self.network.config(),
-            &self.network.named_tensors()?,
-            extras,
-        )?;
-        Ok(())
     }
 
     /// Where the run stands now.
