@@ -13,7 +13,7 @@ impl Trainer {
     /// the step at which one was asked to; only rank 0 tells `observe`.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`TrainError::Diverged`];
+    /// [`NotFinite`](crate::TrainError::NotFinite) after too many steps in a row whose loss or gradient was not finite, with a checkpoint of the state before them; [`Diverged`](crate::TrainError::Diverged);
     /// a disk that is full at the end; a rank that was lost.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let is_first = self.world.is_first();
