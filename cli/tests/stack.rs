@@ -296,3 +296,51 @@ fn a_run_ends_with_its_visits() {
     assert!((10..=20).contains(&steps), "{ran}");
     assert!(s.folder.path().join("visits/model.safetensors").is_file());
 }
+
+/// Each rank reads the whole stream, in a folder of its own with its share of the budget, and takes its micro-batches. Needs two GPUs, or the emulator.
+#[test]
+fn ranks_on_cuda_see_what_one_that_accumulates_sees() {
+    let found = onebit_kernels_cuda::driver().map_or(Vec::new(), |driver| driver.devices);
+    let emulated = found.iter().any(|(name, _)| name == "emulated");
+    if !emulated && found.len() < 2 {
+        return println!("SKIPPED ({} GPUs): ranks of a stream", found.len());
+    }
+    let s = Setting::new();
+    let largest = s.hub.contents().files.values().map(Vec::len).max().unwrap() as u64;
+    let budget = 6 * largest + 20;
+    let losses = |name: &str, more: &[&str]| -> Vec<f64> {
+        let short = [
+            "--max-global-steps",
+            "24",
+            "--quant-warmup-steps",
+            "8",
+            "--quant-anneal-steps",
+            "8",
+        ];
+        let gpu = ["--device", "cuda", "--lr", "3e-4"];
+        let args = s.train(name, budget, &[&short[..], &gpu, more].concat());
+        // The first of two: the fixture's is the CPU.
+        let args: Vec<String> = match args.iter().position(|word| word == "cpu") {
+            Some(at) => [&args[..at - 1], &args[at + 1..]].concat(),
+            None => args,
+        };
+        let mut command = common::command(&args);
+        command.env("HF_ENDPOINT", s.hub.endpoint()).env("HF_TOKEN", "hf_right");
+        let output = command.env("ONEBIT_EMULATOR_GPUS", "2").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = fs::read_to_string(s.folder.path().join(name).join("metrics.jsonl")).unwrap();
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let one = losses("one", &["--accumulation-steps", "2"]);
+    let two = losses("two", &["--accumulation-steps", "1", "--gpus", "2"]);
+    assert_eq!((one.len(), two.len()), (24, 24));
+    let apart = one.iter().zip(&two).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart < 1e-3, "{apart}");
+    for rank in 0..2 {
+        let folder = s.folder.path().join("two-shards").join(format!("rank-{rank}"));
+        assert!(size(&folder) > 0 && size(&folder) <= budget / 2);
+    }
+}
