@@ -72,7 +72,9 @@ fn wrong_usage_ends_with_2() {
     onebit(&["eval", "--model", &model, "--data", &text, "--stride", "33"]).refused(2, &["--stride", "32"]);
     onebit(&["bench", "prefill", "--exact-head"]).refused(2, &["--exact-head", "bench decode"]);
     onebit(&["bench", "sort"]).refused(2, &["decode, prefill, train or scaling"]);
-    onebit(&["bench", "train", "--gpus", "2"]).refused(2, &["--gpus", "bench scaling"]);
+    onebit(&["bench", "decode", "--gpus", "2"]).refused(2, &["--gpus", "bench train", "bench scaling"]);
+    onebit(&["bench", "train", "--shard", "optimizer"]).refused(2, &["--shard", "--gpus"]);
+    onebit(&["bench", "train", "--gpus", "2,8"]).refused(2, &["--gpus"]);
     onebit(&["bench", "scaling", "--model", &model]).refused(2, &["--model", "measures nothing"]);
     onebit(&["bench", "scaling", "--gpus", "2,0"]).refused(2, &["--gpus", "2,0"]);
     onebit(&["bench", "scaling", "--shard", "all"]).refused(2, &["--shard", "none, optimizer or parameters"]);
