@@ -1,6 +1,7 @@
 //! The functions of NCCL that are used, looked up in the library that this machine has.
 
 use std::env;
+use std::error::Error;
 use std::ffi::{CStr, OsString, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
@@ -71,11 +72,22 @@ fn open() -> std::result::Result<Library, String> {
         match unsafe { libloading::Library::new(name) } {
             // Functions outlive whoever has them, so the library is never closed.
             Ok(library) => return functions(Box::leak(Box::new(library))),
-            Err(error) if why.is_empty() => why = error.to_string(),
+            Err(error) if why.is_empty() => why = with_reasons(&error),
             Err(_) => {}
         }
     }
     Err(why)
+}
+
+/// What an error says, and what those behind it do.
+fn with_reasons(error: &libloading::Error) -> String {
+    let mut text = error.to_string();
+    let mut reason = error.source();
+    while let Some(error) = reason {
+        text += &format!(": {error}");
+        reason = error.source();
+    }
+    text
 }
 
 fn functions(library: &'static libloading::Library) -> std::result::Result<Library, String> {
