@@ -17,6 +17,8 @@ mod error;
 pub mod fuzzing;
 mod generation;
 mod gpu;
+#[cfg(feature = "train")]
+mod hub;
 mod interrupt;
 mod limits;
 mod model;

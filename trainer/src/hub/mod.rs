@@ -45,7 +45,7 @@ pub(crate) use download::lock;
 pub use error::HubError;
 pub use listing::{Commit, Entry, Listing, Page, Pages};
 pub(crate) use names::{is_commit, is_dataset_id, is_plain_path, is_sha256};
-pub use options::HubOptions;
+pub use options::{HubOptions, Told};
 
 use address::Address;
 use error::Trouble;

@@ -1,6 +1,7 @@
 //! Where the Hub is, who asks, and how patiently.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::HubError;
@@ -33,7 +34,13 @@ pub struct HubOptions {
     pub read_timeout: Duration,
     /// The most files that a listing may have; the listing of a server that never ends does.
     pub most_files: usize,
+    /// Whoever is told of failures that are tried again.
+    pub told: Option<Told>,
 }
+
+/// Is told of failures that are tried again: what failed, and how long the pause is.
+#[derive(Clone)]
+pub struct Told(pub Arc<dyn Fn(&str) + Send + Sync>);
 
 impl Default for HubOptions {
     /// The Hub of everybody, asked as anybody; about ten minutes without any progress end a download.
@@ -50,6 +57,7 @@ impl Default for HubOptions {
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(60),
             most_files: 1_000_000,
+            told: None,
         }
     }
 }

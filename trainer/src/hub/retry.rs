@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use onebit_engine::rng::Key;
 
 use super::error::Trouble;
-use super::{HubError, HubOptions};
+use super::{HubError, HubOptions, Told};
 
 /// RNG purpose of the jitter ("hubj").
 const PURPOSE: u32 = u32::from_be_bytes(*b"hubj");
@@ -52,6 +52,11 @@ impl<'a> Retry<'a> {
             });
         }
         let pause = self.pause(after);
+        // The first may well be a chance, of which nobody needs to know.
+        if let Some(Told(tell)) = self.options.told.as_ref().filter(|_| self.failures > 0) {
+            let (address, seconds) = (&self.address, pause.as_secs_f32().ceil());
+            tell(&format!("{address}: {what}; trying again in {seconds} s"));
+        }
         self.failures += 1;
         self.pauses += 1;
         let begun = Instant::now();
@@ -85,6 +90,8 @@ pub(super) fn retry_after(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     fn options() -> HubOptions {
@@ -126,6 +133,12 @@ mod tests {
             ..options()
         };
         let go = AtomicBool::new(false);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = heard.clone();
+        let quick = HubOptions {
+            told: Some(Told(Arc::new(move |line| hears.lock().unwrap().push(line.to_string())))),
+            ..quick
+        };
         let mut retry = Retry::new(&quick, "http://h/".into());
         for _ in 0..5 {
             retry.again(Trouble::passing("x"), &go).unwrap();
@@ -139,6 +152,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("http://h/: the reason, 3 times in a row"), "{error}");
+        assert_eq!(*heard.lock().unwrap(), ["http://h/: x; trying again in 0 s"; 6]);
         let mut retry = Retry::new(&quick, String::new());
         assert!(matches!(
             retry.again(HubError::Stopped.into(), &go),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use onebit_trainer::TrainError;
 use onebit_trainer::data::text::Documents;
-use onebit_trainer::hub::{Commit, Entry, Hub, HubError, HubOptions};
+use onebit_trainer::hub::{Commit, Entry, Hub, HubError};
 use onebit_trainer::storage::{Disk, Storage};
 
 use super::Source;
@@ -48,7 +48,7 @@ impl Download {
 
     /// The texts of all splits in the download's folder.
     pub fn run(&self, output_dir: &Path) -> Result<Vec<Source>> {
-        let hub = Hub::new(HubOptions::from_env()?)?;
+        let hub = crate::hub::hub()?;
         args::output_directory(output_dir, "--output-dir")?;
         args::output_directory(&self.folder, "--output-dir")?;
         let commit = hub.dataset(DATASET, "main")?;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use onebit_trainer::hub::{Hub, HubOptions};
 use onebit_trainer::stack::manifest::{Made, ManifestOptions, make_manifest};
 use serde::Serialize;
 
@@ -51,7 +50,7 @@ struct Listed<'a> {
 impl Manifest {
     pub(super) fn run(self) -> Result<()> {
         let languages = self.chosen()?;
-        let hub = Hub::new(HubOptions::from_env()?)?;
+        let hub = crate::hub::hub()?;
         if let Some(folder) = self.output.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             args::output_directory(folder, "--output")?;
         }

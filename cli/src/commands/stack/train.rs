@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use argh::FromArgs;
-use onebit_trainer::hub::{Hub, HubOptions};
+use onebit_trainer::hub::HubOptions;
 use onebit_trainer::stack::fetch::{Fetch, FromCommand, FromFolder};
 use onebit_trainer::stack::filter::FilterOptions;
 use onebit_trainer::stack::manifest::read_manifest;
@@ -287,7 +287,7 @@ impl Train {
                 let endpoint = HubOptions::from_env()?.endpoint;
                 Ok(Arc::new(FromCommand::new(template, &endpoint)?))
             }
-            (None, None) => Ok(Arc::new(Hub::new(HubOptions::from_env()?)?)),
+            (None, None) => Ok(Arc::new(crate::hub::hub()?)),
         }
     }
 

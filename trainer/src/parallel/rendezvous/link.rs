@@ -46,6 +46,8 @@ struct State {
     callback: Option<OnLoss>,
     /// This rank leaves: what happens to connections from here on means nothing.
     leaving: bool,
+    /// Rank 0 tells the others who was lost: it does not leave before, or they would take it for the one.
+    telling: bool,
 }
 
 struct Shared {
@@ -86,6 +88,7 @@ impl Tcp {
                 lost: None,
                 callback: None,
                 leaving: false,
+                telling: false,
             }),
             changed: Condvar::new(),
             silence: settings.silence,
@@ -268,10 +271,13 @@ impl Shared {
         }
         state.lost = Some(error.clone());
         let callback = state.callback.take();
+        state.telling = self.rank == 0;
         drop(state);
         self.changed.notify_all();
         if self.rank == 0 {
             self.tell(&error);
+            lock(&self.state).telling = false;
+            self.changed.notify_all();
         }
         if let Some(callback) = callback {
             callback(&error);
@@ -328,7 +334,12 @@ impl Shared {
     }
 
     fn leave(&self) {
-        lock(&self.state).leaving = true;
+        let mut state = lock(&self.state);
+        while state.telling {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.leaving = true;
+        drop(state);
         self.changed.notify_all();
     }
 }
