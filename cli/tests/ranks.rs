@@ -68,11 +68,11 @@ fn losses(run: &Path) -> Vec<f64> {
         .collect()
 }
 
-fn assert_close(one: &Path, other: &Path) {
+fn assert_close(one: &Path, other: &Path, bound: f64) {
     let (one, other) = (losses(one), losses(other));
     assert_eq!(one.len(), other.len());
     for (i, (a, b)) in one.iter().zip(&other).enumerate() {
-        assert!((a - b).abs() < 1e-3, "{i}: {a} {b}");
+        assert!((a - b).abs() < bound, "{i}: {a} {b}");
     }
 }
 
@@ -124,8 +124,8 @@ fn two_ranks_are_one_with_twice_the_batch() {
     run(1, "accumulated", &["--accumulation-steps", "2"]);
     run(2, "two", &["--accumulation-steps", "1"]);
     run(2, "two again", &["--accumulation-steps", "1"]);
-    assert_close(&path("two"), &path("twice the batch"));
-    assert_close(&path("two"), &path("accumulated"));
+    assert_close(&path("two"), &path("twice the batch"), 1e-3);
+    assert_close(&path("two"), &path("accumulated"), 1e-3);
     // Each rank has one micro-batch, so even the sums have one order.
     assert!(bytes(&path("two")) == bytes(&path("accumulated")));
     assert!(bytes(&path("two")) == bytes(&path("two again")));
@@ -173,7 +173,8 @@ fn a_run_goes_on_with_other_numbers_of_ranks() {
         );
     }
     train(3, &run, &[&six[..], &["--resume"]].concat());
-    assert_close(&whole, &run);
+    // Where it was ended is a chance, and with it which sums had which order: a trit at its threshold may fall to either side.
+    assert_close(&whole, &run, 2e-2);
     let said = ended(
         &mut mpirun(4, &fixture().train(&run, &[&six[..], &["--resume"]].concat())),
         1,
