@@ -142,7 +142,12 @@ fn two_ranks_are_one_with_twice_the_batch() {
 fn a_run_goes_on_with_other_numbers_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, run) = (dir.path().join("whole"), dir.path().join("run"));
+    // A small rate, by which a trit at its threshold moves little.
     let six = [&FIFTY[..], &["--accumulation-steps", "3"]].concat();
+    let six: Vec<&str> = six
+        .iter()
+        .map(|word| if *word == "1e-3" { "3e-4" } else { word })
+        .collect();
     train(2, &whole, &six);
     // Parts of the run: `--max-steps` is part of it, so each is ended by a signal.
     for ranks in [2, 3, 1, 2] {
@@ -174,7 +179,7 @@ fn a_run_goes_on_with_other_numbers_of_ranks() {
     }
     train(3, &run, &[&six[..], &["--resume"]].concat());
     // Where it was ended is a chance, and with it which sums had which order: a trit at its threshold may fall to either side.
-    assert_close(&whole, &run, 2e-2);
+    assert_close(&whole, &run, 5e-3);
     let said = ended(
         &mut mpirun(4, &fixture().train(&run, &[&six[..], &["--resume"]].concat())),
         1,
