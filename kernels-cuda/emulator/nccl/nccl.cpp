@@ -218,19 +218,3 @@ NCCL int ncclAllGather(const void* from, void* to, size_t count, int type, void*
         }
     });
 }
-
-NCCL int ncclBroadcast(const void* from, void* to, size_t count, int type, int root, void* handle, void* stream) {
-    auto c = static_cast<Communicator*>(handle);
-    const size_t bytes = count * size_of(type);
-    if (size_of(type) == 0 || root < 0 || root >= c->size) return fail(INVALID_ARGUMENT, "this type is not emulated, or there is no such root");
-    if (Result answer = check(from, to, bytes, bytes)) return answer;
-    return submit(stream, [=] {
-        for (size_t at = 0; at < bytes; at += window) {
-            const size_t n = bytes - at < window ? bytes - at : window;
-            if (c->rank == root) memcpy(c->of(root), static_cast<const unsigned char*>(from) + at, n);
-            c->meet();
-            memcpy(static_cast<unsigned char*>(to) + at, c->of(root), n);
-            c->meet();
-        }
-    });
-}

@@ -43,15 +43,6 @@ pub(super) struct Library {
         ncclComm_t,
         cudaStream_t,
     ) -> ncclResult_t,
-    pub broadcast: unsafe extern "C" fn(
-        *const c_void,
-        *mut c_void,
-        usize,
-        ncclDataType_t,
-        c_int,
-        ncclComm_t,
-        cudaStream_t,
-    ) -> ncclResult_t,
 }
 
 /// The library, opened once and never closed.
@@ -115,7 +106,6 @@ fn functions(library: &'static libloading::Library) -> std::result::Result<Libra
             all_reduce: get(library, "ncclAllReduce")?,
             reduce_scatter: get(library, "ncclReduceScatter")?,
             all_gather: get(library, "ncclAllGather")?,
-            broadcast: get(library, "ncclBroadcast")?,
         })
     }
 }

@@ -10,7 +10,6 @@
 //! all_reduce       every rank has the sums                                        2·(W−1)/W bytes on the wire a byte
 //! reduce_scatter   rank r has the sums of the r-th of W equal parts                 (W−1)/W
 //! all_gather       every rank has what rank r had in the r-th part                  (W−1)/W
-//! broadcast        every rank has what one had
 //! ```
 //!
 //! **Determinism.** NCCL adds in an order that follows from the number of ranks, the links between them and its own settings, not from timing; so the same job on the same machines gives the same
@@ -258,38 +257,6 @@ impl Communicator {
             (self.library.all_gather)(from, to, part.bytes(), bytes, self.communicator, self.stream.cast())
         };
         self.library.check("ncclAllGather", answer)
-    }
-
-    /// Brings `array` of rank `root` to all.
-    ///
-    /// # Errors
-    /// No such rank; NCCL's.
-    pub fn broadcast<T: Element>(&self, array: &DeviceArray<T>, root: usize) -> Result<()> {
-        if root >= self.size {
-            return Err(CudaError::shape(
-                "broadcast",
-                format!("a rank below {}", self.size),
-                root,
-            ));
-        }
-        let Some(_call) = self.begins(array)? else {
-            return Ok(());
-        };
-        let at = array.address() as *mut std::ffi::c_void;
-        // SAFETY: the array has these bytes.
-        let answer = unsafe {
-            let bytes = ncclDataType_t::ncclUint8;
-            (self.library.broadcast)(
-                at,
-                at,
-                array.bytes(),
-                bytes,
-                root as i32,
-                self.communicator,
-                self.stream.cast(),
-            )
-        };
-        self.library.check("ncclBroadcast", answer)
     }
 
     fn check_parts(&self, op: &'static str, len: usize) -> Result<()> {

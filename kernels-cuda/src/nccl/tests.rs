@@ -133,21 +133,6 @@ fn parts_are_summed_and_gathered() {
     });
 }
 
-#[test]
-fn one_rank_tells_the_others() {
-    as_ranks("one_rank_tells_the_others", 3, |gpu, links| {
-        for root in 0..links.size() {
-            let array = gpu.upload(&values(links.rank(), 70_000)).unwrap();
-            links.fork().unwrap();
-            links.broadcast(&array, root).unwrap();
-            finished(gpu, links);
-            assert_eq!(gpu.download(&array).unwrap(), values(root, 70_000));
-        }
-        let array = gpu.zeros::<f32>(1).unwrap();
-        assert!(links.broadcast(&array, links.size()).is_err());
-    });
-}
-
 /// What a training step does: sums of one part beside the making of the next, recorded once, run again.
 #[test]
 fn sums_in_a_recording() {
