@@ -176,7 +176,7 @@ impl CudaRun {
                 (world.rank(), skipped_in_a_row),
             )?,
             specs: network.specs().to_vec(),
-            tokens: options.batch_size * options.seq_len * micro_batches(options).all,
+            tokens: options.tokens_per_step() as usize,
             free: (0..AHEAD).map(|_| slot()).collect::<Result<_>>()?,
             launched: VecDeque::new(),
             graphs: HashMap::new(),

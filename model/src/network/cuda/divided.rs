@@ -48,13 +48,11 @@ struct Share {
 #[derive(Debug)]
 pub(super) struct Divided {
     pub links: Arc<Communicator>,
-    /// Of all that this rank has.
+    /// Of all that this rank has, in the order of blocks; its slices begin in `own` where they say.
     table: ShardTable,
     /// Of what it counts: of what every rank has, the first rank's alone.
     counted: ShardTable,
     blocks: Vec<Share>,
-    /// What this rank has, in the order of blocks: where in the arena of matrices, and where it begins in `own`.
-    slices: Vec<Slice>,
     own: DeviceArray<f32>,
     packed: DeviceArray<u8>,
     sums: DeviceArray<f32>,
@@ -141,7 +139,6 @@ impl Divided {
             table: ShardTable::new(gpu, &tensors[..first], &slices)?,
             counted: ShardTable::new(gpu, &tensors[..first], &counted)?,
             blocks,
-            slices,
             own: arrays.parameters.slice(layout.matrices..),
             packed: arrays.packed.clone(),
             sums: arrays.piece_sums.clone(),
@@ -157,7 +154,7 @@ impl Divided {
     /// What this rank has of `elements` of the arena of matrices, which lie in its part of one block.
     pub fn own(&self, elements: &Range<usize>) -> Option<DeviceArray<f32>> {
         let holds = |s: &&Slice| s.first <= elements.start && elements.end <= s.first + s.len;
-        let slice = self.slices.iter().find(holds)?;
+        let slice = self.table.slices().iter().find(holds)?;
         let at = slice.at + elements.start - slice.first;
         Some(self.own.slice(at..at + elements.len()))
     }
@@ -173,7 +170,9 @@ impl Divided {
     }
 
     fn pack(&self, gpu: &Gpu) -> Result<()> {
-        Ok(self.table.pack(gpu, 0..self.slices.len(), &self.own, &self.packed)?)
+        Ok(self
+            .table
+            .pack(gpu, 0..self.table.slices().len(), &self.own, &self.packed)?)
     }
 
     /// Launches all that products read of the weights in `stage`, but for bf16 weights that are kept of one block at a time.
@@ -256,7 +255,7 @@ impl CudaNetwork {
                 self.gpu.write(&self.parameter(index), tensor.f32()?)?;
                 continue;
             };
-            for slice in &divided.slices {
+            for slice in divided.table.slices() {
                 let common = range.start.max(slice.first)..range.end.min(slice.first + slice.len);
                 if common.is_empty() {
                     continue;
@@ -279,7 +278,7 @@ impl CudaNetwork {
         let parameters = network.parameters_mut();
         for share in &divided.blocks {
             let whole: DeviceArray<f32> = self.gpu.zeros(share.codes.len())?;
-            for slice in &divided.slices[share.slices.clone()] {
+            for slice in &divided.table.slices()[share.slices.clone()] {
                 let begin = slice.first - share.codes.start;
                 let own = divided.own.slice(slice.at..slice.at + slice.len);
                 self.gpu.copy(&own, &whole.slice(begin..begin + slice.len))?;

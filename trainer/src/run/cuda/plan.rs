@@ -23,7 +23,7 @@ pub(in crate::run) fn batch_shape(options: &TrainOptions) -> BatchShape {
 pub(super) fn micro_batches(options: &TrainOptions) -> MicroBatches {
     MicroBatches {
         own: options.accumulation_steps,
-        all: options.accumulation_steps * options.world,
+        all: options.micro_batches_per_step(),
     }
 }
 
