@@ -18,7 +18,7 @@
 //!
 //! Behind the last block the logits are `rms_norm(x)·Wheadᵀ`, with `final_logit_softcapping` = C `C·tanh(logits / C)`.
 //!
-//! The embedding, the norms and the head are always high precision; each linear has a [`LinearMode`].
+//! Norms are always high precision; each linear has a [`LinearMode`], and so have embedding and head, which are high precision unless somebody asks for less.
 //! This module is `no_std`, reading and writing `config.json` in [`json`] too; the shapes shipped by name in [`presets`].
 
 mod error;
@@ -37,14 +37,15 @@ pub use error::ConfigError;
 pub use shapes::{LinearKind, LinearShape, TensorKind, TensorSpec};
 pub use validate::limits;
 
-/// How the weights of one linear layer are stored and multiplied.
+/// How the weights of one linear, or of embedding or head, are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum LinearMode {
-    /// High precision: f32 master weights, f16, bf16 or f32 when packed.
+    /// High precision: f32 master weights, f16, bf16 or f32 when packed. Embedding and head may then also be packed as integers, which is no matter of
+    /// the network but of its file.
     F16,
     /// Eight-bit integers, one step per output row.
     Int8,
-    /// Four-bit integers, one step per output row.
+    /// Four-bit integers in −8..=7, one f16 step for 32 columns (`onebit_kernels_cpu::int4_gemv`).
     Int4,
     /// {−1, 0, +1} with one scale for the matrix (ARCHITECTURE.md §2.1).
     #[default]
@@ -226,6 +227,10 @@ pub struct ModelConfig {
     pub final_logit_softcapping: Option<f32>,
     /// The modes of each block's linears, `num_hidden_layers` of them.
     pub layer_modes: Vec<LayerModes>,
+    /// The mode of the embedding.
+    pub embedding_mode: LinearMode,
+    /// The mode of the head; that of the embedding where the head is tied to it.
+    pub head_mode: LinearMode,
     /// Token put before a sequence, when there is one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.

@@ -57,6 +57,8 @@ fn bitnet(shape: Shape) -> ModelConfig {
         residual_scaling: false,
         final_logit_softcapping: None,
         layer_modes: Vec::new(),
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         bos_token_id: None,
         eos_token_ids: Vec::new(),
         initializer_range: 0.02,

@@ -78,6 +78,16 @@ impl ModelConfig {
                 format!("{} entries", self.layer_modes.len()),
             ));
         }
+        if self.tie_word_embeddings && self.head_mode != self.embedding_mode {
+            return Err(invalid(
+                "layer_bit_map.lm_head",
+                format!(
+                    "{}, the mode of the embedding, which a tied head shares",
+                    self.embedding_mode.name()
+                ),
+                self.head_mode.name(),
+            ));
+        }
         if self.storage != WeightStorage::Master && !self.uses_mode(LinearMode::Ternary) {
             return Err(invalid(
                 "storage",

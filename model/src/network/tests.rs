@@ -32,6 +32,8 @@ fn config() -> ModelConfig {
         residual_scaling: false,
         final_logit_softcapping: None,
         layer_modes: Vec::new(),
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         bos_token_id: None,
         eos_token_ids: vec![0],
         initializer_range: 0.05,

@@ -32,6 +32,8 @@ pub fn config() -> ModelConfig {
         residual_scaling: false,
         final_logit_softcapping: None,
         layer_modes: vec![LayerModes::uniform(LinearMode::Ternary); 2],
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         bos_token_id: None,
         eos_token_ids: Vec::new(),
         initializer_range: 0.02,

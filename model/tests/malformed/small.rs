@@ -22,6 +22,8 @@ pub fn config() -> ModelConfig {
         head_dim: 8,
         max_position_embeddings: 16,
         layer_modes: vec![LayerModes::uniform(LinearMode::Ternary)],
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         ..common::config()
     }
 }

@@ -6,7 +6,7 @@
 //!   `LlamaForCausalLM` without sub-norms. Other combinations keep `model_type: "bitnet"` and describe themselves under
 //!   `"onebit"`: `{qk_norm, residual_scaling, sub_norms, feed_forward, layer_bit_map}`.
 //! * A soft-cap of the logits stands under the name that `transformers` has for it, `final_logit_softcapping`, though its BitNet and Llama do not cap.
-//! * `layer_bit_map` is `{"embedding": "f16", "layer_modes": [MODE or {q, k, v, o, gate, up, down}, …], "lm_head": "f16"}`
+//! * `layer_bit_map` is `{"embedding": MODE, "layer_modes": [MODE or {q, k, v, o, gate, up, down}, …], "lm_head": MODE}`
 //!   with one entry per block, each mode `f16`, `int8`, `int4`, `ternary` or `binary`.
 //! * The replaced system's keys (`num_heads`, `use_ternary`, …) are read as what they meant; what only its training used is
 //!   ignored with a note.

@@ -121,28 +121,36 @@ fn layer(path: String, value: &Value) -> Result<LayerModes, ConfigError> {
     Ok(modes)
 }
 
-/// `layer_bit_map`: one entry per block. Embedding and head can only be `f16`; a file of the replaced system may say
-/// otherwise, which never had an effect and gets a note.
+/// What a `layer_bit_map` says.
+pub(super) struct Modes {
+    /// One entry per block.
+    pub(super) layers: Vec<LayerModes>,
+    pub(super) embedding: LinearMode,
+    /// If it is named.
+    pub(super) head: Option<LinearMode>,
+}
+
+/// `layer_bit_map`. What a file of the replaced system says of embedding and head never had an effect: it gets a note.
 pub(super) fn layer_bit_map(
     fields: Fields<'_>,
     layers: usize,
     legacy: bool,
     notes: &mut Vec<String>,
-) -> Result<Vec<LayerModes>, ConfigError> {
+) -> Result<Modes, ConfigError> {
     fields.refuse_unknown(&[keys::LAYER_BIT_MAP])?;
-    for key in ["embedding", "lm_head"] {
-        let Some(value) = fields.get(key) else { continue };
-        if one_mode(fields.path(key), value)? == LinearMode::F16 {
-            continue;
+    let mut table = |key: &str| -> Result<Option<LinearMode>, ConfigError> {
+        let Some(value) = fields.get(key) else { return Ok(None) };
+        let mode = one_mode(fields.path(key), value)?;
+        if legacy && mode != LinearMode::F16 {
+            notes.push(format!(
+                "`layer_bit_map.{key}` = {} is ignored: it stays high precision",
+                shown(value)
+            ));
+            return Ok(None);
         }
-        if !legacy {
-            return Err(fields.unsupported(key, "\"f16\": embedding and head stay high precision", value));
-        }
-        notes.push(format!(
-            "`layer_bit_map.{key}` = {} is ignored: it stays high precision",
-            shown(value)
-        ));
-    }
+        Ok(Some(mode))
+    };
+    let (embedding, head) = (table("embedding")?.unwrap_or(LinearMode::F16), table("lm_head")?);
     let Some(list) = fields.get("layer_modes") else {
         let meaning = "one mode for each block";
         return Err(ConfigError::MissingKey {
@@ -160,8 +168,14 @@ pub(super) fn layer_bit_map(
             found: format!("{} entries", list.len()),
         });
     }
-    list.iter()
+    let layers = list
+        .iter()
         .enumerate()
         .map(|(i, value)| layer(format!("layer_bit_map.layer_modes[{i}]"), value))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(Modes {
+        layers,
+        embedding,
+        head,
+    })
 }

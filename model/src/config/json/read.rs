@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde_json::Value;
 
 use super::fields::{Fields, shown};
-use super::modes::{Quantization, layer_bit_map};
+use super::modes::{Modes, Quantization, layer_bit_map};
 use super::{Parsed, keys, legacy};
 use crate::config::{ConfigError, FeedForward, LayerModes, LinearKind, LinearMode, ModelConfig, WeightStorage, limits};
 
@@ -79,7 +79,8 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
             (a, b) => Ok(a.or(b).unwrap_or(default)),
         }
     };
-    let (layer_modes, storage) = modes(&root, onebit.as_ref(), layers, legacy, &mut notes)?;
+    let (modes, storage) = modes(&root, onebit.as_ref(), layers, legacy, &mut notes)?;
+    let tie_word_embeddings = root.bool("tie_word_embeddings")?.unwrap_or(legacy);
     let eps_default = if family == Family::Llama { 1e-6 } else { 1e-5 };
     let eps_key = root
         .either("rms_norm_eps", "layer_norm_eps")?
@@ -103,7 +104,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
         rms_norm_eps: root.number(eps_key)?.unwrap_or(eps_default) as f32,
         rope_theta: rope_theta(&root)?.unwrap_or(if family == Family::BitNet { 500_000.0 } else { 10_000.0 }),
         feed_forward: feed_forward(&root, onebit.as_ref(), family)?,
-        tie_word_embeddings: root.bool("tie_word_embeddings")?.unwrap_or(legacy),
+        tie_word_embeddings,
         sub_norms: flag(
             "sub_norms",
             "use_subln",
@@ -112,7 +113,14 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
         qk_norm: flag("qk_norm", "use_qk_norm", legacy)?,
         residual_scaling: flag("residual_scaling", "use_residual_scaling", legacy)?,
         final_logit_softcapping: root.number("final_logit_softcapping")?.map(|cap| cap as f32),
-        layer_modes,
+        layer_modes: modes.layers,
+        embedding_mode: modes.embedding,
+        // A head that nobody names is as the embedding where the two are one.
+        head_mode: match modes.head {
+            Some(head) => head,
+            None if tie_word_embeddings => modes.embedding,
+            None => LinearMode::F16,
+        },
         bos_token_id: root
             .get("bos_token_id")
             .map(|value| token(&root, "bos_token_id", value))
@@ -193,7 +201,7 @@ fn modes(
     layers: usize,
     legacy: bool,
     notes: &mut Vec<String>,
-) -> Result<(Vec<LayerModes>, WeightStorage), ConfigError> {
+) -> Result<(Modes, WeightStorage), ConfigError> {
     let quantization = root
         .object("quantization_config")?
         .map(Quantization::read)
@@ -227,11 +235,16 @@ fn modes(
                 modes
             }
         };
-        return Ok(((0..layers).map(of_layer).collect(), storage));
+        let modes = Modes {
+            layers: (0..layers).map(of_layer).collect(),
+            embedding: LinearMode::F16,
+            head: None,
+        };
+        return Ok((modes, storage));
     };
     let all = layer_bit_map(Fields::new(map, "layer_bit_map")?, layers, legacy, notes)?;
     if let Some(quantization) = &quantization {
-        for (layer, modes) in all.iter().enumerate() {
+        for (layer, modes) in all.layers.iter().enumerate() {
             for kind in LinearKind::ALL.into_iter().filter(|&kind| kind != LinearKind::Gate) {
                 let (ours, theirs) = (modes.get(kind), quantization.mode(layer, kind));
                 if (ours == LinearMode::Ternary) != (theirs == LinearMode::Ternary) {

@@ -25,10 +25,12 @@ fn layer_value(modes: &LayerModes) -> Value {
 /// Whether `quantization_config` alone cannot tell the modes.
 fn needs_map(config: &ModelConfig) -> bool {
     let plain = |mode: LinearMode| matches!(mode, LinearMode::F16 | LinearMode::Ternary);
-    config.layer_modes.iter().any(|modes| {
-        LinearKind::ALL.into_iter().any(|kind| !plain(modes.get(kind)))
-            || (!config.feed_forward.has_gate() && modes.gate != modes.up)
-    })
+    let tables = [config.embedding_mode, config.head_mode];
+    tables.iter().any(|&mode| mode != LinearMode::F16)
+        || config.layer_modes.iter().any(|modes| {
+            LinearKind::ALL.into_iter().any(|kind| !plain(modes.get(kind)))
+                || (!config.feed_forward.has_gate() && modes.gate != modes.up)
+        })
 }
 
 fn quantization(config: &ModelConfig) -> Option<Value> {
@@ -135,7 +137,11 @@ pub(super) fn config_text(config: &ModelConfig, dtype: &str) -> String {
             let modes: Vec<Value> = config.layer_modes.iter().map(layer_value).collect();
             section.insert(
                 "layer_bit_map".to_string(),
-                json!({ "embedding": "f16", "layer_modes": modes, "lm_head": "f16" }),
+                json!({
+                    "embedding": config.embedding_mode.name(),
+                    "layer_modes": modes,
+                    "lm_head": config.head_mode.name(),
+                }),
             );
         }
         put("onebit", Value::Object(section));

@@ -53,6 +53,8 @@ impl Lcg {
                 .flag()
                 .then(|| f32::from_bits(0x3b00_0000 + self.below(0x0e00_0000) as u32)),
             layer_modes: Vec::new(),
+            embedding_mode: LinearMode::F16,
+            head_mode: LinearMode::F16,
             bos_token_id: self.flag().then(|| self.below(300) as u32),
             eos_token_ids: (0..self.below(4)).map(|_| self.below(300) as u32).collect(),
             initializer_range: f32::from_bits(0x3c00_0000 + self.below(0x0200_0000) as u32),
@@ -72,6 +74,13 @@ impl Lcg {
                     .for_each(|kind| modes.set(kind, self.mode(pool)));
             }
             config.layer_modes.push(modes);
+        }
+        if self.flag() {
+            config.embedding_mode = self.mode(&LinearMode::ALL);
+            config.head_mode = match config.tie_word_embeddings {
+                true => config.embedding_mode,
+                false => self.mode(&LinearMode::ALL),
+            };
         }
         if config.uses_mode(LinearMode::Ternary) {
             let all = [

@@ -152,8 +152,12 @@ fn options_that_change_the_network_are_refused() {
         (", \"onebit\": {\"feed_forward\": \"swiglu\"}", "contradicts"),
         (", \"onebit\": {\"feed_forward\": \"relu\"}", "relu2_gated"),
         (
-            ", \"onebit\": {\"layer_bit_map\": {\"embedding\": \"ternary\", \"layer_modes\": [\"f16\", \"f16\"]}}",
+            ", \"onebit\": {\"layer_bit_map\": {\"embedding\": \"int3\", \"layer_modes\": [\"f16\", \"f16\"]}}",
             "embedding",
+        ),
+        (
+            ", \"tie_word_embeddings\": true, \"onebit\": {\"layer_bit_map\": {\"embedding\": \"int8\", \"lm_head\": \"f16\", \"layer_modes\": [\"f16\", \"f16\"]}}",
+            "tied",
         ),
         (
             ", \"onebit\": {\"layer_bit_map\": {\"layer_modes\": [\"f16\"]}}",
@@ -229,6 +233,25 @@ fn the_layer_bit_map_must_agree_with_the_packing() {
     assert!(message(&format!("{packed}{map}")).contains("contradicts"));
     let config = bitnet(map).unwrap();
     assert_eq!(config.layer_modes[0], LayerModes::uniform(LinearMode::Int8));
+}
+
+#[test]
+fn a_layer_bit_map_names_embedding_and_head() {
+    let map = |words: &str| {
+        let map = format!(
+            ", \"tie_word_embeddings\": false, \"onebit\": {{\"layer_bit_map\": {{{words} \"layer_modes\": [\"int8\", \"ternary\"]}}}}"
+        );
+        let config = bitnet(&map).unwrap();
+        (config.embedding_mode, config.head_mode)
+    };
+    assert_eq!(map(""), (LinearMode::F16, LinearMode::F16));
+    assert_eq!(map("\"embedding\": \"int4\","), (LinearMode::Int4, LinearMode::F16));
+    assert_eq!(
+        map("\"embedding\": \"binary\", \"lm_head\": \"ternary\","),
+        (LinearMode::Binary, LinearMode::Ternary)
+    );
+    let tied = ", \"tie_word_embeddings\": true, \"onebit\": {\"layer_bit_map\": {\"embedding\": \"int8\", \"layer_modes\": [\"f16\", \"f16\"]}}";
+    assert_eq!(bitnet(tied).unwrap().head_mode, LinearMode::Int8);
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub(super) fn read(gguf: &Gguf) -> Result<(Graph, ModelConfig), GgufError> {
         residual_scaling: false,
         final_logit_softcapping: None,
         layer_modes: Vec::new(),
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         bos_token_id: tokens.bos,
         eos_token_ids: tokens.eos,
         // Of use to nobody but who begins a training.

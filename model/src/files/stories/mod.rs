@@ -149,6 +149,8 @@ fn read_header(bytes: &[u8]) -> Result<ModelConfig, String> {
         residual_scaling: false,
         final_logit_softcapping: None,
         layer_modes: Vec::new(),
+        embedding_mode: LinearMode::F16,
+        head_mode: LinearMode::F16,
         bos_token_id: Some(1),
         // The token that begins a story also ends the one before it.
         eos_token_ids: vec![1, 2],
