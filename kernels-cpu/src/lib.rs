@@ -26,6 +26,7 @@ pub mod activation;
 pub mod adamw;
 pub mod adamw8bit;
 pub mod attention;
+pub mod b1;
 mod bytes;
 pub mod cross_entropy;
 pub mod dense_gemv;

@@ -1,8 +1,11 @@
-//! The two layouts of packed ternary matrices, for those who take either.
+//! The layouts of packed ternary and binary matrices, for those who take any.
 
-use crate::{t2, t5};
+#[cfg(test)]
+pub(crate) mod tests;
 
-/// How a packed ternary matrix lies in memory.
+use crate::{b1, t2, t5};
+
+/// How a packed ternary or binary matrix lies in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
     /// Two bits a weight, the faster to open: [`t2`].
@@ -10,17 +13,30 @@ pub enum Layout {
     T2,
     /// 1.6 bits a weight, the faster to read: [`t5`].
     T5,
+    /// One bit a weight, for weights of which none is 0: [`b1`].
+    B1,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 2] = [Layout::T2, Layout::T5];
+    pub const ALL: [Layout; 3] = [Layout::T2, Layout::T5, Layout::B1];
+    /// Those that hold any ternary matrix.
+    pub const TERNARY: [Layout; 2] = [Layout::T2, Layout::T5];
+
+    /// Whether it has a code for weight 0. One that has not holds binary matrices alone.
+    pub const fn has_zero(self) -> bool {
+        match self {
+            Layout::T2 | Layout::T5 => true,
+            Layout::B1 => false,
+        }
+    }
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Layout::T2 => "t2",
             Layout::T5 => "t5",
+            Layout::B1 => "b1",
         }
     }
 
@@ -29,6 +45,7 @@ impl Layout {
         match self {
             Layout::T2 => t2::BLOCK,
             Layout::T5 => t5::BLOCK,
+            Layout::B1 => b1::BLOCK,
         }
     }
 
@@ -42,6 +59,7 @@ impl Layout {
         match self {
             Layout::T2 => t2::group_bytes(cols),
             Layout::T5 => t5::group_bytes(cols),
+            Layout::B1 => b1::group_bytes(cols),
         }
     }
 
@@ -50,17 +68,33 @@ impl Layout {
         match self {
             Layout::T2 => t2::bytes(rows, cols),
             Layout::T5 => t5::bytes(rows, cols),
+            Layout::B1 => b1::bytes(rows, cols),
         }
     }
 
-    /// Packs `w`, `[rows, cols]` of −1, 0 and 1, into `out`.
+    /// Packs `w`, `[rows, cols]` of −1, 1 and, where [it has one](Self::has_zero), 0, into `out`.
     ///
     /// # Panics
-    /// If a weight is not −1, 0 or 1 or a length does not belong to `[rows, cols]`.
+    /// If a weight is of another value or a length does not belong to `[rows, cols]`.
     pub fn pack(self, w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
         match self {
             Layout::T2 => t2::pack(w, rows, cols, out),
             Layout::T5 => t5::pack(w, rows, cols, out),
+            Layout::B1 => b1::pack(w, rows, cols, out),
+        }
+    }
+
+    /// Whether every code of a packed matrix `[rows, cols]` stands for a weight, and where there is none that stands for 0, none is past the
+    /// end: [`t2::is_valid`], [`b1::is_padded`]. Every byte of `t5` opens to weights.
+    ///
+    /// # Panics
+    /// If the length does not belong to `[rows, cols]`.
+    pub fn is_valid(self, packed: &[u8], rows: usize, cols: usize) -> bool {
+        assert_eq!(packed.len(), self.bytes(rows, cols), "packed is [rows, cols]");
+        match self {
+            Layout::T2 => t2::is_valid(packed),
+            Layout::T5 => true,
+            Layout::B1 => b1::is_padded(packed, rows, cols),
         }
     }
 
@@ -72,22 +106,24 @@ impl Layout {
         match self {
             Layout::T2 => t2::unpack(packed, rows, cols, out),
             Layout::T5 => t5::unpack(packed, rows, cols, out),
+            Layout::B1 => b1::unpack(packed, rows, cols, out),
         }
     }
 }
 
-/// Activations of `cols` columns padded for either layout.
+/// Activations of `cols` columns padded for every layout.
 pub const fn padded_cols(cols: usize) -> usize {
-    let (two, five) = (t2::padded_cols(cols), t5::padded_cols(cols));
-    if two > five { two } else { five }
+    // A whole block of `b1` is two of `t2`.
+    let (one, five) = (b1::padded_cols(cols), t5::padded_cols(cols));
+    if one > five { one } else { five }
 }
 
-/// Bytes of a block and rows of a group, in both layouts.
+/// Bytes of a block and rows of a group, in every layout.
 const BLOCK_BYTES: usize = t2::BLOCK_BYTES;
 const GROUP_ROWS: usize = t2::GROUP_ROWS;
 
 /// Calls `encode(weights, bytes)` for each block of `w`, `[rows, cols]`, where it lies in `out`; what is missing of a block, or of a
-/// group's rows, is weight 0.
+/// group's rows, is 0 in `weights`.
 #[inline(always)]
 pub(crate) fn pack_blocks<const BLOCK: usize>(
     w: &[i8],

@@ -67,6 +67,10 @@ macro_rules! bytes_of {
                 with_token!(vreinterpretq_s8_u8(vshrq_n_u8::<6>(vreinterpretq_u8_s8(v))))
             }
             #[inline(always)]
+            fn halved(self, v: int8x16_t) -> int8x16_t {
+                with_token!(vreinterpretq_s8_u8(vshrq_n_u8::<1>(vreinterpretq_u8_s8(v))))
+            }
+            #[inline(always)]
             fn signed(self, v: int8x16_t) -> int8x16_t {
                 v
             }

@@ -47,6 +47,8 @@ pub(crate) trait Bytes: Copy {
     fn or(self, a: Self::V, b: Self::V) -> Self::V;
     /// The two top bits of each byte, as a number.
     fn top2(self, v: Self::V) -> Self::V;
+    /// Each byte, as an unsigned number, shifted down by one bit.
+    fn halved(self, v: Self::V) -> Self::V;
     /// Any bytes as a first operand of [`dot_any`](Self::dot_any): each, as a signed number, plus [`OFFSET`](Self::OFFSET).
     fn signed(self, v: Self::V) -> Self::V;
 

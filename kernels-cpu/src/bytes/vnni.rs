@@ -66,6 +66,12 @@ macro_rules! bytes_of {
                 unsafe { _mm256_and_si256(_mm256_srli_epi16::<6>(v), _mm256_set1_epi8(3)) }
             }
             #[inline(always)]
+            fn halved(self, v: __m256i) -> __m256i {
+                // As above.
+                // SAFETY: as above.
+                unsafe { _mm256_and_si256(_mm256_srli_epi16::<1>(v), _mm256_set1_epi8(0x7f)) }
+            }
+            #[inline(always)]
             fn signed(self, v: __m256i) -> __m256i {
                 // SAFETY: as above.
                 unsafe { _mm256_xor_si256(v, _mm256_set1_epi8(-128)) }

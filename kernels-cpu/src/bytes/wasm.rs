@@ -78,6 +78,10 @@ impl Bytes for Simd128 {
         u8x16_shr(v, 6)
     }
     #[inline(always)]
+    fn halved(self, v: v128) -> v128 {
+        u8x16_shr(v, 1)
+    }
+    #[inline(always)]
     fn signed(self, v: v128) -> v128 {
         v
     }

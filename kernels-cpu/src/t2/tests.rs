@@ -28,6 +28,10 @@ impl Lcg {
     pub fn trits(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| self.below(3) as i8 - 1).collect()
     }
+    /// −1 and 1.
+    pub fn signs(&mut self, n: usize) -> Vec<i8> {
+        (0..n).map(|_| 2 * self.below(2) as i8 - 1).collect()
+    }
     pub fn bytes(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| self.below(256) as u8 as i8).collect()
     }

@@ -63,7 +63,7 @@ fn every_path_is_exact_at_every_share_of_zeros() {
     {
         for cols in [1, 3, 4, 5, 63, 64, 65, 127, 129, 256, 321] {
             let weights = rng.trits(rows * cols);
-            let w = columns(Layout::ALL[i % 2], &weights, rows, cols);
+            let w = columns(Layout::TERNARY[i % 2], &weights, rows, cols);
             for percent in [0, 1, 10, 35, 60, 99, 100] {
                 check(&w, &weights, rows, &sparse(cols, percent, &mut rng));
             }
@@ -85,12 +85,17 @@ fn every_path_is_exact_on_extremes() {
 }
 
 #[test]
-fn both_layouts_of_rows_give_the_same_columns() {
+fn all_layouts_of_rows_give_the_same_columns() {
     let mut rng = Lcg(6);
     for (rows, cols) in [(4, 1), (257, 320), (300, 641)] {
         let weights = rng.trits(rows * cols);
-        let [a, b] = Layout::ALL.map(|layout| columns(layout, &weights, rows, cols));
+        let [a, b] = Layout::TERNARY.map(|layout| columns(layout, &weights, rows, cols));
         assert_eq!(a, b);
+        let signs = rng.signs(rows * cols);
+        assert_eq!(
+            columns(Layout::B1, &signs, rows, cols),
+            columns(Layout::T2, &signs, rows, cols)
+        );
         for (r, row) in weights.chunks_exact(cols).enumerate() {
             let (byte, bit) = place(r % LINE_ROWS);
             for (k, w) in row.iter().enumerate() {

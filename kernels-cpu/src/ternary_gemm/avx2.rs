@@ -16,31 +16,40 @@ const WIDEN_EVERY: usize = 32;
 #[target_feature(enable = "avx2")]
 pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [[u8; 64]]) {
     let (stride, steps, rows) = (job.stride, job.cols.div_ceil(4), job.rows);
+    let counted = job.counted(4 * steps);
     let groups = PANEL / GROUP_ROWS * job.layout.group_bytes(job.cols);
     for (p, groups) in w.chunks(groups).enumerate() {
         open(job, groups, scratch, |step, row| PANEL * step + row);
         let (panel, row0) = (&scratch[..steps], p * PANEL);
         for (x, out) in xq.chunks(TILE * stride).zip(out.chunks_mut(TILE * rows)) {
             match x.len() / stride {
-                1 => tile::<1>(panel, x, stride, out, rows, row0),
-                2 => tile::<2>(panel, x, stride, out, rows, row0),
-                3 => tile::<3>(panel, x, stride, out, rows, row0),
-                _ => tile::<TILE>(panel, x, stride, out, rows, row0),
+                1 => tile::<1>(panel, x, stride, counted, out, rows, row0),
+                2 => tile::<2>(panel, x, stride, counted, out, rows, row0),
+                3 => tile::<3>(panel, x, stride, counted, out, rows, row0),
+                _ => tile::<TILE>(panel, x, stride, counted, out, rows, row0),
             }
         }
     }
 }
 
-/// Sixteen rows by `T` tokens.
+/// Sixteen rows by `T` tokens; the sum of the first `counted` values of each is taken off.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tile<const T: usize>(panel: &[[u8; 64]], xq: &[i8], stride: usize, out: &mut [i32], rows: usize, row0: usize) {
+fn tile<const T: usize>(
+    panel: &[[u8; 64]],
+    xq: &[i8],
+    stride: usize,
+    counted: usize,
+    out: &mut [i32],
+    rows: usize,
+    row0: usize,
+) {
     let ones = _mm256_set1_epi16(1);
     let x: [&[[i8; 4]]; T] =
         core::array::from_fn(|t| &xq[t * stride..(t + 1) * stride].as_chunks::<4>().0[..panel.len()]);
     let mut acc = [[_mm256_setzero_si256(); 2]; T];
     for t in 0..T {
-        let sum: i32 = x[t].as_flattened().iter().map(|v| i32::from(*v)).sum();
+        let sum: i32 = xq[t * stride..][..counted].iter().map(|v| i32::from(*v)).sum();
         acc[t] = [_mm256_set1_epi32(-sum); 2];
     }
     let mut start = 0;

@@ -6,7 +6,7 @@ use super::{Job, PANEL_ROWS, PASS};
 use crate::prefetch::{LINE, prefetch_level2};
 use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
 use crate::ternary::Layout;
-use crate::{t2, t5};
+use crate::{b1, t2, t5};
 
 /// Rows of a vector.
 const LANES: usize = 16;
@@ -34,7 +34,7 @@ pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], 
     {
         let mut sums = [0i32; PASS];
         for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(job.stride)) {
-            *sum = sum_of(&x[..4 * steps]);
+            *sum = sum_of(&x[..job.counted(4 * steps)]);
         }
         let groups = PANEL_ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
         for (p, groups) in w.chunks(groups).enumerate() {
@@ -67,7 +67,7 @@ struct Panel<'a> {
     factors: Option<&'a [f32]>,
 }
 
-/// `Σ x` (a multiple of four values).
+/// `Σ x`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn sum_of(x: &[i8]) -> i32 {
     let (whole, tail) = x.as_chunks::<64>();
@@ -89,6 +89,7 @@ fn meet<const V: usize>(panel: &Panel, w: &[u8], xq: &[i8], sums: &[i32], out: &
             Layout::T2 => open::<V>(groups, group, v, scratch),
             // SAFETY: the caller was told that the CPU has VBMI.
             Layout::T5 if panel.vbmi => unsafe { open_t5::<V>(groups, group, v, scratch) },
+            Layout::B1 => open_b1::<V>(groups, group, v, scratch),
             Layout::T5 => super::open::open(job, groups, scratch, |step, row| LANES * (V * step + v) + row),
         }
     }
@@ -167,6 +168,32 @@ fn open_t5<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
             for f in 0..t5::DIGITS {
                 let codes = _mm512_sub_epi8(_mm512_and_si512(fields[f], three), one);
                 store(&mut steps[(LANES * f + d) * V + v], codes);
+            }
+        }
+    }
+}
+
+/// [`open`] for `b1`: each bit is moved to bit 1 of its byte, the code 0 or 2.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8; 64]]) {
+    let two = _mm512_set1_epi8(2);
+    let blocks = group / (GROUP_ROWS * BLOCK_BYTES);
+    for (b, steps) in panel.chunks_exact_mut(b1::BLOCK / 4 * V).take(blocks).enumerate() {
+        let words = words(groups, group, b);
+        for d in 0..LANES {
+            // What a 16-bit shift brings in from a neighbour the mask drops.
+            let fields = [
+                _mm512_slli_epi16::<1>(words[d]),
+                words[d],
+                _mm512_srli_epi16::<1>(words[d]),
+                _mm512_srli_epi16::<2>(words[d]),
+                _mm512_srli_epi16::<3>(words[d]),
+                _mm512_srli_epi16::<4>(words[d]),
+                _mm512_srli_epi16::<5>(words[d]),
+                _mm512_srli_epi16::<6>(words[d]),
+            ];
+            for f in 0..b1::FIELDS {
+                store(&mut steps[(LANES * f + d) * V + v], _mm512_and_si512(fields[f], two));
             }
         }
     }

@@ -22,7 +22,7 @@ fn gemm_body<B: Bytes>(b: B, job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], sc
         .chunks(PASS.saturating_mul(job.stride))
         .zip(out.chunks_mut(PASS.saturating_mul(job.rows)))
     {
-        let sums = sums_of(xq, job.stride, 4 * steps);
+        let sums = sums_of(xq, job.stride, job.counted(4 * steps));
         for (p, groups) in w.chunks(groups).enumerate() {
             open(job, groups, scratch, |step, row| PANEL * step + row);
             let (panel, row0) = (&scratch[..steps], p * PANEL);

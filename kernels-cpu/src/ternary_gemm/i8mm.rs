@@ -41,7 +41,7 @@ pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mu
     let steps = job.cols.div_ceil(8);
     let groups = PANEL / GROUP_ROWS * job.layout.group_bytes(job.cols);
     for (xq, out) in xq.chunks(PASS * job.stride).zip(out.chunks_mut(PASS * job.rows)) {
-        let sums = sums_of(xq, job.stride, 8 * steps);
+        let sums = sums_of(xq, job.stride, job.counted(8 * steps));
         for (p, groups) in w.chunks(groups).enumerate() {
             open(job, groups, scratch, |step, row| {
                 (step / 2 * PANEL + row) * 2 + step % 2

@@ -1,6 +1,6 @@
-//! `out[t, r] = Σ_k x[t,k] · w[r,k]` for packed ternary weights and byte activations of many tokens, exact `i32`.
+//! `out[t, r] = Σ_k x[t,k] · w[r,k]` for packed ternary or binary weights and byte activations of many tokens, exact `i32`.
 //!
-//! Weights are in the [`t2`] layout, or in [`t5`](crate::t5) which differs in how a panel is opened. A panel of up to 64 rows is opened once into `scratch` and then meets all
+//! Weights are in the [`t2`] layout, or in [`t5`](crate::t5) or [`b1`](crate::b1), which differ in how a panel is opened. A panel of up to 64 rows is opened once into `scratch` and then meets all
 //! tokens (up to [`PASS`] at a time). In the panel a lane is a row, so sums need no fold at the end:
 //!
 //! ```text
@@ -13,6 +13,9 @@
 //! product unit as the only limit. Codes are `w + 1`; each accumulator starts at `−Σ x` of its token (see
 //! [`ternary_gemv`](crate::ternary_gemv)). Opening a panel is a 16 × 16 transposition of packed words, then shift and
 //! mask: about the cost of six tokens, so up to [`FEW`] tokens go through the GEMV instead.
+//!
+//! Past the last column the code is 1, weight 0, so what `x` is there does not matter. `b1` has no such code: its codes are 0 and 2, 0 past the
+//! last column, and `Σ x` is taken over the columns alone.
 //!
 //! AVX2 has no such dot product: there `maddubs` sums pairs in 16 bits, widened every 32 steps, and is limited to about a
 //! sixth of the rate. AVX-VNNI, NEON and its dot product share a body ([`Bytes`](crate::bytes::Bytes)) with tiles of 16 rows by six tokens.
@@ -51,7 +54,7 @@ const FEW: usize = 12;
 /// at most `3 · 128 · cols` in magnitude.
 const MAX_COLS: usize = t2::MAX_COLS;
 
-/// Bytes of scratch that [`ternary_gemm`] needs for either layout: an opened panel and room to align it.
+/// Bytes of scratch that [`ternary_gemm`] needs for every layout: an opened panel and room to align it.
 pub const fn scratch_len(cols: usize) -> usize {
     PANEL_ROWS * padded_cols(cols) + 63
 }
@@ -208,6 +211,13 @@ struct Job<'a> {
     /// What each token's sums are multiplied by as they are stored, for a path that does it: AVX-512 does.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     factors: Option<&'a [f32]>,
+}
+
+impl Job<'_> {
+    /// The first values of a token whose sum is taken off its products, of the `whole` whose codes are multiplied.
+    fn counted(&self, whole: usize) -> usize {
+        if self.layout.has_zero() { whole } else { self.cols }
+    }
 }
 
 /// `Σ x` over the first `len` values of each token.

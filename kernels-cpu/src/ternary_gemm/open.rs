@@ -1,6 +1,7 @@
 //! Opening panels of sixteen rows in portable code: for every path but AVX-512's, and for its `t5` where a CPU has no VBMI.
 
 use super::Job;
+use crate::b1::FIELDS;
 use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
 use crate::t5::digits;
 use crate::ternary::Layout;
@@ -8,7 +9,7 @@ use crate::ternary::Layout;
 /// Rows of a panel.
 pub(super) const PANEL: usize = 16;
 
-/// Opens up to sixteen rows, codes `w + 1`: the four codes of row `r` in step `s` (columns `4s..4s+4`) become word `place(s, r)` of `panel`.
+/// Opens up to sixteen rows, codes `w + 1` (0 past the last column in `b1`): the four codes of row `r` in step `s` (columns `4s..4s+4`) become word `place(s, r)` of `panel`.
 #[inline]
 pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], place: impl Fn(usize, usize) -> usize) {
     let words = panel.as_flattened_mut().as_chunks_mut::<4>().0;
@@ -27,6 +28,13 @@ pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], place: impl
                             let word = u32::from_le_bytes(*word);
                             for f in 0..4 {
                                 put(f, ((word >> (2 * f)) & 0x0303_0303).to_le_bytes());
+                            }
+                        }
+                        Layout::B1 => {
+                            // Twice the word, in 33 bits: each bit is moved to bit 1 of its byte, the code 0 or 2.
+                            let word = u64::from(u32::from_le_bytes(*word)) << 1;
+                            for f in 0..FIELDS {
+                                put(f, ((word >> f) as u32 & 0x0202_0202).to_le_bytes());
                             }
                         }
                         Layout::T5 => {

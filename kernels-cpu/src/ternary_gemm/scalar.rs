@@ -2,7 +2,7 @@
 
 use super::Job;
 use crate::ternary::Layout;
-use crate::{t2, t5};
+use crate::{b1, t2, t5};
 
 /// See [`super::ternary_gemm`].
 pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mut [u8]) {
@@ -13,6 +13,7 @@ pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mu
         match job.layout {
             Layout::T2 => t2::unpack_row(group, r % t2::GROUP_ROWS, row, |w| w as u8),
             Layout::T5 => t5::unpack_row(group, r % t5::GROUP_ROWS, row, |w| w as u8),
+            Layout::B1 => b1::unpack_row(group, r % b1::GROUP_ROWS, row, |w| w as u8),
         }
         for (x, out) in xq.chunks_exact(job.stride).zip(out.chunks_exact_mut(job.rows)) {
             out[r] = x

@@ -5,20 +5,22 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::t2::tests::{COLS, Lcg, packed};
+use crate::ternary::tests::held_by;
 
 /// Runs every path on operands placed off alignment, with rubbish in the padding of `x` and in the scratch.
 fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], tokens: usize, rng: &mut Lcg) {
-    let mut want = Vec::new();
-    for x in x.chunks_exact(cols) {
-        for w in w.chunks_exact(cols) {
-            want.push(w.iter().zip(x).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum::<i64>() as i32);
-        }
-    }
     for layout in Layout::ALL {
+        let w = &held_by(layout, w);
+        let mut want = Vec::new();
+        for x in x.chunks_exact(cols) {
+            for w in w.chunks_exact(cols) {
+                want.push(w.iter().zip(x).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum::<i64>() as i32);
+            }
+        }
         let offset = 1 + rng.below(63) as usize;
         let mut bytes = vec![0; offset + layout.bytes(rows, cols)];
         layout.pack(w, rows, cols, &mut bytes[offset..]);
-        // The stride that both layouts can read, or just what this one needs.
+        // The stride that all layouts can read, or just what this one needs.
         let stride = if tokens.is_multiple_of(2) {
             padded_cols(cols)
         } else {
@@ -186,6 +188,14 @@ fn the_widest_matrix_does_not_overflow() {
         let mut out = vec![0; tokens];
         ternary_gemm(isa, Layout::T2, &w, 1, cols, &x, tokens, &mut out, &mut scratch);
         assert_eq!(out, vec![-256 * cols as i32; tokens], "{}", isa.name());
+    }
+    for (byte, weight) in [(0x00u8, -1), (0xff, 1)] {
+        let w = vec![byte; Layout::B1.bytes(1, cols)];
+        for isa in Isa::available() {
+            let mut out = vec![0; tokens];
+            ternary_gemm(isa, Layout::B1, &w, 1, cols, &x, tokens, &mut out, &mut scratch);
+            assert_eq!(out, vec![-128 * weight * cols as i32; tokens], "{}", isa.name());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The body over [`Bytes`], for either layout: three accumulators a row, fields masked where they stand but for the topmost.
+//! The body over [`Bytes`], for every layout: three accumulators a row, fields masked where they stand but for the topmost.
 
-use super::less;
+use super::{b1, less};
 use crate::bytes::{Bytes, byte_kernel};
 use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
 use crate::ternary::Layout;
@@ -17,12 +17,13 @@ fn gemv_body<B: Bytes>(b: B, layout: Layout, w: &[u8], cols: usize, xq: &[i8], o
     match layout {
         Layout::T2 => groups::<B, { t2::BLOCK / BLOCK_BYTES }>(b, w, group, xq, sum(b, xq), out),
         Layout::T5 => groups::<B, { t5::DIGITS }>(b, w, group, xq, 2 * sum(b, xq), out),
+        Layout::B1 => b1::bytes::gemv(b, w, cols, xq, out),
     }
 }
 
 /// `Σ x` of whole blocks.
 #[inline(always)]
-fn sum<B: Bytes>(b: B, xq: &[i8]) -> i32 {
+pub(super) fn sum<B: Bytes>(b: B, xq: &[i8]) -> i32 {
     let (zero, ones) = (b.sums(0), b.splat(1));
     let mut total = zero;
     for x in xq.as_chunks::<64>().0 {

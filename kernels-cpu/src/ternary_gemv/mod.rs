@@ -1,6 +1,6 @@
-//! `out[r] = Σ_k w[r,k] · x[k]` for packed ternary weights and byte activations: one token, exact `i32`.
+//! `out[r] = Σ_k w[r,k] · x[k]` for packed ternary or binary weights and byte activations: one token, exact `i32`.
 //!
-//! Weights are in the [`t2`] layout, codes `c = w + 1` (the [`t5`](crate::t5) layout, a fifth smaller, has paths of its own in `t5/`). Multiplying codes instead of weights keeps one operand
+//! Weights are in the [`t2`] layout, codes `c = w + 1` (the layouts [`t5`](crate::t5), a fifth smaller, and [`b1`](crate::b1), half as large and without 0, have paths of their own in `t5/` and `b1/`). Multiplying codes instead of weights keeps one operand
 //! unsigned, which is what the byte dot products of x86 take, and one sum of the activations puts it right:
 //!
 //! ```text
@@ -29,6 +29,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod b1;
 mod bytes;
 #[cfg(arm_dsp)]
 mod dsp;
@@ -66,6 +67,7 @@ pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], 
     match (isa.ints(), layout) {
         (IntIsa::Scalar, Layout::T2) => scalar::gemv(w, cols, xq, out),
         (IntIsa::Scalar, Layout::T5) => t5::scalar::gemv(w, cols, xq, out),
+        (IntIsa::Scalar, Layout::B1) => b1::scalar::gemv(w, cols, xq, out),
         (IntIsa::Bytes(isa), _) => bytes::gemv(isa, layout, w, cols, xq, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves that the CPU has AVX2.
@@ -79,6 +81,12 @@ pub fn ternary_gemv(isa: Isa, layout: Layout, w: &[u8], cols: usize, xq: &[i8], 
         #[cfg(target_arch = "x86_64")]
         // SAFETY: either token proves that the CPU has AVX2.
         (IntIsa::Avx2(_) | IntIsa::Avx512(_), Layout::T5) => unsafe { t5::avx2::gemv(w, cols, xq, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the token proves that the CPU has AVX2.
+        (IntIsa::Avx2(_), Layout::B1) => unsafe { b1::avx2::gemv(w, cols, xq, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the token proves that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
+        (IntIsa::Avx512(_), Layout::B1) => unsafe { b1::avx512vnni::gemv(w, cols, xq, out) },
     }
 }
 

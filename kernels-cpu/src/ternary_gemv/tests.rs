@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::t2::tests::{COLS, Lcg, packed};
+use crate::ternary::tests::held_by;
 
 fn oracle(w: &[i8], cols: usize, x: &[i8]) -> Vec<i32> {
     w.chunks_exact(cols)
@@ -17,10 +18,11 @@ fn oracle(w: &[i8], cols: usize, x: &[i8]) -> Vec<i32> {
         .collect()
 }
 
-/// Runs every path on `w`, in either layout, and `x` placed off alignment, with rubbish in the padding of `x`.
+/// Runs every path on `w`, in every layout, and `x` placed off alignment, with rubbish in the padding of `x`.
 fn check(w: &[i8], rows: usize, cols: usize, x: &[i8], rng: &mut Lcg) {
-    let want = oracle(w, cols, x);
     for layout in Layout::ALL {
+        let w = &held_by(layout, w);
+        let want = oracle(w, cols, x);
         let offset = 1 + rng.below(63) as usize;
         let mut bytes = vec![0; offset + layout.bytes(rows, cols)];
         layout.pack(w, rows, cols, &mut bytes[offset..]);
@@ -41,8 +43,8 @@ fn every_path_is_exact_on_random_values() {
     for isa in Isa::available() {
         std::println!("ternary_gemv path: {}", isa.name());
     }
-    // The boundaries of t2's blocks, then of t5's.
-    for cols in COLS.into_iter().chain([319, 321, 640, 641, 1600, 6912]) {
+    // The boundaries of t2's and b1's blocks, then of t5's.
+    for cols in COLS.into_iter().chain([319, 321, 640, 641, 1023, 1025, 1600, 6912]) {
         for rows in 1..10 {
             let (w, x) = (rng.trits(rows * cols), rng.bytes(cols));
             check(&w, rows, cols, &x, &mut rng);

@@ -1,0 +1,41 @@
+//! The product for weights in the [`b1`](crate::b1) layout.
+//!
+//! ```text
+//! Σ w·x = 2 · Σ b·x − Σ x        b the bits, 0 past the end; the last sum over `cols` columns alone
+//! ```
+//!
+//! A bit that is masked where it stands is `2^f · b`, an operand of the byte dot products as it is. What stands at one place has an
+//! accumulator, which is shifted down at the end of the row:
+//!
+//! | path | places | operations for 64 weights |
+//! |---|---|---|
+//! | AVX-512 VNNI | bits 0 to 3, of the byte and of the byte shifted down by 4 | 2.1 |
+//! | [`Bytes`](crate::bytes::Bytes) | bits 0, 2, 4 and 6, of the byte and of the byte shifted down by 1 | 2.4 of a register |
+//! | AVX2 | bit 0, of the byte shifted down by 0 to 7 | 8 of 32 bytes |
+//!
+//! That is as many operations as `t2` takes for as many weights, for half the bytes: from memory it is limited by the dot products where `t2`
+//! is by the memory.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512vnni;
+pub(super) mod bytes;
+pub(super) mod scalar;
+#[cfg(test)]
+mod tests;
+
+use crate::b1::GROUP_ROWS;
+
+/// `Σ x` over all of `xq`, which ends where the columns do; `whole` takes that of whole 64s.
+#[inline(always)]
+fn sum_of_columns(xq: &[i8], whole: impl FnOnce(&[i8]) -> i32) -> i32 {
+    let (chunks, rest) = xq.as_chunks::<64>();
+    whole(chunks.as_flattened()) + rest.iter().map(|x| i32::from(*x)).sum::<i32>()
+}
+
+/// The end of a group of rows: twice `sums` less `correction`.
+#[inline(always)]
+fn twice_less(sums: [i32; GROUP_ROWS], correction: i32, out: &mut [i32]) {
+    super::less(sums.map(|sum| 2 * sum), correction, out);
+}
