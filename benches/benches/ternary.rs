@@ -1,4 +1,4 @@
-//! The matrix-vector products (ternary, int8, int4, f16, f32) against a read sweep of as many bytes, and the ternary matrix
+//! The matrix-vector products (ternary, binary, int8, int4, f16, f32) against a read sweep of as many bytes, and the ternary matrix
 //! product against the peak of int8 dot products, and products by columns against those by rows, on one thread.
 //!
 //! `cargo bench -p onebit-benches --bench ternary`. Limit and kernel run in turn, so that both see the same state of the
@@ -62,6 +62,15 @@ fn trits(n: usize, seed: u32) -> Vec<i8> {
     out
 }
 
+/// As many that `layout` holds: where it has no 0, each is a 1.
+fn weights(layout: Layout, n: usize, seed: u32) -> Vec<i8> {
+    let mut out = trits(n, seed);
+    if !layout.has_zero() {
+        out.iter_mut().for_each(|w| *w |= 1);
+    }
+    out
+}
+
 struct Bench {
     criterion: Criterion,
     isa: Isa,
@@ -110,7 +119,7 @@ impl Bench {
 
         for layout in Layout::ALL {
             let mut made = vec![0; layout.bytes(MADE, cols)];
-            layout.pack(&trits(MADE * cols, 3), MADE, cols, &mut made);
+            layout.pack(&weights(layout, MADE * cols, 3), MADE, cols, &mut made);
             let (group, rows) = (layout.group_bytes(cols), rows_of(layout.group_bytes(cols) / 4));
             let w = made.repeat(rows / MADE);
             self.gemv(
@@ -251,7 +260,8 @@ impl Bench {
 
     fn gemm(&mut self, layout: Layout, (tokens, rows, cols): (usize, usize, usize)) {
         let stride = layout.padded_cols(cols);
-        let (w, xq, isa) = (trits(rows * cols, 7), bytes(tokens * stride, 8), self.isa);
+        let (w, xq) = (weights(layout, rows * cols, 7), bytes(tokens * stride, 8));
+        let isa = self.isa;
         let mut packed = vec![0; layout.bytes(rows, cols)];
         layout.pack(&w, rows, cols, &mut packed);
         let (mut out, mut scratch) = (vec![0; tokens * rows], vec![0; scratch_len(cols)]);
@@ -308,7 +318,7 @@ fn main() {
     }
     if is_fast(isa) {
         // The runtime keeps a large model as `t5` where 64 bytes are looked up at once, as `t2` elsewhere.
-        Layout::ALL.into_iter().for_each(|layout| bench.columns(layout));
+        Layout::TERNARY.into_iter().for_each(|layout| bench.columns(layout));
     }
     for shape in GEMM {
         Layout::ALL.into_iter().for_each(|layout| bench.gemm(layout, shape));

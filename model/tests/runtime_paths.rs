@@ -17,7 +17,7 @@ fn every_instruction_set_gives_the_same_bits() {
         for (_, storage) in FloatStorage::ALL {
             let model = random_model(&config, 4, storage);
             let scalar = all_logits(&model, Serial, Isa::SCALAR, options(8, 2), &ids);
-            for layout in Layout::ALL {
+            for layout in Layout::TERNARY {
                 let model = model.clone().with_layout(layout);
                 for (isa, chunk) in Isa::available().flat_map(|isa| [(isa, 8), (isa, LEN)]) {
                     let same = all_logits(&model, Serial, isa, options(chunk, 2), &ids) == scalar;

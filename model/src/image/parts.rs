@@ -13,8 +13,16 @@ use safetensors::Dtype;
 
 use super::{ALIGNMENT, COLUMNS, Image, ImageError, PADDING, PARTS, PartProblem, SCALES, SKETCH, VERSION, refused};
 use crate::config::json::nearest;
-use crate::config::{FeedForward, LinearKind, LinearShape};
+use crate::config::{FeedForward, LinearKind, LinearMode, LinearShape};
 use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
+
+/// The layouts that a linear of this mode may lie in: `b1` has no 0, so only a binary one.
+pub(crate) fn layouts(mode: LinearMode) -> &'static [Layout] {
+    match mode {
+        LinearMode::Binary => &Layout::ALL,
+        _ => &Layout::TERNARY,
+    }
+}
 
 /// Why a tensor could not be given to the model.
 pub(crate) enum Refused {
@@ -106,7 +114,7 @@ impl<'f> PartsOf<'f> {
     pub fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, ImageError> {
         let named = |layout: Layout| format!("{}.{}", shape.name, layout.name());
         let there = |layout: &Layout| self.file.weights.get(&named(*layout)).is_some();
-        let layout = Layout::ALL.into_iter().find(there).unwrap_or_default();
+        let layout = layouts(shape.mode).iter().copied().find(there).unwrap_or_default();
         let (rows, cols) = (shape.rows, shape.cols);
         let group = layout.group_bytes(cols);
         let packed = self.values(

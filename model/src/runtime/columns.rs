@@ -60,6 +60,9 @@ impl PackedModel {
 }
 
 fn add(linear: &mut Linear) {
+    if !linear.is_worth_columns() {
+        return;
+    }
     let made = linear.make_columns();
     if let Linear::Ternary { columns, .. } = linear {
         *columns = made.map(Values::from);
@@ -67,6 +70,11 @@ fn add(linear: &mut Linear) {
 }
 
 impl Linear {
+    /// Whether columns are read where there are some: a column has two bits a weight, twice what `b1` has for the whole row.
+    fn is_worth_columns(&self) -> bool {
+        matches!(self, Linear::Ternary { layout, .. } if layout.has_zero())
+    }
+
     /// The weights of a ternary or binary linear by columns, `[cols, lines of a column]`, made from its rows.
     pub(crate) fn make_columns(&self) -> Option<Vec<Line>> {
         let Linear::Ternary {
@@ -114,7 +122,7 @@ pub(super) fn multiply<E: Executor>(
     };
     let xq = &x.bytes[..*cols];
     let nonzero = xq.iter().filter(|x| **x != 0).count();
-    if !ternary_columns::is_fast(isa) || one_in(isa) * nonzero > *cols {
+    if !linear.is_worth_columns() || !ternary_columns::is_fast(isa) || one_in(isa) * nonzero > *cols {
         return None;
     }
     let columns: &[Line] = columns;
@@ -211,6 +219,48 @@ mod tests {
                 assert_eq!(out == wrong, nonzero == 0, "the columns are what is read");
             }
         }
+    }
+
+    #[test]
+    fn rows_of_one_bit_are_never_read_by_columns() {
+        let (rows, cols) = (8, 96);
+        let signs: Vec<i8> = (0..rows * cols).map(|i| 1 - 2 * (i % 7 % 2) as i8).collect();
+        let mut packed = vec![0; Layout::B1.bytes(rows, cols)];
+        Layout::B1.pack(&signs, rows, cols, &mut packed);
+        let mut binary = Linear::Ternary {
+            rows,
+            cols,
+            layout: Layout::B1,
+            packed: packed.into(),
+            scale: 0.37,
+            columns: None,
+        };
+        add(&mut binary);
+        let made = binary.make_columns().unwrap();
+        let Linear::Ternary { columns, .. } = &mut binary else {
+            panic!("binary")
+        };
+        assert!(columns.is_none());
+        *columns = Some(made.into());
+        let bytes = vec![0; padded_cols(cols)];
+        let x = Input {
+            tokens: 1,
+            float: &[],
+            bytes: &bytes,
+            scales: &[1.0],
+            blocks: &[],
+        };
+        assert!(
+            multiply(
+                &Serial,
+                Isa::best(),
+                &binary,
+                x,
+                &mut [0.0; 8],
+                &mut [Scratch::default()]
+            )
+            .is_none()
+        );
     }
 
     #[test]

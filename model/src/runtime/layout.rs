@@ -1,4 +1,4 @@
-//! Which layout the ternary matrices of a model are kept in.
+//! Which layout the ternary matrices of a model are kept in. A binary one that came as `b1` stays as it is.
 //!
 //! `t5` has a fifth fewer bytes and takes a third more instructions to open. So it is for models that come from memory at every token; one
 //! that stays in the caches is faster as `t2`, and so is any on a CPU without lookups of 64 bytes.
@@ -48,7 +48,8 @@ impl PackedModel {
         self
     }
 
-    /// The same model with every ternary matrix in `layout`: the same answers, bit for bit.
+    /// The same model with every ternary matrix in `layout`: the same answers, bit for bit. `b1` is not given to a matrix that is not in it,
+    /// nor taken from one that is.
     pub fn with_layout(mut self, layout: Layout) -> Self {
         self.relay(|_| layout);
         self
@@ -69,7 +70,8 @@ impl PackedModel {
 }
 
 impl Linear {
-    /// Puts a ternary or binary linear into this layout; another stays as it is.
+    /// Puts a ternary or binary linear into this layout; another stays as it is, and so does one in `b1` or for which `b1` is wanted: it
+    /// holds no 0, and of a matrix nobody knows here whether it has one.
     pub(crate) fn lay_out(&mut self, wanted: Layout) {
         if let Linear::Ternary {
             rows,
@@ -78,9 +80,9 @@ impl Linear {
             packed,
             ..
         } = self
-            && *layout != wanted
+            && let Some(relaid) = relaid(packed, *rows, *cols, *layout, wanted)
         {
-            *packed = relaid(packed, *rows, *cols, wanted).into();
+            *packed = relaid.into();
             *layout = wanted;
         }
     }
@@ -95,12 +97,50 @@ pub(crate) fn smallest(cols: usize) -> Layout {
     }
 }
 
-fn relaid(packed: &[u8], rows: usize, cols: usize, wanted: Layout) -> Vec<u8> {
+/// The bytes of the matrix in layout `wanted`, if it is to change.
+fn relaid(packed: &[u8], rows: usize, cols: usize, layout: Layout, wanted: Layout) -> Option<Vec<u8>> {
+    let convert = match (layout, wanted) {
+        (Layout::T5, Layout::T2) => t5::to_t2,
+        (Layout::T2, Layout::T5) => t5::from_t2,
+        (Layout::T2, Layout::T2) | (Layout::T5, Layout::T5) | (Layout::B1, _) | (_, Layout::B1) => return None,
+    };
     let mut out = vec![0; wanted.bytes(rows, cols)];
-    let mut scratch = vec![0; t2::GROUP_ROWS * cols];
-    match wanted {
-        Layout::T2 => t5::to_t2(packed, rows, cols, &mut out, &mut scratch),
-        Layout::T5 => t5::from_t2(packed, rows, cols, &mut out, &mut scratch),
+    convert(packed, rows, cols, &mut out, &mut vec![0; t2::GROUP_ROWS * cols]);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linear(layout: Layout, signs: &[i8], rows: usize, cols: usize) -> Linear {
+        let mut packed = vec![0; layout.bytes(rows, cols)];
+        layout.pack(signs, rows, cols, &mut packed);
+        Linear::Ternary {
+            rows,
+            cols,
+            layout,
+            packed: packed.into(),
+            scale: 0.5,
+            columns: None,
+        }
     }
-    out
+
+    #[test]
+    fn ternary_layouts_turn_into_each_other_and_b1_stays() {
+        let (rows, cols) = (5, 700);
+        let signs: Vec<i8> = (0..rows * cols).map(|i| 1 - 2 * (i * 7 % 5 % 2) as i8).collect();
+        for from in Layout::ALL {
+            for wanted in Layout::ALL {
+                let mut laid = linear(from, &signs, rows, cols);
+                laid.lay_out(wanted);
+                let becomes = if from.has_zero() && wanted.has_zero() {
+                    wanted
+                } else {
+                    from
+                };
+                assert_eq!(laid, linear(becomes, &signs, rows, cols), "{from:?} to {wanted:?}");
+            }
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
 use safetensors::Dtype;
 
@@ -11,7 +10,7 @@ use super::{OneFile, SCALES};
 use crate::config::json::nearest;
 use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec};
 use crate::files::{FileError, ModelSource, PartProblem, StoredAs};
-use crate::image::parts::PartsOf;
+use crate::image::parts::{PartsOf, layouts};
 use crate::runtime::{FloatValues, TensorSource};
 
 impl ModelSource for OneFile {
@@ -43,13 +42,13 @@ impl ModelSource for OneFile {
         let parts = PartsOf::new(&self.image);
         let failed = |error| self.error(error);
         let given = match (spec.kind, spec.shape.as_slice()) {
-            (TensorKind::Linear(LinearMode::Ternary | LinearMode::Binary), &[rows, cols]) => {
-                let layout = self.layout_of(name);
+            (TensorKind::Linear(mode @ (LinearMode::Ternary | LinearMode::Binary)), &[rows, cols]) => {
+                let layout = self.layout_of(name, mode);
                 let stored = format!("{name}.{}", layout.name());
                 let group = layout.group_bytes(cols);
                 let shape = [layout.bytes(rows, cols) / group.max(1), group];
                 let packed = parts.values::<u8>(&stored, Dtype::U8, &shape).map_err(failed)?;
-                if layout == Layout::T2 && !t2::is_valid(&packed) {
+                if !layout.is_valid(&packed, rows, cols) {
                     return Err(self.refuse(&stored, PartProblem::Code));
                 }
                 let mut values = vec![0; rows * cols];
@@ -88,10 +87,10 @@ impl OneFile {
         }
     }
 
-    /// The layout of a ternary or binary linear; of one that is in neither, the first.
-    fn layout_of(&self, name: &str) -> Layout {
+    /// The layout of a ternary or binary linear; of one that is in none, the first.
+    fn layout_of(&self, name: &str, mode: LinearMode) -> Layout {
         let there = |layout: &Layout| self.image.weights.get(&format!("{name}.{}", layout.name())).is_some();
-        Layout::ALL.into_iter().find(there).unwrap_or_default()
+        layouts(mode).iter().copied().find(there).unwrap_or_default()
     }
 
     /// In which form a table, a norm or a linear in mode `f16` lies.

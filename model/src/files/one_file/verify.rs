@@ -1,7 +1,6 @@
 //! Reading all of a file: that it is what was exported.
 
-use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, int4_gemv, t2};
+use onebit_kernels_cpu::{Isa, int4_gemv};
 
 #[cfg(feature = "tokenizers")]
 use super::TOKENIZER_JSON;
@@ -106,10 +105,12 @@ impl OneFile {
 fn flaw(mode: LinearMode, linear: &Linear) -> Option<PartProblem> {
     match linear {
         Linear::Ternary {
-            layout: Layout::T2,
+            rows,
+            cols,
+            layout,
             packed,
             ..
-        } if !t2::is_valid(packed) => Some(PartProblem::Code),
+        } if !layout.is_valid(packed, *rows, *cols) => Some(PartProblem::Code),
         Linear::Int8 { values, .. } => {
             let most = if mode == LinearMode::Int4 { 7 } else { 127 };
             let outside = values.iter().any(|value| value.unsigned_abs() > most);

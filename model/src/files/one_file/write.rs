@@ -40,7 +40,7 @@ pub struct Parts<'a> {
 /// How ternary and binary linears lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TernaryLayout {
-    /// All in this layout.
+    /// All in this layout; `b1`, which not every such linear fits, is as [`Smallest`](Self::Smallest).
     All(Layout),
     /// Each in the one of the fewest bytes: `t5`, or `t2` where rows are so short that padding would eat the gain.
     Smallest,
@@ -79,8 +79,8 @@ impl OneFileOptions {
 
     pub(super) fn layout_of(&self, cols: usize) -> Layout {
         match self.layout {
-            TernaryLayout::All(layout) => layout,
-            TernaryLayout::Smallest => smallest(cols),
+            TernaryLayout::All(layout) if layout.has_zero() => layout,
+            TernaryLayout::All(_) | TernaryLayout::Smallest => smallest(cols),
         }
     }
 

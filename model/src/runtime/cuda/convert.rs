@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{t2, t5};
 use onebit_kernels_cuda::decode::{
     DecodeLayer, DecodeModel, DecodeShape, FeedForwardKind, FloatKind, HeadSketch, VocabularyMatrix,
 };
@@ -172,7 +172,8 @@ impl<'a> Packed<'a> {
     fn part(&self) -> TernaryPart<'_> {
         TernaryPart {
             code: match self.layout {
-                Layout::T2 => TernaryCode::T2,
+                // `in_one_code` leaves no other.
+                Layout::T2 | Layout::B1 => TernaryCode::T2,
                 Layout::T5 => TernaryCode::T5,
             },
             rows: self.rows,
@@ -183,22 +184,31 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Matrices that become one need one code: where they differ, all become `t2`.
+/// Matrices that become one need one code: where they differ, or where a GPU has none for them, all become `t2`.
 fn in_one_code(mut packed: Vec<Packed<'_>>) -> Vec<Packed<'_>> {
-    if packed.iter().any(|part| part.layout != packed[0].layout) {
-        for part in packed.iter_mut().filter(|part| part.layout == Layout::T5) {
-            let mut bytes = vec![0; t2::bytes(part.rows, part.cols)];
-            t5::to_t2(
-                &part.bytes,
-                part.rows,
-                part.cols,
-                &mut bytes,
-                &mut vec![0; t5::GROUP_ROWS * part.cols],
-            );
+    let kept = |part: &Packed<'_>| part.layout.has_zero() && part.layout == packed[0].layout;
+    if !packed.iter().all(kept) {
+        for part in packed.iter_mut().filter(|part| part.layout != Layout::T2) {
+            let bytes = as_t2(part.layout, &part.bytes, part.rows, part.cols);
             (part.layout, part.bytes) = (Layout::T2, bytes.into());
         }
     }
     packed
+}
+
+/// A matrix in `layout`, `[rows, cols]`, as `t2`, whose rows past the end are 0.
+fn as_t2(layout: Layout, packed: &[u8], rows: usize, cols: usize) -> Vec<u8> {
+    let (mut out, mut four) = (vec![0; t2::bytes(rows, cols)], vec![0; t2::GROUP_ROWS * cols]);
+    let groups = packed
+        .chunks_exact(layout.group_bytes(cols).max(1))
+        .zip(out.chunks_exact_mut(t2::group_bytes(cols).max(1)));
+    for (g, (source, out)) in groups.enumerate() {
+        layout.unpack(source, t2::GROUP_ROWS, cols, &mut four);
+        let there = (rows - g * t2::GROUP_ROWS).min(t2::GROUP_ROWS);
+        four[there * cols..].fill(0);
+        t2::pack(&four, t2::GROUP_ROWS, cols, out);
+    }
+    out
 }
 
 /// Whether a GPU gets a sketch of `head`.
@@ -232,4 +242,28 @@ fn matrix(gpu: &Gpu, name: &str, matrix: &FloatMatrix) -> Result<VocabularyMatri
     };
     let size = [matrix.rows, matrix.cols];
     Ok(VocabularyMatrix::upload(gpu, kind, size, bytes, steps)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_becomes_t2() {
+        for (rows, cols) in [(1, 1), (5, 600), (8, 512)] {
+            let signs: Vec<i8> = (0..rows * cols).map(|i| 1 - 2 * (i * 7 % 5 % 2) as i8).collect();
+            let packed = |layout: Layout| {
+                let mut packed = vec![0; layout.bytes(rows, cols)];
+                layout.pack(&signs, rows, cols, &mut packed);
+                packed
+            };
+            for layout in Layout::ALL {
+                assert_eq!(
+                    as_t2(layout, &packed(layout), rows, cols),
+                    packed(Layout::T2),
+                    "{layout:?}"
+                );
+            }
+        }
+    }
 }

@@ -92,8 +92,8 @@ fn block_bytes(index: usize, block: &Block, extent: &mut Extent) -> Result<usize
         for linear in linears {
             let found = match linear {
                 Linear::Ternary { rows, cols, layout, .. } => {
-                    // One code for all that lie together: `t2` if one of them has it.
-                    if *layout == Layout::T2 {
+                    // One code for all that lie together: `t2` if one of them has it, or one that a GPU has no code for.
+                    if *layout != Layout::T5 {
                         code = TernaryCode::T2;
                     }
                     sizes.push([*rows, *cols]);
