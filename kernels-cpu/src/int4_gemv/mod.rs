@@ -43,7 +43,7 @@ use half::f16;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
-pub use quantize::{CANDIDATES, dequantize, dequantize_input, is_padded, quantize, quantize_input};
+pub use quantize::{CANDIDATES, dequantize, dequantize_input, input_of_bytes, is_padded, quantize, quantize_input};
 
 /// Columns that share a step.
 pub const GROUP: usize = 32;

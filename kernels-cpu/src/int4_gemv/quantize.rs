@@ -158,6 +158,35 @@ simd_kernel! {
     pub fn quantize_input(x: &[f32], cols: usize, out: &mut [InputBlock]) = quantize_input_body;
 }
 
+/// Activations that are bytes already, a scale a token (`x = xq / s`, ARCHITECTURE.md §2.1), as blocks whose groups all have the step `1 / s`: `xq` `[tokens, stride]`, of which the
+/// first `cols` of each row count, `scales` `[tokens]`, `out` `[tokens, blocks]`.
+///
+/// # Panics
+/// If the lengths do not fit one another, or rows are shorter than `cols`.
+pub fn input_of_bytes(xq: &[i8], stride: usize, cols: usize, scales: &[f32], out: &mut [InputBlock]) {
+    assert!(cols <= stride, "rows of xq hold cols");
+    assert_eq!(xq.len(), scales.len() * stride, "xq is [tokens, stride]");
+    assert_eq!(out.len(), scales.len() * blocks(cols), "out is [tokens, blocks]");
+    let rows = xq.chunks_exact(stride.max(1)).zip(scales);
+    for ((xq, s), out) in rows.zip(out.chunks_exact_mut(blocks(cols).max(1))) {
+        for (xq, block) in xq[..cols].chunks(BLOCK).zip(out) {
+            *block = InputBlock::ZERO;
+            block.steps = [1.0 / s; BLOCK_STEPS];
+            // A group is 16 bytes of the low halves and then 16 of the high ones.
+            for (g, xq) in xq.chunks(GROUP).enumerate() {
+                let (low, high) = xq.split_at(xq.len().min(LANES));
+                block.low[g * LANES..][..low.len()].copy_from_slice(low);
+                block.high[g * LANES..][..high.len()].copy_from_slice(high);
+            }
+            for (i, offset) in block.offsets.iter_mut().enumerate() {
+                let sum =
+                    |bytes: &[i8; BLOCK_BYTES]| bytes[4 * i..4 * i + 4].iter().map(|&b| i32::from(b)).sum::<i32>();
+                *offset = -i32::from(ZERO_CODE) * (sum(&block.low) + sum(&block.high));
+            }
+        }
+    }
+}
+
 /// The activations `[tokens, cols]` that the blocks stand for, rounded to f32.
 ///
 /// # Panics
