@@ -18,6 +18,7 @@ pub mod quickstart;
 pub mod run;
 pub mod scaling;
 pub mod schedule;
+pub mod search;
 pub mod stack;
 pub mod storage;
 pub mod stories;
