@@ -164,7 +164,7 @@ impl Sites {
         self.sites[site].choices[usize::from(map.0[site])].width
     }
 
-    /// Bytes of a map as a sum: `base` and each site's.
+    /// Bytes of a map as a sum: `base` and each site's. The file's exact length is [`Evaluator::bytes`](super::Evaluator::bytes).
     pub fn sum(&self, map: &Candidate) -> u64 {
         let of = |(site, &choice): (&Site, &u8)| site.choices[usize::from(choice)].bytes;
         self.base + self.sites.iter().zip(&map.0).map(of).sum::<u64>()
@@ -198,6 +198,15 @@ impl Sites {
             (0..site.choices.len() as u8).min_by_key(distance).unwrap_or(0)
         };
         Candidate(self.sites.iter().map(of).collect())
+    }
+
+    /// The place of a map's choice in the ladder of its site.
+    pub(super) fn rung(&self, map: &Candidate, site: usize) -> usize {
+        let choice = map.0[site];
+        self.ladders[site]
+            .iter()
+            .position(|&other| other == choice)
+            .unwrap_or(0)
     }
 }
 
