@@ -1,8 +1,8 @@
-//! Embeddings and heads in every type: of floats and bytes by kernels of their own ([`head`](super::head)), packed ones by the products of linears.
+//! Embeddings and heads in every type: of floats and bytes by kernels of their own ([`head()`]), packed ones by the products of linears.
 //!
 //! | type | a row of the embedding | as a head, what the normed input becomes | logits |
 //! |---|---|---|---|
-//! | f32, f16, bf16, bytes | the values | floats | [`head`](super::head) |
+//! | f32, f16, bf16, bytes | the values | floats | [`head()`] |
 //! | binary, ternary | `w · γ` | bytes by the per-token quantiser, as a linear's | `Σ xq·w · γ / s` |
 //! | int4 | `q · step` | bytes with a step for each group of 32 columns | as `onebit_kernels_cpu::int4_gemv` |
 //!
@@ -174,7 +174,7 @@ impl Vocabulary {
         unsafe { launch.run() }
     }
 
-    /// What [`head`](super::head) does, of any type; `inputs` have room for the tokens ([`extent`](Self::extent)).
+    /// What [`head()`] does, of any type; `inputs` have room for the tokens ([`extent`](Self::extent)).
     ///
     /// # Errors
     /// [`CudaError::Shape`] for lengths that do not agree, more tokens than a product of few takes, or too little room.
