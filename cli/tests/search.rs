@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{command, fixture, onebit};
+use common::{CONFIG, command, fixture, onebit};
 use serde_json::Value;
 
 /// A model in full precision that has learnt the text, made once.
@@ -18,23 +18,40 @@ fn twin() -> &'static Path {
     let (_, path) = DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("twin");
-        onebit(&fixture().train(
-            &path,
-            &[
-                "--quant",
-                "none",
-                "--max-steps",
-                "120",
-                "--lr",
-                "0.01",
-                "--batch-size",
-                "4",
-                "--quant-warmup-steps",
-                "0",
-                "--quant-anneal-steps",
-                "0",
-            ],
-        ))
+        let f = fixture();
+        let (data, tokenizer) = (f.path("text.tokens"), f.path("tokenizer.json"));
+        // Wide enough that no width is mostly padding.
+        let config = CONFIG
+            .replace("\"hidden_size\": 32", "\"hidden_size\": 128")
+            .replace("\"intermediate_size\": 64", "\"intermediate_size\": 256");
+        let wide = dir.path().join("config.json");
+        fs::write(&wide, config).unwrap();
+        let config = wide.to_str().unwrap();
+        onebit(&[
+            "train",
+            "--quant",
+            "none",
+            "--config",
+            config,
+            "--data",
+            &data,
+            "--tokenizer",
+            &tokenizer,
+            "--output-dir",
+            path.to_str().unwrap(),
+            "--max-steps",
+            "120",
+            "--batch-size",
+            "4",
+            "--seq-len",
+            "16",
+            "--lr",
+            "0.01",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ])
         .ok();
         (dir, path)
     });
