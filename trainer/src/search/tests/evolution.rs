@@ -91,7 +91,7 @@ fn a_front_lies_below_that_of_random_search() {
     for seed in 0..4 {
         let formula = Formula::interacting(200 + seed, 30);
         let limits = Limits {
-            max_evaluations: Some(1500),
+            max_evaluations: Some(2250),
             ..Limits::default()
         };
         let report = run(&formula, Goal::Front, &limits, &options(seed), quiet());
@@ -172,7 +172,7 @@ fn fewest_bytes_of_many_sites_are_fewer_than_those_of_the_sum_model_and_of_rando
         let budget = formula.budget(0.33);
         let limits = Limits {
             max_loss: Some(formula.truth(&knapsack(&formula, budget))),
-            max_evaluations: Some(1500),
+            max_evaluations: Some(2250),
             ..Limits::default()
         };
         let report = run(&formula, Goal::LeastBytes, &limits, &options(seed), quiet());
