@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use onebit_model::evaluation;
 use onebit_model::files::{OneFile, replace_file};
-use onebit_model::runtime::KvType;
 use onebit_trainer::search::model::save_map;
 use onebit_trainer::search::{Candidate, Evaluator, Goal, Outcome, Point, Report};
 
@@ -45,15 +43,8 @@ impl Work<'_> {
 
     /// The loss of a map on the whole text.
     pub(super) fn whole_loss(&self, map: &Candidate) -> Result<f64> {
-        self.score_whole(&self.palette.model(map)?)
-    }
-
-    fn score_whole(&self, model: &onebit_model::runtime::PackedModel) -> Result<f64> {
-        let progress = Progress::new("the whole text", self.ids.len() as u64 - 1);
-        let isa = onebit_kernels_cpu::Isa::best();
-        let told = |done| progress.set(done, String::new);
-        let window = (self.context, self.context);
-        Ok(evaluation::score(model, isa, self.ids, window, KvType::F32, &told)?.loss())
+        output::note("scoring the whole text");
+        Ok(self.evaluator.score(&self.palette.model(map)?, self.ids)?)
     }
 }
 

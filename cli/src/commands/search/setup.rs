@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use onebit_model::config::LinearMode;
 use onebit_model::evaluation;
+#[cfg(feature = "cuda")]
+use onebit_model::runtime::cuda::CudaModel;
 use onebit_model::runtime::{KvType, PackedModel};
 use onebit_trainer::TrainError;
-use onebit_trainer::search::model::{Calibration, Measured, ModelEvaluator, Palette, Weighing, measure};
+use onebit_trainer::search::model::{Calibration, Measured, ModelEvaluator, Palette, Score, Weighing, measure};
 use onebit_trainer::search::{
     Candidate, Evaluator, Hooks, Journal, Options, Problem, Progress as Told, Report, SearchError, Sensitivity, Sites,
     search,
@@ -66,8 +68,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     let sites = weighing.sites(&palette)?;
     let calibration = Calibration::new(&palette, &corpus.ids, plan.tokens, context)?;
     let weigh = |map: &Candidate| weighing.bytes(|site| palette.width_at(map, site)).unwrap_or(u64::MAX);
-    let score = scorer(&place, context)?;
-    let evaluator = ModelEvaluator::new(&palette, calibration, weigh, score);
+    let evaluator = ModelEvaluator::new(&palette, calibration, weigh, scorer(&place, context));
 
     let stop = interrupt::poll();
     let interrupted = || stop.load(std::sync::atomic::Ordering::Relaxed);
@@ -116,7 +117,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     };
     work.max_loss = finish::loss_of(plan.max_ppl, &work)?;
     let mut journal = work.journal()?;
-    let report = work.search(&mut journal, &place, &interrupted)?;
+    let report = work.search(&mut journal, &interrupted)?;
     let random = match plan.compare_random {
         true => Some(compare::random(&work, &report, &mut journal, &interrupted)?),
         false => None,
@@ -159,17 +160,26 @@ fn sensitivity_tokens(plan: &Plan, palette: &Palette, calibration: &Calibration<
     asked.min((MOST_BYTES / each.max(1)).max(calibration.context())).max(1)
 }
 
-/// How a model is scored: what `onebit eval` does, on the device that was chosen.
-fn scorer(place: &Placement, context: usize) -> Result<Box<Score>> {
+/// How a model is scored: what `onebit eval` does, on the device that was chosen. The logits of a GPU are those of the CPU, and so are the losses.
+fn scorer(place: &Placement, context: usize) -> Box<Score<'static>> {
     let isa = place.isa;
-    Ok(Box::new(move |model: &PackedModel, ids: &[u32]| {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = place.gpu.clone() {
+        // One model at a time: its work fills the GPU.
+        let turn = std::sync::Mutex::new(());
+        return Box::new(move |model: &PackedModel, ids: &[u32]| {
+            let _turn = turn.lock();
+            let failed = |error: &dyn std::fmt::Display| TrainError::Runtime(error.to_string());
+            let model = CudaModel::new(&gpu, model).map_err(|e| failed(&e))?;
+            let score = evaluation::score_on_gpu(&model, ids, (context, context), KvType::F32, &|_| ())?;
+            Ok(score.loss())
+        });
+    }
+    Box::new(move |model: &PackedModel, ids: &[u32]| {
         let score = evaluation::score(model, isa, ids, (context, context), KvType::F32, &|_| ())?;
         Ok(score.loss())
-    }))
+    })
 }
-
-/// From a model and tokens to nats a token.
-type Score = dyn Fn(&PackedModel, &[u32]) -> std::result::Result<f64, TrainError> + Send + Sync;
 
 pub(super) fn interruption(plan: &Plan) -> CliError {
     CliError::Interrupted(format!(
@@ -194,12 +204,7 @@ impl Work<'_> {
         Journal::open(&Disk, &path, &name, self.sites).map_err(|e| CliError::Failed(e.to_string()))
     }
 
-    fn search(
-        &self,
-        journal: &mut Journal,
-        _place: &Placement,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Report> {
+    fn search(&self, journal: &mut Journal, interrupted: &(dyn Fn() -> bool + Sync)) -> Result<Report> {
         let problem = self.problem();
         let limits = onebit_trainer::search::Limits {
             max_loss: self.max_loss,

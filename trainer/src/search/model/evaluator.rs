@@ -106,6 +106,14 @@ impl<'a> ModelEvaluator<'a> {
         }
     }
 
+    /// Nats a token of some other model, or on some other text.
+    ///
+    /// # Errors
+    /// Those of scoring.
+    pub fn score(&self, model: &PackedModel, ids: &[u32]) -> Result<f64> {
+        (self.score)(model, ids)
+    }
+
     /// A hash of all that a loss depends on: what a journal is kept under.
     pub fn inputs(&self) -> String {
         let widths: Vec<&str> = self.palette.widths().iter().map(|width| width.name()).collect();

