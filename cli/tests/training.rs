@@ -168,6 +168,39 @@ fn a_model_can_be_trained_on_from_another() {
     assert!(then["loss"].as_f64().unwrap() < first["loss"].as_f64().unwrap());
 }
 
+/// Weights of one model, modes of another's configuration: hard from the first step, from floats and from what is packed.
+#[test]
+fn a_model_can_be_trained_on_under_another_map() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let model = f.path("model");
+    let packed = path("m.1bit");
+    onebit(&["export", "--model", &model, "--format", "1bit", "--output", &packed]).ok();
+    let read = |path: &str| -> serde_json::Value { serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() };
+    let mut config = read(&format!("{model}/config.json"));
+    let layers = config["num_hidden_layers"].as_u64().unwrap() as usize;
+    config["layer_bit_map"] = serde_json::json!({ "layer_modes": vec!["binary"; layers] });
+    fs::write(path("map.json"), config.to_string()).unwrap();
+    let from = |source: &str, map: &str, out: &str| {
+        let phases = ["--quant-warmup-steps", "0", "--quant-anneal-steps", "0"];
+        let more = [&["--config", map, "--init-from", source, "--json"], &phases[..]].concat();
+        onebit(&f.train(out.as_ref(), &more))
+    };
+    for (source, out) in [(&model, path("a")), (&packed, path("b"))] {
+        let trained = from(source, &path("map.json"), &out).json();
+        assert_eq!(trained["steps"], 3);
+        let metrics = fs::read_to_string(format!("{out}/metrics.jsonl")).unwrap();
+        assert!(metrics.lines().next().unwrap().contains("hard"), "{metrics}");
+        let written = fs::read_to_string(format!("{out}/config.json")).unwrap();
+        assert!(written.contains("binary") && !written.contains("ternary"), "{written}");
+    }
+    config["rms_norm_eps"] = serde_json::json!(0.125);
+    fs::write(path("other.json"), config.to_string()).unwrap();
+    from(&model, &path("other.json"), &path("c")).refused(1, &["rms_norm_eps", "0.125"]);
+    assert!(!dir.path().join("c").exists(), "a refusal makes nothing");
+}
+
 #[test]
 fn a_model_can_be_trained_in_full_precision_or_binary() {
     let f = fixture();

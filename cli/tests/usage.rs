@@ -109,7 +109,7 @@ fn wrong_usage_ends_with_2() {
         onebit(&f.train(&out, &["--logit-softcap", bad])).refused(2, &["--logit-softcap", "positive"]);
     }
     onebit(&f.train(&out, &["--data-dir", "x"])).refused(2, &["--data and --data-dir"]);
-    onebit(&f.train(&out, &["--init-from", &model])).refused(2, &["--config and --init-from"]);
+    onebit(&f.train(&out, &["--init-from", "nowhere"])).refused(1, &["nowhere"]);
     assert!(!out.exists(), "a refusal makes nothing");
 }
 

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod evaluate;
+pub mod finetune;
 pub mod hub;
 pub mod optimizer;
 pub mod options;

@@ -7,7 +7,8 @@ mod tests;
 
 pub use basic::{add, add_scaled, matmul, mean, mul, reshape, scale, sum};
 pub use network::{
-    attention, bit_linear, cross_entropy, dropout, embedding, gated, linear, relu2, rms_norm, rope, scale_rows, softcap,
+    Table, attention, bit_linear, cross_entropy, dropout, embedding, gated, head, linear, relu2, rms_norm, rope,
+    scale_rows, softcap, table,
 };
 
 use onebit_engine::Tensor;

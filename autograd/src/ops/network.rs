@@ -3,9 +3,10 @@
 use onebit_engine::ops as engine;
 use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
+use onebit_engine::ops::bit_linear::BitLinearState;
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses};
 use onebit_engine::ops::matmul::Products;
-use onebit_engine::ops::quantize::Precision;
+use onebit_engine::ops::quantize::{EffectiveWeight, Input, Precision};
 use onebit_engine::ops::rope::RopeTable;
 use onebit_engine::rng::Key;
 use onebit_engine::{Shape, Tensor};
@@ -51,10 +52,16 @@ pub fn rms_norm(x: &Var, w: &Var, eps: f32) -> Result<Var> {
 pub fn bit_linear(x: &Var, weights: &[(&Var, Precision)], anneal: f32, products: Products) -> Result<Vec<Var>> {
     let tensors: Vec<_> = weights.iter().map(|(w, p)| (w.tensor(), *p)).collect();
     let (outputs, state) = engine::bit_linear::bit_linear(x.tensor(), &tensors, anneal, products)?;
+    let weights: Vec<&Var> = weights.iter().map(|(w, _)| *w).collect();
+    recorded(x, &weights, outputs, state)
+}
+
+/// Records the product of `x` with `weights`.
+fn recorded(x: &Var, weights: &[&Var], outputs: Vec<Tensor>, state: BitLinearState) -> Result<Vec<Var>> {
     let shape = x.shape().clone();
-    let shapes: Vec<Shape> = weights.iter().map(|(w, _)| w.shape().clone()).collect();
+    let shapes: Vec<Shape> = weights.iter().map(|w| w.shape().clone()).collect();
     let mut inputs = vec![x];
-    inputs.extend(weights.iter().map(|(w, _)| *w));
+    inputs.extend(weights);
     let backward = move |dys: Vec<Option<Tensor>>| {
         let (dx, dws) = engine::bit_linear::bit_linear_backward(&state, &dys)?;
         let mut all = vec![dx.map(|dx| dx.reshape(shape)).transpose()?];
@@ -66,7 +73,40 @@ pub fn bit_linear(x: &Var, weights: &[(&Var, Precision)], anneal: f32, products:
     x.tape().record(&inputs, outputs, backward)
 }
 
-/// `x · wᵀ`, not quantised: the head.
+/// A table as a phase has it, for all that read it: an embedding, a head, or both.
+#[derive(Clone)]
+pub struct Table {
+    /// Its values `[vocab, dim]`; their gradient is that of the master weights (straight through).
+    pub values: Var,
+    /// The same, with the packed form of hard ternary weights.
+    weight: EffectiveWeight,
+}
+
+/// The table `w` `[vocab, dim]` at annealing value `anneal`: `w + constant`, as far as gradients know, so what flows to the values flows on unchanged.
+///
+/// # Errors
+/// Elements that are not f32.
+pub fn table(w: &Var, precision: Precision, anneal: f32) -> Result<Table> {
+    let weight = EffectiveWeight::new(w.tensor(), precision, anneal)?;
+    let values = if precision == Precision::Full || anneal <= 0.0 {
+        w.clone()
+    } else {
+        single(w.tape().record(&[w], vec![weight.dense.clone()], Ok)?)?
+    };
+    Ok(Table { values, weight })
+}
+
+/// `x · tableᵀ` `[tokens, vocab]`, of an input that is rounded as `input` says: a head. Straight through, as [`bit_linear`].
+///
+/// # Errors
+/// Columns that do not agree.
+pub fn head(x: &Var, table: &Table, input: Input, anneal: f32, products: Products) -> Result<Var> {
+    let weights = vec![(table.weight.clone(), input)];
+    let (outputs, state) = engine::bit_linear::multiply(x.tensor(), weights, anneal, products)?;
+    recorded(x, &[&table.values], outputs, state).and_then(single)
+}
+
+/// `x · wᵀ`, not quantised.
 ///
 /// # Errors
 /// Columns that do not agree.

@@ -4,7 +4,9 @@ use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, mean_softmax};
 use onebit_engine::ops::matmul::Products;
-use onebit_engine::ops::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations};
+use onebit_engine::ops::quantize::{
+    EffectiveWeight, Input, Precision, QuantizedActivations, blend_activations, blend_groups,
+};
 use onebit_engine::ops::rope::RopeTable;
 use onebit_engine::rng::Key;
 use onebit_engine::{Device, Shape, Tensor};
@@ -233,6 +235,13 @@ fn a_full_precision_linear_layer() -> crate::Result<()> {
     })
 }
 
+/// What a straight-through operation adds to `raw`, a constant to its gradient.
+fn shift(eff: &Tensor, raw: &Tensor) -> Tensor {
+    let (eff, values) = (eff.f32().unwrap().iter(), raw.f32().unwrap());
+    let data = eff.zip(values).map(|(e, r)| e - r).collect();
+    Tensor::from_f32(device(), raw.shape().clone(), data).unwrap()
+}
+
 /// The surrogate of the straight-through layer at `(x₀, W₀)`: `(x + c_x)·(W + c_W)ᵀ` with the constants
 /// `c_x = x_eff(x₀) − x₀`, `c_W = W_eff(W₀) − W₀`.
 #[test]
@@ -246,16 +255,6 @@ fn bit_linear_against_its_surrogate() -> crate::Result<()> {
                 QuantizedActivations::new(&x0)?.dequantize()?
             };
             let w_eff = EffectiveWeight::new(&w0, precision, anneal)?.dense;
-            let shift = |eff: &Tensor, raw: &Tensor| {
-                let data = eff
-                    .f32()
-                    .unwrap()
-                    .iter()
-                    .zip(raw.f32().unwrap())
-                    .map(|(e, r)| e - r)
-                    .collect();
-                Tensor::from_f32(device(), raw.shape().clone(), data).unwrap()
-            };
             let (cx, cw) = (shift(&x_eff, &x0), shift(&w_eff, &w0));
             gradcheck_surrogate(
                 &format!("bit_linear {precision:?} at {anneal}"),
@@ -266,6 +265,56 @@ fn bit_linear_against_its_surrogate() -> crate::Result<()> {
                     linear(
                         &add(&v[0], &tape.constant(cx.clone()))?,
                         &add(&v[1], &tape.constant(cw.clone()))?,
+                        Products::default(),
+                    )
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A table that an embedding and a head read, in every mode, against the same with constants added: `E + c_E` for both, `x + c_x` for the head's input.
+#[test]
+fn a_tied_table_against_its_surrogate() -> crate::Result<()> {
+    let (table0, at) = (random([9, 40], 6), ids(&[3, 8, 3, 0]));
+    for (precision, input) in [
+        (Precision::Full, Input::Float),
+        (Precision::Int8, Input::Float),
+        (Precision::Int4, Input::Groups),
+        (Precision::Ternary, Input::Tokens),
+        (Precision::Binary, Input::Tokens),
+    ] {
+        for anneal in [0.0, 0.25, 1.0] {
+            let effective = EffectiveWeight::new(&table0, precision, anneal)?.dense;
+            let ct = shift(&effective, &table0);
+            // What the head reads is what the embedding looked up, squared.
+            let x = |table: &crate::Var| {
+                let rows = embedding(table, &at)?;
+                mul(&rows, &rows)
+            };
+            let x0 = x(&Tape::new().leaf(effective))?.tensor().clone();
+            let rounded = match input {
+                _ if anneal <= 0.0 => x0.clone(),
+                Input::Float => x0.clone(),
+                Input::Groups => blend_groups(&x0, anneal)?,
+                Input::Tokens if anneal < 1.0 => blend_activations(&x0, anneal)?,
+                Input::Tokens => QuantizedActivations::new(&x0)?.dequantize()?,
+            };
+            let cx = shift(&rounded, &x0);
+            gradcheck_surrogate(
+                &format!("table {precision:?} at {anneal}"),
+                std::slice::from_ref(&table0),
+                |v| {
+                    let table = table(&v[0], precision, anneal)?;
+                    head(&x(&table.values)?, &table, input, anneal, Products::default())
+                },
+                |v| {
+                    let tape = v[0].tape();
+                    let table = add(&v[0], &tape.constant(ct.clone()))?;
+                    linear(
+                        &add(&x(&table)?, &tape.constant(cx.clone()))?,
+                        &table,
                         Products::default(),
                     )
                 },

@@ -29,7 +29,7 @@ pub(super) use shards::Shards;
     note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg, layers.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
-    /// preset, config.json or model directory (not with --init-from)
+    /// preset, config.json or model directory; with --init-from what becomes of its weights (default: as they are there)
     #[argh(option)]
     config: Option<String>,
     /// token file to train on
@@ -59,7 +59,7 @@ pub struct Train {
     /// soft-cap of a new model's logits: C * tanh(logits / C), such as 30 (default: as the configuration says; not with --init-from)
     #[argh(option)]
     logit_softcap: Option<f32>,
-    /// begin with the weights of this model directory, which must hold floats
+    /// begin with the weights of this model, a directory or a file, floats or packed; --config may give its tensors other modes
     #[argh(option)]
     init_from: Option<PathBuf>,
     /// check everything that a run needs, print what it would be and take, and stop

@@ -1,4 +1,4 @@
-//! The bit-linear layer: several weight matrices over one input, quantised as the phase asks.
+//! The bit-linear layer: several weight matrices over one input, quantised as the phase asks. A head is one too, whose input its mode rounds otherwise.
 //!
 //! `y_i = x_eff · W_eff,iᵀ`. In the hard ternary phase the product is the packed integer one, the very kernel that inference runs,
 //! and what is kept for the backward is the int8 activation: a quarter of the f32 bytes.
@@ -6,7 +6,9 @@
 //! quantisers were the identity, everywhere.
 
 use super::matmul::{Arithmetic, Layout, Products, Right, matmul_in, matmul_into, matmul_right};
-use super::quantize::{EffectiveWeight, Precision, QuantizedActivations, blend_activations, ternary_product};
+use super::quantize::{
+    EffectiveWeight, Input, Precision, QuantizedActivations, blend_activations, blend_groups, ternary_product,
+};
 use crate::error::shape_error;
 use crate::{Result, Tensor};
 
@@ -34,12 +36,11 @@ impl Saved {
     }
 }
 
-/// What [`bit_linear`] keeps for [`bit_linear_backward`].
+/// What [`bit_linear`] and [`multiply`] keep for [`bit_linear_backward`].
 pub struct BitLinearState {
-    /// Input in full precision, for the weights that stay there; shares memory with the input.
-    full: Option<Tensor>,
-    quantized: Option<Saved>,
-    weights: Vec<(EffectiveWeight, bool)>,
+    /// What products read, by [`Input`]; the input itself shares its memory.
+    inputs: [Option<Saved>; 3],
+    weights: Vec<(EffectiveWeight, Input)>,
     /// Of the gradients' products.
     arithmetic: Arithmetic,
 }
@@ -47,12 +48,13 @@ pub struct BitLinearState {
 impl BitLinearState {
     /// Bytes of activations kept beside the input itself.
     pub fn saved_bytes(&self) -> usize {
-        self.quantized.as_ref().map_or(0, Saved::bytes)
+        let quantized = [Input::Tokens, Input::Groups].map(|input| &self.inputs[input as usize]);
+        quantized.into_iter().flatten().map(Saved::bytes).sum()
     }
 }
 
-/// `x` `[tokens, cols]` through each weight `[rows_i, cols]` at annealing value `anneal`; outputs `[tokens, rows_i]`.
-/// Products that are not the packed integer one use `products`.
+/// `x` `[tokens, cols]` through each weight `[rows_i, cols]` at annealing value `anneal`; outputs `[tokens, rows_i]`. The input of a quantised weight is rounded
+/// to a byte, by its token. Products that are not the packed integer one use `products`.
 ///
 /// # Errors
 /// Columns that do not agree, or elements that are not f32.
@@ -62,56 +64,73 @@ pub fn bit_linear(
     anneal: f32,
     products: Products,
 ) -> Result<(Vec<Tensor>, BitLinearState)> {
+    let effective = weights.iter().map(|&(w, precision)| {
+        let input = if precision == Precision::Full {
+            Input::Float
+        } else {
+            Input::Tokens
+        };
+        Ok((EffectiveWeight::new(w, precision, anneal)?, input))
+    });
+    multiply(x, effective.collect::<Result<_>>()?, anneal, products)
+}
+
+/// As [`bit_linear`], of weights that are at `anneal` already, each with what becomes of its input there: a head, whose table others read too.
+///
+/// # Errors
+/// Columns that do not agree, or elements that are not f32.
+pub fn multiply(
+    x: &Tensor,
+    mut weights: Vec<(EffectiveWeight, Input)>,
+    anneal: f32,
+    products: Products,
+) -> Result<(Vec<Tensor>, BitLinearState)> {
     let cols = x.shape().last();
-    for (w, _) in weights {
-        if w.shape().last() != cols {
-            return Err(shape_error(
-                "bit_linear",
-                format!("weights of {cols} columns"),
-                w.shape(),
-            ));
+    let mut inputs = [const { None }; 3];
+    for (w, input) in &mut weights {
+        let shape = w.dense.shape();
+        if shape.last() != cols {
+            return Err(shape_error("bit_linear", format!("weights of {cols} columns"), shape));
+        }
+        if anneal <= 0.0 {
+            *input = Input::Float;
+        }
+        let slot = &mut inputs[*input as usize];
+        if slot.is_none() {
+            *slot = Some(match input {
+                Input::Float => Saved::Float(x.clone()),
+                Input::Tokens if anneal < 1.0 => Saved::Float(blend_activations(x, anneal)?),
+                Input::Tokens => Saved::Int8(QuantizedActivations::new(x)?),
+                Input::Groups => Saved::Float(blend_groups(x, anneal)?),
+            });
         }
     }
-    let is_quantized = |p: Precision| p != Precision::Full && anneal > 0.0;
-    let quantized = if !weights.iter().any(|(_, p)| is_quantized(*p)) {
-        None
-    } else if anneal < 1.0 {
-        Some(Saved::Float(blend_activations(x, anneal)?))
-    } else {
-        Some(Saved::Int8(QuantizedActivations::new(x)?))
-    };
-    let full = weights.iter().any(|(_, p)| !is_quantized(*p)).then(|| x.clone());
 
     let mut outputs = Vec::with_capacity(weights.len());
-    let mut kept = Vec::with_capacity(weights.len());
-    let mut dequantized: Option<Tensor> = None;
-    for &(w, precision) in weights {
-        let effective = EffectiveWeight::new(w, precision, anneal)?;
-        let y = match (&quantized, effective.packed()) {
+    let mut opened: Option<Tensor> = None;
+    for (w, input) in &weights {
+        let y = match (&inputs[*input as usize], w.packed()) {
             (Some(Saved::Int8(xq)), Some((packed, gamma))) => {
-                ternary_product(xq, packed, gamma, w.shape().rows(), cols)?
+                ternary_product(xq, packed, gamma, w.dense.shape().rows(), cols)?
             }
-            (Some(saved), _) if is_quantized(precision) => {
-                let input = match &dequantized {
-                    Some(input) => input.clone(),
-                    None => dequantized.insert(saved.values()?).clone(),
+            (Some(Saved::Int8(xq)), None) => {
+                let x = match &opened {
+                    Some(x) => x,
+                    None => opened.insert(xq.dequantize()?),
                 };
-                matmul_in(products.forward, Layout::NT, &input, &effective.dense)?
+                matmul_in(products.forward, Layout::NT, x, &w.dense)?
             }
-            _ => matmul_in(products.forward, Layout::NT, x, &effective.dense)?,
+            (Some(Saved::Float(x)), _) => matmul_in(products.forward, Layout::NT, x, &w.dense)?,
+            (None, _) => matmul_in(products.forward, Layout::NT, x, &w.dense)?,
         };
         outputs.push(y);
-        kept.push((effective, is_quantized(precision)));
     }
-    Ok((
-        outputs,
-        BitLinearState {
-            full,
-            quantized,
-            weights: kept,
-            arithmetic: products.backward,
-        },
-    ))
+    let state = BitLinearState {
+        inputs,
+        weights,
+        arithmetic: products.backward,
+    };
+    Ok((outputs, state))
 }
 
 /// Gradients of [`bit_linear`]: with respect to `x`, shaped as the input rows, and to each weight. An output without a
@@ -123,28 +142,28 @@ pub fn bit_linear_backward(
     state: &BitLinearState,
     dys: &[Option<Tensor>],
 ) -> Result<(Option<Tensor>, Vec<Option<Tensor>>)> {
-    let input = state.quantized.as_ref().map(Saved::values).transpose()?;
     let arithmetic = state.arithmetic;
     let mut dx: Option<Tensor> = None;
     let mut dws = Vec::with_capacity(dys.len());
-    // The inputs of the weights, quantised and not, packed when first needed: the weights' gradients share them.
-    let mut packed: [Option<Right>; 2] = [None, None];
-    for ((weight, is_quantized), dy) in state.weights.iter().zip(dys) {
+    // What the weights were multiplied by, opened and packed when first needed: the weights' gradients share them.
+    let mut opened: [Option<Tensor>; 3] = [const { None }; 3];
+    let mut packed: [Option<Right>; 3] = [const { None }; 3];
+    for ((weight, input), dy) in state.weights.iter().zip(dys) {
         let Some(dy) = dy else {
             dws.push(None);
             continue;
         };
-        let x = if *is_quantized {
-            input.as_ref()
-        } else {
-            state.full.as_ref()
+        let at = *input as usize;
+        let x = match (&mut opened[at], &state.inputs[at]) {
+            (Some(x), _) => &*x,
+            (slot, Some(saved)) => &*slot.insert(saved.values()?),
+            (None, None) => return Err(shape_error("bit_linear_backward", "a saved input", "none")),
         };
-        let x = x.ok_or_else(|| shape_error("bit_linear_backward", "a saved input", "none"))?;
         match &mut dx {
             Some(dx) => matmul_into(arithmetic, Layout::NN, dy, &weight.dense, true, dx)?,
             None => dx = Some(matmul_in(arithmetic, Layout::NN, dy, &weight.dense)?),
         }
-        let dw = match (arithmetic, &mut packed[usize::from(*is_quantized)]) {
+        let dw = match (arithmetic, &mut packed[at]) {
             (Arithmetic::F32, _) => matmul_in(arithmetic, Layout::TN, dy, x)?,
             (Arithmetic::Bf16, Some(x)) => matmul_right(Layout::TN, dy, x)?,
             (Arithmetic::Bf16, slot @ None) => matmul_right(Layout::TN, dy, slot.insert(Right::new(Layout::TN, x)?))?,

@@ -3,14 +3,15 @@
 
 enum Mode { FULL = 0, TERNARY = 1, BINARY = 2, INT8 = 3, INT4 = 4 };
 
-__device__ __forceinline__ float most(unsigned long long mode) { return mode == INT8 ? 127.0f : 7.0f; }
+// Columns of an int4 matrix that share a step.
+static const unsigned GROUP_COLUMNS = 32;
 
 // `clamp(round(v), ±most)`; a NaN becomes the lower end.
 __device__ __forceinline__ float round_clamp(float v, float most) { return fminf(fmaxf(rintf(v), -most), most); }
 
 __device__ __forceinline__ float tanh_of(float x) { return 1.0f - 2.0f / (__expf(2.0f * x) + 1.0f); }
 
-// What an element of a block's chunk becomes; the annealing value and the scale are the same for all of them, the step of a row changes.
+// What an element of a block's chunk becomes; the annealing value and the scale are the same for all of them, the step of a row or group changes.
 template <int MODE>
 struct Rule {
     float a, scale, inverse, sharpness, soft_step;
@@ -22,10 +23,16 @@ struct Rule {
         sharpness = 2.0f / (1.0f - a);
         soft_step = a * gamma * 0.5f;
     }
-    __device__ __forceinline__ float code(float w, unsigned mode) const {
+    __device__ __forceinline__ void set_step(float step) {
+        scale = step;
+        // Where no step is a number, or all weights are 0, codes are 0.
+        if (MODE == INT4) inverse = step == 0.0f ? 0.0f : 1.0f / step;
+    }
+    __device__ __forceinline__ float code(float w) const {
         if (MODE == TERNARY) return round_clamp(w * inverse, 1.0f);
         if (MODE == BINARY) return 0.0f > w ? -1.0f : 1.0f;
-        if (MODE == INT8) return round_clamp(w / scale, most(mode));
+        if (MODE == INT8) return round_clamp(w / scale, 127.0f);
+        if (MODE == INT4) return inverse == 0.0f ? 0.0f : fminf(fmaxf(rintf(w * inverse), -8.0f), 7.0f);
         return 0.0f;
     }
     __device__ __forceinline__ float dense(float w, float q) const {

@@ -4,12 +4,15 @@
 //! s = 127 / max(max|y|, 1e-5)     q = clamp(round(y · s), −128, 127)     step = 1 / s     per row, ties to even
 //! plain = bf16(y)                 blend = bf16((1 − a) · y + a · q · step)
 //! ```
+//! [`blend_groups`] has a step for each 32 columns instead, `most = max(max|y|, 1e-30)`, `q = clamp(round(y · 127/most), ±127)`, `step = most/127` (NaN where a `y` is not finite): an
+//! int4 head's input, as `onebit_kernels_cpu::int4_gemv` has it.
+//!
 //! The divisions are true divisions and `y` is f32, so that `q` and `q · step` are the CPU's bits (`onebit_kernels_cpu::quantize`) for equal `y`. A NaN never raises
 //! the maximum, and is itself −128.
 //!
 //! [`RowOutputs`] says which of the three forms of a row a kernel leaves behind: the norms, the activation and [`quantize`] share it.
 //!
-//! **Cost**: `quantize` reads 2 bytes an element once and writes what is asked for; `dequantize` reads 1 byte and writes 2.
+//! **Cost**: `quantize` reads 2 bytes an element once and writes what is asked for; `blend_groups` reads 2 and writes 2; `dequantize` reads 1 byte and writes 2.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,6 +22,7 @@ mod tests;
 use half::bf16;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Kernel, Launch, Module, Result, ptx};
+use crate::weights::GROUP_COLUMNS;
 
 static MODULE: Module = ptx!("kernel.ptx");
 const QUANTIZE: [Kernel; 4] = [
@@ -27,6 +31,7 @@ const QUANTIZE: [Kernel; 4] = [
     MODULE.kernel("quantize_block16"),
     MODULE.kernel("quantize_block32"),
 ];
+const BLEND_GROUPS: Kernel = MODULE.kernel("blend_groups");
 const DEQUANTIZE: Kernel = MODULE.kernel("dequantize");
 
 /// Rows as int8, a step for each.
@@ -189,6 +194,46 @@ pub fn quantize(
         .u64(stride as u64);
     // SAFETY: `x` and the outputs hold `rows` rows, and threads leave alone what is at or behind column `cols`.
     unsafe { out.push(launch).u32(rows).u32(cols).run() }
+}
+
+/// `out = (1 − a) · x + a · q · step` for each of `rows` rows of `x`, with a step for each 32 columns, at the annealing value in `anneal` `[1]`; `x` and `out` `[rows, cols]`.
+///
+/// # Errors
+/// `cols` that is no multiple of 8, lengths that differ.
+pub fn blend_groups(
+    gpu: &Gpu,
+    x: &DeviceArray<bf16>,
+    rows: usize,
+    anneal: &DeviceArray<f32>,
+    out: &DeviceArray<bf16>,
+) -> Result<()> {
+    const OP: &str = "blend groups";
+    /// Groups of a block.
+    const BLOCK: usize = 64;
+    need_aligned(OP, "x", x, out.len())?;
+    need_aligned(OP, "out", out, x.len())?;
+    need(OP, "annealing value", anneal, 1)?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let cols = x.len().checked_div(rows).unwrap_or(0);
+    let of_row = cols.div_ceil(GROUP_COLUMNS);
+    let groups = rows * of_row;
+    if rows * cols != x.len() || !cols.is_multiple_of(8) || groups > i32::MAX as usize {
+        let expected = format!("{rows} rows of a multiple of 8 elements, fewer than 2^31 groups");
+        return Err(CudaError::shape(OP, expected, x.len()));
+    }
+    // SAFETY: `x` and `out` hold `rows` rows of `cols` elements, and threads leave alone what is at or behind column `cols`.
+    unsafe {
+        Launch::new(gpu, BLEND_GROUPS, [groups.div_ceil(BLOCK) as u32, 1, 1], 256)
+            .array(x)
+            .array(out)
+            .array(anneal)
+            .u32(groups)
+            .u32(of_row)
+            .u32(cols)
+            .run()
+    }
 }
 
 /// `array` holds `rows` rows of `cols` bf16 that begin `stride` elements apart, both multiples of 8.

@@ -74,6 +74,44 @@ fn codes_are_opened_as_on_the_cpu() {
 }
 
 #[test]
+fn groups_are_rounded_as_on_the_cpu() {
+    use onebit_kernels_cpu::int4_gemv as cpu;
+    let Some(gpu) = Gpu::for_test("blend groups") else {
+        return;
+    };
+    let mut random = Random::new();
+    for (rows, cols) in [(1, 8), (3, 32), (9, 40), (17, 768), (2, 2064), (0, 32)] {
+        let mut x = random.bf16s(rows * cols, 3.0);
+        if rows > 2 {
+            x[..cols].fill(bf16::ZERO);
+            x[cols + 5] = bf16::from_f32(300.0);
+            x[2 * cols + 1] = bf16::NAN;
+        }
+        let y = widen(&x);
+        let mut blocks = vec![cpu::InputBlock::ZERO; rows * cpu::blocks(cols)];
+        cpu::quantize_input(onebit_kernels_cpu::isa::Isa::best(), &y, cols, &mut blocks);
+        let mut hard = vec![0.0; rows * cols];
+        cpu::dequantize_input(&blocks, cols, &mut hard);
+        for anneal in [0.0f32, 0.3, 1.0] {
+            let out = gpu.poisoned::<bf16>(rows * cols).unwrap();
+            let there = gpu.upload(&[anneal]).unwrap();
+            blend_groups(&gpu, &gpu.upload(&x).unwrap(), rows, &there, &out).unwrap();
+            for ((found, hard), y) in gpu.download(&out).unwrap().iter().zip(&hard).zip(&y) {
+                let wanted = match anneal >= 1.0 {
+                    true => *hard,
+                    false => anneal.mul_add(*hard, (1.0 - anneal) * y),
+                };
+                let wanted = bf16::from_f32(wanted);
+                assert!(
+                    *found == wanted || found.is_nan() && wanted.is_nan(),
+                    "{rows} by {cols} at {anneal}: {found}, not {wanted}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_refused() {
     let Some(gpu) = Gpu::for_test("quantize, shapes") else {
         return;
@@ -89,6 +127,11 @@ fn shapes_that_do_not_fit_are_refused() {
     let codes = forms.outputs().codes.unwrap();
     assert!(dequantize(&gpu, &codes, &forms.plain).is_ok());
     assert!(dequantize(&gpu, &codes, &forms.plain.slice(..48)).is_err());
+    let anneal = gpu.zeros::<f32>(1).unwrap();
+    assert!(blend_groups(&gpu, &x, 4, &anneal, &forms.plain).is_ok());
+    assert!(blend_groups(&gpu, &x, 3, &anneal, &forms.plain).is_err());
+    assert!(blend_groups(&gpu, &x, 16, &anneal, &forms.plain).is_err());
+    assert!(blend_groups(&gpu, &x.slice(..48), 4, &anneal, &forms.plain).is_err());
     let steps = &gpu.zeros::<f32>(3).unwrap();
     assert!(dequantize(&gpu, &Codes { steps, ..codes }, &forms.plain).is_err());
 }

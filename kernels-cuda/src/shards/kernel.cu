@@ -175,7 +175,7 @@ __device__ __forceinline__ void dense_piece(const float4* __restrict__ x, uint2*
     for (int k = 0; k < 4; k++) w[k] = x[256 * k + threadIdx.x];
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        const float q[4] = {rule.code(w[k].x, MODE), rule.code(w[k].y, MODE), rule.code(w[k].z, MODE), rule.code(w[k].w, MODE)};
+        const float q[4] = {rule.code(w[k].x), rule.code(w[k].y), rule.code(w[k].z), rule.code(w[k].w)};
         y[256 * k + threadIdx.x] =
             make_uint2(pack_bf16(rule.dense(w[k].x, q[0]), rule.dense(w[k].y, q[1])), pack_bf16(rule.dense(w[k].z, q[2]), rule.dense(w[k].w, q[3])));
     }

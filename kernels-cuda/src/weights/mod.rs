@@ -3,20 +3,22 @@
 //! ```text
 //! ternary       γ = max(mean|W|, 1e-5)            code = clamp(round(W · (1/γ)), −1, 1)       scale = γ
 //! binary        γ as above                        code = 1 if W ≥ 0 else −1                   scale = γ
-//! int8, int4    step = max(max|w|, 1e-5) / qmax    code = clamp(round(w / step), ±qmax)        scale = step, of each row
+//! int8          step = max(max|w|, 1e-5) / 127     code = clamp(round(w / step), ±127)        scale = step, of each row
+//! int4          step of `onebit_kernels_cpu::int4_gemv`  code = clamp(round(w · (1/step)), −8, 7)  scale = step, an f16 as f32, of each 32 columns of a row
 //!
 //! dense (bf16)  a ≤ 0 or full: W       a ≥ 1: code · scale
 //!               0 < a < 1, ternary: (1−a)·W + a·γ·½(tanh(b(W/γ − ½)) + tanh(b(W/γ + ½))),  b = 2/(1−a);   others: (1−a)·W + a·code·scale
 //! ```
-//! [`WeightTable::measure`] is the first pass (γ, or the rows' steps, and the scales of the rows), [`WeightTable::write`] the second (codes and dense weights),
-//! [`WeightTable::statistics`] counts for the metrics.
+//! [`WeightTable::measure`] is the first pass (γ, or the steps of rows or groups, and the scales of the rows), [`WeightTable::write`] the second (codes and dense weights),
+//! [`WeightTable::rows`] takes rows of the second by id, in f32 (an embedding), [`WeightTable::statistics`] counts for the metrics.
 //!
 //! **The same bits as the CPU.** γ is added in the CPU's order: sixteen f32 lanes over 4096 elements, folded 8-4-2-1, sixteen such sums in f64 in order, and those of
 //! 65536 elements in f64 in order (`onebit_kernels_cpu::quantize::abs_sum` in blocks of 2¹⁶, as `onebit_engine` splits it). Codes round as the CPU's do: `W` times the
-//! reciprocal of γ, ternary; a true division by the step, int8 and int4. So γ, steps and codes are the CPU's bits. The dense weights are too, but for the soft
-//! staircase, whose tanh differs by about 1e-7 of γ before it is rounded to bf16.
+//! reciprocal of γ, ternary; a true division by the step, int8; times the step's reciprocal, int4, whose nine steps are tried with the CPU's order of sums. So γ, steps and
+//! codes are the CPU's bits. The dense weights are too, but for the soft staircase, whose tanh differs by about 1e-7 of γ before it is rounded to bf16. A group of int4 whose step
+//! no f16 holds has an infinite one and codes of 0, which is NaN, as on the CPU.
 //!
-//! **Cost**, bytes a weight: `measure` 4, `write` 4 read and 1 (codes) + 2 (dense) written, `statistics` 4 + 1.
+//! **Cost**, bytes a weight: `measure` 4, `write` 4 read and 1 (codes) + 2 (dense) written, `rows` 4 read and 4 written, `statistics` 4 + 1.
 
 #[cfg(test)]
 mod tests;
@@ -32,8 +34,11 @@ static MODULE: Module = ptx!("kernel.ptx");
 const MEASURE: Kernel = MODULE.kernel("measure");
 const GAMMAS: Kernel = MODULE.kernel("gammas");
 const WRITE: Kernel = MODULE.kernel("write_weights");
+const ROWS: Kernel = MODULE.kernel("rows");
 const STATISTICS: Kernel = MODULE.kernel("statistics");
 
+/// Columns of an int4 matrix that share a step, as on the CPU.
+pub const GROUP_COLUMNS: usize = 32;
 /// Elements of a chunk, which is a block's work; the CPU's block of a sum.
 const CHUNK: usize = 1 << 16;
 /// Threads of a block.
@@ -52,8 +57,19 @@ pub enum WeightMode {
     Binary,
     /// Whole numbers in ±127, a step for each row.
     Int8,
-    /// Whole numbers in ±7, a step for each row; a byte each.
+    /// Whole numbers in −8..=7, a step for each 32 columns of a row; a byte each.
     Int4,
+}
+
+impl WeightMode {
+    /// Scales of a matrix `[rows, cols]`: one for each row, of int4 one for each group of 32 columns.
+    pub const fn scales(self, rows: usize, cols: usize) -> usize {
+        match self {
+            WeightMode::Full => 0,
+            WeightMode::Int4 => rows * cols.div_ceil(GROUP_COLUMNS),
+            _ => rows,
+        }
+    }
 }
 
 /// A matrix `[rows, cols]`, and where it lies in each of the arenas, in elements. A full tensor has no place among codes and scales.
@@ -71,7 +87,7 @@ pub struct WeightTensor {
     pub codes: usize,
     /// Its beginning in the bf16 arena, a multiple of 4.
     pub dense: usize,
-    /// Its beginning in the arena of scales, which has one f32 for each row.
+    /// Its beginning in the arena of scales, of which it has as many f32 as [`WeightMode::scales`] says.
     pub scales: usize,
 }
 
@@ -160,7 +176,7 @@ impl WeightTable {
         &self.gammas
     }
 
-    /// Measures tensors `which`: γ, and the scale of each row in `scales`.
+    /// Measures tensors `which`: γ, and the scale of each row or group in `scales`.
     ///
     /// # Errors
     /// Tensors that are not in the table, or do not fit the arrays.
@@ -219,6 +235,42 @@ impl WeightTable {
                 .optional(codes)
                 .optional(dense)
                 .array(anneal)
+                .run()
+        }
+    }
+
+    /// Writes `x[t] = W[ids[t]]`, `[ids.len(), cols]`, of tensor `tensor`, which was measured, at the annealing value in `anneal` `[1]`: what [`WeightTable::write`] rounds to bf16, in
+    /// f32. An id outside gives a row of NaN.
+    ///
+    /// # Errors
+    /// As [`WeightTable::measure`], an `x` of another length.
+    pub fn rows(
+        &self,
+        gpu: &Gpu,
+        tensor: usize,
+        ids: &DeviceArray<u32>,
+        master: &DeviceArray<f32>,
+        scales: &DeviceArray<f32>,
+        anneal: &DeviceArray<f32>,
+        x: &DeviceArray<f32>,
+    ) -> Result<()> {
+        const OP: &str = "weights: rows";
+        need(OP, "annealing value", anneal, 1)?;
+        self.check(OP, &(tensor..tensor + 1), master, Some(scales), None, None)?;
+        let cols = self.tensors[tensor].cols;
+        need_aligned(OP, "rows", x, ids.len() * cols)?;
+        let threads = (cols / 4).next_multiple_of(32).clamp(32, THREADS as usize);
+        // SAFETY: a block a token, of which `x` has a row; an id is compared with the rows of the tensor, which fits the arrays.
+        unsafe {
+            Launch::new(gpu, ROWS, [ids.len() as u32, 1, 1], threads as u32)
+                .array(&self.entries)
+                .u32(tensor)
+                .array(ids)
+                .array(master)
+                .array(scales)
+                .array(&self.gammas)
+                .array(anneal)
+                .array(x)
                 .run()
         }
     }
@@ -286,7 +338,7 @@ impl WeightTable {
         let quantised = |t: &WeightTensor, end: usize| if t.mode == WeightMode::Full { 0 } else { end };
         held("master weights", Some(master.len()), &|t| t.master + t.len())?;
         held("scales", scales.map(DeviceArray::len), &|t| {
-            quantised(t, t.scales + t.rows)
+            quantised(t, t.scales + t.mode.scales(t.rows, t.cols))
         })?;
         held("codes", codes.map(DeviceArray::len), &|t| {
             quantised(t, t.codes + t.len())

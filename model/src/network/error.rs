@@ -5,6 +5,8 @@ use onebit_engine::EngineError;
 use onebit_kernels_cuda::CudaError;
 
 use crate::config::ConfigError;
+use crate::files::FileError;
+use crate::runtime::RuntimeError;
 
 /// What can go wrong while a network is built or run.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,32 @@ pub enum NetworkError {
         vocab: usize,
         /// What is wrong.
         found: String,
+    },
+    /// The weights that training begins with cannot be read.
+    #[error(transparent)]
+    Source(#[from] FileError),
+    /// A packed tensor of theirs stands for nothing.
+    #[error(transparent)]
+    Packed(#[from] RuntimeError),
+    /// They are of another model in more than the modes of its tensors.
+    #[error(
+        "the weights to begin from have {field} = {found}, the configuration {expected}; only the modes of its tensors may differ"
+    )]
+    OtherModel {
+        /// What differs.
+        field: &'static str,
+        /// As the configuration has it.
+        expected: String,
+        /// As the source has it.
+        found: String,
+    },
+    /// A tensor of theirs has a form that holds no numbers to train.
+    #[error("tensor {name} to begin from is {found}, where floats, integers or trits were expected")]
+    Form {
+        /// Its name.
+        name: String,
+        /// What it is.
+        found: &'static str,
     },
     /// Weights lack a tensor that the configuration asks for.
     #[error("tensor {name} is missing")]

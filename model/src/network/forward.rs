@@ -1,4 +1,14 @@
 //! The forward pass of training.
+//!
+//! Embedding and head are tables in a mode ([`ModelConfig::embedding_mode`](crate::config::ModelConfig::embedding_mode)) and go through the same phases as the
+//! linears, straight through. The embedding looks up rows of the table as it is at the step's annealing value. The head multiplies by it what the runtime does:
+//!
+//! ```text
+//! f16, int8         x
+//! int4              x rounded to bytes, a step for each token and 32 columns
+//! ternary, binary   x rounded to bytes, a scale for each token, as a linear's
+//! ```
+//! A tied table is quantised once a forward, and its gradient is the sum of both uses.
 
 use onebit_autograd::{Tape, Var, ops};
 use onebit_engine::Tensor;
@@ -6,7 +16,7 @@ use onebit_engine::ops::activation::Gate;
 use onebit_engine::ops::attention::{AttentionDropout, AttentionShape};
 use onebit_engine::ops::cross_entropy::{Likely, LossTerms, Losses, mean_softmax};
 use onebit_engine::ops::matmul::{Arithmetic, Products};
-use onebit_engine::ops::quantize::Precision;
+use onebit_engine::ops::quantize::{Input, Precision};
 use onebit_engine::ops::rope::RopeTable;
 
 use super::dropout::{self, Dropout, attention_site, feed_forward_site};
@@ -132,6 +142,15 @@ fn precision(mode: LinearMode) -> Precision {
     }
 }
 
+/// What a head in this mode reads of its input.
+fn head_input(mode: LinearMode) -> Input {
+    match mode {
+        LinearMode::F16 | LinearMode::Int8 => Input::Float,
+        LinearMode::Int4 => Input::Groups,
+        LinearMode::Ternary | LinearMode::Binary => Input::Tokens,
+    }
+}
+
 impl Network {
     /// A leaf of `tape` for each parameter, in their order.
     pub fn leaves(&self, tape: &Tape) -> Vec<Var> {
@@ -170,7 +189,9 @@ impl Network {
             seq,
             rope,
         };
-        let embedded = ops::embedding(pass.leaf(self.embedding), ids)?;
+        let (config, anneal) = (&self.config, mode.anneal);
+        let table = ops::table(pass.leaf(self.embedding), precision(config.embedding_mode), anneal)?;
+        let embedded = ops::embedding(&table.values, ids)?;
         let mut x = pass.drop_embedded(embedded, ids)?;
         observe("model.embed_tokens", x.tensor());
         for (i, layer) in self.layers.iter().enumerate() {
@@ -181,7 +202,11 @@ impl Network {
         }
         let x = ops::rms_norm(&x, pass.leaf(self.final_norm), self.config.rms_norm_eps)?;
         let x = pass.drop_output(x)?;
-        let logits = ops::linear(&x, pass.leaf(self.head), mode.products())?;
+        let table = match self.head == self.embedding {
+            true => table,
+            false => ops::table(pass.leaf(self.head), precision(config.head_mode), anneal)?,
+        };
+        let logits = ops::head(&x, &table, head_input(config.head_mode), anneal, mode.products())?;
         // As the head gives them: a cap would hide what is infinite.
         observe("lm_head", logits.tensor());
         match self.config.final_logit_softcapping {

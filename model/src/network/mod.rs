@@ -9,6 +9,7 @@ mod dropout;
 mod error;
 mod forward;
 mod init;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use dropout::{Dropout, DropoutRates};
 pub use error::NetworkError;
 pub use forward::ForwardMode;
 pub use init::Initialization;
+pub use start::check_source;
 
 /// Result of a network operation.
 pub type Result<T> = std::result::Result<T, NetworkError>;

@@ -57,6 +57,11 @@ pub fn memory_estimate(config: &ModelConfig, teachers: &[ModelConfig], options: 
     let all = elements(&|_| true);
     let linears = elements(&|k| matches!(k, TensorKind::Linear(_)));
     let quantized = elements(&|k| matches!(k, TensorKind::Linear(m) if m != LinearMode::F16));
+    let tables = elements(&|k| match k {
+        TensorKind::Embedding => config.embedding_mode != LinearMode::F16,
+        TensorKind::Head => config.head_mode != LinearMode::F16,
+        _ => false,
+    });
     let moments = match options.optimizer {
         OptimizerKind::AdamW => 8 * all,
         OptimizerKind::AdamW8bit => {
@@ -75,7 +80,8 @@ pub fn memory_estimate(config: &ModelConfig, teachers: &[ModelConfig], options: 
     let blends = if quantized > 0 { 2 * h + q + f } else { 0 };
     let gate = if config.feed_forward.has_gate() { f } else { 0 };
     let block = 6 * h + 3 * q + 3 * kv + qk_norm + gate + 2 * f + sub_norms + blends + dropout;
-    let head = 2 * h + 2 * config.vocab_size as u64;
+    let rounded = !matches!(config.head_mode, LinearMode::F16 | LinearMode::Int8);
+    let head = (2 + u64::from(rounded)) * h + 2 * config.vocab_size as u64;
     let kept = tokens * (config.num_hidden_layers as u64 * block + head);
     // Their weights, the logits of each and the mean of their probabilities; what is between is less than the learner's.
     let logits = 4 * tokens * config.vocab_size as u64;
@@ -88,7 +94,7 @@ pub fn memory_estimate(config: &ModelConfig, teachers: &[ModelConfig], options: 
         gradients: 4 * all * if options.accumulation_steps > 1 { 2 } else { 1 },
         optimizer: moments,
         products: 0,
-        activations: 4 * (kept + quantized),
+        activations: 4 * (kept + quantized + tables),
         teachers: taught,
         snapshot: 4 * all + moments,
     }

@@ -76,13 +76,13 @@ pub struct Train {
     /// pass over what cannot be read of a shard that is damaged though it was fetched twice, instead of ending
     #[argh(switch)]
     skip_bad_shards: bool,
-    /// preset, config.json or model directory (not with --init-from)
+    /// preset, config.json or model directory; with --init-from what becomes of its weights (default: as they are there)
     #[argh(option)]
     config: Option<String>,
     /// the same as --config
     #[argh(option)]
     model_config: Option<String>,
-    /// begin with the weights of this model directory, which must hold floats
+    /// begin with the weights of this model, a directory or a file, floats or packed; --config may give its tensors other modes
     #[argh(option)]
     init_from: Option<String>,
     /// the tokenizer.json

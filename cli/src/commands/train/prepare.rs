@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use onebit_engine::Device;
 use onebit_model::config::presets::DropoutDefaults;
-use onebit_model::config::{LinearMode, ModelConfig, limits, presets};
+use onebit_model::config::{LinearMode, ModelConfig, WeightStorage, limits, presets};
 use onebit_model::files::{self, GenerationConfig};
-use onebit_model::network::Network;
+use onebit_model::network::{Network, check_source};
 use onebit_model::tokenizer::{END_OF_LINE, Tokenizer, UNKNOWN};
 use onebit_trainer::TrainOptions;
 use onebit_trainer::data::{Order, TokenFile};
@@ -78,24 +78,7 @@ impl Train {
             ));
         }
         self.check_logit_softcap()?;
-        let name = match (&self.config, &self.init_from) {
-            (Some(_), Some(_)) => {
-                return Err(CliError::Usage(
-                    "--config and --init-from both say what the model is; give one of them".into(),
-                ));
-            }
-            (None, None) => {
-                return Err(CliError::Usage(
-                    "required option not provided: --config (or --init-from)".into(),
-                ));
-            }
-            (Some(config), None) => config.clone(),
-            (None, Some(path)) => {
-                args::existing_directory(path, "--init-from")?;
-                path.display().to_string()
-            }
-        };
-        let resolved = presets::resolve(&name)?;
+        let (name, resolved) = self.resolved()?;
         resolved
             .notes
             .iter()
@@ -105,6 +88,8 @@ impl Train {
         args::existing_file(&self.tokenizer, "--tokenizer")?;
         let tokenizer = Tokenizer::from_file(&self.tokenizer)?;
         let mut config = resolved.config;
+        // Whatever form the weights were read in, floats are trained.
+        config.storage = WeightStorage::Master;
         if let Some(mode) = self.quant_mode()? {
             config.set_all_modes(mode);
         }
@@ -122,6 +107,9 @@ impl Train {
             )));
         }
         config.validate()?;
+        if let Some(path) = &self.init_from {
+            check_source(&config, files::open_source(path)?.config())?;
+        }
         if options.seq_len > config.max_position_embeddings {
             return Err(CliError::Failed(format!(
                 "--seq-len: {} is longer than the model's context of {}; lower it",
@@ -150,6 +138,27 @@ impl Train {
             teachers,
             own_teachers,
         })
+    }
+
+    /// What the model is, and the name of what says so: `--config`, or the model that training begins from. With both, weights come from the second, and what becomes of
+    /// them is the first's to say.
+    fn resolved(&self) -> Result<(String, presets::Resolved)> {
+        let source = self.init_from.as_deref().map(files::open_source).transpose()?;
+        match (&self.config, &source) {
+            (Some(name), _) => Ok((name.clone(), presets::resolve(name)?)),
+            (None, Some(source)) => {
+                let resolved = presets::Resolved {
+                    config: source.config().clone(),
+                    training: presets::TrainingDefaults::for_model(source.config()),
+                    preset: None,
+                    notes: source.notes().to_vec(),
+                };
+                Ok((source.path().display().to_string(), resolved))
+            }
+            (None, None) => Err(CliError::Usage(
+                "required option not provided: --config (or --init-from)".into(),
+            )),
+        }
     }
 
     /// That `--logit-softcap` is one, and of a new model: one that is there was trained with what it has.
@@ -343,7 +352,7 @@ impl Train {
             ..Default::default()
         };
         let network = match &self.init_from {
-            Some(path) => load_network(path, config, place.device())?,
+            Some(path) => Network::from_source(config, place.device(), &*files::open_source(path)?)?,
             None => Network::initialized(config, place.device(), options.seed, options.init)?,
         };
         let teachers = teachers

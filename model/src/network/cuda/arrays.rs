@@ -6,11 +6,11 @@ use onebit_kernels_cuda::embedding::PlanShape;
 use onebit_kernels_cuda::rms_norm;
 use onebit_kernels_cuda::rope::rope_norm_partials;
 use onebit_kernels_cuda::shards::{PIECE, TRITS};
-use onebit_kernels_cuda::weights::{COUNTS, WeightMode, WeightTensor};
+use onebit_kernels_cuda::weights::{COUNTS, WeightTensor};
 use onebit_kernels_cuda::{Arena, DeviceArray};
 
 use super::buffers::{self, BatchShape, Buffers, MicroBatches};
-use super::layout::Layout;
+use super::layout::{Layout, weight_mode};
 use crate::config::{LinearMode, ModelConfig};
 
 /// Bytes on the GPU, by use.
@@ -123,7 +123,7 @@ impl Arrays {
             numbers: arena.take(2),
             anneal: arena.take(1),
             losses: arena.take(2 * step.all + usize::from(step.has_others())),
-            counts: arena.take(COUNTS * (layout.blocks.iter().map(|b| b.matrices.len()).sum::<usize>() + 1)),
+            counts: arena.take(COUNTS * (layout.matrix_count() + 1 + usize::from(has_own_embedding(config)))),
         };
         memory.products = (arena.used() - before) as u64;
         arrays
@@ -163,7 +163,19 @@ pub(super) fn arrays(
     (arrays, buffers, memory)
 }
 
-/// The table of what is quantised: the blocks' matrices in order, and the head behind them.
+/// Whether the embedding is quantised and not the head's table.
+fn has_own_embedding(config: &ModelConfig) -> bool {
+    !config.tie_word_embeddings && config.embedding_mode != LinearMode::F16
+}
+
+/// The number of the tensor whose rows the embedding looks up, in the table of [`weight_tensors`], if it is quantised.
+pub(super) fn embedding_tensor(config: &ModelConfig, layout: &Layout) -> Option<usize> {
+    let quantized = config.embedding_mode != LinearMode::F16;
+    quantized.then(|| layout.matrix_count() + usize::from(!config.tie_word_embeddings))
+}
+
+/// The table of what is quantised: the blocks' matrices in order, the head behind them, and the embedding if it is a table of its own and quantised. Of the
+/// tables no codes are written, and of the embedding nothing: rows are quantised as they are looked up.
 pub(super) fn weight_tensors(config: &ModelConfig, layout: &Layout) -> Vec<WeightTensor> {
     let whole = keeps_dense(layout);
     let mut tensors: Vec<WeightTensor> = layout
@@ -174,26 +186,25 @@ pub(super) fn weight_tensors(config: &ModelConfig, layout: &Layout) -> Vec<Weigh
             master: layout.offsets[m.index],
             rows: m.rows,
             cols: m.cols,
-            mode: match m.mode {
-                LinearMode::F16 => WeightMode::Full,
-                LinearMode::Int8 => WeightMode::Int8,
-                LinearMode::Int4 => WeightMode::Int4,
-                LinearMode::Ternary => WeightMode::Ternary,
-                LinearMode::Binary => WeightMode::Binary,
-            },
+            mode: weight_mode(m.mode),
             codes: m.codes,
             dense: if whole { m.codes } else { m.dense },
             scales: m.scales,
         })
         .collect();
-    tensors.push(WeightTensor {
-        master: layout.offsets[layout.head],
+    let [head_scales, embedding_scales] = layout.table_scales;
+    let table = |index: usize, mode, scales| WeightTensor {
+        master: layout.offsets[index],
         rows: config.vocab_size,
         cols: config.hidden_size,
-        mode: WeightMode::Full,
+        mode: weight_mode(mode),
         codes: 0,
         dense: 0,
-        scales: 0,
-    });
+        scales,
+    };
+    tensors.push(table(layout.head, config.head_mode, head_scales));
+    if has_own_embedding(config) {
+        tensors.push(table(layout.embedding, config.embedding_mode, embedding_scales));
+    }
     tensors
 }

@@ -7,7 +7,6 @@ use onebit_kernels_cuda::attention::attention_backward;
 use onebit_kernels_cuda::elementwise::add;
 use onebit_kernels_cuda::embedding::embedding_backward;
 use onebit_kernels_cuda::gemm::{Layout as Product, Output, Scales, gemm_bf16};
-use onebit_kernels_cuda::quantize::{Codes, dequantize};
 use onebit_kernels_cuda::rms_norm::{
     BranchGradient, ResidualBackward, WeightGradient, norm_backward, residual_norm_backward,
 };
@@ -224,25 +223,16 @@ impl CudaNetwork {
         } = *self.layout.blocks[block].group(group);
         let tokens = self.shape.tokens();
         let mut opened = None;
-        for (i, Segment { rows, quantized }) in segments.iter().enumerate() {
-            let x = match input.int8(cols) {
-                Some(values) if *quantized && stage == Stage::Hard => match &opened {
-                    Some(x) => DeviceArray::clone(x),
-                    None => {
-                        let x = shared.dequantized.slice(..tokens * cols);
-                        let codes = Codes {
-                            values: &values,
-                            steps: &input.steps,
-                        };
-                        dequantize(gpu, &codes, &x)?;
-                        opened.insert(x).clone()
-                    }
-                },
-                _ => match input.float(stage, *quantized) {
-                    Some(x) => x,
-                    None => continue,
-                },
+        for (i, Segment { rows, form, .. }) in segments.iter().enumerate() {
+            let hard = form.quantized() && stage == Stage::Hard;
+            if hard && opened.is_none() {
+                opened = input.open(gpu, cols, &shared.dequantized)?;
+            }
+            let x = match hard {
+                true => opened.clone(),
+                false => input.float(stage, form.quantized()),
             };
+            let Some(x) = x else { continue };
             let weights = rows.start * cols..rows.end * cols;
             let dy = d_out.slice(rows.start..);
             let (wide, narrow);

@@ -1,20 +1,21 @@
 //! The forward pass up to the head.
 
 use half::bf16;
-use onebit_kernels_cuda::DeviceArray;
 use onebit_kernels_cuda::activation::{SubNorm, activation};
 use onebit_kernels_cuda::attention::attention;
 use onebit_kernels_cuda::dropout::Dropout;
 use onebit_kernels_cuda::embedding::embedding;
 use onebit_kernels_cuda::gemm::{Layout as Product, Matrix, Output, Scales, gemm_bf16, gemm_s8};
-use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, quantize};
+use onebit_kernels_cuda::quantize::{Blend, Codes, RowOutputs, blend_groups, dequantize, quantize};
 use onebit_kernels_cuda::rms_norm::{Branch, Norm, norm, residual_norm};
 use onebit_kernels_cuda::rope::{QkNorm, rope};
+use onebit_kernels_cuda::{DeviceArray, Gpu};
 
-use super::arrays::keeps_dense;
+use super::arrays::{embedding_tensor, keeps_dense};
 use super::buffers::GroupInput;
-use super::layout::{Group, GroupLayout, Segment};
+use super::layout::{Form, Group, GroupLayout, Segment};
 use super::{CudaNetwork, Stage};
+use crate::config::LinearMode;
 use crate::network::Result;
 use crate::network::dropout::{attention_site, feed_forward_site};
 
@@ -48,6 +49,18 @@ impl GroupInput {
         }
     }
 
+    /// The int8 form of the hard phase in bf16, in `out`: what products read of it that have no integer form.
+    pub(super) fn open(&self, gpu: &Gpu, cols: usize, out: &DeviceArray<bf16>) -> Result<Option<DeviceArray<bf16>>> {
+        let Some(values) = self.int8(cols) else { return Ok(None) };
+        let out = out.slice(..self.steps.len() * cols);
+        let codes = Codes {
+            values: &values,
+            steps: &self.steps,
+        };
+        dequantize(gpu, &codes, &out)?;
+        Ok(Some(out))
+    }
+
     /// What the products of rows that are (or are not) quantised read in bf16, in any stage but the hard one of quantised rows.
     pub(super) fn float(&self, stage: Stage, quantized: bool) -> Option<DeviceArray<bf16>> {
         match stage {
@@ -61,8 +74,12 @@ impl GroupInput {
 impl CudaNetwork {
     /// Launches what makes of the master weights what products read, as far as it does not happen block by block.
     pub(super) fn quantize_weights(&self, stage: Stage) -> Result<()> {
-        let (gpu, a, matrices) = (&self.gpu, &self.arrays, self.table.tensors().len() - 1);
-        let head = matrices..matrices + 1;
+        let (gpu, a, matrices) = (&self.gpu, &self.arrays, self.layout.matrix_count());
+        let (head, tables) = (matrices..matrices + 1, matrices..self.table.tensors().len());
+        let quantized = [self.config.head_mode, self.config.embedding_mode] != [LinearMode::F16; 2];
+        if quantized && stage != Stage::Full {
+            self.table.measure(gpu, tables, &a.parameters, &a.scales)?;
+        }
         self.table
             .write(gpu, head, &a.parameters, &a.scales, None, Some(&a.head), &a.anneal)?;
         if let Some(divided) = &self.divided {
@@ -110,14 +127,15 @@ impl CudaNetwork {
         let number = self.number();
         let at = |site| training.then(|| self.hidden_dropout(site, &number)).flatten();
         let stream = &b.blocks[0].x_in;
-        embedding(
-            gpu,
-            &self.parameter(self.layout.embedding),
-            &a.ids,
-            self.config.hidden_size,
-            stream,
-            None,
-        )?;
+        match embedding_tensor(&self.config, &self.layout).filter(|_| stage != Stage::Full) {
+            Some(tensor) => self
+                .table
+                .rows(gpu, tensor, &a.ids, &a.parameters, &a.scales, &a.anneal, stream)?,
+            None => {
+                let table = self.parameter(self.layout.embedding);
+                embedding(gpu, &table, &a.ids, self.config.hidden_size, stream, None)?;
+            }
+        }
         if training {
             self.drop_embedded(stream)?;
         }
@@ -134,14 +152,35 @@ impl CudaNetwork {
             dropout: at(feed_forward_site(last)),
             sum: &b.x_last,
         };
+        // Dropout comes before the rounding of a quantised head's input; the gradient's place is free until then.
+        let rounds = stage != Stage::Full && !matches!(self.config.head_mode, LinearMode::F16 | LinearMode::Int8);
+        let head_in = if rounds { &b.d_head_in } else { &b.head_in };
         let outputs = RowOutputs {
-            plain: Some(&b.head_in),
+            plain: Some(head_in),
             ..Default::default()
         };
         let weight = self.parameter(self.layout.final_norm);
         let norm = self.norm(&weight);
         residual_norm(gpu, &b.blocks[last].x_mid, Some(&branch), &norm, &b.rstd_last, &outputs)?;
-        if training { self.drop_output(&b.head_in) } else { Ok(()) }
+        if training {
+            self.drop_output(head_in)?;
+        }
+        if rounds { self.round_head_input(head_in) } else { Ok(()) }
+    }
+
+    /// Launches what a quantised head reads of its input `x`, in `head_in`.
+    fn round_head_input(&self, x: &DeviceArray<bf16>) -> Result<()> {
+        let (gpu, anneal, to) = (&self.gpu, &self.arrays.anneal, &self.buffers.head_in);
+        let (tokens, hidden) = (self.shape.tokens(), self.config.hidden_size);
+        if self.config.head_mode == LinearMode::Int4 {
+            return Ok(blend_groups(gpu, x, tokens, anneal, to)?);
+        }
+        let blend = Blend { values: to, anneal };
+        let outputs = RowOutputs {
+            blend: Some(blend),
+            ..Default::default()
+        };
+        Ok(quantize(gpu, x, tokens, hidden, hidden, &outputs)?)
     }
 
     /// Launches a block, in `training` with stochastic depth and dropout of probabilities. `before` is the stream that the branch of the block before is added to; without, the block's input is there already.
@@ -155,7 +194,7 @@ impl CudaNetwork {
         let (gpu, config) = (&self.gpu, &self.config);
         let (layout, b, shared) = (&self.layout.blocks[block], &self.buffers.blocks[block], &self.buffers);
         let tokens = self.shape.tokens();
-        let needs_dense = stage != Stage::Hard || Group::ALL.iter().any(|&g| layout.group(g).has_full());
+        let needs_dense = stage != Stage::Hard || Group::ALL.iter().any(|&g| layout.group(g).reads_dense());
         let dense = if needs_dense {
             self.dense_weights(stage, block)?
         } else {
@@ -250,7 +289,7 @@ impl CudaNetwork {
         }
     }
 
-    /// Launches `out` = the input through the group's weights: integers where both are, bf16 elsewhere.
+    /// Launches `out` = the input through the group's weights: integers where both are and rows have one scale, bf16 elsewhere.
     fn product(
         &self,
         stage: Stage,
@@ -260,7 +299,8 @@ impl CudaNetwork {
         out: &DeviceArray<bf16>,
     ) -> Result<()> {
         let (a, tokens, workspace) = (&self.arrays, self.shape.tokens(), self.buffers.workspace.slice(..0));
-        for Segment { rows, quantized } in &group.segments {
+        let mut opened = None;
+        for Segment { rows, form, scales } in &group.segments {
             let size = (tokens, rows.len(), group.cols);
             let weights = rows.start * group.cols..rows.end * group.cols;
             let part = out.slice(rows.start..);
@@ -268,10 +308,10 @@ impl CudaNetwork {
                 array: &part,
                 stride: group.rows,
             });
-            if *quantized && stage == Stage::Hard {
+            if *form == Form::Integers && stage == Stage::Hard {
                 let Some(x) = input.int8(group.cols) else { continue };
                 let w = a.codes.slice(group.codes + weights.start..group.codes + weights.end);
-                let cols = a.scales.slice(group.scales + rows.start..group.scales + rows.end);
+                let cols = a.scales.slice(*scales..scales + rows.len());
                 let scales = Scales {
                     rows: Some(&input.steps),
                     cols: Some(&cols),
@@ -287,9 +327,14 @@ impl CudaNetwork {
                     &workspace,
                 )?;
             } else {
-                let Some(x) = input.float(stage, *quantized) else {
-                    continue;
+                if *form == Form::Groups && stage == Stage::Hard && opened.is_none() {
+                    opened = input.open(&self.gpu, group.cols, &self.buffers.dequantized)?;
+                }
+                let x = match form {
+                    Form::Groups if stage == Stage::Hard => opened.clone(),
+                    _ => input.float(stage, form.quantized()),
                 };
+                let Some(x) = x else { continue };
                 let at = dense + group.dense;
                 let w = a.dense.slice(at + weights.start..at + weights.end);
                 let (x, w) = (matrix(&x, group.cols), matrix(&w, group.cols));

@@ -21,7 +21,7 @@ impl CudaNetwork {
     /// # Errors
     /// The driver's.
     pub fn count(&self) -> Result<()> {
-        let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
+        let (a, blocks) = (&self.arrays, 0..self.layout.matrix_count());
         if let Some(divided) = &self.divided {
             return divided.count(&self.gpu, a);
         }
@@ -37,7 +37,7 @@ impl CudaNetwork {
     /// # Errors
     /// The driver's.
     pub fn quantize_codes(&self) -> Result<()> {
-        let (a, blocks) = (&self.arrays, 0..self.table.tensors().len() - 1);
+        let (a, blocks) = (&self.arrays, 0..self.layout.matrix_count());
         if let Some(divided) = &self.divided {
             return divided.quantize_codes(&self.gpu, a);
         }

@@ -1,6 +1,11 @@
 //! Where everything lies in the arenas: parameters, what the blocks' matrices become, and which of them are multiplied as one.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
+
+use onebit_kernels_cuda::weights::WeightMode;
 
 use crate::config::{LinearKind, LinearMode, ModelConfig, TensorKind, TensorSpec};
 use crate::network::{NetworkError, Result};
@@ -34,13 +39,52 @@ impl Group {
     }
 }
 
-/// Rows of a group that are alike: all of them quantised, or none.
+/// What a product of rows multiplies in the hard phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// bf16 both: never quantised.
+    Full,
+    /// int8 both, a scale for each row.
+    Integers,
+    /// Weights with a step for each 32 columns, which no integer product has: bf16 both, of quantised weights and inputs.
+    Groups,
+}
+
+impl Form {
+    fn of(mode: LinearMode) -> Self {
+        match mode {
+            LinearMode::F16 => Form::Full,
+            LinearMode::Int4 => Form::Groups,
+            LinearMode::Int8 | LinearMode::Ternary | LinearMode::Binary => Form::Integers,
+        }
+    }
+
+    /// Whether the rows are quantised in the hard phase.
+    pub fn quantized(self) -> bool {
+        self != Form::Full
+    }
+}
+
+/// Rows of a group that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     /// Rows of the group's matrix, which are columns of its output.
     pub rows: Range<usize>,
-    /// Whether they are quantised in the hard phase.
-    pub quantized: bool,
+    /// What is multiplied.
+    pub form: Form,
+    /// Where their scales begin in the arena of scales.
+    pub scales: usize,
+}
+
+/// The mode of a tensor, as the kernels name it.
+pub(super) fn weight_mode(mode: LinearMode) -> WeightMode {
+    match mode {
+        LinearMode::F16 => WeightMode::Full,
+        LinearMode::Int8 => WeightMode::Int8,
+        LinearMode::Int4 => WeightMode::Int4,
+        LinearMode::Ternary => WeightMode::Ternary,
+        LinearMode::Binary => WeightMode::Binary,
+    }
 }
 
 /// The matrix of a group.
@@ -54,8 +98,6 @@ pub(super) struct GroupLayout {
     pub parameters: usize,
     /// In the arenas that have the blocks' matrices alone: of codes, of gradients in bf16.
     pub codes: usize,
-    /// In the arena of column scales.
-    pub scales: usize,
     /// In the dense weights of one block.
     pub dense: usize,
     pub segments: Vec<Segment>,
@@ -64,12 +106,17 @@ pub(super) struct GroupLayout {
 impl GroupLayout {
     /// Whether any of its rows is quantised in the hard phase.
     pub fn quantizes(&self) -> bool {
-        self.segments.iter().any(|s| s.quantized)
+        self.segments.iter().any(|s| s.form.quantized())
     }
 
     /// Whether any of its rows never is.
     pub fn has_full(&self) -> bool {
-        self.segments.iter().any(|s| !s.quantized)
+        self.segments.iter().any(|s| !s.form.quantized())
+    }
+
+    /// Whether products of the hard phase read any of its weights in bf16.
+    pub fn reads_dense(&self) -> bool {
+        self.segments.iter().any(|s| s.form != Form::Integers)
     }
 }
 
@@ -118,8 +165,10 @@ pub struct Layout {
     pub matrices: usize,
     /// Elements of the arena of codes, and so of the blocks' matrices.
     pub codes: usize,
-    /// Elements of the arena of column scales.
+    /// Elements of the arena of scales: of the blocks' matrices, then of head and embedding where they are quantised.
     pub scales: usize,
+    /// Where the scales of the head and of the embedding begin there; of a tied table they are the same.
+    pub(super) table_scales: [usize; 2],
     /// Elements of the dense weights of the largest block.
     pub dense: usize,
     pub(super) blocks: Vec<BlockLayout>,
@@ -152,14 +201,13 @@ impl Layout {
             let (mut matrices, mut block_dense) = (Vec::new(), 0);
             for linear in config.linears(layer) {
                 let index = need(&linear.name)?;
-                let quantized = linear.mode != LinearMode::F16;
+                let form = Form::of(linear.mode);
                 let elements = linear.rows * linear.cols;
                 let group = groups[Group::of(linear.kind) as usize].get_or_insert(GroupLayout {
                     rows: 0,
                     cols: linear.cols,
                     parameters: offsets[index],
                     codes,
-                    scales,
                     dense: block_dense,
                     segments: Vec::new(),
                 });
@@ -167,10 +215,11 @@ impl Layout {
                 // What `check` and the order of the specs see to: the blocks' matrices follow each other without a gap.
                 debug_assert_eq!(matrices_at + codes, offsets[index]);
                 match group.segments.last_mut() {
-                    Some(last) if last.quantized == quantized => last.rows.end = rows.end,
+                    Some(last) if last.form == form => last.rows.end = rows.end,
                     _ => group.segments.push(Segment {
                         rows: rows.clone(),
-                        quantized,
+                        form,
+                        scales,
                     }),
                 }
                 group.rows = rows.end;
@@ -184,7 +233,7 @@ impl Layout {
                     dense: block_dense,
                 });
                 codes += elements;
-                scales += linear.rows;
+                scales += weight_mode(linear.mode).scales(linear.rows, linear.cols);
                 block_dense += elements;
             }
             let [Some(qkv), Some(o), Some(gate_up), Some(down)] = groups else {
@@ -202,7 +251,16 @@ impl Layout {
             dense = dense.max(block_dense);
         }
         let embedding = need("model.embed_tokens.weight")?;
+        let of_table = |mode| weight_mode(mode).scales(config.vocab_size, config.hidden_size);
+        let head_scales = scales;
+        scales += of_table(config.head_mode);
+        let mut embedding_scales = head_scales;
+        if !config.tie_word_embeddings {
+            embedding_scales = scales;
+            scales += of_table(config.embedding_mode);
+        }
         Ok(Layout {
+            table_scales: [head_scales, embedding_scales],
             final_norm: need("model.norm.weight")?,
             head: if config.tie_word_embeddings {
                 embedding
@@ -233,6 +291,11 @@ impl Layout {
         buckets.push(head.end..self.matrices);
         buckets.retain(|bucket| !bucket.is_empty());
         buckets
+    }
+
+    /// How many matrices the blocks have.
+    pub fn matrix_count(&self) -> usize {
+        self.blocks.iter().map(|b| b.matrices.len()).sum()
     }
 
     /// The matrices of a block in the arena of parameters.
@@ -289,92 +352,4 @@ fn check(config: &ModelConfig) -> Result<()> {
         });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::presets;
-
-    fn layout(config: &ModelConfig) -> Layout {
-        Layout::new(config, &config.tensors()).unwrap()
-    }
-
-    #[test]
-    fn every_preset_has_a_layout_without_overlap() {
-        for preset in presets::all() {
-            let (config, specs) = (&preset.config, preset.config.tensors());
-            let layout = layout(config);
-            let mut ranges: Vec<_> = (0..specs.len()).map(|index| layout.range(index)).collect();
-            for (spec, range) in specs.iter().zip(&ranges) {
-                let is_matrix = matches!(spec.kind, TensorKind::Linear(_));
-                assert_eq!((range.len(), range.start >= layout.matrices), (spec.len(), is_matrix));
-            }
-            ranges.sort_by_key(|range| range.start);
-            assert!(
-                ranges.windows(2).all(|pair| pair[0].end <= pair[1].start),
-                "{}",
-                preset.name
-            );
-            assert!(layout.len >= ranges[ranges.len() - 1].end);
-            assert_eq!(layout.matrices + layout.codes, layout.len);
-            for block in &layout.blocks {
-                for group in Group::ALL {
-                    let group = block.group(group);
-                    assert_eq!(group.segments.iter().map(|s| s.rows.len()).sum::<usize>(), group.rows);
-                }
-                // Matrices lie in the arena of parameters as in that of codes.
-                for matrix in &block.matrices {
-                    assert_eq!(layout.offsets[matrix.index], layout.matrices + matrix.codes);
-                }
-            }
-            // Every element is in one bucket, and a block's are behind those of the blocks after it.
-            let mut buckets = layout.buckets();
-            let blocks: Vec<_> = buckets.iter().filter(|b| b.start >= layout.matrices).collect();
-            assert!(blocks.windows(2).all(|pair| pair[0].start == pair[1].end));
-            assert_eq!(blocks.len(), config.num_hidden_layers);
-            buckets.sort_by_key(|bucket| bucket.start);
-            assert_eq!((buckets[0].start, buckets[buckets.len() - 1].end), (0, layout.len));
-            assert!(buckets.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert_eq!(
-                layout.codes,
-                layout
-                    .blocks
-                    .iter()
-                    .flat_map(|b| &b.matrices)
-                    .map(|m| m.rows * m.cols)
-                    .sum::<usize>()
-            );
-        }
-    }
-
-    #[test]
-    fn a_group_of_mixed_modes_has_segments() {
-        let mut config = presets::by_name("25m").unwrap().config;
-        config.layer_modes[0].k = LinearMode::F16;
-        config.layer_modes[0].v = LinearMode::Int8;
-        let layout = layout(&config);
-        let segments = &layout.blocks[0].group(Group::Qkv).segments;
-        let found: Vec<_> = segments.iter().map(|s| (s.rows.clone(), s.quantized)).collect();
-        assert_eq!(found, [(0..512, true), (512..1024, false), (1024..1536, true)]);
-        assert_eq!(layout.blocks[1].group(Group::Qkv).segments.len(), 1);
-    }
-
-    #[test]
-    fn decay_is_by_parameter() {
-        let config = presets::by_name("25m").unwrap().config;
-        let specs = config.tensors();
-        let layout = layout(&config);
-        let table = layout.decayed(&specs, |kind| matches!(kind, TensorKind::Linear(_)));
-        let decayed: usize = table.iter().map(|&d| usize::from(d)).sum();
-        assert_eq!(decayed * ALIGNMENT, layout.codes);
-    }
-
-    #[test]
-    fn widths_without_a_kernel_are_refused() {
-        let mut config = presets::by_name("25m").unwrap().config;
-        config.intermediate_size = 1401;
-        let refused = Layout::new(&config, &config.tensors()).unwrap_err();
-        assert!(refused.to_string().contains("intermediate_size"), "{refused}");
-    }
 }

@@ -11,6 +11,10 @@
 //!       gradients of the blocks' matrices, where that is asked for
 //! int8  in the hard phase the inputs and the weights of quantised linears: the forward's products are exact, and these inputs are what is kept
 //! ```
+//! An int4 linear has a step for each 32 columns, which no integer product has: it multiplies its weights `q · step` and its input, int8 by the token, in bf16.
+//!
+//! **Embedding and head in a mode** other than f16: rows of the embedding are quantised in f32 as they are looked up; the head's bf16 weights are those of its mode, and its input is
+//! rounded as `super::forward` says, from bf16. The cost is their scales, a pass over the tables a step to measure them, and one over the head's input.
 //!
 //! **Straight-through**: as in `onebit_engine::ops::bit_linear`: `dX = dY · W_eff`, `dW = dYᵀ · X_eff`.
 //!

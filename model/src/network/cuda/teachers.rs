@@ -38,6 +38,7 @@ impl CudaTeachers {
                 });
             }
             let network = CudaNetwork::new(&learner.gpu, teacher, shape, 1, (None, LossTerms::default()))?;
+            learner.gpu.write(&network.arrays.anneal, &[1.0])?;
             network.quantize_weights(Stage::Hard)?;
             Ok(network)
         });

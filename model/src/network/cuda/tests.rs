@@ -1,3 +1,5 @@
+mod tables;
+
 use onebit_autograd::Tape;
 use onebit_engine::ops::cross_entropy::Likely;
 use onebit_engine::{Device, rng::Key};
@@ -75,13 +77,15 @@ fn variants() -> Vec<(&'static str, ModelConfig)> {
         final_logit_softcapping: Some(2.0),
         ..small()
     };
-    vec![
+    let mut all = vec![
         ("bitnet", small()),
         ("primer", primer),
         ("llama", llama),
         ("mixed", mixed),
         ("capped", capped),
-    ]
+    ];
+    all.extend(tables::variants());
+    all
 }
 
 fn network(config: &ModelConfig) -> Network {

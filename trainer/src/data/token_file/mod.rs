@@ -73,6 +73,18 @@ impl TokenFile {
         Self::parse(label.as_ref().to_owned(), Map::Memory(bytes))
     }
 
+    /// A token file of `ids` in memory, one document; `label` stands for its path in errors.
+    ///
+    /// # Errors
+    /// None in practice: the file is made here.
+    pub fn from_ids(ids: &[u32], label: impl AsRef<Path>) -> Result<TokenFile> {
+        let mut bytes = Vec::with_capacity(OLD_HEADER + 4 * ids.len());
+        bytes.extend(OLD_MAGIC);
+        bytes.extend((ids.len() as u64).to_le_bytes());
+        bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+        Self::from_bytes(bytes, label)
+    }
+
     fn parse(path: PathBuf, map: Map) -> Result<TokenFile> {
         let bytes = map.bytes();
         if bytes.starts_with(MAGIC) {

@@ -1,10 +1,22 @@
 //! Quantisers of weights and activations (BitNet b1.58, Ma et al. 2024), and their soft forms for the anneal phase.
+//!
+//! ```text
+//! weight.rs   what a weight is in a phase: full, the soft form, or the numbers of its precision
+//! groups.rs   int4: weights −8..=7 and inputs in bytes, each with a step for 32 columns
+//! mod.rs      trits and γ, activations as bytes with a scale a token, their integer product
+//! ```
+
+mod groups;
+mod weight;
 
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{quantize as kernel, t2};
 use rayon::prelude::*;
 
 use super::elementwise::{axpy, blocks, scale};
+pub use groups::blend_groups;
+pub use weight::EffectiveWeight;
+
 use crate::buffer::Buffer;
 use crate::error::shape_error;
 use crate::parallel::{over_rows, over_rows2};
@@ -21,8 +33,19 @@ pub enum Precision {
     Binary,
     /// Whole numbers in ±127 with a step for each output row.
     Int8,
-    /// Whole numbers in ±7 with a step for each output row.
+    /// Whole numbers in −8..=7 with an f16 step for each 32 columns (`onebit_kernels_cpu::int4_gemv`).
     Int4,
+}
+
+/// What a product with quantised weights reads of its input `x`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// `x`: of weights in full precision, and of an int8 head.
+    Float,
+    /// Bytes with a scale for each token ([`QuantizedActivations`]): of the linears of a block, and of a ternary or binary head.
+    Tokens,
+    /// Bytes with a step for each token and 32 columns: of an int4 head.
+    Groups,
 }
 
 /// Activations as int8, a scale for each token.
@@ -90,89 +113,6 @@ impl QuantizedActivations {
     }
 }
 
-/// A weight matrix as the forward and the backward of one step see it.
-#[derive(Clone, Debug)]
-pub struct EffectiveWeight {
-    /// The values used, `[rows, cols]` f32.
-    pub dense: Tensor,
-    /// In the hard ternary phase, the packed form that the integer product reads, and its scale γ.
-    packed: Option<(Buffer<u8>, f32)>,
-}
-
-impl EffectiveWeight {
-    /// The weight `w` `[rows, cols]` at annealing value `anneal`: 0 is full precision, 1 is hard, between the two the soft
-    /// form, which meets both ends.
-    ///
-    /// # Errors
-    /// Elements that are not f32.
-    pub fn new(w: &Tensor, precision: Precision, anneal: f32) -> Result<Self> {
-        if precision == Precision::Full || anneal <= 0.0 {
-            return Ok(EffectiveWeight {
-                dense: w.clone(),
-                packed: None,
-            });
-        }
-        if precision == Precision::Ternary {
-            return if anneal < 1.0 {
-                Self::soft_ternary(w, anneal)
-            } else {
-                Self::hard_ternary(w)
-            };
-        }
-        let hard = match precision {
-            Precision::Binary => binary(w)?,
-            Precision::Int8 => row_integers(w, 8)?,
-            _ => row_integers(w, 4)?,
-        };
-        if anneal >= 1.0 {
-            return Ok(EffectiveWeight {
-                dense: hard,
-                packed: None,
-            });
-        }
-        let mut dense = scale(1.0 - anneal, w)?;
-        axpy(anneal, &hard, &mut dense)?;
-        Ok(EffectiveWeight { dense, packed: None })
-    }
-
-    fn soft_ternary(w: &Tensor, anneal: f32) -> Result<Self> {
-        let gamma = absmean(w)?;
-        let isa = w.device().isa();
-        let mut dense = Tensor::for_overwrite(w.device(), w.shape().clone());
-        let data = w.f32()?;
-        over_rows(dense.f32_mut()?, 1, |i, out| {
-            kernel::soft_ternary(isa, &data[i..i + out.len()], gamma, anneal, out)
-        });
-        Ok(EffectiveWeight { dense, packed: None })
-    }
-
-    fn hard_ternary(w: &Tensor) -> Result<Self> {
-        let (rows, cols) = (w.shape().rows(), w.shape().last());
-        let (trits, gamma) = trits_of(w)?;
-        let mut packed = Buffer::<u8>::for_overwrite(t2::bytes(rows, cols));
-        let group = t2::group_bytes(cols).max(1);
-        packed.par_chunks_mut(group).enumerate().for_each(|(g, bytes)| {
-            let these = 4.min(rows - 4 * g);
-            t2::pack(&trits[4 * g * cols..(4 * g + these) * cols], these, cols, bytes);
-        });
-        let mut dense = Tensor::for_overwrite(w.device(), w.shape().clone());
-        over_rows(dense.f32_mut()?, 1, |i, out| {
-            for (d, &t) in out.iter_mut().zip(&trits[i..]) {
-                *d = f32::from(t) * gamma;
-            }
-        });
-        Ok(EffectiveWeight {
-            dense,
-            packed: Some((packed, gamma)),
-        })
-    }
-
-    /// The packed ternary form and γ, in the hard ternary phase.
-    pub fn packed(&self) -> Option<(&[u8], f32)> {
-        self.packed.as_ref().map(|(bytes, gamma)| (&**bytes, *gamma))
-    }
-}
-
 /// γ = max(mean |W|, 1e-5).
 ///
 /// # Errors
@@ -202,31 +142,6 @@ fn trits_of(w: &Tensor) -> Result<(Buffer<i8>, f32)> {
         .zip(w.f32()?.par_chunks(1 << 15))
         .for_each(|(t, w)| kernel::ternary_i8(isa, w, gamma, t));
     Ok((trits, gamma))
-}
-
-fn binary(w: &Tensor) -> Result<Tensor> {
-    let gamma = absmean(w)?;
-    let isa = w.device().isa();
-    let mut signs = vec![0i8; w.len()];
-    kernel::binary_i8(isa, w.f32()?, &mut signs);
-    Tensor::from_f32(
-        w.device(),
-        w.shape().clone(),
-        signs.iter().map(|&s| f32::from(s) * gamma).collect(),
-    )
-}
-
-fn row_integers(w: &Tensor, bits: u32) -> Result<Tensor> {
-    let cols = w.shape().last();
-    let isa = w.device().isa();
-    let mut integers = vec![0i8; w.len()];
-    let mut steps = vec![0.0; w.shape().rows()];
-    kernel::int_rowwise(isa, w.f32()?, cols, bits, &mut integers, &mut steps);
-    let dense = integers
-        .chunks(cols.max(1))
-        .zip(&steps)
-        .flat_map(|(row, step)| row.iter().map(move |&q| f32::from(q) * step));
-    Tensor::from_f32(w.device(), w.shape().clone(), dense.collect())
 }
 
 /// `(1−a)·x + a·q(x)`: activations of the anneal phase.
