@@ -1,6 +1,7 @@
 //! `onebit search`: the width of every matrix, so that a model is the best for its bytes.
 
 mod compare;
+mod finetune;
 mod finish;
 mod options;
 mod outcome;
@@ -84,6 +85,9 @@ pub struct Search {
     /// text or token file for --finetune-steps; not the text of --data
     #[argh(option)]
     finetune_data: Option<PathBuf>,
+    /// sequences of --context tokens in a step of --finetune-steps (default: 16)
+    #[argh(option)]
+    finetune_batch_size: Option<usize>,
     /// learning rate of --finetune-steps (default: 0.0003)
     #[argh(option)]
     finetune_lr: Option<f32>,

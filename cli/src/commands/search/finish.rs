@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use onebit_model::files::{OneFile, replace_file};
+use onebit_model::files::{ModelSource, OneFile, replace_file};
 use onebit_trainer::search::model::save_map;
 use onebit_trainer::search::{Candidate, Evaluator, Goal, Outcome, Point, Report};
 
 use super::compare::{Uniform, uniform};
 use super::outcome::{Chosen, Result as Summary, Unreachable};
 use super::setup::Work;
-use super::{outcome, table};
+use super::{finetune, outcome, table};
 use crate::device::Placement;
 use crate::plot::draw_front;
 use crate::progress::Progress;
@@ -49,16 +49,25 @@ impl Work<'_> {
 }
 
 /// Writes and tells what was found.
-pub(super) fn finish(work: &Work<'_>, _place: &Placement, found: Found, json: bool) -> Result<()> {
+pub(super) fn finish(work: &Work<'_>, place: &Placement, found: Found, json: bool) -> Result<()> {
     let uniform = uniform(work)?;
     let (chosen, unreachable) = choose(work, &found.report)?;
     let mut summary = Summary::of(work, &found, &uniform, unreachable.as_ref());
     let plan = work.plan;
     if let (Some(chosen), None) = (&chosen, &unreachable) {
-        summary.chosen = Some(Chosen::of(work, &chosen.point, chosen.whole));
+        let mut told = Chosen::of(work, &chosen.point, chosen.whole);
         if let Some(path) = &plan.packed {
-            pack(work, path, &chosen.point, &mut summary)?;
+            match &plan.finetune {
+                Some(how) => {
+                    let tuned = finetune::tune(work, &chosen.point.map, how, place)?;
+                    pack(work, &tuned, path, &chosen.point)?;
+                    told.finetuned = Some(finetune::scored(work, how, path)?);
+                }
+                None => pack(work, work.subject.source(), path, &chosen.point)?,
+            }
+            summary.packed = Some(path.clone());
         }
+        summary.chosen = Some(told);
     }
     if let Some(path) = &plan.plot {
         let front = found.report.front.points();
@@ -92,8 +101,8 @@ pub(super) fn finish(work: &Work<'_>, _place: &Placement, found: Found, json: bo
     }
 }
 
-/// Writes the packed model, and says what it weighs and scores.
-fn pack(work: &Work<'_>, path: &Path, point: &Point, summary: &mut Summary) -> Result<()> {
+/// Writes the weights of `source` under the map of `point`, in the bytes that were promised.
+fn pack(work: &Work<'_>, source: &dyn ModelSource, path: &Path, point: &Point) -> Result<()> {
     let tokenizer = work
         .subject
         .tokenizer
@@ -104,7 +113,7 @@ fn pack(work: &Work<'_>, path: &Path, point: &Point, summary: &mut Summary) -> R
     {
         let progress = Progress::new("writing", 1000);
         let told = |done: u64, of: u64| progress.set(1000 * done / of.max(1), String::new);
-        save_map(work.subject.source(), &parts, path, mode, &told)?;
+        save_map(source, &parts, path, mode, &told)?;
     }
     let file = OneFile::open(path)?;
     let bytes = file.file_bytes() as u64;
@@ -115,7 +124,6 @@ fn pack(work: &Work<'_>, path: &Path, point: &Point, summary: &mut Summary) -> R
             point.bytes
         )));
     }
-    summary.packed = Some(path.to_path_buf());
     Ok(())
 }
 

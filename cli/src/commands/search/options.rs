@@ -17,12 +17,14 @@ const TOKENS: usize = 16_384;
 /// Tokens of a window at most, unless somebody says otherwise: longer ones cost more and tell little about widths.
 const CONTEXT: usize = 512;
 const FINETUNE_LR: f32 = 3e-4;
+const FINETUNE_BATCH: usize = 16;
 
 /// Training under the map that was found.
 pub(super) struct Finetune {
     pub steps: u64,
     pub data: PathBuf,
     pub lr: f32,
+    pub batch_size: usize,
 }
 
 /// The options, as the search needs them.
@@ -193,6 +195,7 @@ fn finetune(given: &Search) -> Result<Option<Finetune>> {
         for (option, there) in [
             ("--finetune-data", given.finetune_data.is_some()),
             ("--finetune-lr", given.finetune_lr.is_some()),
+            ("--finetune-batch-size", given.finetune_batch_size.is_some()),
         ] {
             if there {
                 return Err(CliError::Usage(format!("{option} is for --finetune-steps; give both")));
@@ -215,5 +218,10 @@ fn finetune(given: &Search) -> Result<Option<Finetune>> {
             "--finetune-lr: expected a number above 0, found {lr}"
         )));
     }
-    Ok(Some(Finetune { steps, data, lr }))
+    Ok(Some(Finetune {
+        steps,
+        data,
+        lr,
+        batch_size: given.finetune_batch_size.unwrap_or(FINETUNE_BATCH),
+    }))
 }
