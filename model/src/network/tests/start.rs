@@ -69,7 +69,8 @@ fn packed_tensors_begin_as_what_they_stand_for() {
                     spec.name
                 );
                 let (now, then) = (absmean(a).unwrap(), absmean(b).unwrap());
-                assert!((now / then - 1.0).abs() < 1e-6, "{}: {now}, not {then}", spec.name);
+                // γ is a mean of f32 sums.
+                assert!((now / then - 1.0).abs() < 1e-5, "{}: {now}, not {then}", spec.name);
             }
             TensorKind::Linear(LinearMode::Binary) => {
                 assert_eq!(a.f32().unwrap(), hard(b, Precision::Binary).f32().unwrap());

@@ -8,6 +8,8 @@ pub(super) fn variants() -> Vec<(&'static str, ModelConfig)> {
         let mut config = ModelConfig {
             hidden_size: 80,
             intermediate_size: 112,
+            // Longer rows: scores as large as those of the others, and so errors of bf16 in them.
+            initializer_range: 0.15,
             ..small()
         };
         config.tie_word_embeddings = embedding == head;
@@ -58,8 +60,16 @@ fn a_teacher_of_other_modes_is_hard_from_the_start() {
     assert!((loss - expected).abs() < 0.01 * expected, "{loss}, not {expected}");
     for ((spec, found), expected) in learner.specs().iter().zip(&found).zip(&gradients) {
         let distance = distance(found, expected);
-        assert!(distance < 0.04, "{} differs by {distance:.4}", spec.name);
+        assert!(distance < 0.08, "{} differs by {distance:.4}", spec.name);
     }
+    // Another is that of the same teacher before it was quantised.
+    let mut plain = teachers[0].config().clone();
+    plain.set_all_modes(LinearMode::F16);
+    (plain.embedding_mode, plain.head_mode) = (LinearMode::F16, LinearMode::F16);
+    let plain = [teachers[0].with_map(plain).unwrap()];
+    let (_, other) = taught_on_the_cpu(&learner, 4, 0.0, None, terms, (&plain, 0.5));
+    let (near, far) = (distance(&found[0], &gradients[0]), distance(&found[0], &other[0]));
+    assert!(2.0 * near < far, "{near} and {far}");
 }
 
 /// Tables in full precision take nothing, and the scales of others are all that they take.
