@@ -159,7 +159,7 @@ fn every_promise_is_what_the_file_is() {
 #[test]
 fn the_front_is_better_than_uniform_and_random_maps() {
     let dir = tempfile::tempdir().unwrap();
-    let more = ["--json", "--compare-random", "--max-evaluations", "200"];
+    let more = ["--json", "--compare-random"];
     let map = onebit(&search(twin(), dir.path(), "map", &more)).json();
     let front = map["front"].as_array().unwrap();
     let better = |other: &Value| {
@@ -241,7 +241,7 @@ fn limits_bind_and_what_cannot_be_is_said() {
     let map = read(&dir.path().join("best.json"));
     assert_eq!(map["unreachable"]["limit"], "max-ppl");
     let nearest = number(&map["unreachable"], "nearest");
-    assert!((nearest / least - 1.0).abs() < 0.02, "{nearest} {least}");
+    assert!((nearest / least - 1.0).abs() < 0.05, "{nearest} {least}");
     assert!(
         !dir.path().join("best.1bit").exists(),
         "nothing is packed that was not asked for"
@@ -397,4 +397,43 @@ fn wrong_options_are_refused_before_any_work() {
     )
     .unwrap();
     onebit(&[&args[..], &["--map", map]].concat()).refused(1, &["--map", "int7"]);
+}
+
+#[test]
+fn fine_tuning_recovers_what_narrow_widths_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = fixture().path("text.tokens");
+    let tuned = [
+        "--finetune-steps",
+        "40",
+        "--finetune-data",
+        &data,
+        "--finetune-lr",
+        "0.003",
+        "--finetune-batch-size",
+        "4",
+    ];
+    let args = search(
+        twin(),
+        dir.path(),
+        "tuned",
+        &[
+            &tuned[..],
+            &["--json", "--widths", "ternary,binary", "--max-evaluations", "20"],
+        ]
+        .concat(),
+    );
+    let map = onebit(&args).json();
+    let chosen = &map["chosen"];
+    let packed = dir.path().join("tuned.1bit");
+    // As many bytes as were promised without training, and a loss that is less.
+    assert_eq!(fs::metadata(&packed).unwrap().len(), chosen["bytes"].as_u64().unwrap());
+    let after = number(&chosen["finetuned"], "whole_loss");
+    assert_eq!(evaluated(&packed, &[]), after);
+    assert!(after < number(chosen, "whole_loss") - 0.1, "{chosen}");
+    onebit(&["inspect", packed.to_str().unwrap(), "--verify"]).ok();
+    // The same again is there already.
+    let bytes = fs::read(&packed).unwrap();
+    onebit(&[args, vec!["--force".into()]].concat()).json();
+    assert!(fs::read(&packed).unwrap() == bytes);
 }

@@ -44,6 +44,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub use draft::smallest;
 pub use error::{JournalError, SearchError, SetupError};
 pub use evolve::{Options, search};
 pub use journal::Journal;

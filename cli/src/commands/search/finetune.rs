@@ -24,16 +24,9 @@ pub(super) fn tune(work: &Work<'_>, map: &Candidate, how: &Finetune, place: &Pla
     let tokenizer = tokenizer.ok_or_else(|| CliError::Failed("--model: it has no tokenizer".into()))?;
     let network = Network::from_source(work.palette.config_of(map), device, source)?;
     let corpus = read_corpus(&how.data, tokenizer, source.config().vocab_size)?;
-    let what = format!(
-        "{} {map} {:?} {} {} {}",
-        work.palette.hash(),
-        corpus.ids,
-        how.steps,
-        how.lr,
-        how.batch_size
-    );
-    let name = blake3::hash(what.as_bytes()).to_hex();
-    let directory = work.plan.in_work(&format!("finetune-{}", &name[..16]));
+    let options = format!("{} {} {} {}", how.steps, how.lr, how.batch_size, work.plan.seed);
+    let name = work.palette.name_of(map, &options, &corpus.ids);
+    let directory = work.plan.in_work(&format!("finetune-{name}"));
     let tune = FineTune {
         steps: how.steps,
         lr: how.lr,

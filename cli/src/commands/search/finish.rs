@@ -17,6 +17,8 @@ use crate::{CliError, Result, output};
 
 /// Without a limit the chosen map is the smallest within so much of the least loss: one percent of perplexity.
 const WITHIN: f64 = 0.01;
+/// Maps beside the nearest that are scored on the whole text where none reaches the limit.
+const ALSO_RAN: usize = 2;
 
 /// What the search gave.
 pub(super) struct Found {
@@ -158,10 +160,22 @@ fn choose(work: &Work<'_>, report: &Report) -> Result<(Option<Choice>, Option<Un
             return Ok((None, Some(unreachable)));
         }
         Outcome::LossNotReached { nearest, .. } => {
-            let whole = work.whole_loss(&nearest.map)?;
-            let unreachable = Unreachable::perplexity(work.plan.max_ppl, nearest.bytes, whole.exp(), report.end);
-            let point = nearest.clone();
-            return Ok((Some(Choice { point, whole }), Some(unreachable)));
+            // A few of the best, for the whole text may see another one in front.
+            let mut best = Choice {
+                point: nearest.clone(),
+                whole: work.whole_loss(&nearest.map)?,
+            };
+            let others = report.front.points().iter().rev().filter(|point| *point != nearest);
+            for point in others.take(ALSO_RAN) {
+                let whole = work.whole_loss(&point.map)?;
+                if whole < best.whole {
+                    let point = point.clone();
+                    best = Choice { point, whole };
+                }
+            }
+            let unreachable =
+                Unreachable::perplexity(work.plan.max_ppl, best.point.bytes, best.whole.exp(), report.end);
+            return Ok((Some(best), Some(unreachable)));
         }
         Outcome::Nothing => return Err(nothing()),
     };

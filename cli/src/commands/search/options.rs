@@ -11,7 +11,7 @@ use super::Search;
 use crate::{CliError, Result, args};
 
 /// Maps that are evaluated unless somebody says otherwise.
-const MAX_EVALUATIONS: u64 = 400;
+const MAX_EVALUATIONS: u64 = 600;
 /// Tokens that maps are compared on.
 const TOKENS: usize = 16_384;
 /// Tokens of a window at most, unless somebody says otherwise: longer ones cost more and tell little about widths.
@@ -71,6 +71,7 @@ impl Plan {
             ("--tokens", given.tokens),
             ("--sensitivity-tokens", given.sensitivity_tokens),
             ("--context", given.context),
+            ("--finetune-batch-size", given.finetune_batch_size),
             (
                 "--max-evaluations",
                 given.max_evaluations.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use onebit_model::config::LinearMode;
 use onebit_model::evaluation;
 #[cfg(feature = "cuda")]
 use onebit_model::runtime::cuda::CudaModel;
@@ -11,7 +10,7 @@ use onebit_trainer::TrainError;
 use onebit_trainer::search::model::{Calibration, Measured, ModelEvaluator, Palette, Score, Weighing, measure};
 use onebit_trainer::search::{
     Candidate, Evaluator, Hooks, Journal, Options, Problem, Progress as Told, Report, SearchError, Sensitivity, Sites,
-    search,
+    search, smallest,
 };
 use onebit_trainer::storage::Disk;
 
@@ -59,7 +58,6 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     let packed_tokenizer = tokenizer.pack();
     let parts = subject.parts(packed_tokenizer.as_deref());
     let weighing = Weighing::new(source, parts)?;
-    check_bytes(plan, &weighing)?;
     let palette = {
         let progress = Progress::new("palette", 1000);
         let told = |done: u64, of: u64| progress.set(1000 * done / of.max(1), String::new);
@@ -69,6 +67,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     let calibration = Calibration::new(&palette, &corpus.ids, plan.tokens, context)?;
     let weigh = |map: &Candidate| weighing.bytes(|site| palette.width_at(map, site)).unwrap_or(u64::MAX);
     let evaluator = ModelEvaluator::new(&palette, calibration, weigh, scorer(&place, context));
+    check_bytes(plan, &sites, &evaluator)?;
 
     let stop = interrupt::poll();
     let interrupted = || stop.load(std::sync::atomic::Ordering::Relaxed);
@@ -130,18 +129,10 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
 }
 
 /// Refuses a size that no map has, before anything is measured.
-fn check_bytes(plan: &Plan, weighing: &Weighing<'_>) -> Result<()> {
-    let Some(most) = plan.limits.max_bytes else {
-        return Ok(());
-    };
-    let of = |width: LinearMode| weighing.bytes(|_| width);
-    let uniform = plan
-        .widths
-        .iter()
-        .map(|width| of(*width))
-        .collect::<std::result::Result<Vec<_>, TrainError>>()?;
-    match uniform.into_iter().min() {
-        Some(least) if least > most => Err(CliError::Failed(format!(
+fn check_bytes(plan: &Plan, sites: &Sites, evaluator: &ModelEvaluator<'_>) -> Result<()> {
+    let (least, _) = smallest(sites, evaluator);
+    match plan.limits.max_bytes {
+        Some(most) if least > most => Err(CliError::Failed(format!(
             "--max-size-mb {}: no map is as small; the smallest has {least} bytes: ask for {:.6}",
             most as f64 / 1e6,
             least as f64 / 1e6

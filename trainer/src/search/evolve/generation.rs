@@ -59,7 +59,8 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         // Among the budgets are those of uniform maps, which a front is measured by.
         let (evaluator, most) = (self.ledger.evaluator, self.largest);
         let mut uniform: Vec<Candidate> = Width::ALL.map(|width| self.sites.uniform(width)).into();
-        uniform.retain(|map| evaluator.bytes(map) <= most);
+        let least = self.smallest.0;
+        uniform.retain(|map| (least..=most).contains(&evaluator.bytes(map)));
         let mut budgets = budgets(self.smallest.0, most, self.options.budgets);
         budgets.extend(uniform.iter().map(|map| evaluator.bytes(map)));
         budgets.sort_unstable_by(|a, b| b.cmp(a));
@@ -105,7 +106,7 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         self.ledger.phase = Phase::Starts;
         let first = self.knapsack(budget);
         self.on_all_tokens(std::slice::from_ref(&first))?;
-        let over = budget - self.smallest.0;
+        let over = budget.saturating_sub(self.smallest.0);
         let mut maps: Vec<Candidate> = [over / 32, over / 8]
             .into_iter()
             .map(|less| self.knapsack(budget - less))

@@ -85,6 +85,16 @@ impl Palette {
         &self.hash
     }
 
+    /// A short name for something that is made of a map with such options and such a text: equal names for what is equal.
+    pub fn name_of(&self, map: &Candidate, options: &str, ids: &[u32]) -> String {
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("{} {map} {options}", self.hash).as_bytes());
+        ids.iter().for_each(|id| {
+            hash.update(&id.to_le_bytes());
+        });
+        hash.finalize().to_hex()[..16].to_string()
+    }
+
     /// The map that the source itself has, as far as the widths go.
     pub fn held(&self) -> &Candidate {
         &self.held
