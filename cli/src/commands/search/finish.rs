@@ -131,9 +131,7 @@ fn pack(work: &Work<'_>, source: &dyn ModelSource, path: &Path, point: &Point) -
 
 fn write(path: &Path, text: &str) -> Result<()> {
     let failed = |e: std::io::Error| CliError::io(path, "write", &e, "check the space and the permissions there");
-    Ok(replace_file(path, |temporary| {
-        std::fs::write(temporary, text).map_err(failed)
-    })?)
+    replace_file(path, |temporary| std::fs::write(temporary, text).map_err(failed))
 }
 
 /// A map that was chosen, and its loss on the whole text.

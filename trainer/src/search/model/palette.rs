@@ -268,7 +268,7 @@ fn load(error: LoadError) -> TrainError {
 }
 
 /// The model whose matrices are all of one width, from its file, which is written first if it is not there.
-fn uniform(source: &dyn ModelSource, width: Width, path: &PathBuf, progress: &dyn Fn(u64, u64)) -> Result<PackedModel> {
+fn uniform(source: &dyn ModelSource, width: Width, path: &Path, progress: &dyn Fn(u64, u64)) -> Result<PackedModel> {
     if !path.exists() {
         let recast = Recast::new(source, |_| width)?;
         save_one_file(path, &recast, &OneFileOptions::SMALLEST, &Parts::default(), progress).map_err(load)?;
