@@ -23,7 +23,7 @@ use crate::Result;
     example = "{command_name} --model model --data valid.txt --max-size-mb 12 --output map.json --packed small.1bit",
     example = "{command_name} --model model --data valid.txt --max-ppl 70 --output map.json",
     example = "{command_name} --model model --data valid.txt --max-size-mb 6 --finetune-steps 300 --finetune-data train.tokens --output map.json --packed small.1bit",
-    note = "First the model is written once in each width (the palette), then each width of each matrix is tried alone (the sensitivities); from the best maps that their sum promises an evolution on the true loss goes on, because errors do not add up. All of it is kept in --work-dir: the same command goes on where an interrupted one was, and another search of the same model and text begins with what is known.",
+    note = "First the model is written once in each width (the palette), then each width of each matrix is tried alone (the sensitivities); from the best maps that their sum promises an evolution on the true loss goes on, because errors do not add up. All of it is kept in --work-dir: the same command goes on where an interrupted one was, and another search of the same model and text begins with what is known. It takes about twice the bytes that the model has in f16.",
     note = "Without --max-size-mb and --max-ppl the whole front is searched, and the map that is chosen is the smallest one whose perplexity is within a percent of the least.",
     note = "map.json has the front, every figure of it as `onebit eval --max-tokens N --stride C` says it of the file that `onebit export --map map.json --point I` writes, whose bytes it promises too."
 )]

@@ -7,6 +7,7 @@ use onebit_model::evaluation;
 use onebit_model::runtime::cuda::CudaModel;
 use onebit_model::runtime::{KvType, PackedModel};
 use onebit_trainer::TrainError;
+use onebit_trainer::run::RunLock;
 use onebit_trainer::search::model::{Calibration, Measured, ModelEvaluator, Palette, Score, Weighing, measure};
 use onebit_trainer::search::{
     Candidate, Evaluator, Hooks, Journal, Options, Problem, Progress as Told, Report, SearchError, Sensitivity, Sites,
@@ -52,6 +53,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
         )));
     };
     let source = subject.source();
+    let _lock = RunLock::take(&plan.work)?;
     let context = plan.window(source.config().max_position_embeddings)?;
     let place = device::place(given.device.as_deref(), given.threads)?;
     let corpus = read_corpus(&plan.data, tokenizer, source.config().vocab_size)?;
