@@ -138,13 +138,7 @@ fn quantize_input_body<S: Simd>(s: S, x: &[f32], cols: usize, out: &mut [InputBl
                 s.store_i8(s.min(s.max(s.round(s.mul(v[0], scale)), lowest), highest), &mut low[i]);
                 s.store_i8(s.min(s.max(s.round(s.mul(v[1], scale)), lowest), highest), &mut high[i]);
             }
-            for lane in 0..LANES {
-                let mut sum = 0;
-                for j in 4 * lane..4 * lane + 4 {
-                    sum += i32::from(out.low[j]) + i32::from(out.high[j]);
-                }
-                out.offsets[lane] = -8 * sum;
-            }
+            out.set_offsets();
         }
     }
 }
