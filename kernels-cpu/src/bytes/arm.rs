@@ -33,7 +33,7 @@ fn table(token: impl Bytes<V = int8x16_t>, entries: &[u8; 64]) -> uint8x16x4_t {
 }
 
 macro_rules! bytes_of {
-    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_words:expr, $dot_any:expr) => {
+    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_words:expr, $dot_any:expr, $dot_any_words:expr) => {
         impl Bytes for $token {
             type V = int8x16_t;
             type Acc = int32x4_t;
@@ -91,6 +91,10 @@ macro_rules! bytes_of {
                 with_token!($dot_any)
             }
             #[inline(always)]
+            fn dot_any_words(self, $acc: int32x4_t, $a: int8x16_t, $b: int8x16_t) -> int32x4_t {
+                with_token!($dot_any_words)
+            }
+            #[inline(always)]
             fn total(self, rows: [[int32x4_t; 3]; 4]) -> [i32; 4] {
                 with_token!({
                     let mut sums = [vdupq_n_s32(0); 4];
@@ -144,9 +148,19 @@ bytes_of!(
         // Two products of −128 · −128 would not fit.
         let low = vpadalq_s16(acc, vmull_s8(vget_low_s8(a), vget_low_s8(b)));
         vpadalq_s16(low, vmull_high_s8(a, b))
+    },
+    {
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+        vaddq_s32(acc, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))))
     }
 );
-bytes_of!(Dotprod, |acc, a, b| sdot(acc, a, b), sdot(acc, a, b), sdot(acc, a, b));
+bytes_of!(
+    Dotprod,
+    |acc, a, b| sdot(acc, a, b),
+    sdot(acc, a, b),
+    sdot(acc, a, b),
+    sdot(acc, a, b)
+);
 
 /// `acc + a·b`, four products a lane. The intrinsic is not stable yet.
 ///

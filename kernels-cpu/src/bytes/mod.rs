@@ -60,6 +60,8 @@ pub(crate) trait Bytes: Copy {
     fn dot_words(self, acc: Self::Acc, codes: Self::V, x: Self::V) -> Self::Acc;
     /// As [`dot`](Self::dot) where `w` comes from [`signed`](Self::signed).
     fn dot_any(self, acc: Self::Acc, w: Self::V, x: Self::V) -> Self::Acc;
+    /// As [`dot_any`](Self::dot_any), the products of each four bytes to their own sum.
+    fn dot_any_words(self, acc: Self::Acc, w: Self::V, x: Self::V) -> Self::Acc;
     /// `Σ (a + b/4 + c/16)` over the sums of each row's `[a, b, c]`; those of `b` are multiples of 4, of `c` of 16.
     fn total(self, rows: [[Self::Acc; 3]; 4]) -> [i32; 4];
     /// `a + b`.

@@ -95,6 +95,10 @@ macro_rules! bytes_of {
                 self.dot(acc, w, x)
             }
             #[inline(always)]
+            fn dot_any_words(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                self.dot(acc, w, x)
+            }
+            #[inline(always)]
             fn total(self, rows: [[__m256i; 3]; 4]) -> [i32; 4] {
                 // SAFETY: the token proves AVX2.
                 unsafe {

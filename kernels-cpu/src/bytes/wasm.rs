@@ -104,6 +104,10 @@ impl Bytes for Simd128 {
         self.dot(acc, w, x)
     }
     #[inline(always)]
+    fn dot_any_words(self, acc: v128, w: v128, x: v128) -> v128 {
+        self.dot_words(acc, w, x)
+    }
+    #[inline(always)]
     fn total(self, rows: [[v128; 3]; 4]) -> [i32; 4] {
         let mut sums = [i32x4_splat(0); 4];
         for r in 0..4 {
