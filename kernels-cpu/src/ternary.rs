@@ -111,6 +111,23 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Row `row` of a packed matrix with rows of `out.len()` weights, times `scale`.
+    ///
+    /// # Panics
+    /// If `packed` has no such row.
+    pub fn dequantize_row(self, packed: &[u8], row: usize, scale: f32, out: &mut [f32]) {
+        let bytes = self.group_bytes(out.len());
+        let (group, r) = (&packed[row / GROUP_ROWS * bytes..][..bytes], row % GROUP_ROWS);
+        let weight = |w: i8| f32::from(w) * scale;
+        match self {
+            Layout::T2 => t2::unpack_row(group, r, out, weight),
+            Layout::T5 => t5::unpack_row(group, r, out, weight),
+            Layout::B1 => b1::unpack_row(group, r, out, weight),
+        }
+    }
+}
+
 /// Activations of `cols` columns padded for every layout.
 pub const fn padded_cols(cols: usize) -> usize {
     // A whole block of `b1` is two of `t2`.

@@ -110,7 +110,7 @@ fn integer_products() {
             let mut blocks = Fenced::new(fence, vec![InputBlock::ZERO; 5 * int4_gemv::blocks(cols)]);
             int4_gemv::quantize_input(isa, &x, cols, &mut blocks);
             let bytes = bytes(fence, 5 * cols);
-            int4_gemv::block_input(&bytes, cols, cols, &floats(fence, 5), &mut blocks);
+            int4_gemv::input_of_bytes(&bytes, cols, cols, &floats(fence, 5), &mut blocks);
             let mut out = floats(fence, 5 * rows);
             int4_gemv::gemv(isa, &codes, &steps, &blocks, 5, &mut out);
             let (one, some) = (

@@ -30,7 +30,7 @@ fn no_allocation_after_the_session_opens() {
         let (session, _, taken) = asked(|| Session::new(&model, Serial, Isa::best(), options));
         let mut session = session.unwrap();
         // The input of an int4 head is not announced: it depends on the weights.
-        let rounded = if storage == FloatStorage::Int4 {
+        let rounded = if model.head().values.type_name() == "int4" {
             options.logit_rows * int4_gemv::blocks(config.hidden_size) * size_of::<InputBlock>()
         } else {
             0

@@ -3,11 +3,12 @@
 mod common;
 
 use common::{config, random_model, values};
+use half::f16;
 use onebit_engine::ops::quantize::ternary_trits;
 use onebit_engine::{Device, Tensor};
-use onebit_kernels_cpu::t2;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::ternary_columns::Line;
+use onebit_kernels_cpu::{int4_gemv, t2};
 use onebit_model::config::{LinearMode, ModelConfig};
 use onebit_model::runtime::{FloatStorage, FloatValues, Linear, PackedModel, RuntimeError, TensorSource};
 
@@ -65,15 +66,42 @@ fn every_mode_keeps_its_own_kind() {
             "a tied head is read whole"
         );
         match &model.blocks()[1].down {
-            Linear::Ternary { packed, rows, cols, .. } => {
+            Linear::Ternary {
+                layout,
+                packed,
+                rows,
+                cols,
+                ..
+            } => {
                 let mut trits = vec![0; rows * cols];
-                t2::unpack(packed, *rows, *cols, &mut trits);
+                layout.unpack(packed, *rows, *cols, &mut trits);
                 assert_eq!(trits.contains(&0), mode == LinearMode::Ternary);
-                assert!(matches!(mode, LinearMode::Ternary | LinearMode::Binary));
+                let expected = if mode == LinearMode::Binary {
+                    Layout::B1
+                } else {
+                    Layout::T2
+                };
+                assert_eq!((*layout, mode.is_ternary()), (expected, true));
             }
             Linear::Int8 { values, .. } => {
-                let most = values.iter().map(|v| v.unsigned_abs()).max();
-                assert_eq!(most, Some(if mode == LinearMode::Int8 { 127 } else { 7 }));
+                assert_eq!(mode, LinearMode::Int8);
+                assert_eq!(values.iter().map(|v| v.unsigned_abs()).max(), Some(127));
+            }
+            Linear::Int4 {
+                rows,
+                cols,
+                codes,
+                steps,
+            } => {
+                assert_eq!(mode, LinearMode::Int4);
+                // From half bytes and halves to the floats that they stand for: none is further from its master than half a step.
+                let mut kept = vec![0.0; rows * cols];
+                int4_gemv::dequantize(codes, steps, *cols, &mut kept);
+                let master = values(4, "model.layers.1.mlp.down_proj.weight", rows * cols);
+                for (at, (value, master)) in kept.iter().zip(&master).enumerate() {
+                    let step = steps[at / cols * int4_gemv::row_steps(*cols) + at % cols / int4_gemv::GROUP];
+                    assert!((value - master).abs() <= 0.5001 * step.to_f32().abs());
+                }
             }
             Linear::Float(matrix) => {
                 assert_eq!(mode, LinearMode::F16);
@@ -155,18 +183,37 @@ fn what_does_not_fit_is_refused_by_name() {
     let norm = "model.norm.weight";
     assert!(length(with(&config, norm, float(vec![1.0; 63])).map(drop), 63));
     let mut integers = config.clone();
+    integers.set_all_modes(LinearMode::Int8);
+    let bytes = |value| TensorSource::Integers {
+        values: vec![value; n],
+        steps: vec![1.0; 64],
+    };
+    assert!(with(&integers, Q, bytes(-127)).is_ok());
+    assert!(value(with(&integers, Q, bytes(-128)).map(drop)));
     integers.set_all_modes(LinearMode::Int4);
-    assert!(value(
-        with(
-            &integers,
-            Q,
-            TensorSource::Integers {
-                values: vec![8; n],
-                steps: vec![1.0; 64]
-            }
-        )
-        .map(drop)
+    let codes = |steps| {
+        TensorSource::Float(FloatValues::Int4 {
+            codes: vec![0x88; 64 * int4_gemv::row_bytes(64)].into(),
+            steps: vec![f16::from_f32(steps); 64 * int4_gemv::row_steps(64)].into(),
+            cols: 64,
+        })
+    };
+    assert!(with(&integers, Q, codes(-1.0)).is_ok());
+    assert!(value(with(&integers, Q, codes(f32::INFINITY)).map(drop)));
+    assert!(matches!(
+        with(&integers, Q, bytes(1)),
+        Err(RuntimeError::TensorForm { .. })
     ));
+    let mut binary = config.clone();
+    binary.set_all_modes(LinearMode::Binary);
+    let signs = |zero| TensorSource::Trits {
+        values: (0..n as i32)
+            .map(|i| if zero && i == 5 { 0 } else { 1 - 2 * (i % 2) as i8 })
+            .collect(),
+        scale: 1.0,
+    };
+    assert!(with(&binary, Q, signs(false)).is_ok());
+    assert!(value(with(&binary, Q, signs(true)).map(drop)));
     let wrong = ModelConfig { head_dim: 15, ..config };
     assert!(matches!(with(&wrong, Q, float(vec![])), Err(RuntimeError::Config(_))));
 }

@@ -43,7 +43,7 @@ fn fingerprint(logits: &[Vec<u32>]) -> u64 {
 }
 
 /// The logits of one model of every kind, the same on x86 and on ARM: only what changes the numerics of ARCHITECTURE.md §2.2 may change these.
-const FINGERPRINTS: [(&str, u64); 12] = [
+const FINGERPRINTS: [(&str, u64); 15] = [
     ("default", 0x9da1_5d68_9200_49cd),
     ("qk-norm", 0x7ddd_207e_a806_bebb),
     ("residual scaling, no sub-norms", 0x4ceb_63f0_f866_ecdc),
@@ -52,9 +52,12 @@ const FINGERPRINTS: [(&str, u64); 12] = [
     ("one key head", 0x0acc_f859_3211_7642),
     ("explicit head_dim", 0xeab5_bfb2_06f7_dfb3),
     ("odd sizes", 0xac50_ee02_d216_9b41),
-    ("mixed modes", 0xd9f7_e6fb_350d_46e2),
+    ("mixed modes", 0xfe52_5b0b_43ca_25fa),
     ("all f16", 0xd06c_3329_7497_560a),
     ("wider than a block", 0xe8ff_3e58_e131_b056),
+    ("int4 everywhere, a ternary head", 0xecd9_8a7c_cf6b_0ea3),
+    ("binary tables that are one", 0xc041_f4a9_6d9f_6248),
+    ("a ternary embedding, an int8 head", 0x776c_30c0_05e0_480f),
     ("capped logits", 0xdbda_0d38_3d3b_24ab),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! `w = q · step`, `q` in −8..=7 and `step` an f16. The activations of a group are bytes with a step of their own, `x = p · max|x| / 127`, one f32 for
 //! each token and group, so that an outlier costs its own group alone ([`quantize_input`]). A linear's input has bytes already, and one scale a token,
-//! `x = xq / s` (ARCHITECTURE.md §2.1): there all groups of a token have the step `1/s` ([`block_input`]). Products are byte dot products, exact, and the sum has a fixed order:
+//! `x = xq / s` (ARCHITECTURE.md §2.1): there all groups of a token have the step `1/s` ([`input_of_bytes`]). Products are byte dot products, exact, and the sum has a fixed order:
 //!
 //! ```text
 //! lane 4·(g mod 4) + s   s(g) = Σ q·p over columns 4s..4s+4 and 16+4s..16+4s+4 of group g       exact, i32
@@ -32,7 +32,6 @@
 //! Cost: 4.5 bits a weight (of a row of fewer than 128 columns, of 128); AVX-512 takes 10 instructions for 128 weights: it runs at the memory's speed. As in
 //! [`dense_gemv`](crate::dense_gemv), rows side by side hide the latency of the chains, and what follows is asked for in address order meanwhile.
 
-mod block;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod quantize;
@@ -47,8 +46,7 @@ use half::f16;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
-pub use block::block_input;
-pub use quantize::{CANDIDATES, dequantize, dequantize_input, is_padded, quantize, quantize_input};
+pub use quantize::{CANDIDATES, dequantize, dequantize_input, input_of_bytes, is_padded, quantize, quantize_input};
 
 /// Columns that share a step.
 pub const GROUP: usize = 32;
@@ -83,7 +81,7 @@ pub const fn row_steps(cols: usize) -> usize {
     blocks(cols) * BLOCK_STEPS
 }
 
-/// A token's activations of 128 columns, as [`quantize_input`] or [`block_input`] makes them.
+/// A token's activations of 128 columns, as [`quantize_input`] or [`input_of_bytes`] makes them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct InputBlock {

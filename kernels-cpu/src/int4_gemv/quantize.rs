@@ -14,6 +14,17 @@ const GROUP_BYTES: usize = GROUP / 2;
 /// Activations below it count as zero: its reciprocal is a number.
 const LEAST_INPUT: f32 = 1e-30;
 
+impl InputBlock {
+    /// Where the sums of each lane begin: −8 times the bytes that it is multiplied by.
+    fn set_offsets(&mut self) {
+        let (low, high) = (self.low.as_chunks::<4>().0, self.high.as_chunks::<4>().0);
+        for (offset, (low, high)) in self.offsets.iter_mut().zip(low.iter().zip(high)) {
+            let sum: i32 = low.iter().chain(high).map(|byte| i32::from(*byte)).sum();
+            *offset = -8 * sum;
+        }
+    }
+}
+
 /// The steps to try for a group whose least step is `least`: that one, not rounded down, and further ones a thirty-second to a sixty-fourth
 /// apart, which are 32 apart in the bits of an f16. Those that are not finite are infinite.
 #[inline(always)]
@@ -150,6 +161,34 @@ simd_kernel! {
     /// # Panics
     /// If the lengths do not fit one another.
     pub fn quantize_input(x: &[f32], cols: usize, out: &mut [InputBlock]) = quantize_input_body;
+}
+
+/// Activations that are bytes already, a scale a token (`x = xq / s`, ARCHITECTURE.md §2.1), as blocks whose groups all have the step `1 / s`: `xq` `[tokens, stride]`, of which the
+/// first `cols` of each row count, `scales` `[tokens]`, `out` `[tokens, blocks]`.
+///
+/// The bytes may be any and stay what they are, so [`gemv`](super::gemv) is `Σ_g step_w · (1/s) · Σ q·xq` in its fixed order. Portable: they change their
+/// places, once for all rows.
+///
+/// # Panics
+/// If the lengths do not fit one another, or rows are shorter than `cols`.
+pub fn input_of_bytes(xq: &[i8], stride: usize, cols: usize, scales: &[f32], out: &mut [InputBlock]) {
+    assert!(cols <= stride, "rows of xq hold cols");
+    assert_eq!(xq.len(), scales.len() * stride, "xq is [tokens, stride]");
+    assert_eq!(out.len(), scales.len() * blocks(cols), "out is [tokens, blocks]");
+    let rows = xq.chunks_exact(stride.max(1)).zip(scales);
+    for ((xq, s), out) in rows.zip(out.chunks_exact_mut(blocks(cols).max(1))) {
+        for (xq, block) in xq[..cols].chunks(BLOCK).zip(out) {
+            *block = InputBlock::ZERO;
+            block.steps = [1.0 / s; BLOCK_STEPS];
+            // A group is 16 bytes of the low halves and then 16 of the high ones.
+            for (g, xq) in xq.chunks(GROUP).enumerate() {
+                let (low, high) = xq.split_at(xq.len().min(LANES));
+                block.low[g * LANES..][..low.len()].copy_from_slice(low);
+                block.high[g * LANES..][..high.len()].copy_from_slice(high);
+            }
+            block.set_offsets();
+        }
+    }
 }
 
 /// The activations `[tokens, cols]` that the blocks stand for, rounded to f32.

@@ -1,6 +1,6 @@
 //! Every path and every split of tokens and rows against the definition; and the quantisers against their bounds.
 
-mod block;
+mod of_bytes;
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -23,6 +23,7 @@
 
 mod error;
 mod shapes;
+mod sites;
 mod validate;
 
 pub mod json;
@@ -35,6 +36,7 @@ use alloc::vec::Vec;
 
 pub use error::ConfigError;
 pub use shapes::{LinearKind, LinearShape, TensorKind, TensorSpec};
+pub use sites::MatrixSite;
 pub use validate::limits;
 
 /// How the weights of one linear, or of embedding or head, are stored and multiplied.
@@ -67,6 +69,11 @@ impl LinearMode {
             Self::Ternary => "ternary",
             Self::Binary => "binary",
         }
+    }
+
+    /// Whether weights are −1, 0 or 1 times one γ: ternary or binary.
+    pub const fn is_ternary(self) -> bool {
+        matches!(self, Self::Ternary | Self::Binary)
     }
 
     /// The mode of a `layer_bit_map` word. `eightbit` and `fourbit`, the replaced system's words, are read as well.
@@ -269,7 +276,8 @@ impl ModelConfig {
 
     /// Whether any linear has this mode.
     pub fn uses_mode(&self, mode: LinearMode) -> bool {
-        (0..self.num_hidden_layers.min(self.layer_modes.len()))
-            .any(|i| self.linears(i).any(|linear| linear.mode == mode))
+        let of = |modes: &LayerModes| LinearKind::ALL.map(|kind| self.has_linear(kind) && modes.get(kind) == mode);
+        let layers = self.layer_modes.iter().take(self.num_hidden_layers);
+        layers.flat_map(of).any(|uses| uses)
     }
 }

@@ -101,11 +101,26 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
+    /// Its mode; norms are always `f16`, high precision.
+    pub fn mode(&self, config: &ModelConfig) -> LinearMode {
+        match self.kind {
+            TensorKind::Embedding => config.embedding_mode,
+            TensorKind::Head => config.head_mode,
+            TensorKind::Linear(mode) => mode,
+            TensorKind::Norm => LinearMode::F16,
+        }
+    }
+
     /// Whether the tensor holds nothing, which no valid configuration allows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
+
+/// The name of the embedding.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The name of a head that is not tied.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// `model.layers.{layer}.{suffix}`.
 fn in_layer(layer: usize, suffix: &str) -> String {
@@ -152,6 +167,26 @@ impl ModelConfig {
             })
     }
 
+    /// The tensors that have a γ ([`LinearMode::is_ternary`]): linears in the order of the forward pass, then embedding and head. The head is its own tensor
+    /// only where it is not tied.
+    ///
+    /// # Panics
+    /// As [`linears`](Self::linears).
+    pub fn scaled(&self) -> Vec<String> {
+        let linears = (0..self.num_hidden_layers).flat_map(|layer| self.linears(layer));
+        let mut all: Vec<String> = linears
+            .filter(|linear| linear.mode.is_ternary())
+            .map(|linear| linear.name)
+            .collect();
+        if self.embedding_mode.is_ternary() {
+            all.push(EMBEDDING.to_string());
+        }
+        if self.head_mode.is_ternary() && !self.tie_word_embeddings {
+            all.push(HEAD.to_string());
+        }
+        all
+    }
+
     /// Every tensor of the model, in the order of the forward pass.
     ///
     /// # Panics
@@ -167,7 +202,7 @@ impl ModelConfig {
             shape: vec![self.vocab_size, self.hidden_size],
             kind,
         };
-        let mut all = vec![table("model.embed_tokens.weight", TensorKind::Embedding)];
+        let mut all = vec![table(EMBEDDING, TensorKind::Embedding)];
         for layer in 0..self.num_hidden_layers {
             all.push(norm(in_layer(layer, "input_layernorm.weight"), self.hidden_size));
             for linear in self.linears(layer) {
@@ -205,7 +240,7 @@ impl ModelConfig {
         }
         all.push(norm("model.norm.weight".to_string(), self.hidden_size));
         if !self.tie_word_embeddings {
-            all.push(table("lm_head.weight", TensorKind::Head));
+            all.push(table(HEAD, TensorKind::Head));
         }
         all
     }

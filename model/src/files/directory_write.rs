@@ -269,15 +269,6 @@ fn write_file(path: &Path, source: &dyn ModelSource, items: &[Item], told: &dyn 
     })
 }
 
-fn wrong_form(spec: &TensorSpec, expected: &'static str, found: &TensorSource) -> FileError {
-    FileError::Type {
-        name: spec.name.clone(),
-        expected,
-        found: found.form().to_string(),
-        fix: "use the model that these weights were made from",
-    }
-}
-
 /// The packed trits of a ternary linear, and its γ.
 fn packed(path: &Path, spec: &TensorSpec, given: TensorSource) -> Result<(Vec<u8>, f32), FileError> {
     let &[rows, cols] = spec.shape.as_slice() else {
@@ -309,20 +300,11 @@ fn packed(path: &Path, spec: &TensorSpec, given: TensorSource) -> Result<(Vec<u8
 
 /// The values of a tensor that is not packed: those of integers times their steps.
 fn floats(spec: &TensorSpec, given: TensorSource) -> Result<FloatValues, FileError> {
-    Ok(match given {
-        TensorSource::Float(values) => values,
-        TensorSource::Trits { values, scale } => {
-            FloatValues::F32(values.into_iter().map(|trit| f32::from(trit) * scale).collect())
-        }
-        TensorSource::Integers { values, steps } => FloatValues::F32(
-            FloatValues::Int8 {
-                values: values.into(),
-                steps: steps.into(),
-            }
-            .into_f32()
-            .into(),
-        ),
-        other => return Err(wrong_form(spec, "float values", &other)),
+    given.into_floats().map_err(|other| FileError::Type {
+        name: spec.name.clone(),
+        expected: "float values",
+        found: other.form().to_string(),
+        fix: "use the model that these weights were made from",
     })
 }
 
@@ -358,7 +340,7 @@ fn le_bytes(values: &FloatValues) -> Cow<'_, [u8]> {
             FloatValues::F32(values) => return Cow::Borrowed(cast_slice(values)),
             FloatValues::F16(values) => return Cow::Borrowed(cast_slice(values)),
             FloatValues::Bf16(values) => return Cow::Borrowed(cast_slice(values)),
-            FloatValues::Int8 { .. } | FloatValues::Int4 { .. } => {}
+            FloatValues::Int8 { .. } | FloatValues::Int4 { .. } | FloatValues::Trits { .. } => {}
         }
     }
     match values {

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
+use onebit_kernels_cpu::int4_gemv;
 use onebit_kernels_cpu::t2::GROUP_ROWS;
 
 use super::{Generator, PromptCacheError};
@@ -73,6 +74,15 @@ pub(super) fn fingerprint(model: &PackedModel, kv: KvType) -> [u8; 32] {
                     floats(&mut hash, steps);
                     let middle = values.len() / cols.max(&1) / 2 * cols;
                     hash.update(bytemuck::cast_slice(&values[middle..middle + cols]));
+                }
+                Linear::Int4 { cols, codes, steps, .. } => {
+                    let (bytes, groups) = (int4_gemv::row_bytes(*cols), int4_gemv::row_steps(*cols));
+                    let middle = linear.rows() / 2;
+                    hash.update(&codes[middle * bytes..][..bytes]);
+                    let steps = steps[middle * groups..][..groups].iter();
+                    steps.for_each(|step| {
+                        hash.update(&step.to_le_bytes());
+                    });
                 }
                 Linear::Float(matrix) => {
                     hash.update(matrix.values.type_name().as_bytes());

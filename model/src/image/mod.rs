@@ -199,11 +199,13 @@ impl Image {
             .flat_map(|layer| config.linears(layer).collect::<Vec<_>>())
             .collect();
         let specs: Vec<TensorSpec> = config.tensors();
-        let ternary = |mode| matches!(mode, LinearMode::Ternary | LinearMode::Binary);
         let parts = PartsOf::new(self);
-        let count = linears.iter().filter(|linear| ternary(linear.mode)).count();
-        let scales: Values<f32> = parts.values(SCALES, Dtype::F32, &[count])?;
-        let mut scales = scales.iter().copied();
+        let scaled = config.scaled();
+        let scales: Values<f32> = parts.values(SCALES, Dtype::F32, &[scaled.len()])?;
+        let scale_of = |name: &str| {
+            let at = scaled.iter().position(|scaled| scaled == name);
+            at.and_then(|at| scales.get(at)).copied().unwrap_or_default()
+        };
         // Both lists are in the order in which the model asks.
         let mut linears = linears.iter().peekable();
         let specs: BTreeMap<&str, &TensorSpec> = specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
@@ -219,12 +221,14 @@ impl Image {
                 };
                 let floats = match spec.kind {
                     TensorKind::Norm => FloatValues::F32(parts.values(name, Dtype::F32, &spec.shape)?),
-                    _ => parts.floats(name, &spec.shape)?,
+                    TensorKind::Embedding => parts.table(spec, config.embedding_mode, scale_of(name))?,
+                    TensorKind::Head => parts.table(spec, config.head_mode, scale_of(name))?,
+                    TensorKind::Linear(_) => parts.floats(name, &spec.shape)?,
                 };
                 return Ok(TensorSource::Float(floats));
             };
-            let linear = match ternary(shape.mode) {
-                true => parts.ternary(shape, scales.next().unwrap_or_default())?,
+            let linear = match shape.mode.is_ternary() {
+                true => parts.ternary(shape, scale_of(name))?,
                 false => parts.integers(shape)?,
             };
             Ok(TensorSource::Ready(linear))

@@ -13,10 +13,10 @@ use safetensors::Dtype;
 
 use super::{ALIGNMENT, COLUMNS, Image, ImageError, PADDING, PARTS, PartProblem, SCALES, SKETCH, VERSION, refused};
 use crate::config::json::nearest;
-use crate::config::{FeedForward, LinearKind, LinearMode, LinearShape};
+use crate::config::{FeedForward, LinearKind, LinearMode, LinearShape, TensorSpec};
 use crate::runtime::{FloatValues, HeadSketch, Linear, RowFigures, RuntimeError, Values};
 
-/// The layouts that a linear of this mode may lie in: `b1` has no 0, so only a binary one.
+/// The layouts that a matrix of this mode may lie in: `b1` has no 0, so only a binary one.
 pub(crate) fn layouts(mode: LinearMode) -> &'static [Layout] {
     match mode {
         LinearMode::Binary => &Layout::ALL,
@@ -39,6 +39,16 @@ impl From<ImageError> for Refused {
 impl From<RuntimeError> for Refused {
     fn from(error: RuntimeError) -> Self {
         Self::Runtime(error)
+    }
+}
+
+fn check_scale(name: &str, value: f32) -> Result<(), ImageError> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => {
+            let linear = name.into();
+            Err(refused(SCALES, PartProblem::Scale { linear, value }))
+        }
     }
 }
 
@@ -84,6 +94,24 @@ impl<'f> PartsOf<'f> {
         }
     }
 
+    /// An embedding or a head: one in a mode of trits with its γ, `scale`.
+    pub fn table(&self, spec: &TensorSpec, mode: LinearMode, scale: f32) -> Result<FloatValues, ImageError> {
+        match (mode, spec.shape.as_slice()) {
+            (LinearMode::Ternary | LinearMode::Binary, &[rows, cols]) => {
+                let (layout, packed) = self.trits(&spec.name, mode, rows, cols)?;
+                check_scale(&spec.name, scale)?;
+                Ok(FloatValues::Trits {
+                    layout,
+                    packed,
+                    scale,
+                    rows,
+                    cols,
+                })
+            }
+            (_, shape) => self.floats(&spec.name, shape),
+        }
+    }
+
     /// A float matrix of whichever type.
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<FloatValues, ImageError> {
         if let [rows, cols] = *shape
@@ -97,12 +125,8 @@ impl<'f> PartsOf<'f> {
             && self.file.weights.get(name).is_none()
             && self.file.weights.get(&format!("{name}.i4")).is_some()
         {
-            let (bytes, steps) = (int4_gemv::row_bytes(cols), int4_gemv::row_steps(cols));
-            return Ok(FloatValues::Int4 {
-                codes: self.values(&format!("{name}.i4"), Dtype::U8, &[rows, bytes])?,
-                steps: self.values(&format!("{name}.steps"), Dtype::F16, &[rows, steps])?,
-                cols,
-            });
+            let (codes, steps) = self.int4(name, rows, cols)?;
+            return Ok(FloatValues::Int4 { codes, steps, cols });
         }
         Ok(match self.file.weights.get(name).map(|view| view.dtype) {
             Some(Dtype::F16) => FloatValues::F16(self.values::<f16>(name, Dtype::F16, shape)?),
@@ -112,20 +136,9 @@ impl<'f> PartsOf<'f> {
     }
 
     pub fn ternary(&self, shape: &LinearShape, scale: f32) -> Result<Linear, ImageError> {
-        let named = |layout: Layout| format!("{}.{}", shape.name, layout.name());
-        let there = |layout: &Layout| self.file.weights.get(&named(*layout)).is_some();
-        let layout = layouts(shape.mode).iter().copied().find(there).unwrap_or_default();
         let (rows, cols) = (shape.rows, shape.cols);
-        let group = layout.group_bytes(cols);
-        let packed = self.values(
-            &named(layout),
-            Dtype::U8,
-            &[layout.bytes(rows, cols) / group.max(1), group],
-        )?;
-        if !(scale.is_finite() && scale > 0.0) {
-            let (linear, value) = (shape.name.clone(), scale);
-            return Err(refused(SCALES, PartProblem::Scale { linear, value }));
-        }
+        let (layout, packed) = self.trits(&shape.name, shape.mode, rows, cols)?;
+        check_scale(&shape.name, scale)?;
         Ok(Linear::Ternary {
             rows,
             cols,
@@ -134,6 +147,33 @@ impl<'f> PartsOf<'f> {
             scale,
             columns: self.columns(shape)?,
         })
+    }
+
+    /// A packed matrix `[rows, cols]`, and how it lies.
+    pub fn trits(
+        &self,
+        name: &str,
+        mode: LinearMode,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(Layout, Values<u8>), ImageError> {
+        let layout = self.layout_of(name, mode);
+        let group = layout.group_bytes(cols);
+        let shape = [layout.bytes(rows, cols) / group.max(1), group];
+        let packed = self.values(&format!("{name}.{}", layout.name()), Dtype::U8, &shape)?;
+        Ok((layout, packed))
+    }
+
+    /// The layout in which the file has a matrix of trits; of one that is in none of its mode, the first.
+    pub fn layout_of(&self, name: &str, mode: LinearMode) -> Layout {
+        let there = |layout: &&Layout| self.file.weights.get(&format!("{name}.{}", layout.name())).is_some();
+        let layouts = layouts(mode);
+        layouts
+            .iter()
+            .find(there)
+            .or(layouts.first())
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The weights of a linear by columns, if the file has them and the model a use for them.
@@ -149,6 +189,15 @@ impl<'f> PartsOf<'f> {
 
     pub fn integers(&self, shape: &LinearShape) -> Result<Linear, ImageError> {
         let (rows, cols) = (shape.rows, shape.cols);
+        if shape.mode == LinearMode::Int4 {
+            let (codes, steps) = self.int4(&shape.name, rows, cols)?;
+            return Ok(Linear::Int4 {
+                rows,
+                cols,
+                codes,
+                steps,
+            });
+        }
         let (values, steps) = self.int8(&shape.name, rows, cols)?;
         Ok(Linear::Int8 {
             rows,
@@ -156,6 +205,15 @@ impl<'f> PartsOf<'f> {
             values,
             steps,
         })
+    }
+
+    /// Codes `[rows, bytes of a row]` and a step for each group of columns.
+    pub fn int4(&self, name: &str, rows: usize, cols: usize) -> Result<(Values<u8>, Values<f16>), ImageError> {
+        let (bytes, steps) = (int4_gemv::row_bytes(cols), int4_gemv::row_steps(cols));
+        Ok((
+            self.values(&format!("{name}.i4"), Dtype::U8, &[rows, bytes])?,
+            self.values(&format!("{name}.steps"), Dtype::F16, &[rows, steps])?,
+        ))
     }
 
     /// Bytes `[rows, cols]` and a step for each row.

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::attention::cached;
-use onebit_kernels_cpu::int4_gemv::InputBlock;
+use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{rope, ternary_gemm};
 
@@ -14,7 +14,7 @@ use super::linear::{self, Scratch};
 use super::session::SessionOptions;
 use super::sketch::{SearchBuffers, SketchCounts};
 use super::weights::PackedModel;
-use crate::config::{FeedForward, ModelConfig};
+use crate::config::{FeedForward, LinearMode, ModelConfig};
 
 pub(super) fn no_memory(what: &'static str, values: usize) -> RuntimeError {
     RuntimeError::OutOfMemory { what, values }
@@ -55,6 +55,8 @@ pub(super) struct Buffers {
     pub bytes: Vec<i8>,
     /// `[T]`
     pub scales: Vec<f32>,
+    /// The same bytes as int4 linears take them, `[T, blocks of the widest]`, where the model has such.
+    pub blocks: Vec<InputBlock>,
     /// Results of q, k, v or of gate, up, `[T, rows]` each, one after the other.
     pub stacked: Vec<f32>,
     /// Results of attention or of the activation function, `[T, query_size or intermediate_size]`.
@@ -87,6 +89,7 @@ struct Lengths {
     parts: usize,
     row: usize,
     panel: usize,
+    blocks: usize,
 }
 
 impl Lengths {
@@ -120,6 +123,10 @@ impl Lengths {
                 ternary_gemm::scratch_len(widest)
             } else {
                 0
+            },
+            blocks: match config.uses_mode(LinearMode::Int4) {
+                true => product(WHAT, options.chunk, int4_gemv::blocks(widest))?,
+                false => 0,
             },
         })
     }
@@ -160,6 +167,7 @@ impl Buffers {
             logits: zeros("the logits", lengths.logits)?,
             parts: zeros("the parts of attention", lengths.parts)?,
             scratch,
+            blocks: zeros(WHAT, lengths.blocks)?,
             head_input: Vec::new(),
             search: None,
             searched: SketchCounts::default(),
@@ -189,7 +197,8 @@ impl Buffers {
                 + scores
                 + (config.hidden_size + lengths.row) as u128)
             + lengths.panel as u128;
-        let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + threads as u128 * each;
+        let blocks = lengths.blocks as u128 * size_of::<InputBlock>() as u128;
+        let total = cache + 4 * (table + chunk + shared) + lengths.widest as u128 + blocks + threads as u128 * each;
         usize::try_from(total).map_err(|_| no_memory("the session", usize::MAX))
     }
 }

@@ -9,7 +9,7 @@ use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2, ternary_colu
 
 use super::RuntimeError;
 use super::check::{check_cols, check_finite, check_len, check_matrix, check_scale, check_steps, value_error};
-use super::storage::FloatStorage;
+use super::storage::{FloatStorage, int4};
 use super::values::Values;
 use super::weights::{FloatMatrix, FloatValues, Linear};
 use crate::config::LinearMode;
@@ -21,7 +21,7 @@ const SUM_BLOCK: usize = 1 << 16;
 /// A tensor in one of the forms in which a file may hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TensorSource {
-    /// Float values, row by row. A linear in a quantised mode is quantised from them.
+    /// Float values, row by row, or what stands for them. What is in another form than its mode's is quantised from them.
     Float(FloatValues),
     /// A ternary or binary linear as −1, 0, 1, row by row, and γ.
     Trits {
@@ -37,9 +37,9 @@ pub enum TensorSource {
         /// γ.
         scale: f32,
     },
-    /// A linear in mode `int8` or `int4`.
+    /// A linear in mode `int8`.
     Integers {
-        /// `[rows, cols]`, within ±127 or ±7.
+        /// `[rows, cols]`, within ±127.
         values: Vec<i8>,
         /// A step for each row.
         steps: Vec<f32>,
@@ -52,11 +52,30 @@ impl TensorSource {
     pub(crate) fn form(&self) -> &'static str {
         match self {
             Self::Float(FloatValues::Int4 { .. }) => "int4 codes with a step for each group of columns",
+            Self::Float(FloatValues::Trits { .. }) => "ternary weights with one scale",
             Self::Float(_) => "float values",
             Self::Trits { .. } | Self::Packed { .. } => "ternary weights with one scale",
             Self::Integers { .. } => "integers with a step for each row",
             Self::Ready(_) => "a packed linear",
         }
+    }
+
+    /// The values, or what integers, trits and their steps stand for, as f32.
+    ///
+    /// # Errors
+    /// The tensor itself, if it is a packed linear.
+    pub fn into_floats(self) -> Result<FloatValues, Self> {
+        Ok(match self {
+            Self::Float(values) => values,
+            Self::Trits { values, scale } => {
+                FloatValues::F32(values.into_iter().map(|trit| f32::from(trit) * scale).collect())
+            }
+            Self::Integers { values, steps } => {
+                let (values, steps) = (values.into(), steps.into());
+                FloatValues::F32(FloatValues::Int8 { values, steps }.into_f32().into())
+            }
+            packed => return Err(packed),
+        })
     }
 
     /// The weights of a ternary or binary linear `[rows, cols]`, row by row, each −1, 0 or 1, and γ: as they are, or quantised from float
@@ -108,8 +127,7 @@ impl LinearSite {
         }
         match self.mode {
             LinearMode::F16 => match source {
-                // Only embedding and head may be int4: their input is quantised as it takes it.
-                TensorSource::Float(values) if !matches!(values, FloatValues::Int4 { .. }) => {
+                TensorSource::Float(values) if is_plain(&values) => {
                     check_matrix(&self.name, self.rows, self.cols, &values)?;
                     let values = storage.of_linears().apply(isa, &self.name, self.cols, values)?;
                     Ok(Linear::Float(FloatMatrix {
@@ -120,8 +138,8 @@ impl LinearSite {
                 }
                 other => Err(self.form_error("float values", &other)),
             },
-            LinearMode::Int8 => self.integers(isa, 8, source),
-            LinearMode::Int4 => self.integers(isa, 4, source),
+            LinearMode::Int8 => self.int8(isa, source),
+            LinearMode::Int4 => self.int4(isa, source),
             LinearMode::Ternary | LinearMode::Binary => self.ternary(isa, source),
         }
     }
@@ -149,12 +167,16 @@ impl LinearSite {
                     check_len(&self.name, ternary_columns::lines(rows, cols), columns.len())?;
                 }
             }
-            (LinearMode::Int8 | LinearMode::Int4, Linear::Int8 { values, steps, .. }) => {
+            (LinearMode::Int8, Linear::Int8 { values, steps, .. }) => {
                 check_cols(&self.name, cols, int8_gemv::MAX_COLS)?;
                 check_len(&self.name, rows * cols, values.len())?;
                 check_steps(&self.name, rows, steps)?;
             }
-            (LinearMode::F16, Linear::Float(matrix)) if !matches!(matrix.values, FloatValues::Int4 { .. }) => {
+            (LinearMode::Int4, Linear::Int4 { codes, steps, .. }) => {
+                let (codes, steps) = (codes.clone(), steps.clone());
+                check_matrix(&self.name, rows, cols, &FloatValues::Int4 { codes, steps, cols })?;
+            }
+            (LinearMode::F16, Linear::Float(matrix)) if is_plain(&matrix.values) => {
                 check_matrix(&self.name, rows, cols, &matrix.values)?
             }
             _ => return Err(self.form_error("the form of the layer's mode", &TensorSource::Ready(linear))),
@@ -177,22 +199,26 @@ impl LinearSite {
     fn ternary(self, isa: Isa, source: TensorSource) -> Result<Linear, RuntimeError> {
         let (rows, cols) = (self.rows, self.cols);
         check_cols(&self.name, cols, t2::MAX_COLS)?;
+        let layout = match self.mode {
+            LinearMode::Binary => Layout::B1,
+            _ => Layout::T2,
+        };
         let (packed, scale) = match source {
-            TensorSource::Packed { bytes: packed, scale } => {
+            TensorSource::Packed { bytes: packed, scale } if layout == Layout::T2 => {
                 self.check_packed(&packed, scale)?;
                 (packed, scale)
             }
             other => {
                 let (trits, scale) = self.trits(isa, other)?;
-                let mut packed = vec![0; t2::bytes(rows, cols)];
-                t2::pack(&trits, rows, cols, &mut packed);
+                let mut packed = vec![0; layout.bytes(rows, cols)];
+                layout.pack(&trits, rows, cols, &mut packed);
                 (packed, scale)
             }
         };
         Ok(Linear::Ternary {
             rows,
             cols,
-            layout: Layout::T2,
+            layout,
             packed: packed.into(),
             scale,
             columns: None,
@@ -245,13 +271,42 @@ impl LinearSite {
         };
         check_len(&self.name, rows * cols, trits.len())?;
         check_scale(&self.name, scale)?;
-        if trits.iter().any(|trit| !(-1..=1).contains(trit)) {
-            return Err(value_error(&self.name, "weights of -1, 0 and 1 alone"));
+        let binary = self.mode == LinearMode::Binary;
+        if trits
+            .iter()
+            .any(|trit| !(-1..=1).contains(trit) || (binary && *trit == 0))
+        {
+            let expected = match binary {
+                true => "weights of -1 and 1 alone, for mode binary has no 0",
+                false => "weights of -1, 0 and 1 alone",
+            };
+            return Err(value_error(&self.name, expected));
         }
         Ok((trits, scale))
     }
 
-    fn integers(self, isa: Isa, bits: u32, source: TensorSource) -> Result<Linear, RuntimeError> {
+    fn int4(self, isa: Isa, source: TensorSource) -> Result<Linear, RuntimeError> {
+        let (rows, cols) = (self.rows, self.cols);
+        let values = match source {
+            TensorSource::Float(values @ FloatValues::Int4 { .. }) => {
+                check_matrix(&self.name, rows, cols, &values)?;
+                values
+            }
+            TensorSource::Float(values) => int4(isa, &self.name, cols, &self.master(isa, values)?)?,
+            other => return Err(self.form_error("float values or int4 codes with a step for each group", &other)),
+        };
+        match values {
+            FloatValues::Int4 { codes, steps, .. } => Ok(Linear::Int4 {
+                rows,
+                cols,
+                codes,
+                steps,
+            }),
+            other => Err(self.form_error("int4 codes", &TensorSource::Float(other))),
+        }
+    }
+
+    fn int8(self, isa: Isa, source: TensorSource) -> Result<Linear, RuntimeError> {
         let (rows, cols) = (self.rows, self.cols);
         check_cols(&self.name, cols, int8_gemv::MAX_COLS)?;
         let (values, steps) = match source {
@@ -259,16 +314,15 @@ impl LinearSite {
             TensorSource::Float(values) => {
                 let w = self.master(isa, values)?;
                 let (mut values, mut steps) = (vec![0; w.len()], vec![0.0; rows]);
-                quantize::int_rowwise(isa, &w, cols, bits, &mut values, &mut steps);
+                quantize::int_rowwise(isa, &w, cols, 8, &mut values, &mut steps);
                 (values, steps)
             }
             other => return Err(self.form_error("float values or integers with a step for each row", &other)),
         };
         check_len(&self.name, rows * cols, values.len())?;
         check_steps(&self.name, rows, &steps)?;
-        let most: i8 = if bits == 8 { 127 } else { 7 };
-        if values.iter().any(|value| !(-most..=most).contains(value)) {
-            return Err(value_error(&self.name, "integers inside the range of the layer's mode"));
+        if values.contains(&i8::MIN) {
+            return Err(value_error(&self.name, "integers within ±127"));
         }
         Ok(Linear::Int8 {
             rows,
@@ -277,6 +331,11 @@ impl LinearSite {
             steps: steps.into(),
         })
     }
+}
+
+/// Whether a linear in mode `f16` may be kept so: of what stands for floats, only a row of bytes and its step is multiplied by floats.
+fn is_plain(values: &FloatValues) -> bool {
+    !matches!(values, FloatValues::Int4 { .. } | FloatValues::Trits { .. })
 }
 
 /// As many float values as were asked for.
@@ -304,16 +363,55 @@ pub(crate) fn norm(name: &str, n: usize, source: TensorSource) -> Result<Values<
     })
 }
 
-/// Embedding or head, `[rows, cols]`, in the type `storage`.
+/// Embedding or head, `[rows, cols]`, in its mode: one in high precision in the type `storage`.
 pub(crate) fn table(
     isa: Isa,
-    storage: FloatStorage,
+    (mode, storage): (LinearMode, FloatStorage),
     name: &str,
     (rows, cols): (usize, usize),
     source: TensorSource,
 ) -> Result<FloatMatrix, RuntimeError> {
-    let values = floats(name, rows * cols, source)?;
-    check_matrix(name, rows, cols, &values)?;
-    let values = storage.apply(isa, name, cols, values)?;
+    let values = match (mode, source) {
+        (LinearMode::Ternary | LinearMode::Binary, source) => trits(isa, mode, name, (rows, cols), source)?,
+        (_, source) => {
+            let values = floats(name, rows * cols, source)?;
+            check_matrix(name, rows, cols, &values)?;
+            storage.of_table(mode).apply(isa, name, cols, values)?
+        }
+    };
     Ok(FloatMatrix { rows, cols, values })
+}
+
+/// A table of −1, 0 and 1: as it comes if it is one in a layout of its mode, else quantised as a linear is.
+fn trits(
+    isa: Isa,
+    mode: LinearMode,
+    name: &str,
+    (rows, cols): (usize, usize),
+    source: TensorSource,
+) -> Result<FloatValues, RuntimeError> {
+    let source = match source {
+        TensorSource::Float(values @ FloatValues::Trits { .. }) => {
+            check_matrix(name, rows, cols, &values)?;
+            return Ok(values);
+        }
+        other => other,
+    };
+    let name = name.to_string();
+    match (LinearSite { name, rows, cols, mode }).ternary(isa, source)? {
+        Linear::Ternary {
+            layout, packed, scale, ..
+        } => Ok(FloatValues::Trits {
+            layout,
+            packed,
+            scale,
+            rows,
+            cols,
+        }),
+        other => Err(RuntimeError::TensorForm {
+            name: String::new(),
+            expected: "ternary weights",
+            found: TensorSource::Ready(other).form(),
+        }),
+    }
 }

@@ -2,7 +2,7 @@
 
 use alloc::string::ToString;
 
-use onebit_kernels_cpu::int4_gemv;
+use onebit_kernels_cpu::{int4_gemv, t2};
 
 use super::RuntimeError;
 use super::weights::FloatValues;
@@ -68,6 +68,19 @@ pub(super) fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatV
                 true => Ok(()),
                 false => Err(value_error(name, "finite steps")),
             }
+        }
+        FloatValues::Trits {
+            layout,
+            packed,
+            scale,
+            rows: found_rows,
+            cols: found,
+        } => {
+            check_len(name, rows, *found_rows)?;
+            check_len(name, cols, *found)?;
+            check_cols(name, cols, t2::MAX_COLS)?;
+            check_len(name, layout.bytes(rows, cols), packed.len())?;
+            check_scale(name, *scale)
         }
         _ => Ok(()),
     }

@@ -54,6 +54,15 @@ pub enum RuntimeError {
         /// Largest value; the smallest is 1.
         limit: usize,
     },
+    /// What was given does not belong to the model.
+    Unfit {
+        /// What it is.
+        what: &'static str,
+        /// What there should be.
+        expected: String,
+        /// What there is.
+        found: usize,
+    },
     /// The memory for a buffer cannot be had.
     OutOfMemory {
         /// What it was for.
@@ -125,6 +134,7 @@ impl fmt::Display for RuntimeError {
                     "session option `{name}`: expected 1 to {limit}, found {found}; change it"
                 )
             }
+            Self::Unfit { what, expected, found } => write!(f, "{what}: expected {expected}, found {found}"),
             Self::OutOfMemory { what, values } => {
                 write!(
                     f,

@@ -29,14 +29,24 @@ pub(super) struct Pass<'a, E> {
 impl<E: Executor> Pass<'_, E> {
     /// Runs all blocks: `buffers.x` holds the residual stream afterwards, and the cache the chunk's keys and values.
     pub fn blocks(&self, ids: &[u32], buffers: &mut Buffers) {
+        self.embed(ids, buffers);
+        for (layer, block) in self.model.blocks.iter().enumerate() {
+            self.block(layer, block, buffers);
+        }
+    }
+
+    /// The rows of the embedding into `buffers.x`.
+    pub fn embed(&self, ids: &[u32], buffers: &mut Buffers) {
         let hidden = self.model.config.hidden_size;
         for (&id, x) in ids.iter().zip(buffers.x.chunks_exact_mut(hidden)) {
             self.model.embedding.copy_row(id as usize, x);
         }
-        for (layer, block) in self.model.blocks.iter().enumerate() {
-            self.attention(layer, block, buffers);
-            self.feed_forward(block, buffers);
-        }
+    }
+
+    /// Runs block `layer` over the residual stream in `buffers.x`.
+    pub fn block(&self, layer: usize, block: &Block, buffers: &mut Buffers) {
+        self.attention(layer, block, buffers);
+        self.feed_forward(block, buffers);
     }
 
     /// Logits of tokens `from..from + count` of the chunk into `buffers.logits`, `[count, vocab_size]`, capped where the model caps them; those that cannot be among the
@@ -47,17 +57,24 @@ impl<E: Executor> Pass<'_, E> {
         let normed = &mut buffers.normed[..count * hidden];
         self.norm(x, &self.model.norm, normed);
         let blocks = int4_gemv::blocks(hidden);
-        let head_input: &[InputBlock] = match self.model.head().values {
+        let mut input = Input::of_floats(count, &[]);
+        match self.model.head().values {
             FloatValues::Int4 { .. } => {
-                let input = &mut buffers.head_input[..count * blocks];
-                int4_gemv::quantize_input(self.isa, normed, hidden, input);
+                let blocks = &mut buffers.head_input[..count * blocks];
+                int4_gemv::quantize_input(self.isa, normed, hidden, blocks);
                 // What the head multiplies is what the sketch has to estimate.
-                int4_gemv::dequantize_input(input, hidden, normed);
-                input
+                int4_gemv::dequantize_input(blocks, hidden, normed);
+                input.blocks = blocks;
             }
-            _ => &[],
-        };
-        let input = Input::of_head(count, normed, head_input);
+            FloatValues::Trits { .. } => {
+                let bytes = &mut buffers.bytes[..quantized_len(count, hidden)];
+                let scales = &mut buffers.scales[..count];
+                quantize::absmax_i8(self.isa, normed, hidden, bytes, padded_cols(hidden), scales);
+                (input.bytes, input.scales) = (bytes, scales);
+            }
+            _ => {}
+        }
+        input.float = normed;
         // The sketch is read once for each token, the whole head once for all of them.
         if count <= SEARCHED_TOKENS
             && let (Some(top), Some(sketch), Some(search)) = (top, &self.model.sketch, &mut buffers.search)
@@ -114,6 +131,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             stacked,
             mixed,
             branch,
@@ -130,6 +148,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             scratch,
         };
         if tokens == 1 || self.exec.threads() == 1 {
@@ -154,6 +173,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             scratch,
         };
         let source = Source::Rows(mixed);
@@ -185,6 +205,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             stacked,
             mixed,
             branch,
@@ -198,6 +219,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             scratch,
         };
         let product = match &block.gate {
@@ -233,6 +255,7 @@ impl<E: Executor> Pass<'_, E> {
             normed,
             bytes,
             scales,
+            blocks,
             scratch,
         };
         let branch = &mut branch[..tokens * hidden];
@@ -343,12 +366,24 @@ impl<E: Executor> Pass<'_, E> {
                 }
             });
         }
+        let mut blocks: &[InputBlock] = &[];
+        if linears.iter().any(|linear| matches!(linear, Linear::Int4 { .. })) {
+            let each = int4_gemv::blocks(cols);
+            let into = &mut room.blocks[..self.tokens * each];
+            let (bytes, scales) = (&*bytes, &*scales);
+            self.exec.rows(into, self.chunk(3 * cols) * each, |first, into| {
+                let tokens = first / each..(first + into.len()) / each;
+                let bytes = &bytes[tokens.start * padded..tokens.end * padded];
+                int4_gemv::input_of_bytes(bytes, padded, cols, &scales[tokens], into);
+            });
+            blocks = into;
+        }
         let input = Input {
             tokens: self.tokens,
             float,
             bytes,
             scales,
-            blocks: &[],
+            blocks,
         };
         linear::multiply(self.exec, self.isa, &stack[..linears.len()], input, out, room.scratch)
     }
@@ -395,5 +430,6 @@ struct Room<'a> {
     normed: &'a mut [f32],
     bytes: &'a mut [i8],
     scales: &'a mut [f32],
+    blocks: &'a mut [InputBlock],
     scratch: &'a mut [Scratch],
 }

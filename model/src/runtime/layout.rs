@@ -11,7 +11,7 @@ use onebit_kernels_cpu::{Isa, t2, t5, ternary_columns};
 #[cfg(feature = "std")]
 use rayon::prelude::*;
 
-use super::weights::{Linear, PackedModel};
+use super::weights::{FloatMatrix, FloatValues, Linear, PackedModel};
 
 /// Bytes a token from which on a model is taken to come from memory: more than the caches of most machines hold.
 const FROM_MEMORY: usize = 32 << 20;
@@ -58,6 +58,10 @@ impl PackedModel {
     /// Puts each ternary matrix into the layout that `choose(cols)` gives for it.
     fn relay(&mut self, choose: impl Fn(usize) -> Layout + Sync) {
         let linears: Vec<&mut Linear> = self.blocks.iter_mut().flat_map(|block| block.linears_mut()).collect();
+        for table in [Some(&mut self.embedding), self.head.as_mut()].into_iter().flatten() {
+            let wanted = choose(table.cols);
+            table.lay_out(wanted);
+        }
         let relay = |linear: &mut Linear| {
             let wanted = choose(linear.cols());
             linear.lay_out(wanted);
@@ -66,6 +70,24 @@ impl PackedModel {
         linears.into_par_iter().for_each(relay);
         #[cfg(not(feature = "std"))]
         linears.into_iter().for_each(relay);
+    }
+}
+
+impl FloatMatrix {
+    /// Puts a matrix of trits into this layout; another stays as it is.
+    pub(crate) fn lay_out(&mut self, wanted: Layout) {
+        if let FloatValues::Trits {
+            layout,
+            packed,
+            rows,
+            cols,
+            ..
+        } = &mut self.values
+            && let Some(relaid) = relaid(packed, *rows, *cols, *layout, wanted)
+        {
+            *packed = relaid.into();
+            *layout = wanted;
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemm, int8_gemv, quantize, t2, te
 
 use alloc::vec::Vec;
 
+use half::f16;
+
 use super::columns;
 use super::executor::{Executor, Shares};
 use super::product::{MOST_PIECES, Product, segments};
@@ -62,19 +64,19 @@ pub(super) struct Input<'a> {
     pub bytes: &'a [i8],
     /// `[tokens]`
     pub scales: &'a [f32],
-    /// `[tokens, blocks]`; read by an int4 head only.
+    /// `[tokens, blocks]`; read by int4 matrices only.
     pub blocks: &'a [InputBlock],
 }
 
 impl<'a> Input<'a> {
-    /// An input that is not quantised, and whose product with an int4 head takes `blocks`.
-    pub fn of_head(tokens: usize, float: &'a [f32], blocks: &'a [InputBlock]) -> Self {
+    /// An input that is not quantised.
+    pub fn of_floats(tokens: usize, float: &'a [f32]) -> Self {
         Self {
             tokens,
             float,
             bytes: &[],
             scales: &[],
-            blocks,
+            blocks: &[],
         }
     }
 
@@ -133,6 +135,7 @@ impl Matrix<'_> {
             }) => {
                 integers(isa, values, *cols, steps, lo, hi, x, out, scratch);
             }
+            Matrix::Linear(Linear::Int4 { cols, codes, steps, .. }) => int4(isa, codes, steps, *cols, lo, hi, x, out),
             Matrix::Linear(Linear::Float(matrix)) | Matrix::Float(matrix) => {
                 let at = lo * matrix.cols..hi * matrix.cols;
                 match &matrix.values {
@@ -142,11 +145,14 @@ impl Matrix<'_> {
                     FloatValues::Int8 { values, steps } => {
                         dense_gemv::gemv_i8(isa, &values[at], &steps[lo..hi], x.float, x.tokens, out);
                     }
-                    FloatValues::Int4 { codes, steps, cols } => {
-                        let (bytes, groups) = (int4_gemv::row_bytes(*cols), int4_gemv::row_steps(*cols));
-                        let (codes, steps) = (&codes[lo * bytes..hi * bytes], &steps[lo * groups..hi * groups]);
-                        int4_gemv::gemv(isa, codes, steps, x.blocks, x.tokens, out);
-                    }
+                    FloatValues::Int4 { codes, steps, cols } => int4(isa, codes, steps, *cols, lo, hi, x, out),
+                    FloatValues::Trits {
+                        layout,
+                        packed,
+                        scale,
+                        cols,
+                        ..
+                    } => ternary(isa, *layout, packed, *cols, *scale, lo, hi, x, out, scratch),
                 }
             }
         }
@@ -202,6 +208,12 @@ fn ternary(
         }
         start = end;
     }
+}
+
+fn int4(isa: Isa, codes: &[u8], steps: &[f16], cols: usize, lo: usize, hi: usize, x: Input<'_>, out: &mut [f32]) {
+    let (bytes, groups) = (int4_gemv::row_bytes(cols), int4_gemv::row_steps(cols));
+    let (codes, steps) = (&codes[lo * bytes..hi * bytes], &steps[lo * groups..hi * groups]);
+    int4_gemv::gemv(isa, codes, steps, x.blocks, x.tokens, out);
 }
 
 fn integers(

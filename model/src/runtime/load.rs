@@ -10,7 +10,7 @@ use super::build::{self, LinearSite, TensorSource};
 use super::storage::FloatStorage;
 use super::values::Values;
 use super::weights::{Block, FloatMatrix, Linear, PackedModel};
-use crate::config::{LinearKind, ModelConfig};
+use crate::config::{LinearKind, LinearMode, ModelConfig};
 
 /// Asks for tensors by name and checks them.
 struct Loader<F> {
@@ -29,13 +29,19 @@ impl<F> Loader<F> {
         Ok(build::norm(name, n, source)?)
     }
 
-    fn table<E>(&mut self, name: &str, rows: usize, cols: usize) -> Result<FloatMatrix, E>
+    fn table<E>(&mut self, mode: LinearMode, name: &str, rows: usize, cols: usize) -> Result<FloatMatrix, E>
     where
         F: FnMut(&str) -> Result<TensorSource, E>,
         E: From<RuntimeError>,
     {
         let source = (self.get)(name)?;
-        Ok(build::table(self.isa, self.storage, name, (rows, cols), source)?)
+        Ok(build::table(
+            self.isa,
+            (mode, self.storage),
+            name,
+            (rows, cols),
+            source,
+        )?)
     }
 
     fn block<E>(&mut self, config: &ModelConfig, layer: usize) -> Result<Block, E>
@@ -125,7 +131,7 @@ impl PackedModel {
             storage,
         };
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let embedding = loader.table("model.embed_tokens.weight", vocab, hidden)?;
+        let embedding = loader.table(config.embedding_mode, "model.embed_tokens.weight", vocab, hidden)?;
         let mut blocks = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
             blocks.push(loader.block(&config, layer)?);
@@ -133,7 +139,7 @@ impl PackedModel {
         let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.table("lm_head.weight", vocab, hidden)?),
+            false => Some(loader.table(config.head_mode, "lm_head.weight", vocab, hidden)?),
         };
         Ok(Self {
             config,

@@ -29,8 +29,12 @@ mod load;
 mod loaded;
 mod lookahead;
 #[cfg(feature = "std")]
+mod pick;
+#[cfg(feature = "std")]
 mod pool;
 mod product;
+#[cfg(feature = "std")]
+mod resume;
 mod sequence;
 mod session;
 mod sketch;
@@ -52,12 +56,15 @@ pub use error::RuntimeError;
 pub use executor::{Executor, Serial, Shares};
 #[cfg(feature = "std")]
 pub(crate) use layout::smallest;
+
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
 pub use onebit_kernels_cpu::attention::cached::KvType;
 #[cfg(feature = "std")]
 pub use pool::Pool;
+#[cfg(feature = "std")]
+pub use resume::Resume;
 pub use sequence::Sequence;
 pub use session::{Session, SessionOptions};
 pub(crate) use sketch::RowFigures;

@@ -234,23 +234,35 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         mut each: impl FnMut(usize, &[f32], &[f32]),
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
+        let mut first = 0;
+        for ids in ids.chunks(self.options.chunk.max(1)) {
+            self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
+            self.each_row(ids.len(), top, |i, logits, input| each(first + i, logits, input));
+            first = first.saturating_add(ids.len());
+        }
+        Ok(())
+    }
+
+    /// Calls `each(i, logits, input of the head)` for the `tokens` tokens of the chunk that was read last, in order.
+    pub(super) fn each_row(
+        &mut self,
+        tokens: usize,
+        top: Option<Top<'_>>,
+        mut each: impl FnMut(usize, &[f32], &[f32]),
+    ) {
         let (rows, vocab) = (self.options.logit_rows.max(1), self.model.config().vocab_size);
         let hidden = self.model.config().hidden_size;
         let mut indices = 0..;
-        for ids in ids.chunks(self.options.chunk.max(1)) {
-            self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
-            for from in (0..ids.len()).step_by(rows) {
-                let count = rows.min(ids.len().saturating_sub(from));
-                // The chunk is in the cache already; only its residual stream is read.
-                self.enter(ids.len(), |pass, buffers| pass.logits(from, count, top, buffers));
-                let inputs = self.buffers.normed.chunks_exact(hidden.max(1));
-                let logits = self.buffers.logits.chunks_exact(vocab.max(1)).take(count);
-                for ((logits, input), index) in logits.zip(inputs).zip(&mut indices) {
-                    each(index, logits, input);
-                }
+        for from in (0..tokens).step_by(rows) {
+            let count = rows.min(tokens.saturating_sub(from));
+            // The chunk is in the cache already; only its residual stream is read.
+            self.enter(tokens, |pass, buffers| pass.logits(from, count, top, buffers));
+            let inputs = self.buffers.normed.chunks_exact(hidden.max(1));
+            let logits = self.buffers.logits.chunks_exact(vocab.max(1)).take(count);
+            for ((logits, input), index) in logits.zip(inputs).zip(&mut indices) {
+                each(index, logits, input);
             }
         }
-        Ok(())
     }
 
     /// Bytes of weights that single tokens did not read so far, because what they are multiplied by is 0.
@@ -271,7 +283,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         self.prefill(&[id])
     }
 
-    fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
+    pub(super) fn check(&self, ids: &[u32]) -> Result<(), RuntimeError> {
         let vocab_size = self.model.config().vocab_size;
         if ids.is_empty() {
             return Err(RuntimeError::EmptyInput);
@@ -291,7 +303,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     }
 
     /// Runs `f` over the tokens `ids`, which then count as held.
-    fn pass(&mut self, ids: &[u32], f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
+    pub(super) fn pass(&mut self, ids: &[u32], f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
         self.enter(ids.len(), f);
         self.position = self.position.saturating_add(ids.len());
     }

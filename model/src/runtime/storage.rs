@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::RuntimeError;
 use super::check::{check_finite, value_error};
 use super::weights::FloatValues;
+use crate::config::LinearMode;
 
 /// The type in which the embedding, the head and the linears in mode `f16` are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,15 @@ impl FloatStorage {
         }
     }
 
+    /// The same for an embedding or a head in a mode of integers, which says itself what it is kept in.
+    pub(crate) fn of_table(self, mode: LinearMode) -> Self {
+        match mode {
+            LinearMode::Int8 => Self::Int8,
+            LinearMode::Int4 => Self::Int4,
+            LinearMode::F16 | LinearMode::Ternary | LinearMode::Binary => self,
+        }
+    }
+
     /// The values of a matrix with rows of `cols` in this type. What is in it already stays where it is.
     ///
     /// # Errors
@@ -80,25 +90,27 @@ impl FloatStorage {
                     steps: steps.into(),
                 }
             }
-            (Self::Int4, values) => {
-                let w = finite(isa, name, values)?;
-                let rows = w.len() / cols.max(1);
-                let mut codes = vec![0; rows * int4_gemv::row_bytes(cols)];
-                let mut steps = vec![f16::ZERO; rows * int4_gemv::row_steps(cols)];
-                int4_gemv::quantize(isa, &w, cols, &mut codes, &mut steps);
-                if !steps.iter().all(|step| step.is_finite()) {
-                    return Err(value_error(name, "weights that an f16 step reaches, within ±491,000"));
-                }
-                FloatValues::Int4 {
-                    codes: codes.into(),
-                    steps: steps.into(),
-                    cols,
-                }
-            }
+            (Self::Int4, values) => int4(isa, name, cols, &finite(isa, name, values)?)?,
         };
         check_finite(name, &values)?;
         Ok(values)
     }
+}
+
+/// `w` as [`int4_gemv`] has it.
+pub(super) fn int4(isa: Isa, name: &str, cols: usize, w: &[f32]) -> Result<FloatValues, RuntimeError> {
+    let rows = w.len() / cols.max(1);
+    let mut codes = vec![0; rows * int4_gemv::row_bytes(cols)];
+    let mut steps = vec![f16::ZERO; rows * int4_gemv::row_steps(cols)];
+    int4_gemv::quantize(isa, w, cols, &mut codes, &mut steps);
+    if !steps.iter().all(|step| step.is_finite()) {
+        return Err(value_error(name, "weights that an f16 step reaches, within ±491,000"));
+    }
+    Ok(FloatValues::Int4 {
+        codes: codes.into(),
+        steps: steps.into(),
+        cols,
+    })
 }
 
 /// The values as f32, all of them finite.

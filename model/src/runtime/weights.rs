@@ -28,13 +28,26 @@ pub enum FloatValues {
         /// `[rows]`
         steps: Values<f32>,
     },
-    /// Half bytes in −8..=7 times a step for each group of 32 columns, as [`int4_gemv`] has them. For embedding and head alone.
+    /// Half bytes in −8..=7 times a step for each group of 32 columns, as [`int4_gemv`] has them.
     Int4 {
         /// `[rows, int4_gemv::row_bytes(cols)]`
         codes: Values<u8>,
         /// `[rows, int4_gemv::row_steps(cols)]`, finite.
         steps: Values<f16>,
         /// Values of a row, which the padded codes do not tell.
+        cols: usize,
+    },
+    /// −1, 0 or 1 times one γ: an embedding or a head in mode `ternary` or `binary`.
+    Trits {
+        /// How `packed` lies.
+        layout: Layout,
+        /// `layout.bytes(rows, cols)` bytes.
+        packed: Values<u8>,
+        /// γ.
+        scale: f32,
+        /// Rows, which the padded groups do not tell.
+        rows: usize,
+        /// Values of a row.
         cols: usize,
     },
 }
@@ -48,6 +61,7 @@ impl FloatValues {
             Self::Bf16(values) => values.len(),
             Self::Int8 { values, .. } => values.len(),
             Self::Int4 { steps, cols, .. } => cols * steps.len().checked_div(int4_gemv::row_steps(*cols)).unwrap_or(0),
+            Self::Trits { rows, cols, .. } => rows * cols,
         }
     }
 
@@ -63,7 +77,7 @@ impl FloatValues {
             Self::F16(values) => values.is_shared(),
             Self::Bf16(values) => values.is_shared(),
             Self::Int8 { values, .. } => values.is_shared(),
-            Self::Int4 { codes, .. } => codes.is_shared(),
+            Self::Int4 { codes: bytes, .. } | Self::Trits { packed: bytes, .. } => bytes.is_shared(),
         }
     }
 
@@ -75,6 +89,7 @@ impl FloatValues {
             Self::Bf16(values) => 2 * values.len(),
             Self::Int8 { values, steps } => values.len() + 4 * steps.len(),
             Self::Int4 { codes, steps, .. } => codes.len() + 2 * steps.len(),
+            Self::Trits { packed, .. } => packed.len(),
         }
     }
 
@@ -86,6 +101,7 @@ impl FloatValues {
             Self::Bf16(_) => "bf16",
             Self::Int8 { .. } => "int8",
             Self::Int4 { .. } => "int4",
+            Self::Trits { layout, .. } => trits_name(*layout),
         }
     }
 
@@ -99,10 +115,11 @@ impl FloatValues {
             Self::F32(values) | Self::Int8 { steps: values, .. } => all(values, |v| v.is_finite()),
             Self::F16(values) | Self::Int4 { steps: values, .. } => all(values, |v| v.is_finite()),
             Self::Bf16(values) => all(values, |v| v.is_finite()),
+            Self::Trits { scale, .. } => scale.is_finite(),
         }
     }
 
-    /// The values as f32: floats and int4 exactly, int8 times their step, rounded.
+    /// The values as f32: floats, trits and int4 exactly, int8 times their step, rounded.
     pub fn into_f32(self) -> Vec<f32> {
         let len = self.len();
         match self {
@@ -119,7 +136,26 @@ impl FloatValues {
                 int4_gemv::dequantize(&codes, &steps, cols, &mut out);
                 out
             }
+            Self::Trits {
+                layout,
+                packed,
+                scale,
+                rows,
+                cols,
+            } => {
+                let mut trits = vec![0; len];
+                layout.unpack(&packed, rows, cols, &mut trits);
+                trits.into_iter().map(|trit| f32::from(trit) * scale).collect()
+            }
         }
+    }
+}
+
+/// The mode whose weights lie so.
+fn trits_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::T2 | Layout::T5 => "ternary",
+        Layout::B1 => "binary",
     }
 }
 
@@ -153,6 +189,9 @@ impl FloatMatrix {
                 let (codes, steps) = (&codes[row * bytes..][..bytes], &steps[row * groups..][..groups]);
                 int4_gemv::dequantize(codes, steps, *cols, out);
             }
+            FloatValues::Trits {
+                layout, packed, scale, ..
+            } => layout.dequantize_row(packed, row, *scale, out),
         }
     }
 }
@@ -175,7 +214,7 @@ pub enum Linear {
         /// The same weights by columns, `[cols, lines of a column]`, where [`PackedModel::with_columns`] put them or a file holds them.
         columns: Option<Values<Line>>,
     },
-    /// Modes `int8` and `int4` (values in ±7): `y[r] = (Σ xq·Wq) · step[r] / s`.
+    /// Mode `int8`: `y[r] = (Σ xq·Wq) · step[r] / s`.
     Int8 {
         /// Output values.
         rows: usize,
@@ -186,6 +225,17 @@ pub enum Linear {
         /// A step for each output row.
         steps: Values<f32>,
     },
+    /// Mode `int4`: `y[r] = Σ_g step[r, g] · (1/s) · (Σ_{k of group g} xq·Wq)`, as [`int4_gemv`] sums.
+    Int4 {
+        /// Output values.
+        rows: usize,
+        /// Input values.
+        cols: usize,
+        /// `[rows, int4_gemv::row_bytes(cols)]`
+        codes: Values<u8>,
+        /// `[rows, int4_gemv::row_steps(cols)]`, finite.
+        steps: Values<f16>,
+    },
     /// Mode `f16`: `y = W·x`, activations not quantised.
     Float(FloatMatrix),
 }
@@ -194,7 +244,7 @@ impl Linear {
     /// Output values.
     pub fn rows(&self) -> usize {
         match self {
-            Self::Ternary { rows, .. } | Self::Int8 { rows, .. } => *rows,
+            Self::Ternary { rows, .. } | Self::Int8 { rows, .. } | Self::Int4 { rows, .. } => *rows,
             Self::Float(matrix) => matrix.rows,
         }
     }
@@ -202,7 +252,7 @@ impl Linear {
     /// Input values.
     pub fn cols(&self) -> usize {
         match self {
-            Self::Ternary { cols, .. } | Self::Int8 { cols, .. } => *cols,
+            Self::Ternary { cols, .. } | Self::Int8 { cols, .. } | Self::Int4 { cols, .. } => *cols,
             Self::Float(matrix) => matrix.cols,
         }
     }
@@ -212,6 +262,7 @@ impl Linear {
         match self {
             Self::Ternary { packed, .. } => packed.len(),
             Self::Int8 { values, steps, .. } => values.len() + 4 * steps.len(),
+            Self::Int4 { codes, steps, .. } => codes.len() + 2 * steps.len(),
             Self::Float(matrix) => matrix.values.bytes(),
         }
     }
@@ -309,8 +360,10 @@ pub struct PackedModel {
 pub struct WeightBytes {
     /// Linears in modes `ternary` and `binary`, with padding.
     pub ternary: usize,
-    /// Linears in modes `int8` and `int4`.
+    /// Linears in mode `int8`.
     pub int8: usize,
+    /// Linears in mode `int4`.
+    pub int4: usize,
     /// Linears in mode `f16`.
     pub float: usize,
     /// All norms.
@@ -328,7 +381,15 @@ pub struct WeightBytes {
 impl WeightBytes {
     /// All of them.
     pub fn total(&self) -> usize {
-        self.ternary + self.int8 + self.float + self.norms + self.embedding + self.head + self.sketch + self.columns
+        self.ternary
+            + self.int8
+            + self.int4
+            + self.float
+            + self.norms
+            + self.embedding
+            + self.head
+            + self.sketch
+            + self.columns
     }
 }
 
@@ -374,6 +435,7 @@ impl PackedModel {
                 *match linear {
                     Linear::Ternary { .. } => &mut bytes.ternary,
                     Linear::Int8 { .. } => &mut bytes.int8,
+                    Linear::Int4 { .. } => &mut bytes.int4,
                     Linear::Float(_) => &mut bytes.float,
                 } += linear.bytes();
             }
@@ -386,7 +448,7 @@ impl PackedModel {
     pub fn bytes_per_token(&self) -> usize {
         let bytes = self.bytes();
         let row = self.embedding.values.bytes() / self.embedding.rows.max(1);
-        bytes.ternary + bytes.int8 + bytes.float + bytes.norms + self.head().values.bytes() + row
+        bytes.ternary + bytes.int8 + bytes.int4 + bytes.float + bytes.norms + self.head().values.bytes() + row
     }
 
     /// Most values in a row that a linear may read, a multiple of the packed block.

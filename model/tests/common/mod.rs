@@ -133,6 +133,40 @@ pub fn every_option() -> Vec<(&'static str, ModelConfig)> {
             },
         ),
         (
+            "int4 everywhere, a ternary head",
+            ModelConfig {
+                tie_word_embeddings: false,
+                layer_modes: vec![LayerModes::uniform(LinearMode::Int4); 2],
+                embedding_mode: LinearMode::Int4,
+                head_mode: LinearMode::Ternary,
+                hidden_size: 72,
+                head_dim: 18,
+                ..config()
+            },
+        ),
+        (
+            "binary tables that are one",
+            ModelConfig {
+                layer_modes: vec![
+                    LayerModes::uniform(LinearMode::Int8),
+                    LayerModes::uniform(LinearMode::Binary),
+                ],
+                embedding_mode: LinearMode::Binary,
+                head_mode: LinearMode::Binary,
+                ..config()
+            },
+        ),
+        (
+            "a ternary embedding, an int8 head",
+            ModelConfig {
+                tie_word_embeddings: false,
+                embedding_mode: LinearMode::Ternary,
+                head_mode: LinearMode::Int8,
+                feed_forward: FeedForward::SwiGlu,
+                ..config()
+            },
+        ),
+        (
             "capped logits",
             ModelConfig {
                 final_logit_softcapping: Some(0.7),

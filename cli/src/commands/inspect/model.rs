@@ -33,6 +33,7 @@ fn linear_line(name: String, linear: &Linear, binary: bool) -> TensorLine {
             )
         }
         Linear::Int8 { values, .. } => TensorLine::new(name, shape, "int8", linear.bytes(), zeros(values)),
+        Linear::Int4 { .. } => TensorLine::new(name, shape, "int4", linear.bytes(), None),
         Linear::Float(matrix) => TensorLine::new(name, shape, matrix.values.type_name(), linear.bytes(), None),
     }
 }
@@ -102,6 +103,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         "packed_bytes": bytes.total(),
         "ternary_bytes": bytes.ternary,
         "int8_bytes": bytes.int8,
+        "int4_bytes": bytes.int4,
         "float_bytes": bytes.float + bytes.embedding + bytes.head,
         "norm_bytes": bytes.norms,
         "sketch_bytes": bytes.sketch,

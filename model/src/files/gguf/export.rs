@@ -234,7 +234,7 @@ impl Export<'_> {
             LinearMode::F16 => {}
             LinearMode::Int8 | LinearMode::Int4 => {
                 return Err(self.refuse(format!(
-                    "{} is in mode {}, one step a row, for which the format has no type",
+                    "{} is in mode {}, for which the format has no type",
                     item.spec.name,
                     mode.name()
                 )));
@@ -396,9 +396,14 @@ impl Export<'_> {
             .tensors()
             .into_iter()
             .filter(|spec| matches!(spec.kind, TensorKind::Embedding | TensorKind::Head));
-        let integers = |spec: TensorSpec| matches!(self.source.stored(&spec.name), Ok(StoredAs::Int8 | StoredAs::Int4));
+        let integers = |spec: TensorSpec| {
+            matches!(
+                self.source.stored(&spec.name),
+                Ok(StoredAs::Int8 | StoredAs::Int4 | StoredAs::Trits)
+            )
+        };
         if self.options.head.is_none() && tables.any(integers) {
-            notes.push("integers of embedding or head are f16 in the file, rounded".to_string());
+            notes.push("integers or trits of embedding or head are f16 in the file, rounded".to_string());
         }
         if self.config.uses_mode(LinearMode::Binary) {
             notes.push("linears in mode binary are ternary in the file: the same weights".to_string());

@@ -13,7 +13,7 @@ use crate::config::{FeedForward, TensorSpec};
 use crate::files::FileError;
 
 /// How a tensor lies, its name in C, and what it is.
-const LAYOUTS: [(&str, &str); 9] = [
+const LAYOUTS: [(&str, &str); 10] = [
     ("F32", "IEEE single precision, row by row"),
     ("F16", "IEEE half precision, row by row"),
     ("BF16", "the upper half of a single, row by row"),
@@ -29,6 +29,10 @@ const LAYOUTS: [(&str, &str); 9] = [
     ),
     ("COLUMNS", "trits at 2 bits, column by column: 64 bytes hold 256 rows"),
     ("BYTES", "bytes without a shape"),
+    (
+        "B1",
+        "signs at 1 bit: 16 bytes hold 128 columns of a row, 4 rows take turns",
+    ),
 ];
 
 impl OneFile {
@@ -152,7 +156,7 @@ impl OneFile {
             };
             let (rows, cols, layout) = shape(&specs, name, view.dtype, view.shape);
             let scale = match layout {
-                "T2" | "T5" | "COLUMNS" => self.scale_of(weight_of(name).0).unwrap_or_default(),
+                "T2" | "T5" | "B1" | "COLUMNS" => self.scale_of(weight_of(name).0).unwrap_or_default(),
                 _ => 0.0,
             };
             let (start, bytes) = (range.start, view.bytes.len());
@@ -193,6 +197,7 @@ fn shape(specs: &[TensorSpec], name: &str, dtype: Dtype, stored: &[usize]) -> (u
     let (shape, layout) = match suffix {
         ".t2" => (whole, "T2"),
         ".t5" => (whole, "T5"),
+        ".b1" => (whole, "B1"),
         ".i8" => (whole, "I8"),
         ".i4" => (whole, "I4"),
         COLUMNS => (whole, "COLUMNS"),

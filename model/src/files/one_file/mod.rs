@@ -11,7 +11,7 @@ mod write;
 mod tests;
 
 pub use read::OneFile;
-pub use write::{OneFileOptions, Parts, TernaryLayout, save_one_file};
+pub use write::{OneFileOptions, Parts, TernaryLayout, one_file_bytes, save_one_file};
 
 use crate::image::{
     ALIGNMENT, COLUMNS, FORMAT, Image, PADDING, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION, Weights,

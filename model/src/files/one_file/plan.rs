@@ -1,10 +1,11 @@
 //! What a file will hold, known before the first value is read.
 
+use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{int4_gemv, t2, ternary_columns};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-use super::write::{OneFileOptions, is_ternary};
+use super::write::OneFileOptions;
 use super::{
     ALIGNMENT, CHECKSUM_LEN, COLUMNS, FORMAT, PADDING, Parts, SCALES, SKETCH, TOKENIZER_JSON, TOKENIZER_PACKED, VERSION,
 };
@@ -79,12 +80,7 @@ pub(super) fn plan(
     let config = source.config();
     let (mut plan, mut padded) = (Plan::default(), 0);
     let mut put = |name: String, dtype, shape| put(&mut plan, &mut padded, name, dtype, shape);
-    let ternary = |item: &&Item| matches!(item, Item::Linear(linear) if is_ternary(linear.mode));
-    put(
-        SCALES.to_string(),
-        Dtype::F32,
-        vec![items.iter().filter(ternary).count()],
-    );
+    put(SCALES.to_string(), Dtype::F32, vec![config.scaled().len()]);
     // The small and the seldom read first.
     for (name, bytes) in [
         (TOKENIZER_PACKED, parts.packed_tokenizer),
@@ -101,27 +97,35 @@ pub(super) fn plan(
             Item::Linear(linear) => {
                 let LinearShape { name, rows, cols, .. } = linear;
                 match linear.mode {
-                    LinearMode::Ternary | LinearMode::Binary => {
-                        let layout = options.layout_of(*cols);
-                        let group = layout.group_bytes(*cols);
-                        let groups = layout.bytes(*rows, *cols) / group.max(1);
-                        put(format!("{name}.{}", layout.name()), Dtype::U8, vec![groups, group]);
+                    mode if mode.is_ternary() => {
+                        put_trits(&mut put, name, *rows, *cols, options.layout_of(mode, *cols));
                         if options.with_columns(config, linear) {
                             let lines = size_of::<ternary_columns::Line>() * ternary_columns::column_lines(*rows);
                             put(format!("{name}{COLUMNS}"), Dtype::U8, vec![*cols, lines]);
                         }
                     }
-                    LinearMode::Int8 | LinearMode::Int4 => put_form(&mut put, name, *rows, *cols, StoredAs::Int8),
-                    LinearMode::F16 => {
+                    LinearMode::Int8 => put_form(&mut put, name, *rows, *cols, StoredAs::Int8),
+                    LinearMode::Int4 => put_form(&mut put, name, *rows, *cols, StoredAs::Int4),
+                    _ => {
                         let form = form(options.storage.of_linears(), source.stored(name)?);
                         put_form(&mut put, name, *rows, *cols, form);
                     }
                 }
             }
             Item::Table(spec) => {
-                let form = form(options.storage, source.stored(&spec.name)?);
-                put_form(&mut put, &spec.name, config.vocab_size, config.hidden_size, form);
-                head = Some(form_bytes(config.vocab_size, config.hidden_size, form));
+                let (rows, cols) = (config.vocab_size, config.hidden_size);
+                // The last one is the head, whether tied or not.
+                head = match spec.mode(config) {
+                    mode if mode.is_ternary() => {
+                        put_trits(&mut put, &spec.name, rows, cols, options.layout_of(mode, cols));
+                        None
+                    }
+                    mode => {
+                        let form = form(options.storage.of_table(mode), source.stored(&spec.name)?);
+                        put_form(&mut put, &spec.name, rows, cols, form);
+                        Some(form_bytes(rows, cols, form))
+                    }
+                };
             }
         }
     }
@@ -136,6 +140,12 @@ pub(super) fn plan(
         }
     }
     Ok((plan, sketched))
+}
+
+fn put_trits(put: &mut impl FnMut(String, Dtype, Vec<usize>), name: &str, rows: usize, cols: usize, layout: Layout) {
+    let group = layout.group_bytes(cols);
+    let groups = layout.bytes(rows, cols) / group.max(1);
+    put(format!("{name}.{}", layout.name()), Dtype::U8, vec![groups, group]);
 }
 
 fn put_form(put: &mut impl FnMut(String, Dtype, Vec<usize>), name: &str, rows: usize, cols: usize, form: StoredAs) {

@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use onebit_kernels_cpu::ternary::Layout;
 use safetensors::Dtype;
 
 use super::{OneFile, SCALES};
 use crate::config::json::nearest;
-use crate::config::{LinearMode, LinearShape, ModelConfig, TensorKind, TensorSpec};
+use crate::config::{LinearMode, ModelConfig, TensorKind, TensorSpec};
 use crate::files::{FileError, ModelSource, PartProblem, StoredAs};
-use crate::image::parts::{PartsOf, layouts};
+use crate::image::parts::PartsOf;
 use crate::runtime::{FloatValues, TensorSource};
 
 impl ModelSource for OneFile {
@@ -29,34 +28,30 @@ impl ModelSource for OneFile {
     fn stored(&self, name: &str) -> Result<StoredAs, FileError> {
         let spec = self.spec(name)?;
         Ok(match spec.kind {
-            TensorKind::Linear(LinearMode::Ternary | LinearMode::Binary) => StoredAs::Trits,
-            TensorKind::Linear(LinearMode::Int8 | LinearMode::Int4) => StoredAs::Int8,
+            TensorKind::Norm => StoredAs::F32,
+            _ if spec.mode(self.config()).is_ternary() => StoredAs::Trits,
             _ => self.float_form(name),
         })
     }
 
-    /// As the trait has it: a ternary or binary linear as [`TensorSource::Trits`], one in mode `int8` or `int4` as
+    /// As the trait has it: a ternary or binary matrix as [`TensorSource::Trits`], a linear in mode `int8` as
     /// [`TensorSource::Integers`], everything else as [`TensorSource::Float`], all in memory of their own.
     fn tensor(&self, name: &str) -> Result<TensorSource, FileError> {
         let spec = self.spec(name)?;
         let parts = PartsOf::new(&self.image);
         let failed = |error| self.error(error);
-        let given = match (spec.kind, spec.shape.as_slice()) {
-            (TensorKind::Linear(mode @ (LinearMode::Ternary | LinearMode::Binary)), &[rows, cols]) => {
-                let layout = self.layout_of(name, mode);
-                let stored = format!("{name}.{}", layout.name());
-                let group = layout.group_bytes(cols);
-                let shape = [layout.bytes(rows, cols) / group.max(1), group];
-                let packed = parts.values::<u8>(&stored, Dtype::U8, &shape).map_err(failed)?;
+        let given = match (spec.mode(self.config()), spec.shape.as_slice()) {
+            (mode, &[rows, cols]) if mode.is_ternary() => {
+                let (layout, packed) = parts.trits(name, mode, rows, cols).map_err(failed)?;
                 if !layout.is_valid(&packed, rows, cols) {
-                    return Err(self.refuse(&stored, PartProblem::Code));
+                    return Err(self.refuse(&format!("{name}.{}", layout.name()), PartProblem::Code));
                 }
                 let mut values = vec![0; rows * cols];
                 layout.unpack(&packed, rows, cols, &mut values);
                 let scale = self.scale_of(name)?;
                 TensorSource::Trits { values, scale }
             }
-            (TensorKind::Linear(LinearMode::Int8 | LinearMode::Int4), &[rows, cols]) => {
+            (LinearMode::Int8, &[rows, cols]) if matches!(spec.kind, TensorKind::Linear(_)) => {
                 let (values, steps) = parts.int8(name, rows, cols).map_err(failed)?;
                 TensorSource::Integers {
                     values: values.to_vec(),
@@ -87,13 +82,7 @@ impl OneFile {
         }
     }
 
-    /// The layout of a ternary or binary linear; of one that is in none, the first.
-    fn layout_of(&self, name: &str, mode: LinearMode) -> Layout {
-        let there = |layout: &Layout| self.image.weights.get(&format!("{name}.{}", layout.name())).is_some();
-        layouts(mode).iter().copied().find(there).unwrap_or_default()
-    }
-
-    /// In which form a table, a norm or a linear in mode `f16` lies.
+    /// In which form a matrix that is not of trits lies.
     fn float_form(&self, name: &str) -> StoredAs {
         let there = |suffix: &str| self.image.weights.get(&format!("{name}.{suffix}")).is_some();
         match self.image.weights.get(name).map(|view| view.dtype) {
@@ -131,12 +120,9 @@ impl OneFile {
         }
     }
 
-    /// γ of a ternary or binary linear: the scales lie in the order of the forward pass.
+    /// γ of a ternary or binary matrix.
     pub(super) fn scale_of(&self, name: &str) -> Result<f32, FileError> {
-        let ternary = |linear: &LinearShape| matches!(linear.mode, LinearMode::Ternary | LinearMode::Binary);
-        let config = self.config();
-        let linears = (0..config.num_hidden_layers).flat_map(|layer| config.linears(layer).filter(ternary));
-        let names: Vec<String> = linears.map(|linear| linear.name).collect();
+        let names = self.config().scaled();
         let scales = PartsOf::new(&self.image).values::<f32>(SCALES, Dtype::F32, &[names.len()]);
         let scales = scales.map_err(|error| self.error(error))?;
         let at = names.iter().position(|other| other == name);

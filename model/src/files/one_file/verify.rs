@@ -5,7 +5,6 @@ use onebit_kernels_cpu::{Isa, int4_gemv};
 #[cfg(feature = "tokenizers")]
 use super::TOKENIZER_JSON;
 use super::{CHECKSUM_LEN, COLUMNS, OneFile, SKETCH, TOKENIZER_PACKED};
-use crate::config::LinearMode;
 use crate::files::stream::PIECE;
 use crate::files::{FileError, PartProblem};
 use crate::runtime::{FloatMatrix, FloatValues, HeadSketch, Linear, PackedModel, Pool};
@@ -50,7 +49,7 @@ impl OneFile {
         }
         for (layer, block) in model.blocks().iter().enumerate() {
             for (shape, linear) in model.config().linears(layer).zip(block.linears()) {
-                if let Some(problem) = flaw(shape.mode, linear) {
+                if let Some(problem) = flaw(linear) {
                     return Err(self.refuse(&shape.name, problem));
                 }
                 if let Linear::Ternary {
@@ -102,7 +101,7 @@ impl OneFile {
 }
 
 /// What a linear holds that its mode does not allow.
-fn flaw(mode: LinearMode, linear: &Linear) -> Option<PartProblem> {
+fn flaw(linear: &Linear) -> Option<PartProblem> {
     match linear {
         Linear::Ternary {
             rows,
@@ -111,10 +110,10 @@ fn flaw(mode: LinearMode, linear: &Linear) -> Option<PartProblem> {
             packed,
             ..
         } if !layout.is_valid(packed, *rows, *cols) => Some(PartProblem::Code),
-        Linear::Int8 { values, .. } => {
-            let most = if mode == LinearMode::Int4 { 7 } else { 127 };
-            let outside = values.iter().any(|value| value.unsigned_abs() > most);
-            outside.then_some(PartProblem::Range)
+        Linear::Int8 { values, .. } if values.contains(&i8::MIN) => Some(PartProblem::Range),
+        Linear::Int4 { cols, codes, steps, .. } => {
+            let sound = int4_gemv::is_padded(codes, *cols) && steps.iter().all(|step| step.is_finite());
+            (!sound).then_some(PartProblem::NotFinite)
         }
         Linear::Float(matrix) if !is_sound(&matrix.values) => Some(PartProblem::NotFinite),
         _ => None,
@@ -126,6 +125,13 @@ fn is_sound(values: &FloatValues) -> bool {
     let integers = match values {
         FloatValues::Int8 { values, .. } => !values.contains(&i8::MIN),
         FloatValues::Int4 { codes, cols, .. } => int4_gemv::is_padded(codes, *cols),
+        FloatValues::Trits {
+            layout,
+            packed,
+            rows,
+            cols,
+            ..
+        } => layout.is_valid(packed, *rows, *cols),
         _ => true,
     };
     integers && values.all_finite()

@@ -77,22 +77,20 @@ impl OneFileOptions {
     /// Bytes of a head from which on a sketch is worth its room.
     pub const SKETCH_ABOVE: usize = 2 << 20;
 
-    pub(super) fn layout_of(&self, cols: usize) -> Layout {
-        match self.layout {
-            TernaryLayout::All(layout) if layout.has_zero() => layout,
-            TernaryLayout::All(_) | TernaryLayout::Smallest => smallest(cols),
+    /// The layout of a matrix of trits with rows of `cols`.
+    pub(super) fn layout_of(&self, mode: LinearMode, cols: usize) -> Layout {
+        match (mode, self.layout) {
+            (LinearMode::Binary, _) => Layout::B1,
+            (_, TernaryLayout::All(layout)) if layout.has_zero() => layout,
+            _ => smallest(cols),
         }
     }
 
     /// Whether such a linear lies there by columns too.
     pub(super) fn with_columns(&self, config: &ModelConfig, linear: &LinearShape) -> bool {
         let useful = linear.kind == LinearKind::Down && config.feed_forward != FeedForward::SwiGlu;
-        self.columns && useful && is_ternary(linear.mode)
+        self.columns && useful && linear.mode == LinearMode::Ternary
     }
-}
-
-pub(super) fn is_ternary(mode: LinearMode) -> bool {
-    matches!(mode, LinearMode::Ternary | LinearMode::Binary)
 }
 
 fn write_matrix(file: &mut TensorFile<'_>, name: &str, matrix: &FloatMatrix) -> Result<(), FileError> {
@@ -108,6 +106,7 @@ fn write_matrix(file: &mut TensorFile<'_>, name: &str, matrix: &FloatMatrix) -> 
             file.put(&format!("{name}.i4"), codes)?;
             file.put(&format!("{name}.steps"), cast_slice(steps))
         }
+        FloatValues::Trits { layout, packed, .. } => file.put(&format!("{name}.{}", layout.name()), packed),
     }
 }
 
@@ -130,6 +129,11 @@ fn write_linear(
         }
         Linear::Int8 { values, steps, .. } => {
             file.put(&format!("{name}.i8"), cast_slice(values))?;
+            file.put(&format!("{name}.steps"), cast_slice(steps))?;
+            Ok(None)
+        }
+        Linear::Int4 { codes, steps, .. } => {
+            file.put(&format!("{name}.i4"), codes)?;
             file.put(&format!("{name}.steps"), cast_slice(steps))?;
             Ok(None)
         }
@@ -178,7 +182,7 @@ fn write(
                     mode: shape.mode,
                 };
                 let mut linear = site.build(isa, options.storage, source.tensor(&shape.name)?)?;
-                linear.lay_out(options.layout_of(shape.cols));
+                linear.lay_out(options.layout_of(shape.mode, shape.cols));
                 scales.extend(write_linear(
                     file,
                     &shape.name,
@@ -188,8 +192,14 @@ fn write(
             }
             Item::Table(spec) => {
                 let sizes = (config.vocab_size, config.hidden_size);
-                let matrix = table(isa, options.storage, &spec.name, sizes, source.tensor(&spec.name)?)?;
+                let mode = spec.mode(config);
+                let given = source.tensor(&spec.name)?;
+                let mut matrix = table(isa, (mode, options.storage), &spec.name, sizes, given)?;
+                matrix.lay_out(options.layout_of(mode, sizes.1));
                 write_matrix(file, &spec.name, &matrix)?;
+                if let FloatValues::Trits { scale, .. } = matrix.values {
+                    scales.push(scale);
+                }
                 // The last one is the head, whether tied or not.
                 if sketched && at + 1 == items.len() {
                     write_sketch(file, &matrix, options.threads)?;
@@ -252,6 +262,17 @@ pub fn save_one_file(
         sign(&mut file, zeros.unwrap_or_default(), &told).map_err(refused(path))?;
         Ok(())
     })
+}
+
+/// Bytes of the file that [`save_one_file`] would write, without reading a value.
+///
+/// # Errors
+/// As [`save_one_file`], as far as headers tell.
+pub fn one_file_bytes(source: &dyn ModelSource, options: &OneFileOptions, parts: &Parts<'_>) -> Result<u64, LoadError> {
+    let config = source.config();
+    config.validate().map_err(RuntimeError::from)?;
+    let (plan, _) = plan(source, options, parts, &items(config))?;
+    Ok(plan.header(metadata(config, parts), ALIGNMENT).len() as u64 + plan.bytes())
 }
 
 /// Makes the checksum of a file, with zeros in its place, and puts it there.

@@ -1,5 +1,6 @@
 //! What the writer of directories writes: bytes as the `safetensors` crate would, shards, and models that come back as they were.
 
+use onebit_kernels_cpu::int4_gemv;
 use std::collections::HashMap;
 use std::fs;
 
@@ -145,7 +146,7 @@ fn other_modes_come_back() {
         PackedModel::from_source(&read, FloatStorage::Stored).unwrap(),
     );
     for (a, b) in one.blocks().iter().zip(two.blocks()) {
-        use crate::runtime::Linear::{Int8, Ternary};
+        use crate::runtime::Linear::{Int4, Int8, Ternary};
         for (a, b) in a.linears().zip(b.linears()) {
             match (a, b) {
                 (
@@ -168,6 +169,25 @@ fn other_modes_come_back() {
                 ) => {
                     assert_eq!(a, b);
                     assert!(x.iter().zip(&**y).all(|(x, y)| (x / y - 1.0).abs() < 1e-6));
+                }
+                // What is int4 is written as floats, and whoever packs them rounds again: by less than a step.
+                (
+                    Int4 {
+                        codes: a,
+                        steps: x,
+                        cols,
+                        ..
+                    },
+                    Int4 { codes: b, steps: y, .. },
+                ) => {
+                    let floats = |codes: &[u8], steps: &[half::f16]| {
+                        let mut out = vec![0.0; codes.len() / int4_gemv::row_bytes(*cols) * cols];
+                        int4_gemv::dequantize(codes, steps, *cols, &mut out);
+                        out
+                    };
+                    let step = x.iter().fold(0.0, |most: f32, step| most.max(step.to_f32().abs()));
+                    let (one, two) = (floats(a, x), floats(b, y));
+                    assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() < step));
                 }
                 (a, b) => assert_eq!(a, b),
             }

@@ -161,6 +161,7 @@ impl<'a> Packed<'a> {
                 });
             }
             Linear::Int8 { .. } => "int8",
+            Linear::Int4 { .. } => "int4",
             Linear::Float(matrix) => matrix.values.type_name(),
         };
         Err(CudaRuntimeError::Unsupported {
@@ -213,7 +214,10 @@ fn as_t2(layout: Layout, packed: &[u8], rows: usize, cols: usize) -> Vec<u8> {
 
 /// Whether a GPU gets a sketch of `head`.
 pub(super) fn sketched(head: &FloatMatrix) -> bool {
-    let floats = !matches!(head.values, FloatValues::Int8 { .. } | FloatValues::Int4 { .. });
+    let floats = matches!(
+        head.values,
+        FloatValues::F32(_) | FloatValues::F16(_) | FloatValues::Bf16(_)
+    );
     floats && head.values.bytes() >= SKETCHED_HEAD
 }
 
@@ -224,9 +228,9 @@ pub(super) fn float_kind(name: &str, matrix: &FloatMatrix) -> Result<FloatKind, 
         FloatValues::F16(_) => Ok(FloatKind::F16),
         FloatValues::Bf16(_) => Ok(FloatKind::Bf16),
         FloatValues::Int8 { .. } => Ok(FloatKind::Int8),
-        FloatValues::Int4 { .. } => Err(CudaRuntimeError::Unsupported {
+        FloatValues::Int4 { .. } | FloatValues::Trits { .. } => Err(CudaRuntimeError::Unsupported {
             what: name.into(),
-            found: "int4".into(),
+            found: matrix.values.type_name().into(),
         }),
     }
 }
@@ -238,7 +242,7 @@ fn matrix(gpu: &Gpu, name: &str, matrix: &FloatMatrix) -> Result<VocabularyMatri
         FloatValues::F16(values) => (bytemuck::cast_slice(&values[..]), None),
         FloatValues::Bf16(values) => (bytemuck::cast_slice(&values[..]), None),
         FloatValues::Int8 { values, steps } => (bytemuck::cast_slice(&values[..]), Some(&steps[..])),
-        FloatValues::Int4 { codes, .. } => (&codes[..], None),
+        FloatValues::Int4 { codes: bytes, .. } | FloatValues::Trits { packed: bytes, .. } => (&bytes[..], None),
     };
     let size = [matrix.rows, matrix.cols];
     Ok(VocabularyMatrix::upload(gpu, kind, size, bytes, steps)?)

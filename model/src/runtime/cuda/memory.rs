@@ -100,6 +100,7 @@ fn block_bytes(index: usize, block: &Block, extent: &mut Extent) -> Result<usize
                     continue;
                 }
                 Linear::Int8 { .. } => "int8",
+                Linear::Int4 { .. } => "int4",
                 Linear::Float(matrix) => matrix.values.type_name(),
             };
             return Err(CudaRuntimeError::Unsupported {

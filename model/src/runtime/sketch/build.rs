@@ -9,17 +9,17 @@ use onebit_kernels_cpu::{Isa, elementwise, hadamard, t2};
 use super::{DEVIATIONS, FINER, HeadSketch, ROUNDING, RowFigures, signs};
 use crate::runtime::executor::Executor;
 use crate::runtime::values::Values;
-use crate::runtime::weights::{FloatMatrix, PackedModel};
+use crate::runtime::weights::{FloatMatrix, FloatValues, PackedModel};
 
 /// The best step of four even levels for Gaussian values of variance 1 (Max, *Quantizing for minimum distortion*, 1960).
 const STEP: f32 = 0.995_7;
 
 impl HeadSketch {
-    /// The sketch of `head`, or `None` where none can be made: rows that [cannot be rotated](hadamard::can_rotate), or values that are not
-    /// finite.
+    /// The sketch of `head`, or `None` where none can be made: rows that [cannot be rotated](hadamard::can_rotate), values that are not
+    /// finite, or trits, which a sketch would not be smaller than.
     pub fn build<E: Executor>(exec: &E, isa: Isa, head: &FloatMatrix) -> Option<Self> {
         let (rows, cols) = (head.rows, head.cols);
-        if !Self::is_possible(rows, cols) {
+        if !Self::is_possible(rows, cols) || matches!(head.values, FloatValues::Trits { .. }) {
             return None;
         }
         let signs = signs(cols);
@@ -137,9 +137,10 @@ impl PackedModel {
         self.sketch = HeadSketch::build(exec, isa, self.head());
     }
 
-    /// Gives the model a sketch of its head that was made before.
+    /// Gives the model a sketch of its head that was made before; a head of trits has none.
     pub(crate) fn take_sketch(&mut self, sketch: Option<HeadSketch>) {
-        self.sketch = sketch;
+        let trits = matches!(self.head().values, FloatValues::Trits { .. });
+        self.sketch = sketch.filter(|_| !trits);
     }
 
     /// The same model without a sketch of its head.

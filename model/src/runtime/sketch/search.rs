@@ -114,6 +114,8 @@ fn some_rows(isa: Isa, head: &FloatMatrix, x: Input<'_>, rows: &[u32], out: &mut
         FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x.float, rows, out),
         FloatValues::Int8 { values, steps } => dense_gemv::gather_i8(isa, values, steps, x.float, rows, out),
         FloatValues::Int4 { codes, steps, .. } => int4_gemv::gather(isa, codes, steps, x.blocks, rows, out),
+        // Such a head has no sketch, which would be as large.
+        FloatValues::Trits { .. } => out.fill(0.0),
     }
 }
 

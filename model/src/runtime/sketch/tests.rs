@@ -81,7 +81,10 @@ impl Subject {
             int4_gemv::quantize_input(isa, x, cols, &mut self.blocks);
             int4_gemv::dequantize_input(&self.blocks, cols, &mut rounded);
         }
-        let x = Input::of_head(1, &rounded, &self.blocks);
+        let x = Input {
+            blocks: &self.blocks,
+            ..Input::of_floats(1, &rounded)
+        };
         self.sketch.search(
             &Serial,
             isa,
@@ -367,7 +370,7 @@ fn threads_change_nothing() {
     let mut logits = vec![0.0; 777];
     let found = pool.enter(usize::MAX, || {
         let (head, buffers) = (&subject.head, &mut subject.buffers);
-        let x = Input::of_head(1, &x, &[]);
+        let x = Input::of_floats(1, &x);
         subject.sketch.search(
             &pool,
             Isa::best(),

@@ -169,7 +169,7 @@ fn values_that_stand_for_nothing_are_found_by_verifying() {
     let whole = whole();
     let read = |bytes: &[u8]| OneFile::from_shared(aligned(bytes), std::path::Path::new("attack.1bit")).unwrap();
     let embedding = "model.embed_tokens.weight";
-    let linear = "model.layers.0.self_attn.k_proj.weight";
+    let linear = "model.layers.0.self_attn.q_proj.weight";
     let stored = &format!("{linear}.i8");
     let cases: [(&str, &[u8], &str, PartProblem); 4] = [
         (embedding, &[0x00, 0x7e], embedding, PartProblem::NotFinite),
@@ -180,7 +180,7 @@ fn values_that_stand_for_nothing_are_found_by_verifying() {
             "the norms",
             PartProblem::NotFinite,
         ),
-        (stored, &[8], linear, PartProblem::Range),
+        (stored, &[0x80], linear, PartProblem::Range),
     ];
     for (tensor, value, part, expected) in cases {
         let mut bytes = whole.clone();

@@ -125,6 +125,8 @@ impl ModelSource for Held<'_> {
         Ok(match (self.linear(name), self.tensor(name)?) {
             (Some(Linear::Ternary { .. }), _) => StoredAs::Trits,
             (Some(Linear::Int8 { .. }), _) => StoredAs::Int8,
+            (Some(Linear::Int4 { .. }), _) => StoredAs::Int4,
+            (_, TensorSource::Trits { .. }) => StoredAs::Trits,
             (_, TensorSource::Float(values)) => match values.type_name() {
                 "f16" => StoredAs::F16,
                 "bf16" => StoredAs::Bf16,
@@ -154,7 +156,25 @@ impl ModelSource for Held<'_> {
                 values: values.to_vec(),
                 steps: steps.to_vec(),
             },
-            _ => TensorSource::Float(self.floats(name)),
+            Some(Linear::Int4 { cols, codes, steps, .. }) => TensorSource::Float(FloatValues::Int4 {
+                codes: codes.clone(),
+                steps: steps.clone(),
+                cols: *cols,
+            }),
+            _ => match self.floats(name) {
+                FloatValues::Trits {
+                    layout,
+                    packed,
+                    scale,
+                    rows,
+                    cols,
+                } => {
+                    let mut values = vec![0; rows * cols];
+                    layout.unpack(&packed, rows, cols, &mut values);
+                    TensorSource::Trits { values, scale }
+                }
+                floats => TensorSource::Float(floats),
+            },
         })
     }
 }
@@ -218,8 +238,17 @@ fn mixed() -> ModelConfig {
     };
     let modes = &mut config.layer_modes;
     (modes[0].q, modes[0].k, modes[0].v) = (LinearMode::Int8, LinearMode::Int4, LinearMode::F16);
-    modes[1].down = LinearMode::Binary;
+    modes[1].o = LinearMode::Binary;
     config
+}
+
+/// A model whose embedding and head are no floats.
+fn narrow(embedding: LinearMode) -> ModelConfig {
+    ModelConfig {
+        embedding_mode: embedding,
+        head_mode: LinearMode::Ternary,
+        ..mixed()
+    }
 }
 
 /// That with capped logits.
@@ -234,7 +263,13 @@ fn capped() -> ModelConfig {
 fn a_model_comes_back_bit_for_bit_and_lies_in_the_file() {
     let storages = FloatStorage::ALL.map(|(_, storage)| storage);
     let mut models = vec![sketched(), sketched().without_sketch()];
-    for config in [small(), mixed(), capped()] {
+    for config in [
+        small(),
+        mixed(),
+        capped(),
+        narrow(LinearMode::Ternary),
+        narrow(LinearMode::Binary),
+    ] {
         models.extend(storages.map(|storage| packed(&config, storage)));
     }
     for model in models {
@@ -256,8 +291,9 @@ fn a_model_comes_back_bit_for_bit_and_lies_in_the_file() {
             let sketch = read.sketch().into_iter().flat_map(|sketch| sketch.parts());
             assert!({ sketch }.all(|(plane, figures)| plane.is_shared() && figures.is_shared()));
             let shared = |linear: &Linear| match linear {
-                Linear::Ternary { packed, layout: l, .. } => packed.is_shared() && *l == layout,
+                Linear::Ternary { packed, layout: l, .. } => packed.is_shared() && (*l == layout || *l == Layout::B1),
                 Linear::Int8 { values, steps, .. } => values.is_shared() && steps.is_shared(),
+                Linear::Int4 { codes, steps, .. } => codes.is_shared() && steps.is_shared(),
                 Linear::Float(matrix) => matrix.values.is_shared(),
             };
             let mut linears = read.blocks().iter().flat_map(|block| block.linears());

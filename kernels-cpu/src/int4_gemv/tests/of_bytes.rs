@@ -35,7 +35,7 @@ fn every_byte_is_in_its_place() {
                 steps: [1.0; 4],
             };
             let mut got = vec![rubbish; tokens * blocks(cols)];
-            block_input(&xq, stride, cols, &scales, &mut got);
+            input_of_bytes(&xq, stride, cols, &scales, &mut got);
             for (i, block) in got.iter().enumerate() {
                 let (t, first) = (i / blocks(cols), i % blocks(cols) * BLOCK);
                 assert_eq!(block.steps, [1.0 / scales[t]; 4]);
@@ -65,7 +65,7 @@ fn the_product_is_that_of_the_bytes() {
             let xq = bytes(&mut rng, tokens, stride);
             let scales: Vec<f32> = (0..tokens).map(|t| [0.9, 127.0 / 1e-5, 3e-4][t % 3]).collect();
             let mut x = vec![InputBlock::ZERO; tokens * blocks(cols)];
-            block_input(&xq, stride, cols, &scales, &mut x);
+            input_of_bytes(&xq, stride, cols, &scales, &mut x);
             check(&codes, &steps, &x, rows, tokens);
             let mut out = vec![0.0; tokens * rows];
             gemv(Isa::best(), &codes, &steps, &x, tokens, &mut out);
@@ -92,7 +92,7 @@ fn the_product_is_that_of_the_bytes() {
 #[test]
 fn a_scale_that_is_no_number_reaches_the_output() {
     let mut x = [InputBlock::ZERO];
-    block_input(&[1, 2], 2, 2, &[f32::NAN], &mut x);
+    input_of_bytes(&[1, 2], 2, 2, &[f32::NAN], &mut x);
     let mut out = [0.0];
     gemv(Isa::best(), &[0x88; 64], &[f16::ONE; 4], &x, 1, &mut out);
     assert!(out[0].is_nan());
@@ -101,5 +101,5 @@ fn a_scale_that_is_no_number_reaches_the_output() {
 #[test]
 #[should_panic(expected = "out is [tokens, blocks]")]
 fn blocks_are_those_of_the_columns() {
-    block_input(&[1; 129], 129, 129, &[1.0], &mut [InputBlock::ZERO]);
+    input_of_bytes(&[1; 129], 129, 129, &[1.0], &mut [InputBlock::ZERO]);
 }
