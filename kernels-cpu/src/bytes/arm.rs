@@ -11,7 +11,7 @@ use crate::t5::{HIGH, LOW};
 /// Wraps intrinsic calls; every method of this file goes through it.
 macro_rules! with_token {
     ($e:expr) => {
-        // SAFETY: `self`, the token, proves that the CPU has NEON; memory operands are references to 64 bytes or to sixteen
+        // SAFETY: `self`, the token, proves that the CPU has NEON; memory operands are references to sixteen bytes, to 64 or to sixteen
         // sums, of which part `part & 3` lies inside, read and written at any alignment.
         unsafe {
             $e
@@ -45,6 +45,11 @@ macro_rules! bytes_of {
             fn load<T: Byte>(self, bytes: &[T; 64], part: usize) -> int8x16_t {
                 const { assert!(size_of::<T>() == 1) };
                 with_token!(vld1q_s8(bytes.as_ptr().cast::<i8>().add(16 * (part & 3))))
+            }
+            #[inline(always)]
+            fn load_quarter<T: Byte>(self, bytes: &[T; 16]) -> int8x16_t {
+                const { assert!(size_of::<T>() == 1) };
+                with_token!(vld1q_s8(bytes.as_ptr().cast::<i8>()))
             }
             #[inline(always)]
             fn splat(self, b: u8) -> int8x16_t {
@@ -107,6 +112,11 @@ macro_rules! bytes_of {
                     vst1q_s32(four.as_mut_ptr(), vpaddq_s32(low, high));
                     four
                 })
+            }
+            #[inline(always)]
+            fn total_quarters(self, parts: [[int32x4_t; 3]; 4]) -> [i32; 4] {
+                // A register is sixteen bytes.
+                self.total(parts)
             }
             #[inline(always)]
             fn add(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {

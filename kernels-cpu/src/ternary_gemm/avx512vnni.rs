@@ -191,14 +191,27 @@ fn open_t5<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
     }
 }
 
-/// [`open`] for `b1`: each bit is moved to bit 1 of its byte, the code 0 or 2.
+/// Block `b` of `b1`, of up to sixteen rows: word `d` of lane `r` holds bytes `4d..4d+4` of row `r`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words_b1(groups: &[u8], group: usize, b: usize) -> [__m512i; 4] {
+    // Of a group, four rows of four words: transposed, quarter `d` is word `d` of its rows.
+    let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let mut rows = [_mm512_setzero_si512(); 4];
+    for (g, group) in groups.chunks_exact(group).enumerate() {
+        rows[g] = _mm512_permutexvar_epi32(across, load(&group.as_chunks::<64>().0[b]));
+    }
+    transpose_quarters(rows)
+}
+
+/// [`open`] for `b1`: each bit is moved to bit 1 of its byte, the code 0 or 2. Field `f` of word `d` is step `4f + d` of its block.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8; 64]]) {
     let two = _mm512_set1_epi8(2);
-    let blocks = group / (GROUP_ROWS * BLOCK_BYTES);
+    let blocks = group / (GROUP_ROWS * b1::BLOCK_BYTES);
     for (b, steps) in panel.chunks_exact_mut(b1::BLOCK / 4 * V).take(blocks).enumerate() {
-        let words = words(groups, group, b);
-        for d in 0..LANES {
+        let words = words_b1(groups, group, b);
+        for d in 0..words.len() {
             // What a 16-bit shift brings in from a neighbour the mask drops.
             let fields = [
                 _mm512_slli_epi16::<1>(words[d]),
@@ -211,7 +224,7 @@ fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
                 _mm512_srli_epi16::<6>(words[d]),
             ];
             for f in 0..b1::FIELDS {
-                store(&mut steps[(LANES * f + d) * V + v], _mm512_and_si512(fields[f], two));
+                store(&mut steps[(4 * f + d) * V + v], _mm512_and_si512(fields[f], two));
             }
         }
     }
@@ -248,21 +261,32 @@ pub(crate) fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     // Then a 4 × 4 transposition of quarters for each j.
     let mut out = rows;
     for j in 0..4 {
-        let (a, b, c, d) = (quads[j], quads[4 + j], quads[8 + j], quads[12 + j]);
-        let (ab02, ab13) = (
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
-        );
-        let (cd02, cd13) = (
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(c, d),
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d),
-        );
-        out[j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(ab02, cd02);
-        out[4 + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(ab13, cd13);
-        out[8 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(ab02, cd02);
-        out[12 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(ab13, cd13);
+        let columns = transpose_quarters([quads[j], quads[4 + j], quads[8 + j], quads[12 + j]]);
+        for q in 0..4 {
+            out[4 * q + j] = columns[q];
+        }
     }
     out
+}
+
+/// Transposes 4 × 4 quarters of 128 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab02, ab13) = (
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
+    );
+    let (cd02, cd13) = (
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(c, d),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d),
+    );
+    [
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab02, cd02),
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab13, cd13),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab02, cd02),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab13, cd13),
+    ]
 }
 
 /// `V` vectors of rows by `T` tokens from `first` on; returns `T`.
