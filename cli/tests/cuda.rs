@@ -126,18 +126,23 @@ fn what_a_gpu_cannot_run_is_told_or_run_by_the_cpu() {
     let Some(model) = model("what a GPU cannot run") else {
         return;
     };
-    let int4 = ["--prompt", "the cow", "--head", "int4", "--temperature", "0", "--json"];
-    on("cuda", "generate", &model, &int4).refused(1, &["--device cuda:0", "int4", "--head int8", "--device cpu"]);
-    let auto = on("auto", "generate", &model, &int4);
-    assert!(
-        auto.stderr.contains("note: cuda:0 is not used: the embedding"),
-        "{auto:?}"
-    );
-    let cpu = on("cpu", "generate", &model, &int4);
-    assert_eq!(without_times(auto.json()), without_times(cpu.json()));
     // Heads of 8 values.
-    on("cuda", "eval", &fixture().path("model"), &["--ids", "1,2"]).refused(1, &["attention", "--device cpu"]);
+    let (narrow, ids) = (fixture().path("model"), ["--ids", "1,2", "--json"]);
+    on("cuda", "eval", &narrow, &ids).refused(1, &["--device cuda:0", "attention", "--device cpu"]);
+    let auto = on("auto", "eval", &narrow, &ids);
+    assert!(auto.stderr.contains("note: cuda:0 is not used: attention"), "{auto:?}");
+    auto.json();
     onebit(&["generate", "--model", &model, "--device", "cuda:99"]).refused(1, &["cuda:99", "--device cpu"]);
+}
+
+#[test]
+fn a_head_of_half_bytes_writes_the_same_on_both() {
+    let Some(model) = model("a head of half bytes") else {
+        return;
+    };
+    let int4 = ["--prompt", "the cow", "--head", "int4", "--temperature", "0", "--json"];
+    let [cuda, cpu] = ["cuda", "cpu"].map(|device| without_times(on(device, "generate", &model, &int4).json()));
+    assert_eq!(cuda, cpu);
 }
 
 #[test]

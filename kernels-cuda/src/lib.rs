@@ -15,6 +15,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod chain_gemv;
 pub mod cross_entropy;
 pub mod decode;
 pub mod device;
@@ -23,6 +24,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod mixed_linear;
 pub mod nccl;
 pub mod optimizer;
 pub mod quantize;

@@ -4,10 +4,11 @@ mod common;
 
 use common::{bits, config, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
+use onebit_kernels_cpu::rng::Key;
 use onebit_kernels_cuda::Gpu;
-use onebit_model::config::{FeedForward, ModelConfig};
+use onebit_model::config::{FeedForward, LinearKind, LinearMode, ModelConfig};
 use onebit_model::runtime::cuda::{CudaModel, CudaSession};
-use onebit_model::runtime::{FloatStorage, KvType, Lookahead, Sequence, Serial, Session, SessionOptions};
+use onebit_model::runtime::{FloatStorage, KvType, Lookahead, PackedModel, Sequence, Serial, Session, SessionOptions};
 
 #[test]
 fn logits_have_the_bits_of_the_cpu() {
@@ -117,6 +118,81 @@ fn prompts_of_any_length_have_the_bits_of_the_cpu() {
     }
 }
 
+/// A model of which each matrix is in a mode and a type that a dice says, and the tables too.
+fn mixture(dice: &mut Dice, context: usize, vocab_size: usize) -> (ModelConfig, PackedModel) {
+    let mut config = of_every_kind(context)[dice.below(3)].clone();
+    config.vocab_size = vocab_size;
+    config.tie_word_embeddings = dice.below(2) == 0;
+    config.qk_norm = dice.below(2) == 0;
+    config.sub_norms = dice.below(3) > 0;
+    // Widths of whole blocks, and of none.
+    config.hidden_size = [64, 128, 136][dice.below(3)];
+    config.intermediate_size = [160, 257, 640][dice.below(3)];
+    for modes in &mut config.layer_modes {
+        for kind in LinearKind::ALL {
+            modes.set(kind, LinearMode::ALL[dice.below(LinearMode::ALL.len())]);
+        }
+    }
+    let tables = [(); 2].map(|()| LinearMode::ALL[dice.below(LinearMode::ALL.len())]);
+    config.embedding_mode = tables[0];
+    config.head_mode = tables[usize::from(!config.tie_word_embeddings)];
+    let (_, storage) = FloatStorage::ALL[1 + dice.below(5)];
+    let model = random_model(&config, dice.next(), storage);
+    let model = if dice.below(2) == 0 { model.smallest() } else { model };
+    (config, model)
+}
+
+#[test]
+fn mixtures_of_every_width_have_the_bits_of_the_cpu() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(gpu) = gpu("mixtures") else { return };
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos() as u64);
+    println!("mixtures: seed {seed}");
+    let mut dice = Dice(seed, 0);
+    for round in 0..if is_emulated(&gpu) { 10 } else { 60 } {
+        let (config, model) = mixture(&mut dice, 100, 61);
+        let what = format!(
+            "seed {seed}, round {round}: {:?}, embedding {}, head {}, {:?}",
+            config.layer_modes,
+            model.embedding().values.type_name(),
+            model.head().values.type_name(),
+            config.feed_forward
+        );
+        let kv = KvType::ALL[round % 3];
+        let on_gpu = CudaModel::new(&gpu, &model).unwrap();
+        let options = SessionOptions {
+            kv,
+            ..SessionOptions::new(100)
+        };
+        let mut cpu = Session::new(&model, Serial, Isa::best(), options).unwrap();
+        let mut cuda = CudaSession::new(&on_gpu, 100, kv).unwrap();
+        // A chunk, what a step takes, a single token, and all logits of some.
+        for length in [33, 7, 1] {
+            let ids = random_ids(config.vocab_size, length, dice.next());
+            let want = bits(cpu.prefill(&ids).unwrap());
+            assert_eq!(bits(cuda.prefill(&ids).unwrap()), want, "{what}, {length} tokens");
+        }
+        let ids = random_ids(config.vocab_size, 20, dice.next());
+        let mut rows = Vec::new();
+        cpu.prefill_all(&ids, |_, logits| rows.push(bits(logits))).unwrap();
+        cuda.prefill_all(&ids, |i, logits| assert_eq!(bits(logits), rows[i], "{what}, {i}"))
+            .unwrap();
+        // Recordings of one token and of eight.
+        let (mut id, mut want) = (ids[3], Vec::new());
+        for _ in 0..9 {
+            id = likeliest(cpu.decode(id).unwrap());
+            want.push(id);
+        }
+        assert_eq!(cuda.greedy(ids[3], 9).unwrap(), want, "{what}, greedy");
+        for id in random_ids(config.vocab_size, 2, dice.next()) {
+            let want = bits(cpu.decode(id).unwrap());
+            assert_eq!(bits(cuda.decode(id).unwrap()), want, "{what}, decode");
+        }
+    }
+}
+
 #[test]
 fn a_large_head_gives_the_tokens_of_the_cpu() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -174,6 +250,24 @@ fn of_every_kind(context: usize) -> [ModelConfig; 3] {
         ..base.clone()
     };
     [base, plain, silu]
+}
+
+/// Random numbers: a seed, and how many there have been.
+struct Dice(u64, u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.1 += 1;
+        Key::new(self.0, 9, 0).below(self.1, u32::MAX).into()
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        self.next() as usize % most
+    }
+}
+
+fn is_emulated(gpu: &Gpu) -> bool {
+    gpu.properties().name.contains("emulated")
 }
 
 /// One test at a time: what is free on a GPU depends on all that run.
@@ -279,8 +373,14 @@ fn what_is_needed_is_known_before() {
         vocab_size: 3000,
         ..model_config()
     };
-    for (storage, kv) in [(FloatStorage::F16, KvType::F32), (FloatStorage::Int8, KvType::Int8)] {
-        let model = random_model(&config, 9, storage);
+    let mut dice = Dice(9, 0);
+    let mut models = vec![
+        (random_model(&config, 9, FloatStorage::F16), KvType::F32),
+        (random_model(&config, 9, FloatStorage::Int8), KvType::Int8),
+        (random_model(&config, 9, FloatStorage::Int4), KvType::F16),
+    ];
+    models.extend((0..6).map(|_| (mixture(&mut dice, 200, 3000).1, KvType::F16)));
+    for (model, kv) in models {
         let needed = CudaModel::memory(&model, 200, kv).unwrap().total() as f64;
         // Modules are loaded once.
         drop(CudaSession::new(&CudaModel::new(&gpu, &model).unwrap(), 200, kv).unwrap());
@@ -290,14 +390,11 @@ fn what_is_needed_is_known_before() {
         drop(session);
         println!("{needed} bytes expected, {taken} taken");
         // A GPU gives memory in pages of 2 MiB.
-        let pages = if gpu.properties().name.contains("emulated") {
+        let pages = if is_emulated(&gpu) {
             0.0
         } else {
             64.0 * (2 << 20) as f64
         };
         assert!(taken <= 1.05 * needed + pages && taken + pages >= 0.9 * needed);
     }
-    let model = random_model(&config, 9, FloatStorage::Int4);
-    assert!(CudaModel::memory(&model, 200, KvType::F32).is_err());
-    assert!(CudaModel::new(&gpu, &model).is_err());
 }

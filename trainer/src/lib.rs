@@ -4,6 +4,8 @@
 //! updates by an [`optimizer`] at the rate and the annealing value of the [`schedule`], writes metrics and [`checkpoint`]s, and
 //! tells an observer what happens. The same seed gives the same bytes, for any number of threads, and a run that was
 //! interrupted and resumed equals one that was not.
+//!
+//! [`search`] finds a width for every matrix of a model.
 #![deny(unsafe_code)]
 
 pub mod checkpoint;
@@ -18,6 +20,7 @@ pub mod quickstart;
 pub mod run;
 pub mod scaling;
 pub mod schedule;
+pub mod search;
 pub mod stack;
 pub mod storage;
 pub mod stories;

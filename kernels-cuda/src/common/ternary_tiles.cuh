@@ -1,4 +1,4 @@
-// Tiles of packed ternary weights and their product with a few tokens of bytes, as `ternary_gemv/kernel.cu` describes them: a warp's run through its
+// Tiles of packed weights and their product with a few tokens of bytes, as `ternary_gemv/kernel.cu` describes them: a warp's run through its
 // block's share, the ring that brings the weights, and the tensor core's products of what it brings.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include "mma.cuh"
 #include "stream.cuh"
 #include "exact.cuh"
+#include "ternary_epilogue.cuh"
 #include "weight_ring.cuh"
 
 // Rows of a tile, bytes of a block of it.
@@ -13,7 +14,7 @@ constexpr unsigned TILE = 8, TILE_BYTES = 512;
 
 // Weights of a row in a block.
 template <int CODE>
-constexpr unsigned BLOCK = CODE == 2 ? 256 : 320;
+constexpr unsigned BLOCK = CODE == B1 ? 512 : CODE == T2 ? 256 : CODE == T3 ? 320 : 64;
 
 // Bytes between the tokens of `xq` in shared memory: 64 more than a multiple of 128, so that two tokens lie in different banks.
 __device__ __forceinline__ unsigned token_stride(unsigned weights) { return weights % 128 == 64 ? weights : weights + 64; }
@@ -43,7 +44,7 @@ struct Sums;
 
 // t2: part f is that of field f, which is masked where it stands and so is 4^f times too large.
 template <int N>
-struct Sums<2, N> {
+struct Sums<T2, N> {
     int part[4][N][4];
 
     __device__ __forceinline__ void clear() {
@@ -80,8 +81,77 @@ struct Sums<2, N> {
     }
 };
 
+// b1: part f is that of the bits f and f+4, which are masked where they stand once the high half of a byte is in the place of the low one, and so is 2^f times too large. What is wanted
+// is twice the sum of the bits, of which Σ x is taken.
 template <int N>
-struct Sums<3, N> {
+struct Sums<B1, N> {
+    int part[4][N][4];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int f = 0; f < 4; f++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) part[f][j][i] = 0;
+    }
+    __device__ __forceinline__ int total(int j, int i) const {
+        return 2 * part[0][j][i] + part[1][j][i] + (part[2][j][i] >> 1) + (part[3][j][i] >> 2);
+    }
+    __device__ __forceinline__ void add(const uint4& top, const uint4& bottom, const Columns<N>& x) {
+        unsigned w[8] = {top.x, bottom.x, top.y, bottom.y, top.z, bottom.z, top.w, bottom.w};
+#pragma unroll
+        for (int bit = 0; bit < 8; bit++) {
+            if (bit == 4) {
+#pragma unroll
+                for (int i = 0; i < 8; i++) w[i] >>= 4;
+            }
+            uint4 v[N];
+#pragma unroll
+            for (int j = 0; j < N; j++) v[j] = x.load(j, bit * 64);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                unsigned a[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) a[i] = w[4 * half + i] & (0x01010101u << (bit % 4));
+#pragma unroll
+                for (int j = 0; j < N; j++) {
+                    unsigned b[2] = {half ? v[j].z : v[j].x, half ? v[j].w : v[j].y};
+                    mma_s8(part[bit % 4][j], a, b);
+                }
+            }
+        }
+    }
+};
+
+// Bytes are what the tensor core takes; the halves are two chains.
+template <int N>
+struct Sums<I8, N> {
+    int part[2][N][4];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int f = 0; f < 2; f++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) part[f][j][i] = 0;
+    }
+    __device__ __forceinline__ int total(int j, int i) const { return part[0][j][i] + part[1][j][i]; }
+    __device__ __forceinline__ void add(const uint4& top, const uint4& bottom, const Columns<N>& x) {
+        const unsigned first[4] = {top.x, bottom.x, top.y, bottom.y}, second[4] = {top.z, bottom.z, top.w, bottom.w};
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            uint4 v = x.load(j, 0);
+            const unsigned low[2] = {v.x, v.y}, high[2] = {v.z, v.w};
+            mma_s8(part[0][j], first, low);
+            mma_s8(part[1][j], second, high);
+        }
+    }
+};
+
+template <int N>
+struct Sums<T3, N> {
     int part[2][N][4];
 
     __device__ __forceinline__ void clear() {

@@ -11,7 +11,7 @@ static OVERLAPPED: Module = ptx!("head_overlapped.ptx");
 const ROWS: usize = 32;
 const LANES: usize = 16;
 /// Most tokens of [`head`].
-const MOST_TOKENS: usize = 4;
+pub(super) const MOST_TOKENS: usize = 4;
 /// Bytes of a warp's ring.
 const RING: usize = 4096;
 

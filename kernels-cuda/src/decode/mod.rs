@@ -18,6 +18,10 @@
 //! the product behind it, and more by the last block of attention to end. The grid has blocks for the positions that are seen
 //! ([`DecodeState::expecting`]): those that would end at once cost 4 µs a layer.
 //!
+//! That is a network of which the matrices over one input are binary, ternary or int8, all of one code. Where they are of several, or floats or int4, the product is a few
+//! ([`mixed_linear`](crate::mixed_linear)), behind a kernel for the norm; and where embedding or head are packed, a row is opened by a kernel for its code, and the head is a linear's product
+//! with `choose_largest` behind it ([`Vocabulary`]).
+//!
 //! # Why not one kernel
 //! A kernel that stays for the whole token waits between phases for all blocks by a counter in memory. That was tried between these kernels, in the place of `griddepcontrol.wait`: 1.2 µs
 //! *more* for each border, because a release waits for all that its multiprocessor has under way, the next phase's weights among it. What one kernel could do beyond that, reading the weights of
@@ -42,11 +46,12 @@
 //! | kernel | reads | gives |
 //! |---|---|---|
 //! | `norm_quantize` | rows of f32 | bytes, and a scale for each token |
-//! | `unpack` | packed weights | weights as bytes, once for the chunk |
+//! | `unpack` | packed weights | weights as bytes, once for the chunk (of int8 only their order changes) |
 //! | `gemm_s8` | both | sums, exact, as f32 (all factors are 1) |
 //! | `finish_sums` | sums | q, k, v, or `x +=`, or the activation's output |
 //!
-//! and between them `place` and `attend_many` ([`attend_many`]).
+//! and between them `place` and `attend_many` ([`attend_many`]). Sums of floats have an order that tensor cores do not keep: those of floats and int4 are made by
+//! [`chain_gemv`](crate::chain_gemv::chain_gemv), eight tokens at a time.
 //!
 //! On an H100 (3 TB/s), 2B-4T, 512 tokens, a layer: weights 17 MB read and 70 written, 29 µs; products 71 G operations, 71 µs at 1,000 TOP/s; sums 47 MB written and
 //! read and 43 MB of outputs, 45 µs, less what stays in the second cache level; `norm_quantize` 37 MB, 12 µs; attention 0.84 G fused multiply-adds, 29 µs if none of the
@@ -55,6 +60,7 @@
 
 mod attention;
 mod head;
+mod packed;
 mod prefill_attention;
 mod sketch;
 mod state;
@@ -64,6 +70,7 @@ mod tests;
 
 pub use attention::{Attention, KvCache, KvKind, Rotation, attend};
 pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
+pub use packed::{Vocabulary, VocabularyKind};
 pub use prefill_attention::attend_many;
 pub use sketch::{HeadSketch, SketchBuffers, largest};
 pub use state::{DecodeState, Room};

@@ -3,6 +3,7 @@
 use super::prefill_attention::MOST_HEAD_DIM;
 use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation, SketchBuffers};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
+use crate::mixed_linear::Inputs;
 use crate::ternary_gemm::Opened;
 use crate::ternary_gemv::{Extent, MOST_TOKENS, PART_MORE};
 
@@ -76,8 +77,7 @@ pub struct DecodeState {
     pub(super) qkv: DeviceArray<f32>,
     pub(super) mixed: DeviceArray<f32>,
     pub(super) active: DeviceArray<f32>,
-    pub(super) bytes: DeviceArray<i8>,
-    pub(super) scales: DeviceArray<f32>,
+    pub(super) inputs: Inputs,
     /// Of a head with a sketch.
     pub(super) search: Option<SketchBuffers>,
     /// Of chunks.
@@ -107,9 +107,9 @@ impl DecodeState {
             ..
         } = model.shape;
         let cache = KvCache::new(gpu, kind, model.layers.len(), kv_heads, head_dim, room.context)?;
-        let extent = model
-            .matrices()
-            .fold(Extent::default(), |extent, matrix| extent.max(matrix.extent()));
+        let extent = model.matrices().fold(model.head().extent(), |extent: Extent, stack| {
+            extent.max(stack.extent())
+        });
         let (tokens, rows) = (room.tokens, room.rows());
         let opened = match room.chunk {
             0 => None,
@@ -128,8 +128,11 @@ impl DecodeState {
             qkv: gpu.zeros(rows * (heads + 2 * kv_heads) * head_dim)?,
             mixed: gpu.zeros(rows * heads * head_dim)?,
             active: gpu.zeros(rows * inner)?,
-            bytes: gpu.zeros(rows * extent.cols)?,
-            scales: gpu.zeros(rows)?,
+            inputs: Inputs {
+                floats: gpu.zeros(rows * extent.floats)?,
+                bytes: gpu.zeros(rows * extent.cols)?,
+                scales: gpu.zeros(rows.max(tokens * model.head().scales()))?,
+            },
             search: model
                 .sketch
                 .as_ref()
@@ -152,7 +155,7 @@ impl DecodeState {
         self.room
     }
 
-    /// Bytes that a state takes, for a network of so many `layers`, words of `vocabulary`, and matrices of `extent`: what grows with the context, and what does
+    /// Bytes that a state takes, for a network of so many `layers`, words of `vocabulary`, and matrices, the head among them, of `extent`: what grows with the context, and what does
     /// not. About: arrays of a few values are left out.
     pub fn bytes_needed(
         shape: &DecodeShape,
@@ -171,7 +174,7 @@ impl DecodeState {
         let position = 2 * layers * kv_heads * (head_dim * kind.bytes() + scales) + 4 * head_dim + 4;
         let parts = 4 * room.tokens * heads * (head_dim + PART_MORE);
         let context = room.context.next_multiple_of(128);
-        let rows = room.rows() * (4 * values(shape) + extent.cols);
+        let rows = room.rows() * (4 * (values(shape) + extent.floats) + extent.cols);
         let opened = match room.chunk {
             0 => 0,
             chunk => extent.opened + 4 * chunk * extent.sums,

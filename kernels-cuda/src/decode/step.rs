@@ -3,13 +3,11 @@
 use std::ops::Range;
 
 use super::attention::attend_to;
-use super::{DecodeState, HeadSketch, VocabularyMatrix, attend, attend_many, embed, head, largest};
+use super::{DecodeState, HeadSketch, Vocabulary, attend, attend_many, largest};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
-use crate::ternary_gemm::{Opened, ternary_gemm};
-use crate::ternary_gemv::{
-    Epilogue, MOST_PARTS, TernaryMatrix, attended_ternary_gemv, norm_quantize, normed_ternary_gemv, norms_itself,
-    takes_parts, ternary_gemv,
-};
+use crate::mixed_linear::{LinearStack, mixed_linear};
+use crate::ternary_gemm::Opened;
+use crate::ternary_gemv::{Epilogue, MOST_PARTS, attended_ternary_gemv, takes_parts};
 
 /// The activation function between up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +57,13 @@ pub struct DecodeLayer {
     /// `[inner]`
     pub ffn_sub_norm: Option<DeviceArray<f32>>,
     /// q over k over v.
-    pub qkv: TernaryMatrix,
+    pub qkv: LinearStack,
     /// `[hidden, heads · head_dim]`
-    pub o: TernaryMatrix,
+    pub o: LinearStack,
     /// Gate beside up, or up alone.
-    pub up: TernaryMatrix,
+    pub up: LinearStack,
     /// `[hidden, inner]`
-    pub down: TernaryMatrix,
+    pub down: LinearStack,
 }
 
 /// Which tokens of a step get logits.
@@ -89,9 +87,9 @@ pub struct DecodeModel {
     /// Its sizes.
     pub shape: DecodeShape,
     /// `[vocabulary, hidden]`
-    pub embedding: VocabularyMatrix,
+    pub embedding: Vocabulary,
     /// The same; the embedding if none.
-    pub head: Option<VocabularyMatrix>,
+    pub head: Option<Vocabulary>,
     /// Of the head.
     pub sketch: Option<HeadSketch>,
     /// The last norm, `[hidden]`.
@@ -102,19 +100,19 @@ pub struct DecodeModel {
 
 impl DecodeModel {
     /// The head.
-    pub fn head(&self) -> &VocabularyMatrix {
+    pub fn head(&self) -> &Vocabulary {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// The matrices of all blocks.
-    pub(super) fn matrices(&self) -> impl Iterator<Item = &TernaryMatrix> {
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &LinearStack> {
         let layers = self.layers.iter();
         layers.flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down])
     }
 
     /// Bytes of the blocks' matrices.
     pub fn block_bytes(&self) -> usize {
-        self.matrices().map(TernaryMatrix::bytes).sum()
+        self.matrices().map(LinearStack::bytes).sum()
     }
 
     /// Bytes of weights that a token reads of which the [largest](Logits::Largest) logit is wanted. Of a head with a sketch, that; the few rows that it leaves are not
@@ -167,13 +165,13 @@ impl DecodeModel {
         }
         check(rows.len(), state.room.tokens)?;
         let logits = state.logits.slice(..rows.len() * self.head().rows());
-        head(
+        self.head().head(
             gpu,
-            self.head(),
             &state.x.slice(rows.start * hidden..rows.end * hidden),
             &self.norm,
             (self.shape.eps, self.shape.softcap),
-            Some(&logits),
+            &logits,
+            &state.inputs,
             &state.output,
             advance,
         )
@@ -181,11 +179,11 @@ impl DecodeModel {
 
     /// Launches what chooses the id of token `row`.
     fn largest(&self, gpu: &Gpu, state: &DecodeState, row: usize, advance: usize) -> Result<()> {
-        let (Some(sketch), Some(search)) = (&self.sketch, &state.search) else {
+        let (Some(sketch), Some(search), Vocabulary::Floats(head)) = (&self.sketch, &state.search, self.head()) else {
             return self.logits(gpu, state, row..row + 1, advance);
         };
         let x = state.x.slice(row * self.shape.hidden..(row + 1) * self.shape.hidden);
-        let head = (self.head(), sketch);
+        let head = (head, sketch);
         largest(
             gpu,
             head,
@@ -219,21 +217,11 @@ impl DecodeModel {
         ]
         .map(|(array, width)| array.slice(..tokens * width));
         let project =
-            |matrix: &TernaryMatrix, x: &DeviceArray<f32>, norm: Option<&DeviceArray<f32>>, epilogue: Epilogue<'_>| {
-                if opened.is_none() && norms_itself(gpu, matrix, tokens) {
-                    return normed_ternary_gemv(gpu, matrix, x, norm, eps, epilogue);
-                }
-                let (bytes, scales) = (
-                    state.bytes.slice(..tokens * matrix.padded_cols()),
-                    state.scales.slice(..tokens),
-                );
-                norm_quantize(gpu, x, matrix.cols(), norm, eps, &bytes, &scales)?;
-                match opened {
-                    Some(opened) => ternary_gemm(gpu, matrix, &bytes, &scales, epilogue, opened),
-                    None => ternary_gemv(gpu, matrix, &bytes, &scales, epilogue),
-                }
+            |stack: &LinearStack, x: &DeviceArray<f32>, norm: Option<&DeviceArray<f32>>, epilogue: Epilogue<'_>| {
+                mixed_linear(gpu, stack, x, norm, eps, epilogue, &state.inputs, opened)
             };
-        embed(gpu, &self.embedding, &state.output.ids, &state.output.position, &x)?;
+        self.embedding
+            .embed(gpu, &state.output.ids, &state.output.position, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             project(&layer.qkv, &x, Some(&layer.input_norm), Epilogue::Store(&qkv))?;
             let norms = layer.qk_norms.as_ref().map(|norms| norms.each_ref());
@@ -242,10 +230,14 @@ impl DecodeModel {
             if opened.is_some() {
                 attend_many(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
                 project(&layer.o, &mixed, norm, epilogue)?;
-            } else if tokens == 1 && takes_parts(gpu, &layer.o, head_dim) {
+            } else if let Some(o) = layer
+                .o
+                .single()
+                .filter(|o| tokens == 1 && takes_parts(gpu, o, head_dim))
+            {
                 attend_to(gpu, attention, cache, index, &qkv, norms, position, &mixed, MOST_PARTS)?;
                 let parts = attention.parts(cache, position);
-                attended_ternary_gemv(gpu, &layer.o, &mixed, norm, eps, epilogue, parts)?;
+                attended_ternary_gemv(gpu, o, &mixed, norm, eps, epilogue, parts)?;
             } else {
                 attend(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
                 project(&layer.o, &mixed, norm, epilogue)?;

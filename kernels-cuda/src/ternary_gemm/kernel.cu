@@ -1,9 +1,9 @@
 // target: sm_80
-// What stands around the int8 product of many tokens with a packed ternary matrix: the weights as bytes before it, and the way of its sums to the output.
+// What stands around the int8 product of many tokens with a packed matrix: the weights as bytes before it, and the way of its sums to the output.
 //
-// `unpack_*`: tiles of packed weights (ternary_gemv/kernel.cu) to `[8 tiles, weights of a row]` bytes -1, 0, 1, rows in the order of the tiles. A warp opens a
+// `unpack_*`: tiles of packed weights (ternary_gemv/kernel.cu) to `[8 tiles, weights of a row]` bytes -1, 0, 1, or what the bytes of i8 are, rows in the order of the tiles. A warp opens a
 // block of 512 bytes, 16 bytes a lane, and writes them 16 at a time, in pieces of 64 bytes.
-// Bytes: 0.25 (t2) or 0.2 (t3) read and 1 written a weight. Instructions for four weights: 6 (t2), 11 (t3).
+// Bytes: 0.125 (b1), 0.25 (t2), 0.2 (t3) or 1 (i8) read and 1 written a weight. Instructions for four weights: 3 (b1), 6 (t2), 11 (t3).
 //
 // `finish_sums`: `[tokens, 8 tiles]` sums as f32 to the output, by the arithmetic of the product of few tokens. A thread has four rows of a tile, or of both
 // tiles of a pair. Bytes: 4 read and, of a stack, 4 written a sum (8 moved where it is added to something); of a pair half of that.
@@ -22,7 +22,21 @@ __device__ __forceinline__ unsigned signed_of(unsigned codes) { return ((codes |
 template <int CODE>
 struct Opened;
 template <>
-struct Opened<2> {
+struct Opened<B1> {
+    static constexpr unsigned FIELDS = 8;
+    static __device__ __forceinline__ void open(unsigned w, unsigned (&out)[FIELDS]) {
+        // 1 is 1, and 0 less 1 in every bit of its byte.
+#pragma unroll
+        for (unsigned f = 0; f < 8; f++) out[f] = ((w >> f & 0x01010101u) ^ 0x01010101u) * 255u | 0x01010101u;
+    }
+};
+template <>
+struct Opened<I8> {
+    static constexpr unsigned FIELDS = 1;
+    static __device__ __forceinline__ void open(unsigned w, unsigned (&out)[FIELDS]) { out[0] = w; }
+};
+template <>
+struct Opened<T2> {
     static constexpr unsigned FIELDS = 4;
     static __device__ __forceinline__ void open(unsigned w, unsigned (&out)[FIELDS]) {
 #pragma unroll
@@ -32,7 +46,7 @@ struct Opened<2> {
     }
 };
 template <>
-struct Opened<3> {
+struct Opened<T3> {
     static constexpr unsigned FIELDS = 5;
     static __device__ __forceinline__ void open(unsigned w, unsigned (&out)[FIELDS]) {
         constexpr unsigned POWERS[5] = {3, 9, 27, 81, 243};
@@ -65,34 +79,36 @@ __device__ __forceinline__ void unpack(const unsigned char* weights, unsigned bl
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) unpack_t2(const unsigned char* weights, unsigned blocks, unsigned k_blocks, unsigned char* out) {
-    unpack<2>(weights, blocks, k_blocks, out);
+    unpack<T2>(weights, blocks, k_blocks, out);
+}
+extern "C" __global__ void __launch_bounds__(THREADS) unpack_b1(const unsigned char* weights, unsigned blocks, unsigned k_blocks, unsigned char* out) {
+    unpack<B1>(weights, blocks, k_blocks, out);
+}
+extern "C" __global__ void __launch_bounds__(THREADS) unpack_i8(const unsigned char* weights, unsigned blocks, unsigned k_blocks, unsigned char* out) {
+    unpack<I8>(weights, blocks, k_blocks, out);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) unpack_t3(const unsigned char* weights, unsigned blocks, unsigned k_blocks, unsigned char* out) {
-    unpack<3>(weights, blocks, k_blocks, out);
+    unpack<T3>(weights, blocks, k_blocks, out);
 }
 
 // `sums` `[tokens, 8 tile_count]`; `scales` `[tokens]`; `out` `[tokens, rows]`. blockIdx.y is the token.
-extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const float* sums, const Tile* tiles, unsigned tile_count, const float* scales,
-                                                                      unsigned epilogue, float factor, float* out, unsigned rows) {
-    bool gated = epilogue >= GATED_RELU2;
+template <int CODE>
+__device__ __forceinline__ void finish(const float* sums, const Tile<CODE>* tiles, unsigned tile_count, const float* scales, unsigned epilogue, float factor,
+                                       float* out, unsigned rows) {
+    bool gated = of_pairs(epilogue);
     unsigned i = blockIdx.x * THREADS + threadIdx.x, token = blockIdx.y, tile = i / 2 * (gated ? 2 : 1), half = i % 2 * 4;
     if (tile >= tile_count) return;
-    uint4 words = __ldg(reinterpret_cast<const uint4*>(tiles + tile));
-    Tile info = {of_bits(words.x), words.y, words.z, 0};
-    if (half >= info.rows) return;
-    unsigned count = info.rows - half < 4 ? info.rows - half : 4;
+    unsigned first = __ldg(&tiles[tile].first), tile_rows = __ldg(&tiles[tile].rows);
+    if (half >= tile_rows) return;
+    unsigned count = tile_rows - half < 4 ? tile_rows - half : 4;
     float step = scales[token];
     const float* from = sums + (size_t)token * tile_count * TILE + tile * TILE + half;
-    float* to = out + (size_t)token * rows + info.first + half;
+    float* to = out + (size_t)token * rows + first + half;
     float4 sum = *reinterpret_cast<const float4*>(from), other = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float gamma = info.gamma, up_gamma = 0.0f;
-    if (gated) {
-        other = *reinterpret_cast<const float4*>(from + TILE);
-        up_gamma = of_bits(__ldg(reinterpret_cast<const unsigned*>(tiles + tile + 1)));
-    }
+    if (gated) other = *reinterpret_cast<const float4*>(from + TILE);
     bool whole = count == 4 && reinterpret_cast<size_t>(to) % 16 == 0;
     float old[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (epilogue == ADD) {
+    if (reads_output(epilogue)) {
         if (whole) {
             float4 v = *reinterpret_cast<const float4*>(to);
             old[0] = v.x;
@@ -109,7 +125,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const float* s
     float y[4];
 #pragma unroll
     for (unsigned j = 0; j < 4; j++)
-        y[j] = epilogue_of(epilogue, scaled(values[j], gamma, step), gated ? scaled(ups[j], up_gamma, step) : 0.0f, factor, old[j]);
+        y[j] = epilogue_of(epilogue, scaled(values[j], tiles[tile].factor(half + j), step),
+                           gated ? scaled(ups[j], tiles[tile + 1].factor(half + j), step) : 0.0f, factor, old[j]);
     if (whole) {
         *reinterpret_cast<float4*>(to) = make_float4(y[0], y[1], y[2], y[3]);
     } else {
@@ -118,3 +135,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(const float* s
             if (j < count) to[j] = y[j];
     }
 }
+
+#define FINISH(name, code)                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) name(const float* sums, const Tile<code>* tiles, unsigned tile_count, const float* scales,     \
+                                                                   unsigned epilogue, float factor, float* out, unsigned rows) {                     \
+        finish<code>(sums, tiles, tile_count, scales, epilogue, factor, out, rows);                                                              \
+    }
+// The packed codes have one γ a tile.
+FINISH(finish_sums, T2)
+FINISH(finish_sums_i8, I8)

@@ -11,7 +11,7 @@ mod tests;
 
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::gemm::{Matrix, Output, Scales, gemm_s8};
-use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix, need};
+use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix};
 
 static MODULE: Module = ptx!("kernel.ptx");
 
@@ -28,7 +28,7 @@ pub struct Opened {
     pub sums: DeviceArray<f32>,
 }
 
-/// The product of `matrix` with the bytes `xq`, `[tokens, matrix.padded_cols()]`, and their scales `s`, `[tokens]`, for any number of tokens up to 65,535.
+/// The product of `matrix` with the bytes `xq`, `[tokens, stride]` ([`ternary_gemv`](crate::ternary_gemv::ternary_gemv)), and their scales `s`, `[tokens]`, for any number of tokens up to 65,535.
 /// What the epilogue writes is `[tokens, matrix.rows()]`. Values of `xq` beyond the matrix's columns do not count.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub fn ternary_gemm(
     const OP: &str = "ternary_gemm";
     let (tokens, padded) = (scales.len(), matrix.padded_cols());
     matrix.check(OP, tokens, 65_535, &epilogue)?;
-    need(OP, "xq", tokens * padded, xq.len())?;
+    let stride = matrix.stride(OP, tokens, xq)?;
     let sums = tokens * matrix.sums();
     if opened.sums.len() < sums {
         let room = format!("room for {sums} sums");
@@ -59,13 +59,25 @@ pub fn ternary_gemm(
         },
         accumulate: false,
     };
-    let bytes = |array| Matrix { array, stride: padded };
+    let bytes = |array, stride| Matrix { array, stride };
     let sizes = (tokens, matrix.sums(), matrix.cols());
-    gemm_s8(gpu, sizes, bytes(xq), bytes(&weights), output, Scales::NONE, &workspace)?;
+    gemm_s8(
+        gpu,
+        sizes,
+        bytes(xq, stride),
+        bytes(&weights, padded),
+        output,
+        Scales::NONE,
+        &workspace,
+    )?;
     let (kind, to, factor) = epilogue.parts();
     let units = if matrix.paired { matrix.tiles / 2 } else { matrix.tiles };
     let grid = [(2 * units).div_ceil(THREADS) as u32, tokens as u32, 1];
-    let launch = Launch::new(gpu, MODULE.kernel("finish_sums"), grid, THREADS as u32)
+    let name = match matrix.code {
+        TernaryCode::Int8 => "finish_sums_i8",
+        _ => "finish_sums",
+    };
+    let launch = Launch::new(gpu, MODULE.kernel(name), grid, THREADS as u32)
         .array(&out)
         .array(&matrix.descriptors)
         .u32(matrix.tiles)
@@ -88,8 +100,10 @@ pub(crate) fn open(gpu: &Gpu, matrix: &TernaryMatrix, to: &DeviceArray<i8>) -> R
     }
     let to = to.slice(..matrix.opened());
     let name = match matrix.code {
+        TernaryCode::B1 => "unpack_b1",
         TernaryCode::T2 => "unpack_t2",
         TernaryCode::T5 => "unpack_t3",
+        TernaryCode::Int8 => "unpack_i8",
     };
     let blocks = matrix.tiles * matrix.k_blocks();
     let grid = [blocks.div_ceil(AT_ONCE) as u32, 1, 1];

@@ -5,7 +5,7 @@ use onebit_kernels_cpu::{Isa, activation, elementwise};
 
 use super::*;
 use crate::ternary_gemv::TernaryPart;
-use crate::ternary_gemv::tests::{Both, Random, bits, microseconds, small};
+use crate::ternary_gemv::tests::{Both, CODES, Random, bits, microseconds, small};
 
 /// Memory for `matrix` and so many tokens, with `more` sums left.
 fn memory(gpu: &Gpu, matrix: &TernaryMatrix, tokens: usize, more: usize) -> Opened {
@@ -20,26 +20,17 @@ fn weights_open_to_what_was_packed() {
     let Some(gpu) = Gpu::for_test("unpacking") else { return };
     let mut random = Random::seeded("unpacking");
     for (rows, cols) in [(1, 1), (7, 63), (8, 256), (9, 257), (20, 641), (83, 1300)] {
-        for (layout, code) in [(Layout::T2, TernaryCode::T2), (Layout::T5, TernaryCode::T5)] {
-            let trits = random.trits(rows * cols);
-            let mut packed = vec![0; layout.bytes(rows, cols)];
-            layout.pack(&trits, rows, cols, &mut packed);
-            let part = TernaryPart {
-                code,
-                rows,
-                cols,
-                packed: &packed,
-                gamma: 1.0,
-            };
-            let matrix = TernaryMatrix::stacked(&gpu, &[part]).unwrap();
+        for code in CODES {
+            let both = Both::new(&mut random, code, rows, cols);
+            let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
             let to = gpu.poisoned::<i8>(matrix.opened() + 16).unwrap();
             let found = gpu.download(&open(&gpu, &matrix, &to).unwrap()).unwrap();
-            for (row, want) in trits.chunks_exact(cols).enumerate() {
+            for (row, want) in both.weights.chunks_exact(cols).enumerate() {
                 let found = &found[row * matrix.padded_cols()..][..cols];
-                assert_eq!(found, want, "{rows} x {cols} {layout:?}, row {row}");
+                assert_eq!(found, want, "{rows} x {cols} {code:?}, row {row}");
             }
             let behind = gpu.download(&to.slice(matrix.opened()..)).unwrap();
-            assert_eq!(behind, [-1; 16], "{rows} x {cols} {layout:?}");
+            assert_eq!(behind, [-1; 16], "{rows} x {cols} {code:?}");
             assert!(open(&gpu, &matrix, &to.slice(17..)).is_err());
         }
     }
@@ -57,15 +48,16 @@ fn products_and_epilogues_are_those_of_the_cpu() {
         sizes.extend([(2560, [2560, 640, 640]), (6912, [1003, 555, 2])]);
     }
     for (cols, rows) in sizes {
-        for layout in Layout::ALL {
-            let parts = rows.map(|rows| Both::new(&mut random, layout, rows, cols));
+        for code in CODES {
+            let parts = rows.map(|rows| Both::new(&mut random, code, rows, cols));
             let matrix = TernaryMatrix::stacked(&gpu, &parts.each_ref().map(Both::part)).unwrap();
             let (total, stride) = (rows.iter().sum::<usize>(), matrix.padded_cols());
-            let [gate, up] = [(); 2].map(|()| Both::new(&mut random, layout, rows[0], cols));
+            let [gate, up] = [(); 2].map(|()| Both::new(&mut random, code, rows[0], cols));
             let pair = TernaryMatrix::paired(&gpu, gate.part(), up.part()).unwrap();
             for tokens in [1, 17, 33, 130] {
-                let mut xq = random.bytes(tokens * stride);
+                let mut xq = gate.tokens(&mut random, tokens, stride);
                 xq[..stride].fill(-128);
+                gate.clear_padding(&mut xq, stride);
                 let scales: Vec<f32> = (0..tokens).map(|_| 0.5 + random.float().abs()).collect();
                 let before = random.floats(tokens * total);
                 let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
@@ -105,7 +97,7 @@ fn products_and_epilogues_are_those_of_the_cpu() {
                         assert_eq!(
                             bits(found),
                             bits(want),
-                            "{rows:?} x {cols} {layout:?}, {i}, token {t} of {tokens}"
+                            "{rows:?} x {cols} {code:?}, {i}, token {t} of {tokens}"
                         );
                     }
                 }
@@ -126,6 +118,7 @@ fn sums_beyond_what_a_float_holds_are_rounded_once() {
         cols,
         packed: &packed,
         gamma: 0.3,
+        steps: &[],
     };
     let matrix = TernaryMatrix::stacked(&gpu, &[part]).unwrap();
     let mut xq = vec![127i8; 2 * matrix.padded_cols()];
@@ -146,7 +139,7 @@ fn shapes_are_compared() {
     let Some(gpu) = Gpu::for_test("shapes of ternary_gemm") else {
         return;
     };
-    let both = Both::new(&mut Random(1), Layout::T2, 8, 256);
+    let both = Both::new(&mut Random(1), TernaryCode::T2, 8, 256);
     let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
     let (x, s, y) = (
         gpu.zeros::<i8>(20 * 256).unwrap(),
@@ -182,7 +175,7 @@ fn bench_ternary_gemm() {
         (6912, 2560, true),
         (2560, 6912, false),
     ] {
-        for code in [TernaryCode::T2, TernaryCode::T5] {
+        for code in CODES {
             let matrix = || TernaryMatrix::synthetic(&gpu, code, rows, cols, paired).unwrap();
             let copies: Vec<_> = (0..8).map(|_| matrix()).collect();
             let tokens = 512;

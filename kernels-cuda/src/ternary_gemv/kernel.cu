@@ -1,12 +1,14 @@
 // target: sm_80
-// y[b, r] = (Σ_k xq[b,k] · w[r,k]) · (γ / s[b]): packed ternary weights times a few tokens of bytes, sums exact.
+// y[b, r] = (Σ_k xq[b,k] · w[r,k]) · (γ / s[b]): packed binary and ternary weights, and bytes (γ a row's then), times a few tokens of bytes, sums exact.
 //
 // A matrix is tiles of 8 rows; a tile is blocks of 512 bytes, [8 rows][64 bytes], in the order of k. Byte j of a row's 64 holds
 //   t2   weights j, j+64, j+128, j+192 of 256, two bits each, code w+1
+//   b1   weights j, j+64, … j+448 of 512, a bit each, the lowest first: 1 for 1, 0 for -1
+//   i8   weight j of 64, itself
 //   t3   weights j, j+64, … j+256 of 320, as ceil(256·v/243), v the number to base 3 whose digits are the five codes, first digit first
 // so that a warp reads 512 bytes in a row, 16 a lane, and lane 4g+t has bytes 16t… of row g: what the tensor core's fragment of A wants.
 // t2 is masked where it stands (the sum of field f is 4^f times too large). Of t3, byte 1 of q·3^i is the number of the first i
-// digits; less three times the one before, it is digit i. Codes are unsigned, so Σ w·x = Σ code·x − Σ x.
+// digits; less three times the one before, it is digit i. Codes are unsigned, so Σ w·x = Σ code·x − Σ x. Of b1 it is Σ 2·bit·x − Σ x.
 //
 // The last field of t2 is not w+1 but w, so that it counts 64·w where it stands, as a signed byte.
 //
@@ -28,15 +30,15 @@
 
 // Bytes are there: `x`, `[tokens, stride]`, with their scales. Shared memory has room for `span` blocks of each token.
 template <int CODE, int N, unsigned WARPS, unsigned SLOTS, bool CHUNKS>
-__device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const unsigned char* x, unsigned span,
-                                     const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {
+__device__ __forceinline__ void gemv(const unsigned char* weights, const Tile<CODE>* tiles, unsigned k_blocks, Borders borders, const unsigned char* x, unsigned stride,
+                                     unsigned span, const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {
     constexpr unsigned THREADS = 32 * WARPS;
     __shared__ int totals[16];
     __shared__ float steps[16];
     DYNAMIC_SHARED(unsigned char, shared);
-    unsigned stride = k_blocks * BLOCK<CODE>, apart = token_stride(span * BLOCK<CODE>);
+    unsigned apart = token_stride(span * BLOCK<CODE>);
     unsigned char* xq = shared + WARPS * WeightRing<SLOTS>::BYTES;
-    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart);
+    Tile<CODE>* own = reinterpret_cast<Tile<CODE>*>(xq + tokens * apart);
 
     Share<CODE, WARPS, SLOTS, CHUNKS> share(weights, k_blocks, span, borders, shared);
     unsigned count = share.end - share.first;
@@ -80,7 +82,7 @@ __device__ __forceinline__ void gemv(const unsigned char* weights, const Tile* t
 // Floats are there: each block norms (unless `norm` is null) and quantises `x`, `[tokens, cols]`, for itself, as the CPU does. Up to 4 tokens; of one whose
 // length allows it, `single.cu`.
 template <int CODE, unsigned WARPS, unsigned SLOTS>
-__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const float* x, unsigned cols,
+__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile<CODE>* tiles, unsigned k_blocks, Borders borders, const float* x, unsigned cols,
                                             const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor, float* out,
                                             unsigned rows) {
     constexpr unsigned THREADS = 32 * WARPS;
@@ -92,7 +94,7 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     unsigned padded = (cols + 3) / 4 * 4, fours = padded / 4;
     float* xs = reinterpret_cast<float*>(shared + WARPS * WeightRing<SLOTS>::BYTES);
     unsigned char* xq = reinterpret_cast<unsigned char*>(xs + tokens * padded);
-    Tile* own = reinterpret_cast<Tile*>(xq + tokens * apart);
+    Tile<CODE>* own = reinterpret_cast<Tile<CODE>*>(xq + tokens * apart);
 
     Share<CODE, WARPS, SLOTS, false> share(weights, k_blocks, k_blocks, borders, shared);
     unsigned count = share.end - share.first;
@@ -177,31 +179,42 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
 // `warps` a block, `slots` of 1 KB a warp: mod.rs says which form is for what.
 #define GEMV(name, code, n, warps, slots, chunks)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(32 * warps, 2)                                                                              \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const unsigned char* x, unsigned span, \
-             const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                             \
-        gemv<code, n, warps, slots, chunks>(weights, tiles, k_blocks, {unit, each, more}, x, span, scales, tokens, epilogue, factor, out, rows);             \
+        name(const unsigned char* weights, const Tile<code>* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const unsigned char* x, unsigned stride, \
+             unsigned span, const float* scales, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                             \
+        gemv<code, n, warps, slots, chunks>(weights, tiles, k_blocks, {unit, each, more}, x, stride, span, scales, tokens, epilogue, factor, out, rows);             \
     }
-GEMV(ternary_gemv_t2_4, 2, 1, 8, 8, true)
-GEMV(ternary_gemv_t2_4_long, 2, 1, 12, 8, false)
-GEMV(ternary_gemv_t2_8, 2, 1, 10, 4, true)
-GEMV(ternary_gemv_t2_16, 2, 2, 8, 5, true)
-GEMV(ternary_gemv_t3_4, 3, 1, 8, 8, true)
-GEMV(ternary_gemv_t3_4_long, 3, 1, 16, 4, false)
-GEMV(ternary_gemv_t3_8, 3, 1, 10, 4, true)
-GEMV(ternary_gemv_t3_16, 3, 2, 8, 5, true)
+GEMV(ternary_gemv_b1_4, B1, 1, 8, 8, true)
+GEMV(ternary_gemv_b1_4_long, B1, 1, 12, 8, false)
+GEMV(ternary_gemv_b1_8, B1, 1, 10, 4, true)
+GEMV(ternary_gemv_b1_16, B1, 2, 8, 5, true)
+GEMV(ternary_gemv_t2_4, T2, 1, 8, 8, true)
+GEMV(ternary_gemv_t2_4_long, T2, 1, 12, 8, false)
+GEMV(ternary_gemv_t2_8, T2, 1, 10, 4, true)
+GEMV(ternary_gemv_t2_16, T2, 2, 8, 5, true)
+GEMV(ternary_gemv_t3_4, T3, 1, 8, 8, true)
+GEMV(ternary_gemv_t3_4_long, T3, 1, 16, 4, false)
+GEMV(ternary_gemv_t3_8, T3, 1, 10, 4, true)
+GEMV(ternary_gemv_t3_16, T3, 2, 8, 5, true)
+GEMV(ternary_gemv_i8_4, I8, 1, 8, 8, true)
+GEMV(ternary_gemv_i8_4_long, I8, 1, 12, 8, false)
+GEMV(ternary_gemv_i8_8, I8, 1, 10, 4, true)
+GEMV(ternary_gemv_i8_16, I8, 2, 8, 5, true)
 
 #define NORMED(name, code)                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                                   \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const float* x, unsigned cols,       \
+        name(const unsigned char* weights, const Tile<code>* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more, const float* x, unsigned cols,       \
              const float* norm, float eps, unsigned tokens, unsigned epilogue, float factor, float* out, unsigned rows) {                  \
         normed_gemv<code, 8, 8>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, tokens, epilogue, factor, out, rows);         \
     }
-NORMED(normed_gemv_t2, 2)
-NORMED(normed_gemv_t3, 3)
+NORMED(normed_gemv_b1, B1)
+NORMED(normed_gemv_t2, T2)
+NORMED(normed_gemv_t3, T3)
+NORMED(normed_gemv_i8, I8)
 
-// What `normed_gemv` does first, for many tokens: one block a token writes its bytes, `[tokens, stride]` filled up with zeros, and its scale.
+// What `normed_gemv` does first, for many tokens: one block a token writes its bytes, `[tokens, stride]` filled up with zeros, and its scale; its floats, `[tokens, cols]`, are written where
+// `floats` is not null, and nothing else is where `out` is.
 extern "C" __global__ void __launch_bounds__(320) norm_quantize(const float* x, unsigned cols, const float* norm, float eps, unsigned char* out,
-                                                                    unsigned stride, float* scales) {
+                                                                    unsigned stride, float* scales, float* floats) {
     __shared__ float scratch[32], reciprocal;
     DYNAMIC_SHARED(unsigned char, shared);
     float* xs = reinterpret_cast<float*>(shared);
@@ -217,9 +230,12 @@ extern "C" __global__ void __launch_bounds__(320) norm_quantize(const float* x, 
     __syncthreads();
     float r = reciprocal, most = 0.0f;
     for (unsigned i = threadIdx.x; i < cols; i += blockDim.x) {
-        if (norm) xs[i] = mul_rn(mul_rn(xs[i], r), norm[i]);
-        most = fmaxf(most, fabsf(xs[i]));
+        float y = xs[i];
+        if (norm) xs[i] = y = mul_rn(mul_rn(y, r), norm[i]);
+        if (floats) floats[(size_t)blockIdx.x * cols + i] = y;
+        most = fmaxf(most, fabsf(y));
     }
+    if (!out) return;
     most = block_max(most, scratch);
     float scale = div_rn(127.0f, most > 1e-5f ? most : 1e-5f);
     if (threadIdx.x == 0) scales[blockIdx.x] = scale;

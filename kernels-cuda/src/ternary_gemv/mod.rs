@@ -1,21 +1,23 @@
-//! `y[b, r] = (Σ_k xq[b, k] · w[r, k]) · γ / s[b]`: packed ternary matrices times a few tokens of bytes, the sums exact integers.
+//! `y[b, r] = (Σ_k xq[b, k] · w[r, k]) · γ / s[b]`: packed binary and ternary matrices, and those of bytes with a γ for each row, times a few tokens of bytes, the sums exact integers.
 //!
 //! [`ternary_gemv`] takes bytes; [`normed_ternary_gemv`] takes floats, of which every block makes the bytes for itself: RMSNorm and the absmax
 //! quantiser with the very roundings of the CPU runtime (64 chains of fused multiply-adds, folded 32-16-8-4-2-1), so that integers and results are
 //! the same bits as there. For more than [`MOST_NORMED`] tokens [`norm_quantize`] makes them once.
 //!
-//! [`TernaryMatrix`] keeps what the runtime keeps, `t2` or `t5`, at the same two or 1.6 bits a weight, in the order that the kernels read (`layout.rs`).
+//! [`TernaryMatrix`] keeps what the runtime keeps, `b1`, `t2`, `t5` or bytes, at the same bits a weight, in the order that the kernels read (`layout.rs`).
 //!
 //! With compute capability 9.0 each kernel begins while the one ahead of it runs, and fetches its first weights meanwhile.
 
 mod layout;
 mod normed;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub use layout::{Extent, TernaryCode, TernaryMatrix, TernaryPart};
 pub use normed::{MOST_NORMED, norm_quantize, normed_ternary_gemv, norms_itself};
-pub(crate) use normed::{MOST_PARTS, PART_MORE, Parts, attended_ternary_gemv, takes_parts};
+pub(crate) use normed::{MOST_PARTS, PART_MORE, Parts, attended_ternary_gemv, norm_rows, takes_parts};
 
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
@@ -26,8 +28,6 @@ static OVERLAPPED: Module = ptx!("overlapped.ptx");
 pub const MOST_TOKENS: usize = 16;
 
 const TILE: usize = 8;
-/// Bytes of a tile's descriptor.
-const TILE_INFO: usize = 16;
 /// Static shared memory and what the driver keeps for itself.
 const RESERVED: usize = 4096;
 /// Bytes of a slot of a ring through which weights stream.
@@ -46,12 +46,18 @@ impl Form {
     /// That of a product.
     fn of(code: TernaryCode, tokens: usize) -> Self {
         let (name, warps, slots) = match (code, tokens) {
+            (TernaryCode::B1, ..=4) => ("ternary_gemv_b1_4", 8, 8),
+            (TernaryCode::B1, ..=8) => ("ternary_gemv_b1_8", 10, 4),
+            (TernaryCode::B1, _) => ("ternary_gemv_b1_16", 8, 5),
             (TernaryCode::T2, ..=4) => ("ternary_gemv_t2_4", 8, 8),
             (TernaryCode::T2, ..=8) => ("ternary_gemv_t2_8", 10, 4),
             (TernaryCode::T2, _) => ("ternary_gemv_t2_16", 8, 5),
             (TernaryCode::T5, ..=4) => ("ternary_gemv_t3_4", 8, 8),
             (TernaryCode::T5, ..=8) => ("ternary_gemv_t3_8", 10, 4),
             (TernaryCode::T5, _) => ("ternary_gemv_t3_16", 8, 5),
+            (TernaryCode::Int8, ..=4) => ("ternary_gemv_i8_4", 8, 8),
+            (TernaryCode::Int8, ..=8) => ("ternary_gemv_i8_8", 10, 4),
+            (TernaryCode::Int8, _) => ("ternary_gemv_i8_16", 8, 5),
         };
         Form { name, warps, slots }
     }
@@ -60,8 +66,10 @@ impl Form {
     /// many, what is under way does, and for `t5` the instructions, which want more warps to hide each other's delays.
     fn long(code: TernaryCode, tokens: usize) -> Option<Self> {
         let (name, warps, slots) = match code {
+            TernaryCode::B1 => ("ternary_gemv_b1_4_long", 12, 8),
             TernaryCode::T2 => ("ternary_gemv_t2_4_long", 12, 8),
             TernaryCode::T5 => ("ternary_gemv_t3_4_long", 16, 4),
+            TernaryCode::Int8 => ("ternary_gemv_i8_4_long", 12, 8),
         };
         (tokens <= 4).then_some(Form { name, warps, slots })
     }
@@ -88,6 +96,10 @@ pub enum Epilogue<'a> {
     GatedRelu2(&'a DeviceArray<f32>),
     /// `out = gate · σ(gate) · up`, likewise.
     GatedSilu(&'a DeviceArray<f32>),
+    /// `out = max(out, 0)² · y`: up's, of a gate that lies in its place.
+    ByGateRelu2(&'a DeviceArray<f32>),
+    /// `out = out · σ(out) · y`, likewise.
+    ByGateSilu(&'a DeviceArray<f32>),
 }
 
 impl Epilogue<'_> {
@@ -99,6 +111,8 @@ impl Epilogue<'_> {
             Epilogue::Relu2(out) => (2, out, 0.0),
             Epilogue::GatedRelu2(out) => (3, out, 0.0),
             Epilogue::GatedSilu(out) => (4, out, 0.0),
+            Epilogue::ByGateRelu2(out) => (5, out, 0.0),
+            Epilogue::ByGateSilu(out) => (6, out, 0.0),
         }
     }
 }
@@ -159,6 +173,16 @@ impl TernaryMatrix {
         }
         need(op, "output", tokens * self.rows, epilogue.parts().1.len())
     }
+
+    /// Bytes from a token of `xq` to the next.
+    pub(crate) fn stride(&self, op: &'static str, tokens: usize, xq: &DeviceArray<i8>) -> Result<usize> {
+        let stride = xq.len() / tokens;
+        if stride < self.padded_cols() || stride * tokens != xq.len() || !stride.is_multiple_of(16) {
+            let expected = format!("tokens of at least {} bytes, a multiple of 16", self.padded_cols());
+            return Err(CudaError::shape(op, expected, format!("{} for {tokens}", xq.len())));
+        }
+        Ok(stride)
+    }
 }
 
 /// The beginning of a launch, which is the same for every form: `bytes` of shared memory, the weights, and who has which.
@@ -180,8 +204,8 @@ fn product<'a>(
         .u32(shares.more)
 }
 
-/// The product of `matrix` with the bytes `xq`, `[tokens, matrix.padded_cols()]`, 1 to [`MOST_TOKENS`] tokens with their scales `s`, `[tokens]`.
-/// What the epilogue writes is `[tokens, matrix.rows()]`. Values of `xq` beyond the matrix's columns do not count.
+/// The product of `matrix` with the bytes `xq`, `[tokens, stride]`, 1 to [`MOST_TOKENS`] tokens with their scales `s`, `[tokens]`; `stride` is a multiple of 16 and at least
+/// `matrix.padded_cols()`. What the epilogue writes is `[tokens, matrix.rows()]`. Values of `xq` beyond the matrix's columns are 0 (for [`TernaryCode::B1`]; of other codes they do not count).
 ///
 /// # Errors
 /// [`CudaError::Shape`] for lengths that do not agree, an epilogue that does not fit the matrix, or too many rows for shared memory.
@@ -193,14 +217,14 @@ pub fn ternary_gemv(
     epilogue: Epilogue<'_>,
 ) -> Result<()> {
     const OP: &str = "ternary_gemv";
-    let (tokens, padded) = (scales.len(), matrix.padded_cols());
+    let tokens = scales.len();
     matrix.check(OP, tokens, MOST_TOKENS, &epilogue)?;
-    need(OP, "xq", tokens * padded, xq.len())?;
+    let stride = matrix.stride(OP, tokens, xq)?;
     let shares = Shares::of(gpu, matrix);
     let most = shares.most();
     let block = matrix.code.block();
     let bytes = |form: &Form, span: usize| {
-        form.rings() + tokens * token_stride(span * block) + most * (TILE_INFO + 4 * TILE * tokens)
+        form.rings() + tokens * token_stride(span * block) + most * (matrix.code.tile_info() + 4 * TILE * tokens)
     };
     let room = gpu.properties().shared_memory as usize - RESERVED;
     let k_blocks = matrix.k_blocks().max(1);
@@ -223,6 +247,7 @@ pub fn ternary_gemv(
     let modules = [&MODULE, &OVERLAPPED];
     let launch = product(gpu, modules, &form, matrix, &shares, bytes(&form, span))
         .array(xq)
+        .u32(stride)
         .u32(span)
         .array(scales)
         .u32(tokens)

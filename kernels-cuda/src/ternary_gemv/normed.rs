@@ -1,7 +1,7 @@
 //! Products of floats, which RMSNorm and the quantiser make bytes of first: in the kernel of the product for few tokens, in one of their own for many.
 
 use super::{Epilogue, MODULE, OVERLAPPED};
-use super::{Form, RESERVED, Shares, TILE, TILE_INFO, TernaryCode, TernaryMatrix, need, product, token_stride};
+use super::{Form, RESERVED, Shares, TILE, TernaryCode, TernaryMatrix, need, product, token_stride};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
 static SINGLE: Module = ptx!("single.ptx");
@@ -22,14 +22,22 @@ const MOST_ATTENDED: usize = 4 * 4 * 256;
 /// The form of a product of floats, `single` for one token that a block's threads can hold in registers; behind attention if `attended`.
 fn form_of(code: TernaryCode, single: bool, cols: usize, attended: bool) -> Form {
     let name = match (code, single) {
+        (TernaryCode::B1, true) if attended => "attended_single_b1",
         (TernaryCode::T2, true) if attended => "attended_single_t2",
         (TernaryCode::T5, true) if attended => "attended_single_t3",
+        (TernaryCode::Int8, true) if attended => "attended_single_i8",
+        (TernaryCode::B1, true) if cols <= MOST_NARROW => "normed_single_b1",
         (TernaryCode::T2, true) if cols <= MOST_NARROW => "normed_single_t2",
         (TernaryCode::T5, true) if cols <= MOST_NARROW => "normed_single_t3",
+        (TernaryCode::Int8, true) if cols <= MOST_NARROW => "normed_single_i8",
+        (TernaryCode::B1, true) => "normed_single_b1_wide",
         (TernaryCode::T2, true) => "normed_single_t2_wide",
         (TernaryCode::T5, true) => "normed_single_t3_wide",
+        (TernaryCode::Int8, true) => "normed_single_i8_wide",
+        (TernaryCode::B1, false) => "normed_gemv_b1",
         (TernaryCode::T2, false) => "normed_gemv_t2",
         (TernaryCode::T5, false) => "normed_gemv_t3",
+        (TernaryCode::Int8, false) => "normed_gemv_i8",
     };
     Form {
         name,
@@ -52,7 +60,7 @@ pub(super) fn normed_bytes(code: TernaryCode, cols: usize, most: usize, tokens: 
         true => padded.max(4 * cols),
         false => tokens * (4 * cols.next_multiple_of(4) + token_stride(padded)),
     };
-    form_of(code, single, cols, false).rings() + values + most * (TILE_INFO + 4 * TILE * tokens)
+    form_of(code, single, cols, false).rings() + values + most * (code.tile_info() + 4 * TILE * tokens)
 }
 
 /// Whether [`normed_ternary_gemv`] has a form for so many tokens: at most [`MOST_NORMED`], all of which fit in shared memory. What does not is for [`norm_quantize`] and
@@ -194,15 +202,38 @@ pub fn norm_quantize(
     xq: &DeviceArray<i8>,
     scales: &DeviceArray<f32>,
 ) -> Result<()> {
+    norm_rows(gpu, x, cols, norm, eps, Some((xq, scales)), None)
+}
+
+/// [`norm_quantize`], of which the normed rows themselves, `[tokens, cols]`, go to `floats`; bytes and scales are made where there is room for them.
+///
+/// # Errors
+/// As [`norm_quantize`].
+pub(crate) fn norm_rows(
+    gpu: &Gpu,
+    x: &DeviceArray<f32>,
+    cols: usize,
+    norm: Option<&DeviceArray<f32>>,
+    eps: f32,
+    quantized: Option<(&DeviceArray<i8>, &DeviceArray<f32>)>,
+    floats: Option<&DeviceArray<f32>>,
+) -> Result<()> {
     const OP: &str = "norm_quantize";
-    let tokens = scales.len();
+    let tokens = x.len().checked_div(cols).unwrap_or(0);
     need(OP, "x", tokens * cols, x.len())?;
     if let Some(norm) = norm {
         need(OP, "norm", cols, norm.len())?;
     }
-    let stride = xq.len().checked_div(tokens).unwrap_or(0);
+    if let Some(floats) = floats {
+        need(OP, "normed rows", x.len(), floats.len())?;
+    }
+    if let Some((_, scales)) = quantized {
+        need(OP, "scales", tokens, scales.len())?;
+    }
+    let bytes = quantized.map_or(tokens * cols.next_multiple_of(4), |(xq, _)| xq.len());
+    let stride = bytes.checked_div(tokens).unwrap_or(0);
     let room = gpu.properties().shared_memory as usize - RESERVED;
-    if tokens * stride != xq.len() || stride < cols || !stride.is_multiple_of(4) || 4 * cols > room {
+    if tokens * stride != bytes || stride < cols || !stride.is_multiple_of(4) || 4 * cols > room {
         return Err(CudaError::shape(
             OP,
             format!("rows of xq for {cols} columns, at most {}", room / 4),
@@ -215,9 +246,10 @@ pub fn norm_quantize(
         .u32(cols)
         .optional(norm)
         .f32(eps)
-        .array(xq)
+        .optional(quantized.map(|(xq, _)| xq))
         .u32(stride)
-        .array(scales);
-    // SAFETY: the kernel's parameters in order; lengths were compared above, and shared memory holds a row.
+        .optional(quantized.map(|(_, scales)| scales))
+        .optional(floats);
+    // SAFETY: the kernel's parameters in order; lengths were compared above, it writes neither bytes nor scales where there are no bytes, and shared memory holds a row.
     unsafe { launch.run() }
 }

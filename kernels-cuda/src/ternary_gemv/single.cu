@@ -28,7 +28,7 @@ __device__ __forceinline__ unsigned most_of(const unsigned* warps) {
 // `x` and `norm`, or null, `[cols]`: `cols` is a multiple of 4 and at most 4 · KEPT · 32 · WARPS. With `PARTS` it is what attention gave at `*position`, which for 2 to
 // MOST_PARTS blocks of positions lies in `parts` instead.
 template <int CODE, unsigned WARPS, unsigned SLOTS, unsigned KEPT, bool PARTS>
-__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, Borders borders, const float* x,
+__device__ __forceinline__ void normed_gemv(const unsigned char* weights, const Tile<CODE>* tiles, unsigned k_blocks, Borders borders, const float* x,
                                             unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out, Parts parts,
                                             const unsigned* position) {
     constexpr unsigned THREADS = 32 * WARPS;
@@ -39,7 +39,7 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
     unsigned bytes = k_blocks * BLOCK<CODE>, fours = cols / 4, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float* xs = reinterpret_cast<float*>(shared + WARPS * WeightRing<SLOTS>::BYTES);
     unsigned char* xq = reinterpret_cast<unsigned char*>(xs);
-    Tile* own = reinterpret_cast<Tile*>(xq + (4 * cols > bytes ? 4 * cols : bytes));
+    Tile<CODE>* own = reinterpret_cast<Tile<CODE>*>(xq + (4 * cols > bytes ? 4 * cols : bytes));
 
     Share<CODE, WARPS, SLOTS, false> share(weights, k_blocks, k_blocks, borders, shared);
     unsigned count = share.end - share.first;
@@ -155,25 +155,31 @@ __device__ __forceinline__ void normed_gemv(const unsigned char* weights, const 
 
 #define NORMED(name, code, kept)                                                                                                         \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                                 \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
+        name(const unsigned char* weights, const Tile<code>* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
              const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out) {                 \
         normed_gemv<code, 8, 9, kept, false>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out,    \
                                              {}, nullptr);                                                                               \
     }
 // The second for rows of up to 7,168 values.
-NORMED(normed_single_t2, 2, 3)
-NORMED(normed_single_t2_wide, 2, 7)
-NORMED(normed_single_t3, 3, 3)
-NORMED(normed_single_t3_wide, 3, 7)
+NORMED(normed_single_b1, B1, 3)
+NORMED(normed_single_b1_wide, B1, 7)
+NORMED(normed_single_t2, T2, 3)
+NORMED(normed_single_t2_wide, T2, 7)
+NORMED(normed_single_t3, T3, 3)
+NORMED(normed_single_t3_wide, T3, 7)
+NORMED(normed_single_i8, I8, 3)
+NORMED(normed_single_i8_wide, I8, 7)
 
 // Behind attention, of rows of up to 4,096 values.
 #define ATTENDED(name, code, kept)                                                                                                       \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                                 \
-        name(const unsigned char* weights, const Tile* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
+        name(const unsigned char* weights, const Tile<code>* tiles, unsigned k_blocks, unsigned unit, unsigned each, unsigned more,            \
              const float* x, unsigned cols, const float* norm, float eps, unsigned epilogue, float factor, float* out,                   \
              const float* parts, unsigned head_dim, unsigned group, unsigned cache_blocks, const unsigned* position) {                   \
         normed_gemv<code, 8, 9, kept, true>(weights, tiles, k_blocks, {unit, each, more}, x, cols, norm, eps, epilogue, factor, out,     \
                                             {parts, head_dim, group, cache_blocks}, position);                                           \
     }
-ATTENDED(attended_single_t2, 2, 4)
-ATTENDED(attended_single_t3, 3, 4)
+ATTENDED(attended_single_b1, B1, 4)
+ATTENDED(attended_single_t2, T2, 4)
+ATTENDED(attended_single_t3, T3, 4)
+ATTENDED(attended_single_i8, I8, 4)

@@ -1,106 +1,11 @@
 //! Against the CPU's kernels: integers and floats bit for bit.
 
-use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm};
 
 use super::normed::normed_bytes;
 use super::*;
 
-/// Splitmix64.
-pub(crate) struct Random(pub u64);
-
-impl Random {
-    /// Of the clock, printed.
-    pub fn seeded(name: &str) -> Self {
-        let seed = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_nanos() as u64;
-        println!("{name}: seed {seed}");
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In −1..1.
-    pub fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub fn floats(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.float() * 3.0).collect()
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<i8> {
-        (0..len).map(|_| self.next() as i8).collect()
-    }
-
-    pub fn trits(&mut self, len: usize) -> Vec<i8> {
-        (0..len).map(|_| (self.next() % 3) as i8 - 1).collect()
-    }
-}
-
-/// A ternary matrix on both sides.
-pub(crate) struct Both {
-    pub layout: Layout,
-    pub rows: usize,
-    pub cols: usize,
-    pub packed: Vec<u8>,
-    pub gamma: f32,
-}
-
-impl Both {
-    pub fn new(random: &mut Random, layout: Layout, rows: usize, cols: usize) -> Self {
-        let mut packed = vec![0; layout.bytes(rows, cols)];
-        layout.pack(&random.trits(rows * cols), rows, cols, &mut packed);
-        let gamma = 0.01 + random.float().abs();
-        Both {
-            layout,
-            rows,
-            cols,
-            packed,
-            gamma,
-        }
-    }
-
-    pub fn part(&self) -> TernaryPart<'_> {
-        let code = match self.layout {
-            Layout::T2 => TernaryCode::T2,
-            Layout::T5 => TernaryCode::T5,
-        };
-        TernaryPart {
-            code,
-            rows: self.rows,
-            cols: self.cols,
-            packed: &self.packed,
-            gamma: self.gamma,
-        }
-    }
-
-    /// `[rows]` for one token.
-    pub fn product(&self, xq: &[i8], scale: f32) -> Vec<f32> {
-        let isa = Isa::best();
-        let mut sums = vec![0; self.rows];
-        onebit_kernels_cpu::ternary_gemv::ternary_gemv(isa, self.layout, &self.packed, self.cols, xq, &mut sums);
-        let mut out = vec![0.0; self.rows];
-        quantize::scale_sums(isa, &sums, self.gamma / scale, &mut out);
-        out
-    }
-}
-
-pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|v| v.to_bits()).collect()
-}
-
-/// Sizes that are quick on the emulator.
-pub(crate) fn small(gpu: &Gpu) -> bool {
-    gpu.properties().name.contains("emulated")
-}
+pub(crate) use super::testing::{Both, CODES, Random, bits, layout_of, microseconds, small};
 
 #[test]
 fn products_are_those_of_the_cpu() {
@@ -128,19 +33,24 @@ fn products_are_those_of_the_cpu() {
         sizes.extend([(2560, 2560), (3840, 2560), (2560, 6912), (1003, 27_648), (13_824, 2560)]);
     }
     for (rows, cols) in sizes {
-        for layout in Layout::ALL {
-            let both = Both::new(&mut random, layout, rows, cols);
+        for code in CODES {
+            let both = Both::new(&mut random, code, rows, cols);
             let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
-            let stride = layout.padded_cols(cols);
-            assert_eq!(matrix.padded_cols(), stride);
+            let stride = matrix.padded_cols();
+            if let Some(layout) = layout_of(code) {
+                assert_eq!(layout.padded_cols(cols), stride);
+            }
             let most = if small(&gpu) && rows > 600 { 2 } else { 16 };
             for tokens in [1, 2, 3, 4, 5, 8, 9, 13, 16]
                 .into_iter()
                 .filter(|&tokens| tokens <= most)
             {
-                let mut xq = random.bytes(tokens * stride);
+                // Tokens may lie further apart.
+                let stride = stride + 16 * (tokens % 3);
+                let mut xq = both.tokens(&mut random, tokens, stride);
                 if tokens == 2 {
                     xq.fill(-128);
+                    both.clear_padding(&mut xq, stride);
                 }
                 let scales: Vec<f32> = (0..tokens).map(|_| 0.5 + random.float().abs()).collect();
                 let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
@@ -152,7 +62,7 @@ fn products_are_those_of_the_cpu() {
                     assert_eq!(
                         bits(found),
                         bits(&want),
-                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                        "{rows} x {cols} {code:?}, token {t} of {tokens}"
                     );
                 }
             }
@@ -167,16 +77,16 @@ fn stacks_and_epilogues() {
     };
     let mut random = Random::seeded("stacks");
     let isa = Isa::best();
-    for layout in Layout::ALL {
+    for code in CODES {
         for (cols, rows) in [(300, [37, 9, 16]), (640, [8, 12, 3])] {
-            let parts = rows.map(|rows| Both::new(&mut random, layout, rows, cols));
+            let parts = rows.map(|rows| Both::new(&mut random, code, rows, cols));
             let matrix = TernaryMatrix::stacked(&gpu, &parts.each_ref().map(Both::part)).unwrap();
             let (total, stride) = (rows.iter().sum::<usize>(), matrix.padded_cols());
-            let gate = Both::new(&mut random, layout, 43, cols);
-            let up = Both::new(&mut random, layout, 43, cols);
+            let gate = Both::new(&mut random, code, 43, cols);
+            let up = Both::new(&mut random, code, 43, cols);
             let pair = TernaryMatrix::paired(&gpu, gate.part(), up.part()).unwrap();
             for tokens in [1, 3, 6, 16] {
-                let (xq, scales) = (random.bytes(tokens * stride), vec![1.25; tokens]);
+                let (xq, scales) = (gate.tokens(&mut random, tokens, stride), vec![1.25; tokens]);
                 let before = random.floats(tokens * total);
                 let (x, s) = (gpu.upload(&xq).unwrap(), gpu.upload(&scales).unwrap());
                 let (added, relu) = (
@@ -191,7 +101,20 @@ fn stacks_and_epilogues() {
                 );
                 ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedRelu2(&gated)).unwrap();
                 ternary_gemv(&gpu, &pair, &x, &s, Epilogue::GatedSilu(&silu)).unwrap();
+                // Two products of their own, of which the second finds what the first has put.
+                let [gate_alone, up_alone] =
+                    [&gate, &up].map(|both| TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap());
+                let by_gate = [(); 2].map(|()| gpu.poisoned::<f32>(tokens * 43).unwrap());
+                let [a, b] = &by_gate;
+                for (out, epilogue) in [(a, Epilogue::ByGateRelu2(a)), (b, Epilogue::ByGateSilu(b))] {
+                    ternary_gemv(&gpu, &gate_alone, &x, &s, Epilogue::Store(out)).unwrap();
+                    ternary_gemv(&gpu, &up_alone, &x, &s, epilogue).unwrap();
+                }
+                let by_gate = by_gate.map(|array| gpu.download(&array).unwrap());
                 let found = [added, relu, gated, silu].map(|array| gpu.download(&array).unwrap());
+                for i in 0..2 {
+                    assert_eq!(bits(&by_gate[i]), bits(&found[2 + i]), "{code:?} by gate, {tokens}");
+                }
                 for t in 0..tokens {
                     let xq = &xq[t * stride..][..stride];
                     let y: Vec<f32> = parts.iter().flat_map(|part| part.product(xq, scales[t])).collect();
@@ -200,28 +123,20 @@ fn stacks_and_epilogues() {
                     assert_eq!(
                         bits(&found[0][t * total..][..total]),
                         bits(&want),
-                        "{layout:?} added, {tokens}"
+                        "{code:?} added, {tokens}"
                     );
                     activation::relu2(isa, &y, &mut want);
                     assert_eq!(
                         bits(&found[1][t * total..][..total]),
                         bits(&want),
-                        "{layout:?} relu2, {tokens}"
+                        "{code:?} relu2, {tokens}"
                     );
                     let (g, u) = (gate.product(xq, scales[t]), up.product(xq, scales[t]));
                     let mut want = vec![0.0; 43];
                     activation::relu2_gate(isa, &g, &u, &mut want);
-                    assert_eq!(
-                        bits(&found[2][t * 43..][..43]),
-                        bits(&want),
-                        "{layout:?} gated, {tokens}"
-                    );
+                    assert_eq!(bits(&found[2][t * 43..][..43]), bits(&want), "{code:?} gated, {tokens}");
                     activation::swiglu(isa, &g, &u, &mut want);
-                    assert_eq!(
-                        bits(&found[3][t * 43..][..43]),
-                        bits(&want),
-                        "{layout:?} silu, {tokens}"
-                    );
+                    assert_eq!(bits(&found[3][t * 43..][..43]), bits(&want), "{code:?} silu, {tokens}");
                 }
             }
         }
@@ -250,8 +165,8 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
         sizes.extend([(3840, 2560), (40, 3072), (2560, 6912), (40, 7168), (640, 10_242)]);
     }
     for (rows, cols) in sizes {
-        for layout in Layout::ALL {
-            let both = Both::new(&mut random, layout, rows, cols);
+        for code in CODES {
+            let both = Both::new(&mut random, code, rows, cols);
             let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
             let stride = matrix.padded_cols();
             for (tokens, normed) in [(1, true), (1, false), (2, true), (4, true), (4, false)] {
@@ -266,6 +181,10 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
                 } else {
                     quantize::absmax_i8(isa, &values, cols, &mut xq, stride, &mut scales);
                 }
+                let mut rows_normed = values.clone();
+                if normed {
+                    rms_norm::rms_norm(isa, &values, &w, 1e-5, &mut rows_normed);
+                }
                 let (x, w) = (gpu.upload(&values).unwrap(), gpu.upload(&w).unwrap());
                 let w = normed.then_some(&w);
                 let (q, s) = (
@@ -279,6 +198,20 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
                     "{cols}, {tokens} tokens"
                 );
                 assert_eq!(gpu.download(&q).unwrap(), xq, "{cols}, {tokens} tokens");
+                // With the floats, and the floats alone.
+                for both in [true, false] {
+                    gpu.fill_bytes(&q, 0xff).unwrap();
+                    let floats = gpu.poisoned::<f32>(tokens * cols).unwrap();
+                    let quantized = both.then_some((&q, &s));
+                    norm_rows(&gpu, &x, cols, w, 1e-5, quantized, Some(&floats)).unwrap();
+                    assert_eq!(
+                        bits(&gpu.download(&floats).unwrap()),
+                        bits(&rows_normed),
+                        "{cols}, {tokens} tokens"
+                    );
+                    let want = if both { xq.clone() } else { vec![-1; xq.len()] };
+                    assert_eq!(gpu.download(&q).unwrap(), want, "{cols}, {tokens} tokens");
+                }
                 if !norms_itself(&gpu, &matrix, tokens) {
                     continue;
                 }
@@ -290,7 +223,7 @@ fn norm_and_quantiser_have_the_bits_of_the_cpu() {
                     assert_eq!(
                         bits(found),
                         bits(&want),
-                        "{rows} x {cols} {layout:?}, token {t} of {tokens}"
+                        "{rows} x {cols} {code:?}, token {t} of {tokens}"
                     );
                 }
             }
@@ -303,7 +236,7 @@ fn shapes_are_compared() {
     let Some(gpu) = Gpu::for_test("shapes of ternary_gemv") else {
         return;
     };
-    let both = Both::new(&mut Random(1), Layout::T2, 8, 256);
+    let both = Both::new(&mut Random(1), TernaryCode::T2, 8, 256);
     let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
     let short = TernaryPart {
         packed: &both.packed[1..],
@@ -330,7 +263,10 @@ fn what_does_not_fit_in_shared_memory_is_known() {
     let fits = |[rows, cols]: [usize; 2], tokens: usize| {
         let most = rows.div_ceil(TILE).div_ceil(132);
         let bytes = |code| normed_bytes(code, cols, most, tokens);
-        bytes(TernaryCode::T2).max(bytes(TernaryCode::T5)) <= (227 << 10) - RESERVED
+        CODES
+            .map(bytes)
+            .into_iter()
+            .all(|bytes| bytes <= (227 << 10) - RESERVED)
     };
     // 2B-4T: down, and gate and up.
     for tokens in 1..=MOST_NORMED {
@@ -369,7 +305,7 @@ fn bench_ternary_gemv() {
         (55_296, 5120),
         (5120, 27_648),
     ] {
-        for code in [TernaryCode::T2, TernaryCode::T5] {
+        for code in CODES {
             let matrix = || TernaryMatrix::synthetic(&gpu, code, rows, cols, false).unwrap();
             let bytes = matrix().weights.len();
             // More than four second-level caches.
@@ -398,18 +334,4 @@ fn bench_ternary_gemv() {
             }
         }
     }
-}
-
-/// Of one of `count` launches that are recorded one after the other, the median of many replays.
-pub(crate) fn microseconds(gpu: &Gpu, count: usize, launch: impl Fn(usize) -> Result<()>) -> f64 {
-    let graph = gpu.record(|| (0..count).try_for_each(&launch)).unwrap();
-    let mut times: Vec<f64> = (0..21)
-        .map(|_| {
-            let before = gpu.mark().unwrap();
-            graph.launch().unwrap();
-            gpu.mark().unwrap().seconds_since(&before).unwrap()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2] * 1e6 / count as f64
 }

@@ -167,6 +167,7 @@ fn self_test(gpu: &Gpu) -> Result<bool, CudaError> {
                 cols,
                 packed: &packed,
                 gamma: 1.0,
+                steps: &[],
             };
             let matrix = TernaryMatrix::stacked(gpu, &[part])?;
             let mut padded = x.clone();

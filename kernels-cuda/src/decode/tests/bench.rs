@@ -4,6 +4,7 @@ use super::attention::rotation;
 use super::head::Floats;
 use crate::decode::*;
 use crate::device::{DeviceArray, Gpu};
+use crate::mixed_linear::LinearStack;
 use crate::ternary_gemv::tests::{Random, microseconds};
 use crate::ternary_gemv::{Epilogue, TernaryCode, TernaryMatrix, normed_ternary_gemv};
 
@@ -38,8 +39,9 @@ fn synthetic(
         ..
     } = shape;
     let ones = |n: usize| gpu.upload(&vec![1.0f32; n]).unwrap();
-    let matrix =
-        |rows: usize, cols: usize, paired: bool| TernaryMatrix::synthetic(gpu, code, rows, cols, paired).unwrap();
+    let matrix = |rows: usize, cols: usize, paired: bool| {
+        LinearStack::from(TernaryMatrix::synthetic(gpu, code, rows, cols, paired).unwrap())
+    };
     let layers = (0..depth).map(|_| DecodeLayer {
         input_norm: ones(hidden),
         post_attention_norm: ones(hidden),
@@ -53,7 +55,7 @@ fn synthetic(
     });
     DecodeModel {
         shape,
-        embedding: VocabularyMatrix::synthetic(gpu, kind, [vocab, hidden]).unwrap(),
+        embedding: VocabularyMatrix::synthetic(gpu, kind, [vocab, hidden]).unwrap().into(),
         head: None,
         sketch: None,
         norm: ones(hidden),
@@ -76,8 +78,9 @@ fn bench_decode() {
         if kind == FloatKind::F16 {
             // Of rows that are all the same a sketch leaves all.
             let mut random = Random::seeded("bench_decode");
-            model.embedding = Floats::new(&mut random, kind, 128_256, SHAPE.hidden).upload(&gpu);
-            model.sketch = HeadSketch::new(&gpu, &model.embedding).unwrap();
+            let embedding = Floats::new(&mut random, kind, 128_256, SHAPE.hidden).upload(&gpu);
+            model.sketch = HeadSketch::new(&gpu, &embedding).unwrap();
+            model.embedding = embedding.into();
         }
         for (kv, context, from) in [
             (KvKind::F16, 128, 56),
@@ -188,12 +191,13 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
     let array = |len: usize| gpu.upload(&vec![0.5f32; len]).unwrap();
     let (x, qkv, mixed, active) = (array(2560), array(3840), array(2560), array(6912));
     let layers = &model.layers;
-    let run = |matrix: fn(&DecodeLayer) -> &TernaryMatrix,
+    let run = |stack: fn(&DecodeLayer) -> &LinearStack,
                x: &DeviceArray<f32>,
                norm: &DeviceArray<f32>,
                epilogue: Epilogue<'_>| {
         microseconds(gpu, layers.len(), |i| {
-            normed_ternary_gemv(gpu, matrix(&layers[i]), x, Some(norm), 1e-5, epilogue)
+            let matrix = stack(&layers[i]).single().unwrap();
+            normed_ternary_gemv(gpu, matrix, x, Some(norm), 1e-5, epilogue)
         })
     };
     let (norm, wide) = (&layers[0].input_norm, layers[0].ffn_sub_norm.as_ref().unwrap());
@@ -223,16 +227,17 @@ fn parts(gpu: &Gpu, model: &DecodeModel, kind: FloatKind) {
         println!("  attention at {position}: {time:.2} us");
     }
     let output = HeadOutput::new(gpu, 1, 4096).unwrap();
-    let time = microseconds(gpu, 4, |_| {
-        head(gpu, model.head(), &x, norm, (1e-5, None), None, &output, 0)
-    });
+    let Vocabulary::Floats(matrix) = model.head() else {
+        return;
+    };
+    let time = microseconds(gpu, 4, |_| head(gpu, matrix, &x, norm, (1e-5, None), None, &output, 0));
     println!(
         "  head {time:.2} us, {:.0} GB/s ({kind:?})",
         model.head().bytes() as f64 / time / 1e3
     );
     if let Some(sketch) = &model.sketch {
         let buffers = SketchBuffers::new(gpu, [model.head().rows(), SHAPE.hidden]).unwrap();
-        let head = (model.head(), sketch);
+        let head = (matrix, sketch);
         let time = microseconds(gpu, 4, |_| {
             largest(gpu, head, &x, norm, (1e-5, None), &buffers, &output, 0)
         });

@@ -4,4 +4,5 @@ mod attention;
 mod bench;
 mod head;
 mod network;
+mod packed;
 mod sketch;

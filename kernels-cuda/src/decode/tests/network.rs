@@ -1,14 +1,14 @@
 //! A whole network, token by token.
 
-use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, softcap};
 
 use super::attention::{Cpu, cpu_attend, cpu_cache, rotation};
 use super::head::{Floats, KINDS, greedy};
 use crate::decode::*;
 use crate::device::Gpu;
-use crate::ternary_gemv::tests::{Both, Random, bits, small};
-use crate::ternary_gemv::{TernaryMatrix, TernaryPart};
+use crate::mixed_linear::LinearStack;
+use crate::ternary_gemv::tests::{Both, CODES, Random, bits, small};
+use crate::ternary_gemv::{TernaryCode, TernaryMatrix, TernaryPart};
 
 /// A layer on the CPU.
 struct Layer {
@@ -30,7 +30,7 @@ struct Network {
 impl Network {
     fn new(
         random: &mut Random,
-        layout: Layout,
+        code: TernaryCode,
         shape: DecodeShape,
         depth: usize,
         options: bool,
@@ -61,7 +61,7 @@ impl Network {
                 sub_norms: options.then(|| [random.floats(heads * head_dim), random.floats(inner)]),
                 linears: sizes
                     .iter()
-                    .map(|&(rows, cols)| Both::new(random, layout, rows, cols))
+                    .map(|&(rows, cols)| Both::new(random, code, rows, cols))
                     .collect(),
             }
         });
@@ -78,7 +78,7 @@ impl Network {
         let put = |x: &Vec<f32>| gpu.upload(x).unwrap();
         let stacked = |parts: &[&Both]| {
             let parts: Vec<TernaryPart<'_>> = parts.iter().map(|both| both.part()).collect();
-            TernaryMatrix::stacked(gpu, &parts).unwrap()
+            LinearStack::from(TernaryMatrix::stacked(gpu, &parts).unwrap())
         };
         let layers = self.layers.iter().map(|layer| {
             let [q, k, v, o, gate, up, down] = &layer.linears[..] else {
@@ -94,7 +94,7 @@ impl Network {
                 o: stacked(&[o]),
                 up: match self.shape.feed_forward {
                     FeedForwardKind::Relu2 => stacked(&[up]),
-                    _ => TernaryMatrix::paired(gpu, gate.part(), up.part()).unwrap(),
+                    _ => TernaryMatrix::paired(gpu, gate.part(), up.part()).unwrap().into(),
                 },
                 down: stacked(&[down]),
             }
@@ -103,7 +103,7 @@ impl Network {
         DecodeModel {
             shape: self.shape,
             sketch: HeadSketch::new(gpu, &embedding).unwrap(),
-            embedding,
+            embedding: embedding.into(),
             head: None,
             norm: put(&self.norm),
             layers: layers.collect(),
@@ -111,7 +111,7 @@ impl Network {
     }
 
     fn project(&self, parts: &[&Both], x: &[f32], norm: Option<&Vec<f32>>) -> Vec<f32> {
-        let (isa, stride) = (Isa::best(), parts[0].layout.padded_cols(x.len()));
+        let (isa, stride) = (Isa::best(), x.len().next_multiple_of(parts[0].code.block()));
         let (mut xq, mut scale) = (vec![0; stride], [0.0]);
         match norm {
             Some(w) => rms_norm::rms_norm_i8(isa, x, w, self.shape.eps, &mut xq, stride, &mut scale),
@@ -189,8 +189,8 @@ fn a_network_writes_the_tokens_of_the_cpu() {
             residual_scale: [1.0, 0.6, 1.0][i],
             feed_forward,
         };
-        let (layout, kind) = (Layout::ALL[i % 2], KINDS[3 - i]);
-        let network = Network::new(&mut random, layout, shape, 2, i > 0, kind, 211);
+        let (code, kind) = (CODES[i], KINDS[3 - i]);
+        let network = Network::new(&mut random, code, shape, 2, i > 0, kind, 211);
         let (model, kv) = (network.upload(&gpu), [KvKind::F32, KvKind::F16, KvKind::Int8][i]);
         let length = if small(&gpu) { 22 } else { 300 };
         let (table, [cos, sin]) = rotation(&gpu, 16, 384);
@@ -257,7 +257,7 @@ fn chunks_of_a_prompt_give_what_steps_do() {
             residual_scale: [1.0, 0.6, 1.0][i],
             feed_forward,
         };
-        let network = Network::new(&mut random, Layout::ALL[i % 2], shape, 2, i > 0, KINDS[i], 97);
+        let network = Network::new(&mut random, CODES[i], shape, 2, i > 0, KINDS[i], 97);
         let model = network.upload(&gpu);
         let room = Room {
             context: 256,

@@ -1,13 +1,14 @@
 //! What a model and a session take of a GPU's memory, and what has no kernel, found before anything is uploaded.
 
-use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, HeadSketch, Room, VocabularyMatrix};
-use onebit_kernels_cuda::ternary_gemv::{Extent, TernaryCode, TernaryMatrix};
+use onebit_kernels_cuda::decode::{DecodeShape, DecodeState, HeadSketch, Room};
+use onebit_kernels_cuda::mixed_linear::LinearStack;
+use onebit_kernels_cuda::ternary_gemv::Extent;
 
-use super::convert::{decode_shape, float_kind, sketched};
+use super::convert::{decode_shape, sketched};
+use super::parts::{kinds, vocabulary_kind};
 use super::session::kv_kind;
 use super::{CudaModel, CudaRuntimeError};
-use crate::runtime::{Block, FloatMatrix, KvType, Linear, PackedModel};
+use crate::runtime::{Block, FloatMatrix, KvType, PackedModel};
 
 /// Bytes on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,9 +43,10 @@ impl CudaModel {
         for (index, block) in model.blocks().iter().enumerate() {
             blocks += block_bytes(index, block, &mut extent)?;
         }
-        let mut head = matrix_bytes("the embedding", model.embedding())?;
+        extent = extent.max(vocabulary_kind(model.head()).extent_needed(config.hidden_size));
+        let mut head = matrix_bytes(model.embedding());
         if !std::ptr::eq(model.head(), model.embedding()) {
-            head += matrix_bytes("the head", model.head())?;
+            head += matrix_bytes(model.head());
         }
         if sketched(model.head()) {
             head += HeadSketch::bytes_needed([model.head().rows, model.head().cols]);
@@ -75,49 +77,32 @@ impl CudaModel {
     }
 }
 
+/// Gate and up, which are no stack.
+const GATED: &str = "gate and up";
+
 /// Bytes of a block; `extent` becomes that of its matrices too.
 fn block_bytes(index: usize, block: &Block, extent: &mut Extent) -> Result<usize, CudaRuntimeError> {
     let name = |part: &str| format!("layer {index}, {part}");
-    let up: Vec<&Linear> = block.gate.iter().chain([&block.up]).collect();
+    let (up, feed_forward) = match &block.gate {
+        Some(gate) => (GATED, vec![gate, &block.up]),
+        None => ("up", vec![&block.up]),
+    };
     let matrices = [
         ("q, k and v", vec![&block.q, &block.k, &block.v]),
         ("o", vec![&block.o]),
-        ("gate and up", up),
+        (up, feed_forward),
         ("down", vec![&block.down]),
     ];
     let mut bytes = block.norms().map(|norm| 4 * norm.len()).sum();
     for (part, linears) in matrices {
-        let mut sizes = Vec::new();
-        let mut code = TernaryCode::T5;
-        for linear in linears {
-            let found = match linear {
-                Linear::Ternary { rows, cols, layout, .. } => {
-                    // One code for all that lie together: `t2` if one of them has it, or one that a GPU has no code for.
-                    if *layout != Layout::T5 {
-                        code = TernaryCode::T2;
-                    }
-                    sizes.push([*rows, *cols]);
-                    continue;
-                }
-                Linear::Int8 { .. } => "int8",
-                Linear::Int4 { .. } => "int4",
-                Linear::Float(matrix) => matrix.values.type_name(),
-            };
-            return Err(CudaRuntimeError::Unsupported {
-                what: name(part),
-                found: found.into(),
-            });
-        }
-        *extent = extent.max(TernaryMatrix::extent_needed(code, &sizes));
-        bytes += sizes
-            .into_iter()
-            .map(|size| TernaryMatrix::bytes_needed(code, size))
-            .sum::<usize>();
+        let sizes = linears.iter().map(|linear| [linear.rows(), linear.cols()]);
+        let parts: Vec<_> = kinds(&name(part), &linears)?.into_iter().zip(sizes).collect();
+        *extent = extent.max(LinearStack::extent_needed(&parts, part == GATED));
+        bytes += parts.iter().map(|(kind, size)| kind.bytes_needed(*size)).sum::<usize>();
     }
     Ok(bytes)
 }
 
-fn matrix_bytes(name: &str, matrix: &FloatMatrix) -> Result<usize, CudaRuntimeError> {
-    let kind = float_kind(name, matrix)?;
-    Ok(VocabularyMatrix::bytes_needed(kind, [matrix.rows, matrix.cols]))
+fn matrix_bytes(matrix: &FloatMatrix) -> usize {
+    vocabulary_kind(matrix).bytes_needed([matrix.rows, matrix.cols])
 }

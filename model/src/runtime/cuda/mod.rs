@@ -6,6 +6,7 @@
 
 mod convert;
 mod memory;
+mod parts;
 mod recordings;
 mod session;
 mod snapshot;
