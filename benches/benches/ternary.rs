@@ -1,5 +1,5 @@
-//! The matrix-vector products (ternary, binary, int8, int4, f16, f32) against a read sweep of as many bytes, and the ternary matrix
-//! product against the peak of int8 dot products, and products by columns against those by rows, on one thread.
+//! The matrix-vector products (ternary, binary, int8, int4, f16, f32) against a read sweep of as many bytes, and the ternary and int8 matrix
+//! products against the peak of int8 dot products, and products by columns against those by rows, on one thread.
 //!
 //! `cargo bench -p onebit-benches --bench ternary`. Limit and kernel run in turn, so that both see the same state of the
 //! machine; the table at the end divides the fastest of each. Every case is first checked: sampled rows of a GEMV against
@@ -14,9 +14,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use half::f16;
 use onebit_benches::{race, values};
-use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::dense_gemv::{gemv_f16, gemv_f32, gemv_i8};
-use onebit_kernels_cpu::int4_gemv;
 use onebit_kernels_cpu::int8_gemv::int8_gemv;
 use onebit_kernels_cpu::probe::{int8_dot_peak, read_sweep};
 use onebit_kernels_cpu::quantize::{absmax_i8, ternary_i8};
@@ -24,6 +22,7 @@ use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_columns::{Line, from_rows, is_fast, lines, ternary_columns};
 use onebit_kernels_cpu::ternary_gemm::{scratch_len, ternary_gemm};
 use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
+use onebit_kernels_cpu::{Isa, int4_gemv, int8_gemm};
 
 /// Bytes of weights: a matrix that stays in the caches, and one far larger than they are.
 const FOOTPRINTS: [usize; 2] = [1 << 20, 96 << 20];
@@ -264,19 +263,41 @@ impl Bench {
         let isa = self.isa;
         let mut packed = vec![0; layout.bytes(rows, cols)];
         layout.pack(&w, rows, cols, &mut packed);
-        let (mut out, mut scratch) = (vec![0; tokens * rows], vec![0; scratch_len(cols)]);
-        let mut multiply =
-            |out: &mut [i32]| ternary_gemm(isa, layout, &packed, rows, cols, &xq, tokens, out, &mut scratch);
+        let mut scratch = vec![0; scratch_len(cols)];
+        self.product(layout.name(), (tokens, rows, cols), &w, &xq, |out| {
+            ternary_gemm(isa, layout, &packed, rows, cols, &xq, tokens, out, &mut scratch);
+        });
+    }
+
+    fn gemm_int8(&mut self, (tokens, rows, cols): (usize, usize, usize)) {
+        let (w, xq) = (bytes(rows * cols, 7), bytes(tokens * int8_gemm::padded_cols(cols), 8));
+        let isa = self.isa;
+        let mut scratch = vec![0; int8_gemm::scratch_len(cols)];
+        self.product("int8", (tokens, rows, cols), &w, &xq, |out| {
+            int8_gemm::int8_gemm(isa, &w, rows, cols, &xq, tokens, out, &mut scratch);
+        });
+    }
+
+    /// A product of `w`, `[rows, cols]`, with `xq`, `[tokens, stride]`.
+    fn product(
+        &mut self,
+        format: &str,
+        (tokens, rows, cols): (usize, usize, usize),
+        w: &[i8],
+        xq: &[i8],
+        mut multiply: impl FnMut(&mut [i32]),
+    ) {
+        let (isa, mut out) = (self.isa, vec![0; tokens * rows]);
         multiply(&mut out);
         let mut sums = vec![0i64; cols];
         for row in w.chunks_exact(cols) {
             sums.iter_mut().zip(row).for_each(|(s, w)| *s += i64::from(*w));
         }
-        for (x, out) in xq.chunks_exact(stride).zip(out.chunks_exact(rows)) {
+        for (x, out) in xq.chunks_exact(xq.len() / tokens).zip(out.chunks_exact(rows)) {
             let want: i64 = x.iter().zip(&sums).map(|(x, s)| i64::from(*x) * s).sum();
             assert_eq!(out.iter().map(|v| i64::from(*v)).sum::<i64>(), want);
         }
-        let name = format!("gemm {} {tokens}x{rows}x{cols}", layout.name());
+        let name = format!("gemm {format} {tokens}x{rows}x{cols}");
         let (ops, steps) = (2.0 * (tokens * rows * cols) as f64, 100_000);
         let done = Cell::new(0.0);
         let limit = || done.set(int8_dot_peak(isa, black_box(steps)));
@@ -322,6 +343,7 @@ fn main() {
     }
     for shape in GEMM {
         Layout::ALL.into_iter().for_each(|layout| bench.gemm(layout, shape));
+        bench.gemm_int8(shape);
     }
     println!(
         "\nisa {}, one thread; fastest of each, limit and kernel in turn",

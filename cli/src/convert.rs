@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use onebit_model::chat::ChatTemplate;
+use onebit_model::config::ModelConfig;
 use onebit_model::files::gguf::{GgufOptions, Graph, save_gguf};
 use onebit_model::files::{
-    DirectoryOptions, Extras, GenerationConfig, ModelSource, OneFile, OneFileOptions, Parts, replace_file,
+    DirectoryOptions, Extras, GenerationConfig, ModelSource, OneFile, OneFileOptions, Parts, Recast, replace_file,
     save_directory, save_one_file,
 };
 use onebit_model::tokenizer::Tokenizer;
@@ -100,6 +101,16 @@ impl Subject {
         Some(generation).filter(|generation| **generation != GenerationConfig::default())
     }
 
+    /// What goes into a file beside the weights; `packed` is the packed tokenizer.
+    pub(crate) fn parts<'a>(&'a self, packed: Option<&'a [u8]>) -> Parts<'a> {
+        Parts {
+            tokenizer: self.tokenizer.as_ref().map(Tokenizer::json),
+            packed_tokenizer: packed,
+            generation: self.generation(),
+            chat_template: self.chat_template.as_ref().filter(|template| !template.is_default()),
+        }
+    }
+
     /// Writes one file, and a C header beside it on request; gives the file.
     pub(crate) fn write_one_file(
         &self,
@@ -108,26 +119,31 @@ impl Subject {
         header: Option<&Path>,
     ) -> Result<OneFile> {
         let packed = self.tokenizer.as_ref().and_then(Tokenizer::pack);
-        let parts = Parts {
-            tokenizer: self.tokenizer.as_ref().map(Tokenizer::json),
-            packed_tokenizer: packed.as_deref(),
-            generation: self.generation(),
-            chat_template: self.chat_template.as_ref().filter(|template| !template.is_default()),
-        };
+        let parts = self.parts(packed.as_deref());
         let source = self.source();
         {
             let progress = Progress::new("exporting", 1000);
             save_one_file(path, source, options, &parts, &thousandths(&progress))?;
         }
-        let file = OneFile::open(path)?;
-        if let Some(header) = header {
-            let text = file.c_header()?;
-            replace_file(header, |temporary| {
-                fs::write(temporary, &text)
-                    .map_err(|e| CliError::io(header, "write", &e, "check the path and the free space"))
-            })?;
+        finished(path, header)
+    }
+
+    /// Writes one file under the modes of `modes`, as small as it can be, and a C header beside it on request; gives the file.
+    pub(crate) fn write_map(&self, path: &Path, modes: &ModelConfig, header: Option<&Path>) -> Result<OneFile> {
+        let packed = self.tokenizer.as_ref().and_then(Tokenizer::pack);
+        let parts = self.parts(packed.as_deref());
+        {
+            let progress = Progress::new("exporting", 1000);
+            let recast = Recast::new(self.source(), |site| modes.mode_at(site))?;
+            save_one_file(
+                path,
+                &recast,
+                &OneFileOptions::SMALLEST,
+                &parts,
+                &thousandths(&progress),
+            )?;
         }
-        Ok(file)
+        finished(path, header)
     }
 
     /// Writes a GGUF file, its notes told, and gives its graph.
@@ -193,6 +209,19 @@ impl Subject {
         }
         Ok(any)
     }
+}
+
+/// The file that was written, its C header beside it on request.
+fn finished(path: &Path, header: Option<&Path>) -> Result<OneFile> {
+    let file = OneFile::open(path)?;
+    if let Some(header) = header {
+        let text = file.c_header()?;
+        replace_file(header, |temporary| {
+            fs::write(temporary, &text)
+                .map_err(|e| CliError::io(header, "write", &e, "check the path and the free space"))
+        })?;
+    }
+    Ok(file)
 }
 
 /// Tells a bar of a thousand parts about bytes, whose number is known only to the writer.

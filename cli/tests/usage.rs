@@ -7,12 +7,13 @@ use std::fs;
 
 use common::{CONFIG, fixture, onebit, onebit_with};
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
     &["tokenize"],
     &["train"],
+    &["search"],
     &["eval"],
     &["generate"],
     &["chat"],

@@ -37,6 +37,7 @@ pub mod gemm;
 pub mod gemm_bf16;
 pub mod hadamard;
 pub mod int4_gemv;
+pub mod int8_gemm;
 pub mod int8_gemv;
 pub mod isa;
 pub mod math;

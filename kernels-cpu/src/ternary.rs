@@ -49,6 +49,15 @@ impl Layout {
         }
     }
 
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Layout::T2 => t2::BLOCK_BYTES,
+            Layout::T5 => t5::BLOCK_BYTES,
+            Layout::B1 => b1::BLOCK_BYTES,
+        }
+    }
+
     /// `cols` rounded up to whole blocks.
     pub const fn padded_cols(self, cols: usize) -> usize {
         cols.next_multiple_of(self.block())
@@ -130,29 +139,28 @@ impl Layout {
 
 /// Activations of `cols` columns padded for every layout.
 pub const fn padded_cols(cols: usize) -> usize {
-    // A whole block of `b1` is two of `t2`.
-    let (one, five) = (b1::padded_cols(cols), t5::padded_cols(cols));
-    if one > five { one } else { five }
+    // A block of `t2` is two of `b1`.
+    let (two, five) = (t2::padded_cols(cols), t5::padded_cols(cols));
+    if two > five { two } else { five }
 }
 
-/// Bytes of a block and rows of a group, in every layout.
-const BLOCK_BYTES: usize = t2::BLOCK_BYTES;
+/// Rows of a group, in every layout.
 const GROUP_ROWS: usize = t2::GROUP_ROWS;
 
-/// Calls `encode(weights, bytes)` for each block of `w`, `[rows, cols]`, where it lies in `out`; what is missing of a block, or of a
+/// Calls `encode(weights, bytes)` for each block (`BLOCK` weights in `BYTES` bytes) of `w`, `[rows, cols]`, where it lies in `out`; what is missing of a block, or of a
 /// group's rows, is 0 in `weights`.
 #[inline(always)]
-pub(crate) fn pack_blocks<const BLOCK: usize>(
+pub(crate) fn pack_blocks<const BLOCK: usize, const BYTES: usize>(
     w: &[i8],
     rows: usize,
     cols: usize,
     out: &mut [u8],
-    mut encode: impl FnMut(&[i8; BLOCK], &mut [u8; BLOCK_BYTES]),
+    mut encode: impl FnMut(&[i8; BLOCK], &mut [u8; BYTES]),
 ) {
     assert_eq!(w.len(), rows * cols, "w is [rows, cols]");
     let blocks = cols.div_ceil(BLOCK);
     let mut at = w;
-    let (out, _) = out.as_chunks_mut::<BLOCK_BYTES>();
+    let (out, _) = out.as_chunks_mut::<BYTES>();
     for out in out.chunks_exact_mut((GROUP_ROWS * blocks).max(1)) {
         for r in 0..GROUP_ROWS {
             let (row, rest) = at.split_at(at.len().min(cols));
@@ -187,10 +195,15 @@ pub(crate) fn unpack_rows(
 
 /// Writes the first `out.len()` weights of row `r` (0..4) of a group: `weight(byte, field)` in the order of the fields.
 #[inline(always)]
-pub(crate) fn unpack_blocks<T>(group: &[u8], r: usize, block: usize, out: &mut [T], weight: impl Fn(u8, usize) -> T) {
-    for (b, out) in out.chunks_mut(block).enumerate() {
-        let bytes = &group[(b * GROUP_ROWS + r) * BLOCK_BYTES..][..BLOCK_BYTES];
-        for (field, out) in out.chunks_mut(BLOCK_BYTES).enumerate() {
+pub(crate) fn unpack_blocks<T, const BLOCK: usize, const BYTES: usize>(
+    group: &[u8],
+    r: usize,
+    out: &mut [T],
+    weight: impl Fn(u8, usize) -> T,
+) {
+    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+        let bytes = &group[(b * GROUP_ROWS + r) * BYTES..][..BYTES];
+        for (field, out) in out.chunks_mut(BYTES).enumerate() {
             for (o, byte) in out.iter_mut().zip(bytes) {
                 *o = weight(*byte, field);
             }

@@ -16,7 +16,7 @@ use onebit_kernels_cpu::int4_gemv::InputBlock;
 use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{
     Isa, activation, adamw, attention, cross_entropy, dense_gemv, dropout, elementwise, embedding, int4_gemv,
-    int8_gemv, probe, quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
+    int8_gemm, int8_gemv, probe, quantize, rms_norm, rng, rope, t2, ternary_columns, ternary_gemm, ternary_gemv,
 };
 
 /// Values in ±1.
@@ -95,6 +95,13 @@ fn integer_products() {
         let (w, x) = (bytes(fence, 5 * cols), bytes(fence, cols));
         let mut out = Fenced::new(fence, [0i32; 5]);
         int8_gemv::int8_gemv(isa, &w, cols, &x, &mut out);
+        let (stride, tokens) = (int8_gemm::padded_cols(cols), 7);
+        for &rows in ROWS {
+            let (w, x) = (bytes(fence, rows * cols), bytes(fence, tokens * stride));
+            let mut out = Fenced::new(fence, vec![0i32; tokens * rows]);
+            let mut scratch = Fenced::new(fence, vec![0u8; int8_gemm::scratch_len(cols)]);
+            int8_gemm::int8_gemm(isa, &w, rows, cols, &x, tokens, &mut out, &mut scratch);
+        }
         for rows in [1, 5] {
             let (w, x) = (floats(fence, rows * cols), floats(fence, 5 * cols));
             let mut codes = Fenced::new(fence, vec![0u8; rows * int4_gemv::row_bytes(cols)]);
@@ -102,6 +109,8 @@ fn integer_products() {
             int4_gemv::quantize(isa, &w, cols, &mut codes, &mut steps);
             let mut blocks = Fenced::new(fence, vec![InputBlock::ZERO; 5 * int4_gemv::blocks(cols)]);
             int4_gemv::quantize_input(isa, &x, cols, &mut blocks);
+            let bytes = bytes(fence, 5 * cols);
+            int4_gemv::input_of_bytes(&bytes, cols, cols, &floats(fence, 5), &mut blocks);
             let mut out = floats(fence, 5 * rows);
             int4_gemv::gemv(isa, &codes, &steps, &blocks, 5, &mut out);
             let (one, some) = (

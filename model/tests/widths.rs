@@ -48,13 +48,7 @@ impl ModelSource for Masters {
     }
 }
 
-const OPTIONS: OneFileOptions = OneFileOptions {
-    storage: FloatStorage::F16,
-    sketch_above: None,
-    layout: onebit_model::files::TernaryLayout::Smallest,
-    columns: false,
-    threads: 1,
-};
+const OPTIONS: OneFileOptions = OneFileOptions::SMALLEST;
 
 fn saved(dir: &Path, name: &str, source: &dyn ModelSource) -> OneFile {
     let path = dir.join(name);

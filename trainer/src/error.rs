@@ -45,6 +45,9 @@ pub enum TrainError {
     /// Scoring a text.
     #[error(transparent)]
     Evaluation(#[from] onebit_model::evaluation::EvaluationError),
+    /// Inference.
+    #[error(transparent)]
+    Inference(#[from] onebit_model::runtime::RuntimeError),
     /// The packed runtime.
     #[error("packed runtime: {0}")]
     Runtime(String),

@@ -23,6 +23,8 @@ use serde_json::json;
 #[cfg(feature = "train")]
 use self::corpus::read;
 #[cfg(feature = "train")]
+pub(crate) use self::corpus::read as read_corpus;
+#[cfg(feature = "train")]
 use self::modes::{Cache, Dynamic, score_dynamically, score_with_cache};
 #[cfg(not(feature = "train"))]
 use self::plain::read;
@@ -63,6 +65,12 @@ pub struct Eval {
     /// tokens by which the window advances, at most the context (default: half of the context)
     #[argh(option)]
     stride: Option<usize>,
+    /// tokens of a window, at most the model's context (default: the model's context)
+    #[argh(option)]
+    context: Option<usize>,
+    /// score the first so many tokens alone (default: all)
+    #[argh(option)]
+    max_tokens: Option<usize>,
     /// a neural cache of so many tokens: words of late are likelier where the model is in a like state; a figure of its own (default: none)
     #[argh(option)]
     cache: Option<usize>,
@@ -132,8 +140,8 @@ struct Evaluation {
 }
 
 /// A text as tokens, the first of them context only, and the size of the original.
-struct Corpus {
-    ids: Vec<u32>,
+pub(crate) struct Corpus {
+    pub ids: Vec<u32>,
     words: Option<u64>,
     bytes: Option<u64>,
 }
@@ -145,6 +153,14 @@ impl Corpus {
                 "one token alone cannot be scored: the first is context; give at least two".into(),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Keeps the first `tokens` that are scored. How many words and bytes they are is not known then.
+    fn cut(&mut self, tokens: usize) {
+        if tokens.saturating_add(1) < self.ids.len() {
+            self.ids.truncate(tokens + 1);
+            (self.words, self.bytes) = (None, None);
         }
     }
 
@@ -194,15 +210,24 @@ impl Eval {
             args::existing_file(data, "--data")?;
         }
         let config = directory.config();
-        let context = config.max_position_embeddings;
+        let most = config.max_position_embeddings;
+        let context = self.context.unwrap_or(most);
+        if context == 0 || context > most {
+            return Err(CliError::Usage(format!(
+                "--context: expected 1 to the model's context of {most}, found {context}"
+            )));
+        }
+        if self.max_tokens == Some(0) {
+            return Err(CliError::Usage("--max-tokens: expected at least 1, found 0".into()));
+        }
         let stride = self.stride.unwrap_or((context / 2).max(1));
         if stride == 0 || stride > context {
             return Err(CliError::Usage(format!(
-                "--stride: expected 1 to the model's context of {context}, found {stride}"
+                "--stride: expected 1 to the window's {context} tokens, found {stride}"
             )));
         }
         let place = device::place(self.device.as_deref(), self.threads)?;
-        let corpus = match ids {
+        let mut corpus = match ids {
             Some(ids) if self.logits => return print_logits(&directory.load(head)?, &ids, kv, place, self.json),
             Some(ids) => Corpus {
                 ids,
@@ -215,6 +240,9 @@ impl Eval {
                 config.vocab_size,
             )?,
         };
+        if let Some(most) = self.max_tokens {
+            corpus.cut(most);
+        }
         #[cfg(feature = "train")]
         if let Some(how) = dynamic {
             return print(&score_dynamically(&path, &corpus, how, place)?, self.json);

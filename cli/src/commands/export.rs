@@ -1,6 +1,7 @@
 //! `onebit export`: a model as one file, as a directory for `transformers`, or as a GGUF file.
 
 mod gguf;
+mod map;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use onebit_kernels_cpu::ternary::Layout;
 use onebit_model::config::{FeedForward, LinearKind, LinearMode, ModelConfig};
 use onebit_model::files::gguf::GGUF_EXTENSION;
 use onebit_model::files::{
-    DirectoryOptions, HighPrecision, ONE_FILE_EXTENSION, OneFileOptions, StoredAs, TernaryLayout,
+    DirectoryOptions, HighPrecision, ONE_FILE_EXTENSION, OneFile, OneFileOptions, StoredAs, TernaryLayout,
 };
 use serde_json::json;
 
@@ -25,6 +26,7 @@ use crate::{CliError, Result, args, device, output};
     example = "{command_name} --model model --format 1bit --output model.1bit",
     example = "{command_name} --model model.1bit --format hf --output directory",
     example = "{command_name} --model model --format gguf --type tq2_0 --output model.gguf",
+    example = "{command_name} --model model --map map.json --point 3 --format 1bit --output small.1bit",
     example = "{command_name} --shape 0.7b --tokenizer tokenizer.json --format 1bit --output random.1bit",
     note = "Tensors are converted one at a time: the memory it takes is that of a few of the largest.",
     note = "The file holds the weights as inference keeps them, a sketch of a large head, on request the columns of down_proj, the configuration, the tokenizer, the sampling settings and the chat template. It is a safetensors container. `onebit inspect F.1bit --verify` reads all of it and compares its checksum."
@@ -61,6 +63,12 @@ pub struct Export {
     /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored). A directory has the first three, for everything that is not packed; a GGUF file those, q8_0, q6_k and q4_0
     #[argh(option)]
     head: Option<String>,
+    /// a map.json of `onebit search`: every matrix gets the width that its chosen map says, or that of --point; for --format 1bit
+    #[argh(option)]
+    map: Option<PathBuf>,
+    /// which map of the front of --map, counted from 0 (default: the chosen one)
+    #[argh(option)]
+    point: Option<usize>,
     /// leave out the sketch of the head, which finds the likeliest tokens without reading all of the head, and is as large as a quarter of one in f16
     #[argh(switch)]
     no_sketch: bool,
@@ -108,6 +116,7 @@ impl Export {
         for (given, option, only) in [
             (self.no_sketch, "--no-sketch", ONE_FILE_EXTENSION),
             (self.columns, "--columns", ONE_FILE_EXTENSION),
+            (self.map.is_some(), "--map", ONE_FILE_EXTENSION),
             (self.emit_c_header, "--emit-c-header", ONE_FILE_EXTENSION),
             (self.graph.is_some(), "--graph", GGUF_EXTENSION),
             (self.name.is_some(), "--name", GGUF_EXTENSION),
@@ -143,6 +152,11 @@ impl Export {
         let threads = device::place_on_cpu(None)?.threads;
         let subject = self.subject(path)?;
         let config = subject.source().config();
+        if let Some(map) = self.map()? {
+            let modes = map::read(&map.0, map.1, config)?;
+            let file = subject.write_map(output, &modes, header.as_deref())?;
+            return self.tell(&subject, output, &file);
+        }
         if self.columns {
             check_columns(config)?;
         }
@@ -154,6 +168,36 @@ impl Export {
             threads,
         };
         let file = subject.write_one_file(output, &options, header.as_deref())?;
+        self.tell(&subject, output, &file)
+    }
+
+    /// The file of --map and which of its maps is meant, if it is given.
+    fn map(&self) -> Result<Option<(PathBuf, Option<usize>)>> {
+        let Some(map) = &self.map else {
+            return match self.point {
+                Some(_) => Err(CliError::Usage("--point is for --map; give both".into())),
+                None => Ok(None),
+            };
+        };
+        for (given, option) in [
+            (self.head.is_some(), "--head"),
+            (self.layout.is_some(), "--type"),
+            (self.columns, "--columns"),
+            (self.no_sketch, "--no-sketch"),
+            (self.shape.is_some(), "--shape"),
+        ] {
+            if given {
+                return Err(CliError::Usage(format!(
+                    "{option}: the map says how everything lies, as small as it can be; leave it out"
+                )));
+            }
+        }
+        args::existing_file(map, "--map")?;
+        Ok(Some((map.clone(), self.point)))
+    }
+
+    /// Says what was written.
+    fn tell(&self, subject: &Subject, output: &Path, file: &OneFile) -> Result<()> {
         let bytes = file.file_bytes() as u64;
         if self.json {
             let of = |wanted: &dyn Fn(&str) -> bool| -> usize {

@@ -17,6 +17,8 @@ mod plot;
 #[cfg(feature = "train")]
 mod quickstart;
 #[cfg(feature = "train")]
+mod search;
+#[cfg(feature = "train")]
 mod stack;
 #[cfg(feature = "train")]
 mod tokenize;
@@ -33,7 +35,16 @@ use crate::Result;
 
 /// Commands of a build with the feature `train` alone.
 #[cfg(not(feature = "train"))]
-const TRAINING: [&str; 7] = ["quickstart", "data", "tokenizer", "tokenize", "train", "stack", "plot"];
+const TRAINING: [&str; 8] = [
+    "quickstart",
+    "data",
+    "tokenizer",
+    "tokenize",
+    "train",
+    "search",
+    "stack",
+    "plot",
+];
 
 /// Refuses, by its name, a command that this build does not have.
 #[cfg(not(feature = "train"))]
@@ -106,6 +117,8 @@ enum Command {
     #[cfg(feature = "train")]
     Train(Box<train::Train>),
     #[cfg(feature = "train")]
+    Search(Box<search::Search>),
+    #[cfg(feature = "train")]
     Stack(Box<stack::Stack>),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -137,6 +150,8 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Tokenize(command) => command.run(),
         #[cfg(feature = "train")]
         Command::Train(command) => command.run(),
+        #[cfg(feature = "train")]
+        Command::Search(command) => command.run(),
         #[cfg(feature = "train")]
         Command::Stack(command) => command.run(),
         Command::Eval(command) => command.run(),

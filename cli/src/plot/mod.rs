@@ -1,10 +1,12 @@
-//! Training curves: [`read`] of `metrics.jsonl`, an [`svg`] picture, one of the ternary [`layers`], and a small curve for the [`terminal`].
+//! Training curves: [`read`] of `metrics.jsonl`, an [`svg`] picture, one of the ternary [`layers`], one of a search's [`front`], and a small curve for the [`terminal`].
 
+mod front;
 mod layers;
 mod read;
 mod svg;
 mod terminal;
 
+pub(crate) use front::draw_front;
 pub(crate) use layers::draw_layers;
 pub(crate) use read::Run;
 pub(crate) use svg::draw;

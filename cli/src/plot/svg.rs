@@ -14,7 +14,7 @@ const SIZE: (u32, u32) = (960, 600);
 /// Height of the upper part.
 const SPLIT: i32 = 430;
 /// Runs in turn; distinguishable with the usual colour-vision deficiencies (Okabe & Ito 2008).
-const COLORS: [RGBColor; 7] = [
+pub(super) const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

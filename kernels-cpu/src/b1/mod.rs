@@ -1,14 +1,21 @@
 //! `b1`: binary weights at one bit each.
 //!
-//! A weight `w ∈ {−1, 1}` is its sign: bit 1 for 1, bit 0 for −1. There is no 0. A *block* of 512 weights of one row is 64 bytes, and the
+//! A weight `w ∈ {−1, 1}` is its sign: bit 1 for 1, bit 0 for −1. There is no 0. A *block* of 128 weights of one row is 16 bytes, and the
 //! order of weights is natural within each of its eight fields of one bit:
 //!
 //! ```text
-//! bit      7          6          5          …   1         0
-//! byte j   w[j+448]   w[j+384]   w[j+320]   …   w[j+64]   w[j]        0 ≤ j < 64
+//! bit      7          6         5         …   1         0
+//! byte j   w[j+112]   w[j+96]   w[j+80]   …   w[j+16]   w[j]        0 ≤ j < 16
 //! ```
 //!
-//! Four rows are interleaved block by block as in [`t2`], columns are padded to a multiple of 512 and rows to a multiple of 4, with bit 0.
+//! Four rows are interleaved block by block as in [`t2`], columns are padded to a multiple of 128 and rows to a multiple of 4, with bit 0:
+//!
+//! ```text
+//! group g:  [block 0: row 4g | 4g+1 | 4g+2 | 4g+3] [block 1: row 4g | …] …        64 bytes for 128 columns of four rows
+//! ```
+//!
+//! So a line of the cache is a block of all four rows, and a register of 64, 32 or 16 bytes holds a field of four rows, two or one. With blocks
+//! as large as those of [`t2`], 512 weights, narrow matrices would be padding for the most part: of 320 columns 192.
 //!
 //! **What is past the end** has no code that stands for weight 0, so a product may not take it for weights: of the two sums in
 //!
@@ -26,9 +33,9 @@ use crate::t2;
 use crate::ternary::{pack_blocks, unpack_blocks, unpack_rows};
 
 /// Weights in a block.
-pub const BLOCK: usize = 512;
+pub const BLOCK: usize = 128;
 /// Bytes of a block.
-pub const BLOCK_BYTES: usize = 64;
+pub const BLOCK_BYTES: usize = 16;
 /// Rows interleaved into one stream.
 pub const GROUP_ROWS: usize = 4;
 /// Weights in a byte.
@@ -61,11 +68,11 @@ pub const fn bytes(rows: usize, cols: usize) -> usize {
 pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
     assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
     assert!(w.iter().all(|w| *w == 1 || *w == -1), "weights are -1 or 1");
-    pack_blocks::<BLOCK>(w, rows, cols, out, |block, out| {
+    pack_blocks::<BLOCK, BLOCK_BYTES>(w, rows, cols, out, |block, out| {
         let bit = |at: usize| u8::from(block[at] > 0);
         for (j, out) in out.iter_mut().enumerate() {
-            let low = bit(j) | bit(j + 64) << 1 | bit(j + 128) << 2 | bit(j + 192) << 3;
-            let high = bit(j + 256) | bit(j + 320) << 1 | bit(j + 384) << 2 | bit(j + 448) << 3;
+            let low = bit(j) | bit(j + 16) << 1 | bit(j + 32) << 2 | bit(j + 48) << 3;
+            let high = bit(j + 64) | bit(j + 80) << 1 | bit(j + 96) << 2 | bit(j + 112) << 3;
             *out = low | high << 4;
         }
     });
@@ -85,9 +92,7 @@ pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
 
 /// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
 pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
-    unpack_blocks(group, r, BLOCK, out, |byte, field| {
-        store(2 * ((byte >> field) & 1) as i8 - 1)
-    });
+    unpack_blocks::<_, BLOCK, BLOCK_BYTES>(group, r, out, |byte, field| store(2 * ((byte >> field) & 1) as i8 - 1));
 }
 
 /// Whether every bit past the last column and past the last row of a packed matrix `[rows, cols]` is 0, as [`pack`] leaves it.

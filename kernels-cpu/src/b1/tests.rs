@@ -15,7 +15,7 @@ fn packed(w: &[i8], rows: usize, cols: usize) -> Vec<u8> {
 #[test]
 fn unpack_undoes_pack_and_bits_lie_as_the_picture_says() {
     let mut rng = Lcg(31);
-    for cols in [0, 1023, 1024, 1025].into_iter().chain(COLS) {
+    for cols in [0, 127, 128, 129, 383, 384, 385].into_iter().chain(COLS) {
         for rows in 0..10 {
             let w = rng.signs(rows * cols);
             let p = packed(&w, rows, cols);
@@ -25,9 +25,9 @@ fn unpack_undoes_pack_and_bits_lie_as_the_picture_says() {
             assert_eq!(back, w, "{rows} x {cols}");
             for (at, byte) in p.iter().enumerate() {
                 let (g, rest) = (at / group_bytes(cols), at % group_bytes(cols));
-                let (b, r, j) = (rest / 256, rest / 64 % 4, rest % 64);
+                let (b, r, j) = (rest / 64, rest / 16 % 4, rest % 16);
                 for f in 0..FIELDS {
-                    let (r, k) = (4 * g + r, BLOCK * b + 64 * f + j);
+                    let (r, k) = (4 * g + r, BLOCK * b + 16 * f + j);
                     let one = r < rows && k < cols && w[r * cols + k] == 1;
                     assert_eq!(byte >> f & 1 == 1, one, "{rows} x {cols}, byte {at}, bit {f}");
                 }
@@ -38,13 +38,13 @@ fn unpack_undoes_pack_and_bits_lie_as_the_picture_says() {
 
 #[test]
 fn padding_is_told_from_weights() {
-    for (rows, cols) in [(1, 1), (3, 511), (4, 512), (5, 513), (6, 1000)] {
+    for (rows, cols) in [(1, 1), (3, 127), (4, 128), (5, 129), (6, 300)] {
         let clean = packed(&vec![-1; rows * cols], rows, cols);
         for at in 0..clean.len() {
             let (g, rest) = (at / group_bytes(cols), at % group_bytes(cols));
-            let (b, r, j) = (rest / 256, rest / 64 % 4, rest % 64);
+            let (b, r, j) = (rest / 64, rest / 16 % 4, rest % 16);
             for f in 0..FIELDS {
-                let weight = 4 * g + r < rows && BLOCK * b + 64 * f + j < cols;
+                let weight = 4 * g + r < rows && BLOCK * b + 16 * f + j < cols;
                 let mut bytes = clean.clone();
                 bytes[at] |= 1 << f;
                 assert_eq!(

@@ -11,7 +11,7 @@ use crate::t5::{HIGH, LOW};
 /// Wraps intrinsic calls; every method of this file goes through it.
 macro_rules! with_token {
     ($e:expr) => {
-        // SAFETY: `self`, the token, proves that the CPU has NEON; memory operands are references to 64 bytes or to sixteen
+        // SAFETY: `self`, the token, proves that the CPU has NEON; memory operands are references to sixteen bytes, to 64 or to sixteen
         // sums, of which part `part & 3` lies inside, read and written at any alignment.
         unsafe {
             $e
@@ -33,7 +33,7 @@ fn table(token: impl Bytes<V = int8x16_t>, entries: &[u8; 64]) -> uint8x16x4_t {
 }
 
 macro_rules! bytes_of {
-    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_words:expr, $dot_any:expr) => {
+    ($token:ident, |$acc:ident, $a:ident, $b:ident| $dot:expr, $dot_words:expr, $dot_any:expr, $dot_any_words:expr) => {
         impl Bytes for $token {
             type V = int8x16_t;
             type Acc = int32x4_t;
@@ -45,6 +45,11 @@ macro_rules! bytes_of {
             fn load<T: Byte>(self, bytes: &[T; 64], part: usize) -> int8x16_t {
                 const { assert!(size_of::<T>() == 1) };
                 with_token!(vld1q_s8(bytes.as_ptr().cast::<i8>().add(16 * (part & 3))))
+            }
+            #[inline(always)]
+            fn load_quarter<T: Byte>(self, bytes: &[T; 16]) -> int8x16_t {
+                const { assert!(size_of::<T>() == 1) };
+                with_token!(vld1q_s8(bytes.as_ptr().cast::<i8>()))
             }
             #[inline(always)]
             fn splat(self, b: u8) -> int8x16_t {
@@ -91,6 +96,10 @@ macro_rules! bytes_of {
                 with_token!($dot_any)
             }
             #[inline(always)]
+            fn dot_any_words(self, $acc: int32x4_t, $a: int8x16_t, $b: int8x16_t) -> int32x4_t {
+                with_token!($dot_any_words)
+            }
+            #[inline(always)]
             fn total(self, rows: [[int32x4_t; 3]; 4]) -> [i32; 4] {
                 with_token!({
                     let mut sums = [vdupq_n_s32(0); 4];
@@ -103,6 +112,11 @@ macro_rules! bytes_of {
                     vst1q_s32(four.as_mut_ptr(), vpaddq_s32(low, high));
                     four
                 })
+            }
+            #[inline(always)]
+            fn total_quarters(self, parts: [[int32x4_t; 3]; 4]) -> [i32; 4] {
+                // A register is sixteen bytes.
+                self.total(parts)
             }
             #[inline(always)]
             fn add(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
@@ -144,9 +158,19 @@ bytes_of!(
         // Two products of −128 · −128 would not fit.
         let low = vpadalq_s16(acc, vmull_s8(vget_low_s8(a), vget_low_s8(b)));
         vpadalq_s16(low, vmull_high_s8(a, b))
+    },
+    {
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+        vaddq_s32(acc, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))))
     }
 );
-bytes_of!(Dotprod, |acc, a, b| sdot(acc, a, b), sdot(acc, a, b), sdot(acc, a, b));
+bytes_of!(
+    Dotprod,
+    |acc, a, b| sdot(acc, a, b),
+    sdot(acc, a, b),
+    sdot(acc, a, b),
+    sdot(acc, a, b)
+);
 
 /// `acc + a·b`, four products a lane. The intrinsic is not stable yet.
 ///

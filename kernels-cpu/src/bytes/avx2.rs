@@ -17,6 +17,29 @@ pub(crate) fn load<T: Byte>(bytes: &[T; 64], half: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>().add(half & 1)) }
 }
 
+/// Sixteen bytes in both halves of a register.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn load_quarter<T: Byte>(bytes: &[T; 16]) -> __m256i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: reads the sixteen bytes that the reference covers, at any alignment.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+/// The sums of the halves of two registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn sum_halves([a, b]: [__m256i; 2]) -> [i32; 4] {
+    let ab = _mm256_hadd_epi32(a, b);
+    // Lower halves of `a` and `b`, and again; then the upper ones.
+    let abab = _mm256_hadd_epi32(ab, ab);
+    let sums = _mm_unpacklo_epi32(_mm256_castsi256_si128(abab), _mm256_extracti128_si256::<1>(abab));
+    let mut four = [0i32; 4];
+    // SAFETY: `four` is sixteen bytes.
+    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), sums) };
+    four
+}
+
 /// The sums of four registers.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -27,14 +50,6 @@ pub(crate) fn sum_each(v: [__m256i; 4]) -> [i32; 4] {
     // SAFETY: `four` is sixteen bytes.
     unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), sums) };
     four
-}
-
-/// Sixteen entries in both halves of a register.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn table(entries: [u8; 16]) -> __m256i {
-    // SAFETY: `entries` is sixteen bytes.
-    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(entries.as_ptr().cast()) })
 }
 
 /// [`LOW`] of `v` = 0 to 15 and of `v` = 16 to 31, with the lowest bit of `u` 0.
@@ -73,9 +88,9 @@ pub(crate) struct Tables {
 #[target_feature(enable = "avx2")]
 pub(crate) fn tables() -> Tables {
     Tables {
-        below: table(LOW_HALVES[0]),
-        above: table(LOW_HALVES[1]),
-        kinds: table(HIGH_BY_KIND),
+        below: load_quarter(&LOW_HALVES[0]),
+        above: load_quarter(&LOW_HALVES[1]),
+        kinds: load_quarter(&HIGH_BY_KIND),
     }
 }
 

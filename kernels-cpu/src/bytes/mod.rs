@@ -37,6 +37,8 @@ pub(crate) trait Bytes: Copy {
 
     /// Part `part % PARTS` of 64 bytes of memory.
     fn load<T: Byte>(self, bytes: &[T; 64], part: usize) -> Self::V;
+    /// The sixteen bytes in every sixteen of the register.
+    fn load_quarter<T: Byte>(self, bytes: &[T; 16]) -> Self::V;
     /// All bytes `b`.
     fn splat(self, b: u8) -> Self::V;
     /// The four bytes, again and again.
@@ -54,14 +56,18 @@ pub(crate) trait Bytes: Copy {
 
     /// All sums `x`.
     fn sums(self, x: i32) -> Self::Acc;
-    /// `acc + Σ codes·x`, codes 0 to 127, `x` signed; which products go to which sum is unspecified.
+    /// `acc + Σ codes·x`, codes 0 to 127, `x` signed; which products of sixteen bytes go to which of their four sums is unspecified.
     fn dot(self, acc: Self::Acc, codes: Self::V, x: Self::V) -> Self::Acc;
     /// As [`dot`](Self::dot), the products of each four bytes to their own sum.
     fn dot_words(self, acc: Self::Acc, codes: Self::V, x: Self::V) -> Self::Acc;
     /// As [`dot`](Self::dot) where `w` comes from [`signed`](Self::signed).
     fn dot_any(self, acc: Self::Acc, w: Self::V, x: Self::V) -> Self::Acc;
+    /// As [`dot_any`](Self::dot_any), the products of each four bytes to their own sum.
+    fn dot_any_words(self, acc: Self::Acc, w: Self::V, x: Self::V) -> Self::Acc;
     /// `Σ (a + b/4 + c/16)` over the sums of each row's `[a, b, c]`; those of `b` are multiples of 4, of `c` of 16.
     fn total(self, rows: [[Self::Acc; 3]; 4]) -> [i32; 4];
+    /// As [`total`](Self::total), over the sums of each sixteen bytes of 64, in [`PARTS`](Self::PARTS) registers.
+    fn total_quarters(self, parts: [[Self::Acc; 3]; 4]) -> [i32; 4];
     /// `a + b`.
     fn add(self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
     /// Stores the sums of part `part % PARTS` of 16.

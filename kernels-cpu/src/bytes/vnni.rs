@@ -25,6 +25,16 @@ pub(super) fn of(token: AvxVnni) -> ByteIsa {
     }
 }
 
+/// `a + b/4 + c/16`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn whole([a, b, c]: [__m256i; 3]) -> __m256i {
+    _mm256_add_epi32(
+        a,
+        _mm256_add_epi32(_mm256_srai_epi32::<2>(b), _mm256_srai_epi32::<4>(c)),
+    )
+}
+
 macro_rules! bytes_of {
     ($token:ident, $dpbusd:ident) => {
         impl Bytes for $token {
@@ -38,6 +48,11 @@ macro_rules! bytes_of {
             fn load<T: Byte>(self, bytes: &[T; 64], part: usize) -> __m256i {
                 // SAFETY: the token proves AVX2.
                 unsafe { avx2::load(bytes, part) }
+            }
+            #[inline(always)]
+            fn load_quarter<T: Byte>(self, bytes: &[T; 16]) -> __m256i {
+                // SAFETY: the token proves AVX2.
+                unsafe { avx2::load_quarter(bytes) }
             }
             #[inline(always)]
             fn splat(self, b: u8) -> __m256i {
@@ -95,17 +110,18 @@ macro_rules! bytes_of {
                 self.dot(acc, w, x)
             }
             #[inline(always)]
+            fn dot_any_words(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                self.dot(acc, w, x)
+            }
+            #[inline(always)]
             fn total(self, rows: [[__m256i; 3]; 4]) -> [i32; 4] {
                 // SAFETY: the token proves AVX2.
-                unsafe {
-                    let mut sums = [_mm256_setzero_si256(); 4];
-                    for r in 0..4 {
-                        let [a, b, c] = rows[r];
-                        let bc = _mm256_add_epi32(_mm256_srai_epi32::<2>(b), _mm256_srai_epi32::<4>(c));
-                        sums[r] = _mm256_add_epi32(a, bc);
-                    }
-                    avx2::sum_each(sums)
-                }
+                unsafe { avx2::sum_each([whole(rows[0]), whole(rows[1]), whole(rows[2]), whole(rows[3])]) }
+            }
+            #[inline(always)]
+            fn total_quarters(self, parts: [[__m256i; 3]; 4]) -> [i32; 4] {
+                // SAFETY: the token proves AVX2.
+                unsafe { avx2::sum_halves([whole(parts[0]), whole(parts[1])]) }
             }
             #[inline(always)]
             fn add(self, a: __m256i, b: __m256i) -> __m256i {

@@ -58,6 +58,12 @@ impl Bytes for Simd128 {
         unsafe { v128_load(bytes.as_ptr().cast::<u8>().add(16 * (part & 3)).cast()) }
     }
     #[inline(always)]
+    fn load_quarter<T: Byte>(self, bytes: &[T; 16]) -> v128 {
+        const { assert!(size_of::<T>() == 1) };
+        // SAFETY: sixteen bytes that the reference covers; the load may be misaligned.
+        unsafe { v128_load(bytes.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn splat(self, b: u8) -> v128 {
         u8x16_splat(b)
     }
@@ -104,6 +110,10 @@ impl Bytes for Simd128 {
         self.dot(acc, w, x)
     }
     #[inline(always)]
+    fn dot_any_words(self, acc: v128, w: v128, x: v128) -> v128 {
+        self.dot_words(acc, w, x)
+    }
+    #[inline(always)]
     fn total(self, rows: [[v128; 3]; 4]) -> [i32; 4] {
         let mut sums = [i32x4_splat(0); 4];
         for r in 0..4 {
@@ -117,6 +127,11 @@ impl Bytes for Simd128 {
             i32x4_extract_lane::<2>(four),
             i32x4_extract_lane::<3>(four),
         ]
+    }
+    #[inline(always)]
+    fn total_quarters(self, parts: [[v128; 3]; 4]) -> [i32; 4] {
+        // A register is sixteen bytes.
+        self.total(parts)
     }
     #[inline(always)]
     fn add(self, a: v128, b: v128) -> v128 {

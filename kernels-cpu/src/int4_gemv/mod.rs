@@ -1,7 +1,8 @@
-//! `out[t, r] = Σ_k w[r,k] · x[t,k]` for int4 weights with a step for each group of 32 columns: an int4 head.
+//! `out[t, r] = Σ_k w[r,k] · x[t,k]` for int4 weights with a step for each group of 32 columns: an int4 head, an int4 linear.
 //!
 //! `w = q · step`, `q` in −8..=7 and `step` an f16. The activations of a group are bytes with a step of their own, `x = p · max|x| / 127`, one f32 for
-//! each token and group, so that an outlier costs its own group alone. Products are byte dot products, exact, and the sum has a fixed order:
+//! each token and group, so that an outlier costs its own group alone ([`quantize_input`]). A linear's input has bytes already, and one scale a token,
+//! `x = xq / s` (ARCHITECTURE.md §2.1): there all groups of a token have the step `1/s` ([`input_of_bytes`]). Products are byte dot products, exact, and the sum has a fixed order:
 //!
 //! ```text
 //! lane 4·(g mod 4) + s   s(g) = Σ q·p over columns 4s..4s+4 and 16+4s..16+4s+4 of group g       exact, i32
@@ -21,6 +22,8 @@
 //!
 //! So 64-, 32- and 16-byte registers all read codes and input in order, one mask for the low halves and a shift for the high ones. Codes are
 //! unsigned: `Σ q·p = Σ (q+8)·p − 8·Σ p`, and the last term, the same for all rows, is where the sums begin ([`InputBlock`] holds it).
+//! Bytes may be any: eight products of at most `15 · 128` and an offset of `8 · 8 · 128` are far from the end of 32 bits, and where four of
+//! them meet in 16 bits (`vpmaddubsw` of either half, added) or two (`smull`, `addp`), they are at most `4 · 15 · 128 = 7680`.
 //!
 //! **The step of a group of weights** is that of [`CANDIDATES`] which has the least sum of squared errors, of steps for which no error exceeds
 //! half a step. −8 is on the side of the largest magnitude, so a step can be negative; the least candidate puts a weight half a step
@@ -78,7 +81,7 @@ pub const fn row_steps(cols: usize) -> usize {
     blocks(cols) * BLOCK_STEPS
 }
 
-/// A token's activations of 128 columns, as [`quantize_input`] makes them.
+/// A token's activations of 128 columns, as [`quantize_input`] or [`input_of_bytes`] makes them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct InputBlock {

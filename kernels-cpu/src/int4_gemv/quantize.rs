@@ -14,6 +14,17 @@ const GROUP_BYTES: usize = GROUP / 2;
 /// Activations below it count as zero: its reciprocal is a number.
 const LEAST_INPUT: f32 = 1e-30;
 
+impl InputBlock {
+    /// Where the sums of each lane begin: −8 times the bytes that it is multiplied by.
+    fn set_offsets(&mut self) {
+        let (low, high) = (self.low.as_chunks::<4>().0, self.high.as_chunks::<4>().0);
+        for (offset, (low, high)) in self.offsets.iter_mut().zip(low.iter().zip(high)) {
+            let sum: i32 = low.iter().chain(high).map(|byte| i32::from(*byte)).sum();
+            *offset = -8 * sum;
+        }
+    }
+}
+
 /// The steps to try for a group whose least step is `least`: that one, not rounded down, and further ones a thirty-second to a sixty-fourth
 /// apart, which are 32 apart in the bits of an f16. Those that are not finite are infinite.
 #[inline(always)]
@@ -138,13 +149,7 @@ fn quantize_input_body<S: Simd>(s: S, x: &[f32], cols: usize, out: &mut [InputBl
                 s.store_i8(s.min(s.max(s.round(s.mul(v[0], scale)), lowest), highest), &mut low[i]);
                 s.store_i8(s.min(s.max(s.round(s.mul(v[1], scale)), lowest), highest), &mut high[i]);
             }
-            for lane in 0..LANES {
-                let mut sum = 0;
-                for j in 4 * lane..4 * lane + 4 {
-                    sum += i32::from(out.low[j]) + i32::from(out.high[j]);
-                }
-                out.offsets[lane] = -8 * sum;
-            }
+            out.set_offsets();
         }
     }
 }
@@ -160,6 +165,9 @@ simd_kernel! {
 
 /// Activations that are bytes already, a scale a token (`x = xq / s`, ARCHITECTURE.md §2.1), as blocks whose groups all have the step `1 / s`: `xq` `[tokens, stride]`, of which the
 /// first `cols` of each row count, `scales` `[tokens]`, `out` `[tokens, blocks]`.
+///
+/// The bytes may be any and stay what they are, so [`gemv`](super::gemv) is `Σ_g step_w · (1/s) · Σ q·xq` in its fixed order. Portable: they change their
+/// places, once for all rows.
 ///
 /// # Panics
 /// If the lengths do not fit one another, or rows are shorter than `cols`.
@@ -178,11 +186,7 @@ pub fn input_of_bytes(xq: &[i8], stride: usize, cols: usize, scales: &[f32], out
                 block.low[g * LANES..][..low.len()].copy_from_slice(low);
                 block.high[g * LANES..][..high.len()].copy_from_slice(high);
             }
-            for (i, offset) in block.offsets.iter_mut().enumerate() {
-                let sum =
-                    |bytes: &[i8; BLOCK_BYTES]| bytes[4 * i..4 * i + 4].iter().map(|&b| i32::from(b)).sum::<i32>();
-                *offset = -i32::from(ZERO_CODE) * (sum(&block.low) + sum(&block.high));
-            }
+            block.set_offsets();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every path and every split of tokens and rows against the definition; and the quantisers against their bounds.
 
+mod of_bytes;
+
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -82,7 +82,7 @@ pub fn pack_four_levels(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
 #[inline(always)]
 fn pack_each(w: &[i8], rows: usize, cols: usize, out: &mut [u8], mut see: impl FnMut(u8)) {
     assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
-    pack_blocks::<BLOCK>(w, rows, cols, out, |block, out| {
+    pack_blocks::<BLOCK, BLOCK_BYTES>(w, rows, cols, out, |block, out| {
         let mut code = |j: usize| {
             let code = (block[j] as u8).wrapping_add(1);
             see(code);
@@ -108,7 +108,7 @@ pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
 
 /// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
 pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
-    unpack_blocks(group, r, BLOCK, out, |byte, field| {
+    unpack_blocks::<_, BLOCK, BLOCK_BYTES>(group, r, out, |byte, field| {
         store(((byte >> (2 * field)) & 3) as i8 - 1)
     });
 }

@@ -133,7 +133,7 @@ pub const fn bytes(rows: usize, cols: usize) -> usize {
 pub fn pack(w: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
     assert_eq!(out.len(), bytes(rows, cols), "out holds bytes(rows, cols)");
     assert!(w.iter().all(|w| (-1..=1).contains(w)), "weights are -1, 0 or 1");
-    pack_blocks::<BLOCK>(w, rows, cols, out, |block, out| {
+    pack_blocks::<BLOCK, BLOCK_BYTES>(w, rows, cols, out, |block, out| {
         // A loop of byte arithmetic first, which the compiler turns into vectors; the lookups then.
         let digit = |at: usize| (block[at] + 1) as u8;
         let mut index = [0u8; BLOCK_BYTES];
@@ -160,7 +160,7 @@ pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
 
 /// Unpacks the first `out.len()` weights of row `r` (0..4) of a group, each through `store`.
 pub(crate) fn unpack_row<T>(group: &[u8], r: usize, out: &mut [T], store: impl Fn(i8) -> T) {
-    unpack_blocks(group, r, BLOCK, out, |byte, i| store(digits(byte)[i] as i8 - 2));
+    unpack_blocks::<_, BLOCK, BLOCK_BYTES>(group, r, out, |byte, i| store(digits(byte)[i] as i8 - 2));
 }
 
 /// From [`t2`] to `t5`: the same weights. `scratch` holds four rows, `[4, cols]`.

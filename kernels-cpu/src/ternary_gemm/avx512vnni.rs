@@ -9,7 +9,7 @@ use crate::ternary::Layout;
 use crate::{b1, t2, t5};
 
 /// Rows of a vector.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Tokens of a tile.
 const TILE: usize = 6;
 /// Steps whose activations are a line of the cache.
@@ -39,37 +39,36 @@ pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], 
         let groups = PANEL_ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
         for (p, groups) in w.chunks(groups).enumerate() {
             let panel = Panel {
-                job,
-                vbmi,
-                steps,
+                stride: job.stride,
+                rows: job.rows,
                 row0: p * PANEL_ROWS,
                 factors: job.factors.map(|factors| &factors[pass * PASS..]),
             };
             match (job.rows - panel.row0).min(PANEL_ROWS).div_ceil(LANES) {
-                1 => meet::<1>(&panel, groups, xq, &sums, out, scratch),
-                2 => meet::<2>(&panel, groups, xq, &sums, out, scratch),
-                3 => meet::<3>(&panel, groups, xq, &sums, out, scratch),
-                _ => meet::<4>(&panel, groups, xq, &sums, out, scratch),
+                1 => meet::<1>(job, vbmi, &panel, groups, xq, &sums, out, scratch),
+                2 => meet::<2>(job, vbmi, &panel, groups, xq, &sums, out, scratch),
+                3 => meet::<3>(job, vbmi, &panel, groups, xq, &sums, out, scratch),
+                _ => meet::<4>(job, vbmi, &panel, groups, xq, &sums, out, scratch),
             }
         }
     }
 }
 
 /// What a panel's tiles share.
-struct Panel<'a> {
-    job: &'a Job<'a>,
-    vbmi: bool,
-    /// Steps of four columns.
-    steps: usize,
+pub(crate) struct Panel<'a> {
+    /// Bytes of a token.
+    pub stride: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
     /// First row of the panel.
-    row0: usize,
-    /// Those of the tokens at hand.
-    factors: Option<&'a [f32]>,
+    pub row0: usize,
+    /// Those of the tokens at hand, where sums are scaled as they are stored.
+    pub factors: Option<&'a [f32]>,
 }
 
 /// `Σ x`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn sum_of(x: &[i8]) -> i32 {
+pub(crate) fn sum_of(x: &[i8]) -> i32 {
     let (whole, tail) = x.as_chunks::<64>();
     let (mut total, ones) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
     for x in whole {
@@ -81,23 +80,42 @@ fn sum_of(x: &[i8]) -> i32 {
 
 /// Opens a panel of `V` vectors of rows and takes all tokens through it.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn meet<const V: usize>(panel: &Panel, w: &[u8], xq: &[i8], sums: &[i32], out: &mut [i32], scratch: &mut [[u8; 64]]) {
-    let job = panel.job;
+fn meet<const V: usize>(
+    job: &Job,
+    vbmi: bool,
+    panel: &Panel,
+    w: &[u8],
+    xq: &[i8],
+    sums: &[i32],
+    out: &mut [i32],
+    scratch: &mut [[u8; 64]],
+) {
     let group = job.layout.group_bytes(job.cols);
     for (v, groups) in w.chunks(LANES / GROUP_ROWS * group).enumerate() {
         match job.layout {
             Layout::T2 => open::<V>(groups, group, v, scratch),
             // SAFETY: the caller was told that the CPU has VBMI.
-            Layout::T5 if panel.vbmi => unsafe { open_t5::<V>(groups, group, v, scratch) },
+            Layout::T5 if vbmi => unsafe { open_t5::<V>(groups, group, v, scratch) },
             Layout::B1 => open_b1::<V>(groups, group, v, scratch),
             Layout::T5 => super::open::open(job, groups, scratch, |step, row| LANES * (V * step + v) + row),
         }
     }
-    let opened = &scratch.as_chunks::<V>().0[..panel.steps];
+    tiles::<V>(
+        panel,
+        &scratch.as_chunks::<V>().0[..job.cols.div_ceil(4)],
+        xq,
+        sums,
+        out,
+    );
+}
+
+/// Takes all tokens through an opened panel: `out[t, r] = Σ codes·x − sums[t]`, modulo 2^32, and codes may be any bytes, unsigned.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn tiles<const V: usize>(panel: &Panel, opened: &[[[u8; 64]; V]], xq: &[i8], sums: &[i32], out: &mut [i32]) {
     let mut t = 0;
-    let tokens = xq.len() / job.stride;
+    let tokens = xq.len() / panel.stride;
     while t < tokens {
-        let (x, sums, out) = (&xq[t * job.stride..], &sums[t..], &mut out[t * job.rows..]);
+        let (x, sums, out) = (&xq[t * panel.stride..], &sums[t..], &mut out[t * panel.rows..]);
         t += match tokens - t {
             0 | 1 => tile::<V, 1>(panel, t, opened, x, sums, out),
             2 => tile::<V, 2>(panel, t, opened, x, sums, out),
@@ -173,14 +191,27 @@ fn open_t5<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
     }
 }
 
-/// [`open`] for `b1`: each bit is moved to bit 1 of its byte, the code 0 or 2.
+/// Block `b` of `b1`, of up to sixteen rows: word `d` of lane `r` holds bytes `4d..4d+4` of row `r`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words_b1(groups: &[u8], group: usize, b: usize) -> [__m512i; 4] {
+    // Of a group, four rows of four words: transposed, quarter `d` is word `d` of its rows.
+    let across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let mut rows = [_mm512_setzero_si512(); 4];
+    for (g, group) in groups.chunks_exact(group).enumerate() {
+        rows[g] = _mm512_permutexvar_epi32(across, load(&group.as_chunks::<64>().0[b]));
+    }
+    transpose_quarters(rows)
+}
+
+/// [`open`] for `b1`: each bit is moved to bit 1 of its byte, the code 0 or 2. Field `f` of word `d` is step `4f + d` of its block.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[u8; 64]]) {
     let two = _mm512_set1_epi8(2);
-    let blocks = group / (GROUP_ROWS * BLOCK_BYTES);
+    let blocks = group / (GROUP_ROWS * b1::BLOCK_BYTES);
     for (b, steps) in panel.chunks_exact_mut(b1::BLOCK / 4 * V).take(blocks).enumerate() {
-        let words = words(groups, group, b);
-        for d in 0..LANES {
+        let words = words_b1(groups, group, b);
+        for d in 0..words.len() {
             // What a 16-bit shift brings in from a neighbour the mask drops.
             let fields = [
                 _mm512_slli_epi16::<1>(words[d]),
@@ -193,7 +224,7 @@ fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
                 _mm512_srli_epi16::<6>(words[d]),
             ];
             for f in 0..b1::FIELDS {
-                store(&mut steps[(LANES * f + d) * V + v], _mm512_and_si512(fields[f], two));
+                store(&mut steps[(4 * f + d) * V + v], _mm512_and_si512(fields[f], two));
             }
         }
     }
@@ -202,7 +233,7 @@ fn open_b1<const V: usize>(groups: &[u8], group: usize, v: usize, panel: &mut [[
 /// 64 bytes to memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(bytes: &mut [u8; 64], value: __m512i) {
+pub(crate) fn store(bytes: &mut [u8; 64], value: __m512i) {
     // SAFETY: writes the 64 bytes that the reference covers, at any alignment.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) };
 }
@@ -210,7 +241,7 @@ fn store(bytes: &mut [u8; 64], value: __m512i) {
 /// Transposes 16 × 16 32-bit words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+pub(crate) fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     // Within each 128-bit quarter: quads[4i + j], quarter q, is column 4q + j of rows 4i..4i+4.
     let mut quads = rows;
     for i in (0..LANES).step_by(4) {
@@ -230,21 +261,32 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     // Then a 4 × 4 transposition of quarters for each j.
     let mut out = rows;
     for j in 0..4 {
-        let (a, b, c, d) = (quads[j], quads[4 + j], quads[8 + j], quads[12 + j]);
-        let (ab02, ab13) = (
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
-        );
-        let (cd02, cd13) = (
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(c, d),
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d),
-        );
-        out[j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(ab02, cd02);
-        out[4 + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(ab13, cd13);
-        out[8 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(ab02, cd02);
-        out[12 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(ab13, cd13);
+        let columns = transpose_quarters([quads[j], quads[4 + j], quads[8 + j], quads[12 + j]]);
+        for q in 0..4 {
+            out[4 * q + j] = columns[q];
+        }
     }
     out
+}
+
+/// Transposes 4 × 4 quarters of 128 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab02, ab13) = (
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
+    );
+    let (cd02, cd13) = (
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(c, d),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d),
+    );
+    [
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab02, cd02),
+        _mm512_shuffle_i32x4::<0b10_00_10_00>(ab13, cd13),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab02, cd02),
+        _mm512_shuffle_i32x4::<0b11_01_11_01>(ab13, cd13),
+    ]
 }
 
 /// `V` vectors of rows by `T` tokens from `first` on; returns `T`.
@@ -258,20 +300,19 @@ fn tile<const V: usize, const T: usize>(
     sums: &[i32],
     out: &mut [i32],
 ) -> usize {
-    let job = whole.job;
     let mut x: [&[[i8; 4]]; T] = [&[]; T];
     for t in 0..T {
-        x[t] = &xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0[..panel.len()];
+        x[t] = &xq[t * whole.stride..(t + 1) * whole.stride].as_chunks::<4>().0[..panel.len()];
     }
     let mut acc = [[_mm512_setzero_si512(); V]; T];
     for t in 0..T {
-        acc[t] = [_mm512_set1_epi32(-sums[t]); V];
+        acc[t] = [_mm512_set1_epi32(sums[t].wrapping_neg()); V];
     }
     // The tokens of the next tile come from the third-level cache: a line of each is asked for while as much of these is multiplied.
-    let next = xq.as_ptr().wrapping_add(T * job.stride).cast::<u8>();
+    let next = xq.as_ptr().wrapping_add(T * whole.stride).cast::<u8>();
     for (block, steps) in panel.chunks(LINE_STEPS).enumerate() {
         for t in 0..T {
-            prefetch_level2(next.wrapping_add(t * job.stride + block * LINE));
+            prefetch_level2(next.wrapping_add(t * whole.stride + block * LINE));
         }
         for (s, step) in steps.iter().enumerate() {
             let mut weights = [_mm512_setzero_si512(); V];
@@ -294,7 +335,7 @@ fn tile<const V: usize, const T: usize>(
         }
     }
     for t in 0..T {
-        let row = &mut out[t * job.rows + whole.row0..(t + 1) * job.rows];
+        let row = &mut out[t * whole.rows + whole.row0..(t + 1) * whole.rows];
         for (v, lanes) in row.chunks_mut(LANES).take(V).enumerate() {
             let mask = ((1u32 << lanes.len()) - 1) as __mmask16;
             let words = match whole.factors {

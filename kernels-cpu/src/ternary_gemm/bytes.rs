@@ -26,28 +26,45 @@ fn gemm_body<B: Bytes>(b: B, job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], sc
         for (p, groups) in w.chunks(groups).enumerate() {
             open(job, groups, scratch, |step, row| PANEL * step + row);
             let (panel, row0) = (&scratch[..steps], p * PANEL);
-            let tokens = xq.len() / job.stride;
-            let mut t = 0;
-            while t < tokens {
-                let (x, sums, out) = (&xq[t * job.stride..], &sums[t..], &mut out[t * job.rows..]);
-                t += match tokens - t {
-                    0 | 1 => tile::<B, 1>(b, job, panel, x, sums, out, row0),
-                    2 => tile::<B, 2>(b, job, panel, x, sums, out, row0),
-                    3 => tile::<B, 3>(b, job, panel, x, sums, out, row0),
-                    4 => tile::<B, 4>(b, job, panel, x, sums, out, row0),
-                    5 => tile::<B, 5>(b, job, panel, x, sums, out, row0),
-                    _ => tile::<B, TILE>(b, job, panel, x, sums, out, row0),
-                };
-            }
+            tiles::<B, false>(b, job.stride, job.rows, panel, xq, &sums, out, row0);
         }
+    }
+}
+
+/// Takes all tokens through an opened panel: `out[t, r] = Σ codes·x − sums[t]`, modulo 2^32. Codes are 0 to 127, or `ANY` bytes as
+/// [`Bytes::signed`] makes them.
+#[inline(always)]
+pub(crate) fn tiles<B: Bytes, const ANY: bool>(
+    b: B,
+    stride: usize,
+    rows: usize,
+    panel: &[[u8; 64]],
+    xq: &[i8],
+    sums: &[i32],
+    out: &mut [i32],
+    row0: usize,
+) {
+    let tokens = xq.len() / stride;
+    let mut t = 0;
+    while t < tokens {
+        let (x, sums, out) = (&xq[t * stride..], &sums[t..], &mut out[t * rows..]);
+        t += match tokens - t {
+            0 | 1 => tile::<B, 1, ANY>(b, stride, rows, panel, x, sums, out, row0),
+            2 => tile::<B, 2, ANY>(b, stride, rows, panel, x, sums, out, row0),
+            3 => tile::<B, 3, ANY>(b, stride, rows, panel, x, sums, out, row0),
+            4 => tile::<B, 4, ANY>(b, stride, rows, panel, x, sums, out, row0),
+            5 => tile::<B, 5, ANY>(b, stride, rows, panel, x, sums, out, row0),
+            _ => tile::<B, TILE, ANY>(b, stride, rows, panel, x, sums, out, row0),
+        };
     }
 }
 
 /// Sixteen rows by `T` tokens; returns `T`.
 #[inline(always)]
-fn tile<B: Bytes, const T: usize>(
+fn tile<B: Bytes, const T: usize, const ANY: bool>(
     b: B,
-    job: &Job,
+    stride: usize,
+    rows: usize,
     panel: &[[u8; 64]],
     xq: &[i8],
     sums: &[i32],
@@ -55,18 +72,23 @@ fn tile<B: Bytes, const T: usize>(
     row0: usize,
 ) -> usize {
     let x: [&[[i8; 4]]; T] =
-        core::array::from_fn(|t| &xq[t * job.stride..(t + 1) * job.stride].as_chunks::<4>().0[..panel.len()]);
+        core::array::from_fn(|t| &xq[t * stride..(t + 1) * stride].as_chunks::<4>().0[..panel.len()]);
     // A register has at least four lanes, so sixteen rows are at most four.
     let mut acc = [[b.sums(0); 4]; T];
     for t in 0..T {
-        acc[t] = [b.sums(-sums[t]); 4];
+        acc[t] = [b.sums(sums[t].wrapping_neg()); 4];
     }
     for (s, step) in panel.iter().enumerate() {
         for t in 0..T {
             // SAFETY: each of `x` was cut to the panel's length, so `s` lies inside it.
             let word = b.splat_word(unsafe { *x[t].get_unchecked(s) });
             for part in 0..B::PARTS {
-                acc[t][part] = b.dot_words(acc[t][part], b.load(step, part), word);
+                let codes = b.load(step, part);
+                acc[t][part] = if ANY {
+                    b.dot_any_words(acc[t][part], codes, word)
+                } else {
+                    b.dot_words(acc[t][part], codes, word)
+                };
             }
         }
     }
@@ -75,7 +97,7 @@ fn tile<B: Bytes, const T: usize>(
         for part in 0..B::PARTS {
             b.store(acc[t][part], &mut lanes, part);
         }
-        let row = &mut out[t * job.rows + row0..(t + 1) * job.rows];
+        let row = &mut out[t * rows + row0..(t + 1) * rows];
         let n = row.len().min(PANEL);
         row[..n].copy_from_slice(&lanes[..n]);
     }

@@ -47,27 +47,49 @@ pub(super) fn gemm(job: &Job, w: &[u8], xq: &[i8], out: &mut [i32], scratch: &mu
                 (step / 2 * PANEL + row) * 2 + step % 2
             });
             let (panel, row0) = (&scratch.as_chunks::<2>().0[..steps], p * PANEL);
-            let tile_tokens = 2 * TOKEN_PAIRS;
-            for (t, (x, out)) in xq
-                .chunks(tile_tokens * job.stride)
-                .zip(out.chunks_mut(tile_tokens * job.rows))
-                .enumerate()
-            {
-                tile(job, panel, x, &sums[tile_tokens * t..], out, row0);
-            }
+            tiles(job.stride, job.rows, panel, xq, &sums, out, row0);
         }
+    }
+}
+
+/// Takes all tokens through an opened panel: `out[t, r] = Σ codes·x − sums[t]`, modulo 2^32, codes as signed bytes.
+#[target_feature(enable = "neon,i8mm")]
+pub(crate) fn tiles(
+    stride: usize,
+    rows: usize,
+    panel: &[[[u8; 64]; 2]],
+    xq: &[i8],
+    sums: &[i32],
+    out: &mut [i32],
+    row0: usize,
+) {
+    let tokens = 2 * TOKEN_PAIRS;
+    for (t, (x, out)) in xq
+        .chunks(tokens * stride)
+        .zip(out.chunks_mut(tokens * rows))
+        .enumerate()
+    {
+        tile(stride, rows, panel, x, &sums[tokens * t..], out, row0);
     }
 }
 
 /// Sixteen rows by up to four tokens, those of `xq`.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn tile(job: &Job, panel: &[[[u8; 64]; 2]], xq: &[i8], sums: &[i32], out: &mut [i32], row0: usize) {
-    let tokens = xq.len() / job.stride;
+fn tile(
+    stride: usize,
+    all_rows: usize,
+    panel: &[[[u8; 64]; 2]],
+    xq: &[i8],
+    sums: &[i32],
+    out: &mut [i32],
+    row0: usize,
+) {
+    let tokens = xq.len() / stride;
     let x: [&[[i8; 8]]; 2 * TOKEN_PAIRS] = core::array::from_fn(|t| {
         // Past the last token, its values again: nobody reads those sums.
         let t = t.min(tokens - 1);
-        &xq[t * job.stride..(t + 1) * job.stride].as_chunks::<8>().0[..panel.len()]
+        &xq[t * stride..(t + 1) * stride].as_chunks::<8>().0[..panel.len()]
     });
     let mut acc = [[vdupq_n_s32(0); ROW_PAIRS]; TOKEN_PAIRS];
     for (s, step) in panel.iter().enumerate() {
@@ -92,7 +114,7 @@ fn tile(job: &Job, panel: &[[[u8; 64]; 2]], xq: &[i8], sums: &[i32], out: &mut [
         }
         rows!(0 1 2 3 4 5 6 7);
     }
-    for (t, out) in out.chunks_exact_mut(job.rows).enumerate() {
+    for (t, out) in out.chunks_exact_mut(all_rows).enumerate() {
         let mut lanes = [0i32; PANEL];
         for r in 0..ROW_PAIRS {
             let mut four = [0i32; 4];

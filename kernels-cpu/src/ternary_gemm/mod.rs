@@ -29,10 +29,10 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512vnni;
-mod bytes;
+pub(crate) mod avx512vnni;
+pub(crate) mod bytes;
 #[cfg(target_arch = "aarch64")]
-mod i8mm;
+pub(crate) mod i8mm;
 mod open;
 mod scalar;
 #[cfg(test)]

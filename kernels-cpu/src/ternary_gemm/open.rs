@@ -1,8 +1,8 @@
 //! Opening panels of sixteen rows in portable code: for every path but AVX-512's, and for its `t5` where a CPU has no VBMI.
 
 use super::Job;
-use crate::b1::FIELDS;
-use crate::t2::{BLOCK_BYTES, GROUP_ROWS};
+use crate::b1::{self, FIELDS};
+use crate::t2::{self, GROUP_ROWS};
 use crate::t5::digits;
 use crate::ternary::Layout;
 
@@ -12,16 +12,30 @@ pub(super) const PANEL: usize = 16;
 /// Opens up to sixteen rows, codes `w + 1` (0 past the last column in `b1`): the four codes of row `r` in step `s` (columns `4s..4s+4`) become word `place(s, r)` of `panel`.
 #[inline]
 pub(super) fn open(job: &Job, groups: &[u8], panel: &mut [[u8; 64]], place: impl Fn(usize, usize) -> usize) {
+    match job.layout {
+        Layout::T2 | Layout::T5 => open_blocks::<{ t2::BLOCK_BYTES }>(job, groups, panel, place),
+        Layout::B1 => open_blocks::<{ b1::BLOCK_BYTES }>(job, groups, panel, place),
+    }
+}
+
+/// [`open`] for blocks of `BYTES` bytes.
+#[inline(always)]
+fn open_blocks<const BYTES: usize>(
+    job: &Job,
+    groups: &[u8],
+    panel: &mut [[u8; 64]],
+    place: impl Fn(usize, usize) -> usize,
+) {
     let words = panel.as_flattened_mut().as_chunks_mut::<4>().0;
     let group = job.layout.group_bytes(job.cols);
     let steps_per_block = job.layout.block() / 4;
     for (g, group) in groups.chunks_exact(group).enumerate() {
-        for (b, blocks) in group.as_chunks::<{ GROUP_ROWS * BLOCK_BYTES }>().0.iter().enumerate() {
-            for (r, block) in blocks.as_chunks::<BLOCK_BYTES>().0.iter().enumerate() {
+        for (b, blocks) in group.as_chunks::<BYTES>().0.chunks_exact(GROUP_ROWS).enumerate() {
+            for (r, block) in blocks.iter().enumerate() {
                 let row = g * GROUP_ROWS + r;
                 for (d, word) in block.as_chunks::<4>().0.iter().enumerate() {
                     let mut put = |field: usize, codes: [u8; 4]| {
-                        words[place(steps_per_block * b + 16 * field + d, row)] = codes;
+                        words[place(steps_per_block * b + BYTES / 4 * field + d, row)] = codes;
                     };
                     match job.layout {
                         Layout::T2 => {

@@ -45,7 +45,13 @@ fn sum_each(v: [__m512i; 4]) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn finish(rows: [__m512i; GROUP_ROWS], correction: __m128i, out: &mut [i32]) {
-    let sums = _mm_sub_epi32(sum_each(rows), correction);
+    put(_mm_sub_epi32(sum_each(rows), correction), out);
+}
+
+/// The sums of a group's rows to memory, of as many as there are.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn put(sums: __m128i, out: &mut [i32]) {
     // A copy of any length is a call; the last group alone may be short.
     if let Some(out) = out.first_chunk_mut::<GROUP_ROWS>() {
         // SAFETY: `out` is sixteen bytes.

@@ -43,9 +43,12 @@ fn every_path_is_exact_on_random_values() {
     for isa in Isa::available() {
         std::println!("ternary_gemv path: {}", isa.name());
     }
-    // The boundaries of t2's and b1's blocks, then of t5's.
-    for cols in COLS.into_iter().chain([319, 321, 640, 641, 1023, 1025, 1600, 6912]) {
-        for rows in 1..10 {
+    // The boundaries of t2's blocks, then of t5's and b1's; more rows than are taken together.
+    for cols in COLS
+        .into_iter()
+        .chain([319, 321, 640, 641, 128, 129, 383, 384, 385, 1600, 6912])
+    {
+        for rows in 1..14 {
             let (w, x) = (rng.trits(rows * cols), rng.bytes(cols));
             check(&w, rows, cols, &x, &mut rng);
         }
@@ -55,7 +58,7 @@ fn every_path_is_exact_on_random_values() {
 #[test]
 fn every_path_is_exact_on_extremes() {
     let mut rng = Lcg(4);
-    for cols in [1, 64, 255, 256, 319, 320, 1280, 1281, 1536, 1600, 2560, 6912] {
+    for cols in [1, 64, 128, 255, 256, 319, 320, 1280, 1281, 1536, 1600, 2560, 6912] {
         for weight in [-1i8, 0, 1] {
             for value in [-128i8, -127, 127] {
                 check(&vec![weight; 5 * cols], 5, cols, &vec![value; cols], &mut rng);

@@ -3,14 +3,16 @@
 //! The runtime's bytes are groups of four rows, block by block; here a tile is eight rows, and a block of it 512 bytes, `[8 rows][64 bytes]`. The last of
 //! the four fields of a `t2` byte becomes the weight itself in two's complement, `w` in place of `w + 1`: where it stands it is then 64·w as a signed byte.
 //! The byte of `t5` is a code for the byte lookups of CPUs; here it becomes `ceil(256·v / 243)` of the number `v` whose digits to base 3 are the five
-//! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying. `b1` is
-//! read as it is. Bytes come row by row and become such blocks of 64 a row, with the steps of eight rows in their tile's descriptor.
+//! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying. Blocks of `b1` have 128
+//! weights there and 512 here, in the same order of bits: `w[j + 64·f]` is bit f of byte j. Bytes come row by row and become such blocks of 64 a row, with the steps of eight rows in their tile's descriptor.
 
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 
 const TILE: usize = 8;
 const GROUP: usize = 4;
 const ROW_BYTES: usize = 64;
+/// Weights of a row in a block of `b1` (`onebit_kernels_cpu::b1`): bit f of byte j is weight `j + 16·f`.
+const BIT_BLOCK: usize = 128;
 
 /// How the packed bytes of a matrix are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl TernaryPart<'_> {
     fn packed_bytes(&self) -> usize {
         match self.code {
             TernaryCode::Int8 => self.rows * self.cols,
+            TernaryCode::B1 => self.rows.div_ceil(GROUP) * self.bit_group_bytes(),
             code => self.rows.div_ceil(GROUP) * GROUP * self.cols.div_ceil(code.block()) * ROW_BYTES,
         }
     }
@@ -112,6 +115,9 @@ impl TernaryPart<'_> {
             }
             return;
         }
+        if self.code == TernaryCode::B1 {
+            return self.copy_bits(tile, out);
+        }
         let group_bytes = blocks.len() * GROUP * ROW_BYTES;
         let mut groups = self.packed.chunks_exact(group_bytes.max(1)).skip(2 * tile);
         let halves = [groups.next(), groups.next()];
@@ -126,6 +132,34 @@ impl TernaryPart<'_> {
                         .zip(from)
                         .for_each(|(to, from)| *to = BASE3[*from as usize]),
                     _ => to.copy_from_slice(from),
+                }
+            }
+        }
+    }
+
+    /// Bytes of a group of four rows of `b1`.
+    fn bit_group_bytes(&self) -> usize {
+        GROUP * self.cols.div_ceil(BIT_BLOCK) * (BIT_BLOCK / 8)
+    }
+
+    /// As [`copy_tile`](Self::copy_tile) for `b1`, whose blocks are shorter on the CPU: bit by bit, into `out` that is all zeros.
+    fn copy_bits(&self, tile: usize, out: &mut [u8]) {
+        const BYTES: usize = BIT_BLOCK / 8;
+        let block_bits = TernaryCode::B1.block();
+        let group_bytes = self.bit_group_bytes();
+        let groups = self.packed.chunks_exact(group_bytes.max(1)).skip(2 * tile).take(2);
+        for (row, group) in groups
+            .enumerate()
+            .flat_map(|(half, group)| (0..GROUP).map(move |r| (half * GROUP + r, group)))
+        {
+            for (b, block) in group.chunks_exact(GROUP * BYTES).enumerate() {
+                let bytes = &block[row % GROUP * BYTES..][..BYTES];
+                for (j, byte) in bytes.iter().enumerate() {
+                    for f in 0..8 {
+                        let k = b * BIT_BLOCK + f * BYTES + j;
+                        let to = k / block_bits * TILE * ROW_BYTES + row * ROW_BYTES + k % block_bits % ROW_BYTES;
+                        out[to] |= (byte >> f & 1) << (k % block_bits / ROW_BYTES);
+                    }
                 }
             }
         }

@@ -37,7 +37,8 @@ fn products_are_those_of_the_cpu() {
             let both = Both::new(&mut random, code, rows, cols);
             let matrix = TernaryMatrix::stacked(&gpu, &[both.part()]).unwrap();
             let stride = matrix.padded_cols();
-            if let Some(layout) = layout_of(code) {
+            // Blocks of bits are longer than the CPU's.
+            if let Some(layout) = layout_of(code).filter(|layout| layout.has_zero()) {
                 assert_eq!(layout.padded_cols(cols), stride);
             }
             let most = if small(&gpu) && rows > 600 { 2 } else { 16 };

@@ -11,7 +11,7 @@
 
 use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::ternary::{Layout, padded_cols};
-use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemv, quantize, t2, ternary_gemm, ternary_gemv};
+use onebit_kernels_cpu::{Isa, dense_gemv, int8_gemm, int8_gemv, quantize, t2, ternary_gemm, ternary_gemv};
 
 use alloc::vec::Vec;
 
@@ -227,20 +227,22 @@ fn integers(
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let (width, stride) = (hi - lo, padded_cols(cols));
+    let (width, stride, tokens) = (hi - lo, padded_cols(cols), x.tokens);
     let mut start = lo;
     while start < hi {
-        // The rows meet every token while they are in the cache.
         let end = (start + PANEL_ROWS).min(hi);
-        let sums = &mut scratch.sums[..end - start];
-        for ((xq, s), out) in x
-            .bytes
-            .chunks_exact(stride)
-            .zip(x.scales)
-            .zip(out.chunks_exact_mut(width))
-        {
-            int8_gemv::int8_gemv(isa, &values[start * cols..end * cols], cols, &xq[..cols], sums);
-            for ((y, &sum), step) in out[start - lo..].iter_mut().zip(&*sums).zip(&steps[start..]) {
+        let (rows, w) = (end - start, &values[start * cols..end * cols]);
+        let sums = &mut scratch.sums[..rows * tokens];
+        if tokens > FEW_TOKENS {
+            int8_gemm::int8_gemm(isa, w, rows, cols, x.bytes, tokens, sums, &mut scratch.panel);
+        } else {
+            // The rows meet every token while they are in the cache.
+            for (xq, sums) in x.bytes.chunks_exact(stride).zip(sums.chunks_exact_mut(rows)) {
+                int8_gemv::int8_gemv(isa, w, cols, &xq[..cols], sums);
+            }
+        }
+        for ((sums, s), out) in sums.chunks_exact(rows).zip(x.scales).zip(out.chunks_exact_mut(width)) {
+            for ((y, &sum), step) in out[start - lo..].iter_mut().zip(sums).zip(&steps[start..]) {
                 *y = sum as f32 * (step / s);
             }
         }

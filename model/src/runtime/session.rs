@@ -234,10 +234,12 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
         mut each: impl FnMut(usize, &[f32], &[f32]),
     ) -> Result<(), RuntimeError> {
         self.check(ids)?;
-        let mut first = 0;
+        let mut first = 0_usize;
         for ids in ids.chunks(self.options.chunk.max(1)) {
             self.pass(ids, |pass, buffers| pass.blocks(ids, buffers));
-            self.each_row(ids.len(), top, |i, logits, input| each(first + i, logits, input));
+            self.each_row(ids.len(), top, |i, logits, input| {
+                each(first.saturating_add(i), logits, input)
+            });
             first = first.saturating_add(ids.len());
         }
         Ok(())

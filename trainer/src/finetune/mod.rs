@@ -24,6 +24,9 @@ use crate::parallel::World;
 use crate::run::{Event, Outcome, RunInputs, Trainer};
 use crate::{Result, TrainOptions};
 
+/// A teacher's share of what is learned.
+const TEACHER_WEIGHT: f32 = 0.5;
+
 /// What is trained on.
 #[derive(Clone, Copy, Debug)]
 pub enum Text<'a> {
@@ -42,6 +45,8 @@ pub struct FineTune {
     pub lr: f32,
     /// Of the order of the text.
     pub seed: u64,
+    /// A model whose probabilities are learned beside the text, for half of the loss: the one that the map was made of, say.
+    pub teacher: Option<Network>,
     /// Sequences of a step.
     pub batch_size: usize,
     /// Tokens of a sequence.
@@ -64,6 +69,7 @@ impl FineTune {
             lr: self.lr,
             lr_min: 0.0,
             lr_warmup_steps: self.steps / 20,
+            teacher_weight: if self.teacher.is_some() { TEACHER_WEIGHT } else { 0.0 },
             weight_decay: 0.0,
             quant_warmup_steps: 0,
             quant_anneal_steps: 0,
@@ -98,7 +104,7 @@ pub fn finetune(
     file.check_for(network.config().vocab_size, None)?;
     let inputs = RunInputs {
         network,
-        teachers: Vec::new(),
+        teachers: how.teacher.iter().cloned().collect(),
         train: file.into(),
         validation: None,
         tokenizer: how.tokenizer.clone(),

@@ -43,6 +43,7 @@ fn how(steps: u64, lr: f32) -> FineTune {
         steps,
         lr,
         seed: 5,
+        teacher: None,
         batch_size: 8,
         seq_len: SEQ,
         gpu: None,

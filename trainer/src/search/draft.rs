@@ -6,7 +6,7 @@
 use onebit_engine::rng::Key;
 
 use super::ledger::Evaluator;
-use super::map::{Candidate, Sites};
+use super::map::{Candidate, Sites, Width};
 
 /// Random numbers of one purpose and step, one after another.
 pub(super) struct Draws {
@@ -173,10 +173,16 @@ impl<'a, E: Evaluator> Draft<'a, E> {
     }
 }
 
-/// A map of fewest exact bytes: the bottom of every ladder, and then site by site whatever makes the file smaller, until nothing does.
-pub(super) fn smallest<E: Evaluator>(sites: &Sites, evaluator: &E) -> (u64, Candidate) {
-    let mut map = sites.lowest();
-    let mut least = evaluator.bytes(&map);
+/// A map of fewest exact bytes: the bottom of every ladder or a uniform map, whose header is shorter, and then site by site whatever makes the file smaller, until nothing does.
+pub fn smallest<E: Evaluator>(sites: &Sites, evaluator: &E) -> (u64, Candidate) {
+    let starts = std::iter::once(sites.lowest()).chain(Width::ALL.map(|width| sites.uniform(width)));
+    let (mut map, mut least) = (sites.lowest(), evaluator.bytes(&sites.lowest()));
+    for start in starts {
+        let bytes = evaluator.bytes(&start);
+        if bytes < least {
+            (map, least) = (start, bytes);
+        }
+    }
     loop {
         let before = least;
         for site in 0..sites.len() {

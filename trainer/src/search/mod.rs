@@ -20,6 +20,7 @@
 //! | `random` | the baseline: [`random_search`] |
 //! | `draft` | maps that are changed until they fit a budget |
 //! | `ledger`, `limits`, `report` | what may be used, what was, and what is said of it |
+//! | [`model`] | a model as [`Evaluator`]: its palette of widths, its bytes, its loss, its sensitivities |
 //! | [`journal`](Journal) | evaluations in a file; a search that was interrupted goes on |
 //!
 //! **Limits bind**: no map beyond `max_bytes` by exact bytes is evaluated or returned, no evaluation follows the last one that is allowed, and a limit that cannot be met is an [`Outcome`] of its own,
@@ -36,12 +37,14 @@ pub mod knapsack;
 mod ledger;
 mod limits;
 mod map;
+pub mod model;
 pub mod pareto;
 mod random;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub use draft::smallest;
 pub use error::{JournalError, SearchError, SetupError};
 pub use evolve::{Options, search};
 pub use journal::Journal;

@@ -21,7 +21,7 @@ fn is_token_file(path: &Path) -> bool {
 }
 
 /// The text at `path` as tokens.
-pub(super) fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus> {
+pub(crate) fn read(path: &Path, tokenizer: &Tokenizer, vocab_size: usize) -> Result<Corpus> {
     // What precedes a text is the end of another; without such a token the first one of the text is context only.
     let mut ids: Vec<u32> = tokenizer.eos().into_iter().collect();
     if path.is_file() && is_token_file(path) {

@@ -4,6 +4,10 @@
 //! Σ w·x = 2 · Σ b·x − Σ x        b the bits, 0 past the end; the last sum over `cols` columns alone
 //! ```
 //!
+//! A block of four rows is one register of 64 bytes, two of 32 or four of 16, each with a field of one, two or four rows; the sixteen
+//! activations of the field are read into every sixteen bytes of a register, once for all rows of a group. A lane of an accumulator belongs to
+//! one row, and the four of a row are added at its end.
+//!
 //! A bit that is masked where it stands is `2^f · b`, an operand of the byte dot products as it is. What stands at one place has an
 //! accumulator, which is shifted down at the end of the row:
 //!

@@ -87,11 +87,28 @@ impl ModelConfig {
         write::config_text(self, dtype)
     }
 
+    /// Its `layer_bit_map`, whatever the modes are.
+    pub fn layer_bit_map(&self) -> serde_json::Value {
+        write::map_value(self)
+    }
+
+    /// The same model under another `layer_bit_map`, its weights as floats.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a map that is none, or of another number of layers.
+    pub fn with_layer_bit_map(&self, map: &serde_json::Value) -> Result<Self, ConfigError> {
+        read::with_map(self, map)
+    }
+
     /// What of this model `transformers` has no words for, so that it would open the directory as another network. Empty: it opens it as it is.
     pub fn beyond_transformers(&self) -> Vec<&'static str> {
         let mode = |mode| self.uses_mode(mode);
         [
             (self.qk_norm, "qk_norm"),
+            (
+                self.embedding_mode != LinearMode::F16 || self.head_mode != LinearMode::F16,
+                "the mode of embedding and head",
+            ),
             (self.residual_scaling, "residual_scaling"),
             (self.final_logit_softcapping.is_some(), "final_logit_softcapping"),
             (self.feed_forward == FeedForward::Relu2, "a feed-forward without a gate"),

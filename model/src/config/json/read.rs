@@ -115,12 +115,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
         final_logit_softcapping: root.number("final_logit_softcapping")?.map(|cap| cap as f32),
         layer_modes: modes.layers,
         embedding_mode: modes.embedding,
-        // A head that nobody names is as the embedding where the two are one.
-        head_mode: match modes.head {
-            Some(head) => head,
-            None if tie_word_embeddings => modes.embedding,
-            None => LinearMode::F16,
-        },
+        head_mode: head_mode(&modes.head, modes.embedding, tie_word_embeddings),
         bos_token_id: root
             .get("bos_token_id")
             .map(|value| token(&root, "bos_token_id", value))
@@ -261,6 +256,30 @@ fn modes(
         }
     }
     Ok((all, storage))
+}
+
+/// `config` with the modes of a `layer_bit_map`.
+pub(super) fn with_map(config: &ModelConfig, map: &Value) -> Result<ModelConfig, ConfigError> {
+    let fields = Fields::new(map, "layer_bit_map")?;
+    let modes = layer_bit_map(fields, config.num_hidden_layers, false, &mut Vec::new())?;
+    let config = ModelConfig {
+        layer_modes: modes.layers,
+        embedding_mode: modes.embedding,
+        head_mode: head_mode(&modes.head, modes.embedding, config.tie_word_embeddings),
+        storage: WeightStorage::Master,
+        ..config.clone()
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The mode of the head: one that nobody names is as the embedding where the two are one.
+fn head_mode(named: &Option<LinearMode>, embedding: LinearMode, tied: bool) -> LinearMode {
+    match named {
+        Some(head) => *head,
+        None if tied => embedding,
+        None => LinearMode::F16,
+    }
 }
 
 /// `rope_theta` in either spelling, after refusing every scaling.

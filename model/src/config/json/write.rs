@@ -64,6 +64,16 @@ fn quantization(config: &ModelConfig) -> Option<Value> {
     }))
 }
 
+/// The `layer_bit_map` of a configuration.
+pub(super) fn map_value(config: &ModelConfig) -> Value {
+    let modes: Vec<Value> = config.layer_modes.iter().map(layer_value).collect();
+    json!({
+        "embedding": config.embedding_mode.name(),
+        "layer_modes": modes,
+        "lm_head": config.head_mode.name(),
+    })
+}
+
 pub(super) fn config_text(config: &ModelConfig, dtype: &str) -> String {
     let gated = config.feed_forward.has_gate();
     let plain = gated && !config.qk_norm && !config.residual_scaling;
@@ -134,15 +144,7 @@ pub(super) fn config_text(config: &ModelConfig, dtype: &str) -> String {
         section.insert("sub_norms".to_string(), Value::Bool(config.sub_norms));
         section.insert("feed_forward".to_string(), Value::from(config.feed_forward.name()));
         if map {
-            let modes: Vec<Value> = config.layer_modes.iter().map(layer_value).collect();
-            section.insert(
-                "layer_bit_map".to_string(),
-                json!({
-                    "embedding": config.embedding_mode.name(),
-                    "layer_modes": modes,
-                    "lm_head": config.head_mode.name(),
-                }),
-            );
+            section.insert("layer_bit_map".to_string(), map_value(config));
         }
         put("onebit", Value::Object(section));
     }

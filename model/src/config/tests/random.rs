@@ -108,6 +108,18 @@ fn writing_then_reading_is_the_identity() {
         assert_eq!(back.config, config, "round {round}:\n{text}");
         assert_eq!(back.notes, Vec::<String>::new(), "round {round}");
         assert_eq!(back.config.to_json(), text, "round {round}");
+        let mut plain = config.clone();
+        plain.set_all_modes(LinearMode::F16);
+        let mapped = plain.with_layer_bit_map(&config.layer_bit_map()).unwrap();
+        let storage = WeightStorage::Master;
+        assert_eq!(
+            mapped,
+            ModelConfig {
+                storage,
+                ..config.clone()
+            },
+            "round {round}"
+        );
         kinds[0] += usize::from(text.contains("\"llama\""));
         kinds[1] += usize::from(text.contains("layer_bit_map"));
         kinds[2] += usize::from(!text.contains("\"onebit\""));

@@ -74,6 +74,14 @@ impl Default for OneFileOptions {
 }
 
 impl OneFileOptions {
+    /// As small as a file of given modes can be: what is high precision is f16, and nothing is there twice.
+    pub const SMALLEST: Self = Self {
+        layout: TernaryLayout::Smallest,
+        storage: FloatStorage::F16,
+        columns: false,
+        sketch_above: None,
+        threads: 1,
+    };
     /// Bytes of a head from which on a sketch is worth its room.
     pub const SKETCH_ABOVE: usize = 2 << 20;
 

@@ -56,9 +56,18 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
 
     /// A generation of each budget in turn, the largest first, until none gets better.
     pub(super) fn front(&mut self) -> Result<(), Halt<E::Error>> {
-        let budgets = budgets(self.smallest.0, self.largest, self.options.budgets);
+        // Among the budgets are those of uniform maps, which a front is measured by.
+        let (evaluator, most) = (self.ledger.evaluator, self.largest);
+        let mut uniform: Vec<Candidate> = Width::ALL.map(|width| self.sites.uniform(width)).into();
+        let least = self.smallest.0;
+        uniform.retain(|map| (least..=most).contains(&evaluator.bytes(map)));
+        let mut budgets = budgets(self.smallest.0, most, self.options.budgets);
+        budgets.extend(uniform.iter().map(|map| evaluator.bytes(map)));
+        budgets.sort_unstable_by(|a, b| b.cmp(a));
+        budgets.dedup();
         // One evaluation of each before anything else: a front, however short the search is.
-        let maps: Vec<Candidate> = budgets.iter().map(|&budget| self.knapsack(budget)).collect();
+        let mut maps: Vec<Candidate> = budgets.iter().map(|&budget| self.knapsack(budget)).collect();
+        maps.extend(uniform);
         self.on_all_tokens(&maps)?;
         for &budget in &budgets {
             self.starts(budget)?;
@@ -97,11 +106,13 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         self.ledger.phase = Phase::Starts;
         let first = self.knapsack(budget);
         self.on_all_tokens(std::slice::from_ref(&first))?;
-        let over = budget - self.smallest.0;
+        let over = budget.saturating_sub(self.smallest.0);
         let mut maps: Vec<Candidate> = [over / 32, over / 8]
             .into_iter()
             .map(|less| self.knapsack(budget - less))
             .chain(Width::ALL.map(|width| self.sites.uniform(width)))
+            // One that was evaluated on all tokens has been compared.
+            .filter(|map| !self.ledger.knows(map, self.stages[self.stages.len() - 1]))
             .chain([self.smallest.1.clone()])
             .collect();
         let mut seen = vec![first.clone()];

@@ -1,0 +1,55 @@
+//! What the search is worth: as many random maps, and the uniform ones.
+
+use onebit_trainer::search::{Evaluator, Hooks, Journal, Limits, Progress as Told, Report, random_search};
+
+use super::setup::{Since, Work, failed};
+use crate::Result;
+use crate::progress::Progress;
+
+/// As many evaluations of random maps as the search had.
+pub(super) fn random(
+    work: &Work<'_>,
+    report: &Report,
+    journal: &mut Journal,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Result<Report> {
+    let limits = Limits {
+        max_loss: work.max_loss,
+        max_evaluations: Some(report.evaluations),
+        deadline: None,
+        ..work.plan.limits
+    };
+    let progress = Progress::new("random maps", report.evaluations);
+    let mut told = |told: Told<'_>| progress.set(told.evaluations, String::new);
+    let clock = Since(work.started);
+    let hooks = Hooks {
+        interrupted,
+        clock: &clock,
+        progress: &mut told,
+        journal: Some(journal),
+    };
+    random_search(&work.problem(), work.plan.goal, &limits, work.plan.seed, 0, hooks).map_err(failed)
+}
+
+/// A model all of whose matrices have one width.
+pub(super) struct Uniform {
+    pub width: &'static str,
+    pub bytes: u64,
+    pub loss: f64,
+}
+
+/// The uniform models, on the tokens that maps are compared on.
+pub(super) fn uniform(work: &Work<'_>) -> Result<Vec<Uniform>> {
+    let progress = Progress::new("uniform models", work.palette.widths().len() as u64);
+    let mut all = Vec::new();
+    for (at, width) in work.palette.widths().iter().enumerate() {
+        let map = work.sites.uniform(*width);
+        all.push(Uniform {
+            width: width.name(),
+            bytes: work.evaluator.bytes(&map),
+            loss: work.evaluator.loss(&map, work.tokens())?,
+        });
+        progress.set(at as u64 + 1, String::new);
+    }
+    Ok(all)
+}
