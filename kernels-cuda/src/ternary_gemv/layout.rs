@@ -3,9 +3,10 @@
 //! The runtime's bytes are groups of four rows, block by block; here a tile is eight rows, and a block of it 512 bytes, `[8 rows][64 bytes]`. The last of
 //! the four fields of a `t2` byte becomes the weight itself in two's complement, `w` in place of `w + 1`: where it stands it is then 64·w as a signed byte.
 //! The byte of `t5` is a code for the byte lookups of CPUs; here it becomes `ceil(256·v / 243)` of the number `v` whose digits to base 3 are the five
-//! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying. `b1` is
-//! read as it is. Bytes come row by row and become such blocks of 64 a row, with the steps of eight rows in their tile's descriptor.
+//! codes `w + 1`, the first digit first: five weights in a byte as before, and digits come off by multiplying. `b1`
+//! becomes blocks of as many bytes as the others' (`binary.rs`). Bytes come row by row and become such blocks of 64 a row, with the steps of eight rows in their tile's descriptor.
 
+use super::binary;
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 
 const TILE: usize = 8;
@@ -95,11 +96,12 @@ impl TernaryPart<'_> {
     fn packed_bytes(&self) -> usize {
         match self.code {
             TernaryCode::Int8 => self.rows * self.cols,
+            TernaryCode::B1 => self.rows.div_ceil(GROUP) * binary::group_bytes(self.cols),
             code => self.rows.div_ceil(GROUP) * GROUP * self.cols.div_ceil(code.block()) * ROW_BYTES,
         }
     }
 
-    /// Tile `tile` into `out`, `[blocks][8 rows][64 bytes]`.
+    /// Tile `tile` into `out`, `[blocks][8 rows][64 bytes]`, which is 0.
     fn copy_tile(&self, tile: usize, out: &mut [u8]) {
         let blocks = out.chunks_exact_mut(TILE * ROW_BYTES);
         if self.code == TernaryCode::Int8 {
@@ -112,12 +114,19 @@ impl TernaryPart<'_> {
             }
             return;
         }
-        let group_bytes = blocks.len() * GROUP * ROW_BYTES;
+        let group_bytes = match self.code {
+            TernaryCode::B1 => binary::group_bytes(self.cols),
+            _ => blocks.len() * GROUP * ROW_BYTES,
+        };
         let mut groups = self.packed.chunks_exact(group_bytes.max(1)).skip(2 * tile);
         let halves = [groups.next(), groups.next()];
         for (block, out) in blocks.enumerate() {
             for (group, to) in halves.iter().zip(out.chunks_exact_mut(GROUP * ROW_BYTES)) {
                 let Some(group) = group else { continue };
+                if self.code == TernaryCode::B1 {
+                    binary::copy_block(group, block, to);
+                    continue;
+                }
                 let from = &group[block * GROUP * ROW_BYTES..][..GROUP * ROW_BYTES];
                 match self.code {
                     TernaryCode::T2 => to.iter_mut().zip(from).for_each(|(to, from)| *to = last_signed(*from)),
