@@ -8,7 +8,6 @@
 //!
 //! With compute capability 9.0 each kernel begins while the one ahead of it runs, and fetches its first weights meanwhile.
 
-mod binary;
 mod layout;
 mod normed;
 #[cfg(test)]
