@@ -8,12 +8,13 @@
 //! An int8 weight is `q · step[r]`: the chains sum `q · x`, with `q` widened exactly, and the row's sum is multiplied by its step once, at the end.
 //!
 //! Since the order of a chain is fixed, it cannot be split to hide the latency of the multiply-add; `ROWS` rows side by
-//! side hide it instead, and with several tokens `TOKENS` of them share each weight that is read. Rows side by side are as
+//! side hide it instead, and several tokens share each weight that is read (`many.rs`). Rows side by side are as
 //! many short streams, which the hardware prefetcher follows at half the memory's speed or less: while one set of rows is
 //! worked on, the next is asked for in address order, so that memory sees a single stream.
 //!
-//! Cost: 4, 2 or 1 bytes and 1 multiply-add per weight and token: one token runs at the memory's speed.
+//! Cost: 4, 2 or 1 bytes and 1 multiply-add per weight and token: one token runs at the memory's speed, many at that of the multiply-adds.
 
+mod many;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +24,6 @@ use crate::simd::{Element, LANES, Simd, simd_kernel};
 
 /// Rows side by side for one token.
 const ROWS: usize = 4;
-/// Rows side by side for several tokens.
-const PAIR: usize = 2;
-/// Tokens side by side, where there are several.
-const TOKENS: usize = 4;
 
 /// The first `R` rows of `w` (each `n` long) by `T` tokens of `x`: `[[sum; T]; R]`.
 #[inline(always)]
@@ -86,8 +83,19 @@ fn dots<S: Simd, W: Element, const R: usize, const T: usize, const AHEAD: bool>(
     }
     let mut out = [[0.0; T]; R];
     for r in 0..R {
-        for t in 0..T {
-            out[r][t] = s.reduce_sum(acc[r][t]);
+        if T == 1 {
+            out[r][0] = s.reduce_sum(acc[r][0]);
+            continue;
+        }
+        for quad in 0..T.div_ceil(4) {
+            // Past the last token, its sum again.
+            let of = |i: usize| acc[r][(4 * quad + i).min(T - 1)];
+            let sums = s.reduce_sums([of(0), of(1), of(2), of(3)]);
+            for i in 0..4 {
+                if 4 * quad + i < T {
+                    out[r][4 * quad + i] = sums[i];
+                }
+            }
         }
     }
     out
@@ -105,45 +113,19 @@ fn gemv_body<S: Simd, W: Element>(s: S, w: &[W], x: &[f32], tokens: usize, out: 
         return;
     }
     assert_eq!(w.len(), rows * n, "w is [rows, n]");
+    if tokens > 1 {
+        return many::gemv::<S, W>(s, w, x, n, tokens, out);
+    }
     let mut r = 0;
-    if tokens == 1 && S::REGISTERS > ROWS {
+    if S::REGISTERS > ROWS {
         while r + ROWS <= rows {
             let sums = tile::<S, W, ROWS, 1>(s, &w[r * n..], x, n);
             out[r..r + ROWS].copy_from_slice(sums.as_flattened());
             r += ROWS;
         }
-    } else if tokens > 1 {
-        while r + PAIR <= rows {
-            rows_by::<S, W, PAIR>(s, &w[r * n..], x, n, &mut out[r..], rows);
-            r += PAIR;
-        }
     }
-    while r < rows {
-        rows_by::<S, W, 1>(s, &w[r * n..], x, n, &mut out[r..], rows);
-        r += 1;
-    }
-}
-
-/// The first `R` rows of `w` by every token; `out` begins at their column of `[tokens, rows]`.
-#[inline(always)]
-fn rows_by<S: Simd, W: Element, const R: usize>(s: S, w: &[W], x: &[f32], n: usize, out: &mut [f32], rows: usize) {
-    let tokens = out.len().div_ceil(rows);
-    let mut t = 0;
-    while t + TOKENS <= tokens {
-        let sums = tile::<S, W, R, TOKENS>(s, w, &x[t * n..], n);
-        for r in 0..R {
-            for i in 0..TOKENS {
-                out[(t + i) * rows + r] = sums[r][i];
-            }
-        }
-        t += TOKENS;
-    }
-    while t < tokens {
-        let sums = tile::<S, W, R, 1>(s, w, &x[t * n..], n);
-        for r in 0..R {
-            out[t * rows + r] = sums[r][0];
-        }
-        t += 1;
+    for r in r..rows {
+        out[r] = tile::<S, W, 1, 1>(s, &w[r * n..], x, n)[0][0];
     }
 }
 

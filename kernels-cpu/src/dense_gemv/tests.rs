@@ -32,7 +32,18 @@ type Gather<W> = fn(Isa, &[W], &[f32], &[u32], &mut [f32]);
 fn check<W: Copy>(kernel: Kernel<W>, gather: Gather<W>, narrow: fn(f32) -> W, widen: fn(W) -> f32) {
     let mut rng = Lcg(31);
     for n in SIZES {
-        for (rows, tokens) in [(1, 1), (3, 1), (4, 1), (9, 1), (5, 2), (2, 5), (3, 9), (0, 3), (3, 0)] {
+        for (rows, tokens) in [
+            (1, 1),
+            (3, 1),
+            (4, 1),
+            (9, 1),
+            (5, 2),
+            (2, 5),
+            (3, 9),
+            (13, 7),
+            (0, 3),
+            (3, 0),
+        ] {
             // One element of offset: kernels may not assume alignment.
             let w: Vec<W> = rng.floats(rows * n + 1).into_iter().map(narrow).collect();
             let (w, x) = (&w[1..], &rng.floats(tokens * n + 1)[1..]);
@@ -63,6 +74,23 @@ fn check<W: Copy>(kernel: Kernel<W>, gather: Gather<W>, narrow: fn(f32) -> W, wi
     }
 }
 
+/// More rows than are taken through the tokens at once, the last panel not a whole one.
+#[test]
+fn more_rows_than_a_panel() {
+    let mut rng = Lcg(48);
+    let (n, rows, tokens) = (1021, 37, 5);
+    let (w, x) = (rng.floats(rows * n), rng.floats(tokens * n));
+    for isa in Isa::available() {
+        let mut out = vec![9.0; tokens * rows];
+        gemv_f32(isa, &w, &x, tokens, &mut out);
+        for (i, got) in out.iter().enumerate() {
+            let (t, r) = (i / rows, i % rows);
+            let want = sixteen_chains(&w[r * n..(r + 1) * n], &x[t * n..(t + 1) * n]);
+            assert_eq!(got.to_bits(), want.to_bits(), "{} token {t}, row {r}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn f32_weights() {
     for isa in Isa::available() {
@@ -86,7 +114,7 @@ fn bf16_weights() {
 fn i8_weights() {
     let mut rng = Lcg(47);
     for n in SIZES {
-        for (rows, tokens) in [(1, 1), (3, 1), (9, 1), (5, 2), (3, 9), (0, 3)] {
+        for (rows, tokens) in [(1, 1), (3, 1), (9, 1), (5, 2), (3, 9), (14, 8), (0, 3)] {
             let w: Vec<i8> = rng.floats(rows * n).iter().map(|v| (v * 1e3) as i8).collect();
             let wide: Vec<f32> = w.iter().map(|v| f32::from(*v)).collect();
             let (steps, x) = (rng.floats(rows), rng.floats(tokens * n));

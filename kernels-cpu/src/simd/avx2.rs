@@ -176,6 +176,39 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn reduce_sums(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        with_token!({
+            let (a8, b8) = (_mm256_add_ps(a[0], a[1]), _mm256_add_ps(b[0], b[1]));
+            let (c8, d8) = (_mm256_add_ps(c[0], c[1]), _mm256_add_ps(d[0], d[1]));
+            // Halves of two side by side, then of `a` and `c` and of `b` and `d` within a half.
+            let ab4 = _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(a8, b8),
+                _mm256_permute2f128_ps::<0x31>(a8, b8),
+            );
+            let cd4 = _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(c8, d8),
+                _mm256_permute2f128_ps::<0x31>(c8, d8),
+            );
+            let v2 = _mm256_add_ps(
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab4, cd4),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab4, cd4),
+            );
+            let v1 = _mm256_add_ps(v2, _mm256_movehdup_ps(v2));
+            // a · c ·, b · d ·
+            let (ac, bd) = (_mm256_castps256_ps128(v1), _mm256_extractf128_ps::<1>(v1));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(
+                sums.as_mut_ptr(),
+                _mm_unpacklo_ps(
+                    _mm_shuffle_ps::<0b10_00_10_00>(ac, ac),
+                    _mm_shuffle_ps::<0b10_00_10_00>(bd, bd),
+                ),
+            );
+            sums
+        })
+    }
+
+    #[inline(always)]
     fn reduce_max(self, v: Self::F) -> f32 {
         with_token!({
             let v8 = _mm256_max_ps(v[0], v[1]);

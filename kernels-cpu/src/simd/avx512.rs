@@ -148,6 +148,31 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn reduce_sums(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        // Halves of two side by side, quarters of four, then within the quarters.
+        const LOW: i32 = 0b01_00_01_00;
+        const HIGH: i32 = 0b11_10_11_10;
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        with_token!({
+            let ab8 = _mm512_add_ps(_mm512_shuffle_f32x4::<LOW>(a, b), _mm512_shuffle_f32x4::<HIGH>(a, b));
+            let cd8 = _mm512_add_ps(_mm512_shuffle_f32x4::<LOW>(c, d), _mm512_shuffle_f32x4::<HIGH>(c, d));
+            let v4 = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<EVEN>(ab8, cd8),
+                _mm512_shuffle_f32x4::<ODD>(ab8, cd8),
+            );
+            let v2 = _mm512_add_ps(v4, _mm512_shuffle_ps::<HIGH>(v4, v4));
+            let v1 = _mm512_add_ps(v2, _mm512_movehdup_ps(v2));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(
+                sums.as_mut_ptr(),
+                _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, v1)),
+            );
+            sums
+        })
+    }
+
+    #[inline(always)]
     fn reduce_max(self, v: Self::F) -> f32 {
         with_token!({
             let v8 = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));

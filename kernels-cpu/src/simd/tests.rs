@@ -36,6 +36,13 @@ fn all_ops<S: Simd>(s: S, a: &[f32; LANES], b: &[f32; LANES], out: &mut Vec<u32>
         out.extend(part.iter().map(|f| f.to_bits()));
     }
     out.push(s.reduce_sum(x).to_bits());
+    let four = [x, y, s.mul(x, y), s.sub(x, y)];
+    out.extend(s.reduce_sums(four).map(f32::to_bits));
+    // Together they are what they are one by one.
+    assert_eq!(
+        s.reduce_sums(four).map(f32::to_bits),
+        four.map(|v| s.reduce_sum(v).to_bits())
+    );
     out.push(s.reduce_max(x).to_bits());
 }
 
