@@ -29,11 +29,12 @@
 //! half a step. −8 is on the side of the largest magnitude, so a step can be negative; the least candidate puts a weight half a step
 //! beyond an end. The error is an eighth less than with codes of ±7 for the largest magnitude.
 //!
-//! Cost: 4.5 bits a weight (of a row of fewer than 128 columns, of 128); AVX-512 takes 10 instructions for 128 weights: it runs at the memory's speed. As in
-//! [`dense_gemv`](crate::dense_gemv), rows side by side hide the latency of the chains, and what follows is asked for in address order meanwhile.
+//! Cost: 4.5 bits a weight (of a row of fewer than 128 columns, of 128); AVX-512 takes 10 instructions for 128 weights: it runs at the memory's speed. With several tokens a block's codes
+//! are opened once for four of them (`panels.rs`). As in [`dense_gemv`](crate::dense_gemv), rows side by side hide the latency of the chains, and what follows is asked for in address order meanwhile.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod quantize;
 mod scalar;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use half::f16;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
+use panels::panels;
 pub use quantize::{CANDIDATES, dequantize, dequantize_input, input_of_bytes, is_padded, quantize, quantize_input};
 
 /// Columns that share a step.
@@ -61,10 +63,6 @@ pub const BLOCK_STEPS: usize = BLOCK / GROUP;
 const ROWS: usize = 4;
 /// Blocks between the rows that are worked on and what is asked for: short rows alone would not be far enough.
 const AHEAD_BLOCKS: usize = 256;
-/// Rows side by side for several tokens.
-const PAIR: usize = 2;
-/// Tokens side by side, where there are several.
-const TOKENS: usize = 4;
 
 /// Blocks of a row of `cols` columns.
 pub const fn blocks(cols: usize) -> usize {
@@ -124,8 +122,10 @@ trait Dots: Copy {
     fn open(self, codes: &[u8; BLOCK_BYTES]) -> Self::Codes;
     /// The integer sums of a block, as f32: at most `8 · 8 · 128`, so exact.
     fn sums(self, codes: Self::Codes, x: &InputBlock) -> <Self::S as Simd>::F;
-    /// The products of the steps, each in its group's four lanes.
-    fn scales(self, w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> <Self::S as Simd>::F;
+    /// The steps of a block's weights, widened, each in its group's four lanes.
+    fn weight_steps(self, w: &[f16; BLOCK_STEPS]) -> <Self::S as Simd>::F;
+    /// Those of its activations, likewise.
+    fn input_steps(self, x: &[f32; BLOCK_STEPS]) -> <Self::S as Simd>::F;
 }
 
 /// A row's blocks.
@@ -197,48 +197,38 @@ fn dots<D: Dots, const R: usize, const T: usize, const AHEAD: bool>(
             }
             s.prefetch(next_steps.wrapping_add(b * R));
         }
-        for r in 0..R {
-            let codes = d.open(&w[r].codes[b]);
-            for t in 0..T {
-                let scales = d.scales(&w[r].steps[b], &xs[t][b].steps);
-                acc[r][t] = s.fma(d.sums(codes, &xs[t][b]), scales, acc[r][t]);
+        // What is of a row alone once for all tokens, what is of a token once for all rows.
+        let mut codes = [d.open(&w[0].codes[b]); R];
+        let mut steps = [d.weight_steps(&w[0].steps[b]); R];
+        for r in 1..R {
+            (codes[r], steps[r]) = (d.open(&w[r].codes[b]), d.weight_steps(&w[r].steps[b]));
+        }
+        for t in 0..T {
+            let x = &xs[t][b];
+            let by = d.input_steps(&x.steps);
+            for r in 0..R {
+                acc[r][t] = s.fma(d.sums(codes[r], x), s.mul(steps[r], by), acc[r][t]);
             }
         }
     }
     let mut out = [[0.0; T]; R];
     for r in 0..R {
-        for t in 0..T {
-            out[r][t] = s.reduce_sum(acc[r][t]);
+        if T == 1 {
+            out[r][0] = s.reduce_sum(acc[r][0]);
+            continue;
+        }
+        for quad in 0..T.div_ceil(4) {
+            // Past the last token, its sum again.
+            let of = |i: usize| acc[r][(4 * quad + i).min(T - 1)];
+            let sums = s.reduce_sums([of(0), of(1), of(2), of(3)]);
+            for i in 0..4 {
+                if 4 * quad + i < T {
+                    out[r][4 * quad + i] = sums[i];
+                }
+            }
         }
     }
     out
-}
-
-/// `R` rows from `r` on by every token, into their columns of `out`, `[tokens, rows]`.
-#[inline(always)]
-fn rows_by<D: Dots, const R: usize>(d: D, w: Rows<'_>, r: usize, x: &[InputBlock], out: &mut [f32], rows: usize) {
-    let mut side = [w.row(r); R];
-    for i in 1..R {
-        side[i] = w.row(r + i);
-    }
-    let tokens = out.len() / rows;
-    let mut t = 0;
-    while t + TOKENS <= tokens {
-        let sums = dots::<D, R, TOKENS, true>(d, side, &x[t * w.blocks..]);
-        for i in 0..R {
-            for j in 0..TOKENS {
-                out[(t + j) * rows + r + i] = sums[i][j];
-            }
-        }
-        t += TOKENS;
-    }
-    while t < tokens {
-        let sums = dots::<D, R, 1, true>(d, side, &x[t * w.blocks..]);
-        for i in 0..R {
-            out[t * rows + r + i] = sums[i][0];
-        }
-        t += 1;
-    }
 }
 
 #[inline(always)]
@@ -252,21 +242,10 @@ fn gemv_body<D: Dots>(d: D, codes: &[u8], steps: &[f16], x: &[InputBlock], token
     }
     let w = Rows::new(codes, steps, blocks);
     assert_eq!(w.codes.len(), rows * blocks, "codes are [rows, blocks, 64]");
-    let mut r = 0;
-    if tokens == 1 {
-        while r + ROWS <= rows {
-            rows_by::<D, ROWS>(d, w, r, x, out, rows);
-            r += ROWS;
-        }
-    } else {
-        while r + PAIR <= rows {
-            rows_by::<D, PAIR>(d, w, r, x, out, rows);
-            r += PAIR;
-        }
-    }
-    while r < rows {
-        rows_by::<D, 1>(d, w, r, x, out, rows);
-        r += 1;
+    match tokens {
+        1 => panels::<D, ROWS, 1>(d, w, x, rows, out),
+        _ if <D::S as Simd>::REGISTERS >= 32 => panels::<D, 3, 4>(d, w, x, rows, out),
+        _ => panels::<D, 1, 4>(d, w, x, rows, out),
     }
 }
 

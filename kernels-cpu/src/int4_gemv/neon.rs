@@ -10,6 +10,23 @@ use super::{BLOCK_BYTES, BLOCK_STEPS, Dots, InputBlock};
 use crate::bytes::Bytes;
 use crate::isa::{Dotprod, Neon};
 
+/// Each of four values in four lanes.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn four_times(v: float32x4_t) -> [float32x4_t; 4] {
+    // SAFETY: as the caller says.
+    unsafe {
+        [
+            vdupq_laneq_f32::<0>(v),
+            vdupq_laneq_f32::<1>(v),
+            vdupq_laneq_f32::<2>(v),
+            vdupq_laneq_f32::<3>(v),
+        ]
+    }
+}
+
 macro_rules! dots_128 {
     ($token:ident, |$self:ident| $simd:expr) => {
         impl Dots for $token {
@@ -48,21 +65,21 @@ macro_rules! dots_128 {
             }
 
             #[inline(always)]
-            fn scales(self, w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> [float32x4_t; 4] {
-                // SAFETY: the token proves NEON; four halves and four floats that the references cover.
+            fn weight_steps(self, w: &[f16; BLOCK_STEPS]) -> [float32x4_t; 4] {
+                // SAFETY: the token proves NEON; four halves that the reference covers.
                 unsafe {
                     let halves = vld1_u16(w.as_ptr().cast());
                     let wide: float32x4_t;
                     // The intrinsic is not stable yet.
                     asm!("fcvtl {0:v}.4s, {1:v}.4h", lateout(vreg) wide, in(vreg) halves, options(pure, nomem, nostack, preserves_flags));
-                    let four = vmulq_f32(wide, vld1q_f32(x.as_ptr()));
-                    [
-                        vdupq_laneq_f32::<0>(four),
-                        vdupq_laneq_f32::<1>(four),
-                        vdupq_laneq_f32::<2>(four),
-                        vdupq_laneq_f32::<3>(four),
-                    ]
+                    four_times(wide)
                 }
+            }
+
+            #[inline(always)]
+            fn input_steps(self, x: &[f32; BLOCK_STEPS]) -> [float32x4_t; 4] {
+                // SAFETY: the token proves NEON; four floats that the reference covers.
+                unsafe { four_times(vld1q_f32(x.as_ptr())) }
             }
         }
     };

@@ -31,7 +31,12 @@ impl Dots for Scalar {
     }
 
     #[inline(always)]
-    fn scales(self, w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> [f32; LANES] {
-        core::array::from_fn(|lane| w[lane / 4].to_f32_const() * x[lane / 4])
+    fn weight_steps(self, w: &[f16; BLOCK_STEPS]) -> [f32; LANES] {
+        core::array::from_fn(|lane| w[lane / 4].to_f32_const())
+    }
+
+    #[inline(always)]
+    fn input_steps(self, x: &[f32; BLOCK_STEPS]) -> [f32; LANES] {
+        core::array::from_fn(|lane| x[lane / 4])
     }
 }

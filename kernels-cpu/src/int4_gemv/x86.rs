@@ -67,13 +67,39 @@ fn halves(codes: &[u8; BLOCK_BYTES], part: usize) -> [__m256i; 2] {
     ]
 }
 
-/// The products of four steps.
+/// Four steps of weights.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn scales(w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> __m128 {
-    // SAFETY: eight and sixteen bytes that the references cover, at any alignment.
-    let (w, x) = unsafe { (_mm_loadl_epi64(w.as_ptr().cast()), _mm_loadu_ps(x.as_ptr())) };
-    _mm_mul_ps(_mm_cvtph_ps(w), x)
+fn widened(w: &[f16; BLOCK_STEPS]) -> __m128 {
+    // SAFETY: eight bytes that the reference covers, at any alignment.
+    _mm_cvtph_ps(unsafe { _mm_loadl_epi64(w.as_ptr().cast()) })
+}
+
+/// Four steps of activations.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn loaded(x: &[f32; BLOCK_STEPS]) -> __m128 {
+    // SAFETY: sixteen bytes that the reference covers, at any alignment.
+    unsafe { _mm_loadu_ps(x.as_ptr()) }
+}
+
+/// Each of four values in four lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four_times(v: __m128) -> [__m256; 2] {
+    let v = _mm256_castps128_ps256(v);
+    [
+        _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)),
+        _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3)),
+    ]
+}
+
+/// Each of four values in four lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn four_times_512(v: __m128) -> __m512 {
+    let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(v))
 }
 
 macro_rules! dots_256 {
@@ -109,15 +135,15 @@ macro_rules! dots_256 {
             }
 
             #[inline(always)]
-            fn scales(self, w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> [__m256; 2] {
+            fn weight_steps(self, w: &[f16; BLOCK_STEPS]) -> [__m256; 2] {
                 // SAFETY: the token proves AVX2 and F16C.
-                unsafe {
-                    let four = _mm256_castps128_ps256(scales(w, x));
-                    [
-                        _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)),
-                        _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3)),
-                    ]
-                }
+                unsafe { four_times(widened(w)) }
+            }
+
+            #[inline(always)]
+            fn input_steps(self, x: &[f32; BLOCK_STEPS]) -> [__m256; 2] {
+                // SAFETY: the token proves AVX2.
+                unsafe { four_times(loaded(x)) }
             }
         }
     };
@@ -161,11 +187,14 @@ impl Dots for Avx512 {
     }
 
     #[inline(always)]
-    fn scales(self, w: &[f16; BLOCK_STEPS], x: &[f32; BLOCK_STEPS]) -> __m512 {
+    fn weight_steps(self, w: &[f16; BLOCK_STEPS]) -> __m512 {
         // SAFETY: the token proves AVX-512 F, AVX2 and F16C.
-        unsafe {
-            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(scales(w, x)))
-        }
+        unsafe { four_times_512(widened(w)) }
+    }
+
+    #[inline(always)]
+    fn input_steps(self, x: &[f32; BLOCK_STEPS]) -> __m512 {
+        // SAFETY: the token proves AVX-512 F and AVX2.
+        unsafe { four_times_512(loaded(x)) }
     }
 }
