@@ -16,7 +16,9 @@
 //! the GEMV does. It takes a panel of rows through the tokens while it is in the cache, and so does the portable path, and every path for up
 //! to [`FEW`] tokens.
 //!
-//! Cost: `tokens · rows · cols` multiply-adds; a panel costs about as much as six tokens.
+//! Cost: `tokens · rows · cols` multiply-adds; a panel costs about as much as six tokens. Measured on one thread of
+//! an EPYC (Zen 4) at 64 tokens, shapes 1024×1024, 8192×320, 512×1408 and 1024×2560, in billions of operations a second: AVX-512 371 to 408
+//! where the GEMV does 128 to 212 token by token, 256-bit VNNI 273 to 326 where it does 131 to 196, AVX2 the GEMV's 76 to 85.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;

@@ -18,7 +18,9 @@
 //! | AVX2 | bit 0, of the byte shifted down by 0 to 7 | 8 of 32 bytes |
 //!
 //! That is as many operations as `t2` takes for as many weights, for half the bytes: from memory it is limited by the dot products where `t2`
-//! is by the memory.
+//! is by the memory. Measured on one thread of an EPYC (Zen 4), billions of operations a second, `b1` and `t2`: AVX-512 324 and 188 from memory
+//! (40960×2560), 322 and 368 in the caches (1024×2560), 216 and 185 for 8192×320, which `t2` pads to 512; 256-bit VNNI 242 and 273, 237 and
+//! 335, 184 and 163; AVX2 216 and 204, 214 and 274, 143 and 132.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
