@@ -49,7 +49,7 @@ pub struct Search {
     /// most minutes, of all of it but fine-tuning; what fits in depends on the machine (default: no limit)
     #[argh(option)]
     minutes: Option<f64>,
-    /// tokens of --data that maps are compared on (default: 16384, or all there are)
+    /// tokens of --data that maps are compared on (default: 8192, or all there are)
     #[argh(option)]
     tokens: Option<usize>,
     /// tokens that each width alone is tried on (default: a quarter of --tokens)

@@ -13,7 +13,7 @@ use crate::{CliError, Result, args};
 /// Maps that are evaluated unless somebody says otherwise.
 const MAX_EVALUATIONS: u64 = 600;
 /// Tokens that maps are compared on.
-const TOKENS: usize = 16_384;
+const TOKENS: usize = 8_192;
 /// Tokens of a window at most, unless somebody says otherwise: longer ones cost more and tell little about widths.
 const CONTEXT: usize = 512;
 const FINETUNE_LR: f32 = 3e-4;

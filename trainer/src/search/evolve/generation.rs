@@ -67,35 +67,36 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         budgets.dedup();
         // One evaluation of each before anything else: a front, however short the search is.
         let mut maps: Vec<Candidate> = budgets.iter().map(|&budget| self.knapsack(budget)).collect();
+        let measured_by: Vec<u64> = uniform.iter().map(|map| evaluator.bytes(map)).collect();
         maps.extend(uniform);
         self.on_all_tokens(&maps)?;
-        for &budget in &budgets {
-            self.starts(budget)?;
-        }
         self.ledger.phase = Phase::Generations;
+        // What a front is measured by comes first, and in every round; of the others each in every other one.
+        let (first, others): (Vec<usize>, Vec<usize>) =
+            (0..budgets.len()).partition(|&i| measured_by.contains(&budgets[i]));
         // Generations of each budget since one made a loss less.
         let mut since = vec![0; budgets.len()];
         for round in 0u64.. {
-            let mut busy = false;
-            for (i, &at_most) in budgets.iter().enumerate() {
+            if since.iter().all(|&since| since > self.options.patience) {
+                break;
+            }
+            let turn = |i: &&usize| (**i as u64 + round).is_multiple_of(2);
+            for &i in first.iter().chain(others.iter().filter(turn)) {
+                let at_most = budgets[i];
                 // The whole budget, and parts of the way to the next one: the front has points between the budgets.
                 let below = budgets.get(i + 1).copied().unwrap_or(at_most);
-                let budget = at_most - (at_most - below) / 4 * (round % 4);
+                let budget = at_most - (at_most - below) / 4 * (round / 2 % 4);
                 let before = self.loss_within(budget);
                 match since[i].cmp(&self.options.patience) {
                     Ordering::Less => self.generation(budget, i.checked_sub(1).map(|i| budgets[i]))?,
                     Ordering::Equal => self.second_look(budget)?,
                     Ordering::Greater => continue,
                 }
-                busy = true;
                 since[i] = if self.loss_within(budget) < before {
                     0
                 } else {
                     since[i] + 1
                 };
-            }
-            if !busy {
-                break;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@
 //! end           `patience` generations in a row without a better one, and then a second look: what came furthest on few tokens and no further is evaluated on all
 //! ```
 //! - **Least loss**: generations of the one budget.
-//! - **Front**: budgets spread between smallest and largest and those of uniform maps, a generation of each in turn, now and then of one between it and the next. All share what was evaluated: the parent of a budget is the best map of any that fits it, and
+//! - **Front**: budgets spread between smallest and largest and those of uniform maps, a generation of each in turn, of uniform maps' twice as often, now and then of one between it and the next. All share what was evaluated: the parent of a budget is the best map of any that fits it, and
 //!   the next larger budget's parent, lowered until it fits, is among the offspring.
 //! - **Least bytes**: the border of the limit, by bisection of the sum model's front, and then generations of smaller and smaller budgets ([`border`](self::border)).
 //!
