@@ -353,27 +353,11 @@ fn wrong_options_are_refused_before_any_work() {
     run(&["--widths", "f16,f16"]).refused(2, &["--widths", "twice"]);
     run(&["--finetune-data", "x"]).refused(2, &["--finetune-data", "--finetune-steps"]);
     run(&["--packed", "model.gguf"]).refused(2, &["--packed", ".1bit"]);
-    let args = [
-        "search",
-        "--model",
-        "m",
-        "--data",
-        &fixture().path("text.txt"),
-        "--context",
-        "33",
-    ];
-    onebit(&args).refused(1, &["--model"]);
+    let (text, work) = (fixture().path("text.txt"), dir.path().join("work"));
+    let more = ["--data", &text, "--context", "33", "--work-dir", work.to_str().unwrap()];
+    onebit(&[&["search", "--model", "m"], &more[..]].concat()).refused(1, &["--model"]);
     let model = twin().to_str().unwrap();
-    let args = [
-        "search",
-        "--model",
-        model,
-        "--data",
-        &fixture().path("text.txt"),
-        "--context",
-        "33",
-    ];
-    onebit(&args).refused(2, &["--context", "32"]);
+    onebit(&[&["search", "--model", model], &more[..]].concat()).refused(2, &["--context", "32"]);
     // A map that is none.
     let args = [
         "export",
