@@ -42,19 +42,34 @@ struct Columns {
 template <int CODE, int N>
 struct Sums;
 
-// t2: part f is that of field f, which is masked where it stands and so is 4^f times too large.
-template <int N>
-struct Sums<T2, N> {
-    int part[4][N][4];
+// The parts, of FIELDS fields.
+template <int FIELDS, int N>
+struct Fields {
+    int part[FIELDS][N][4];
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int f = 0; f < 4; f++)
+        for (int f = 0; f < FIELDS; f++)
 #pragma unroll
             for (int j = 0; j < N; j++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) part[f][j][i] = 0;
     }
+};
+
+// Two chains of what is whole in either.
+template <int N>
+struct Halves : Fields<2, N> {
+    using Fields<2, N>::part;
+
+    __device__ __forceinline__ int total(int j, int i) const { return part[0][j][i] + part[1][j][i]; }
+};
+
+// t2: part f is that of field f, which is masked where it stands and so is 4^f times too large.
+template <int N>
+struct Sums<T2, N> : Fields<4, N> {
+    using Fields<4, N>::part;
+
     __device__ __forceinline__ int total(int j, int i) const {
         return part[0][j][i] + (part[1][j][i] >> 2) + (part[2][j][i] >> 4) + (part[3][j][i] >> 6);
     }
@@ -84,17 +99,9 @@ struct Sums<T2, N> {
 // b1: part f is that of the bits f and f+4, which are masked where they stand once the high half of a byte is in the place of the low one, and so is 2^f times too large. What is wanted
 // is twice the sum of the bits, of which Σ x is taken.
 template <int N>
-struct Sums<B1, N> {
-    int part[4][N][4];
+struct Sums<B1, N> : Fields<4, N> {
+    using Fields<4, N>::part;
 
-    __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int f = 0; f < 4; f++)
-#pragma unroll
-            for (int j = 0; j < N; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) part[f][j][i] = 0;
-    }
     __device__ __forceinline__ int total(int j, int i) const {
         return 2 * part[0][j][i] + part[1][j][i] + (part[2][j][i] >> 1) + (part[3][j][i] >> 2);
     }
@@ -126,18 +133,9 @@ struct Sums<B1, N> {
 
 // Bytes are what the tensor core takes; the halves are two chains.
 template <int N>
-struct Sums<I8, N> {
-    int part[2][N][4];
+struct Sums<I8, N> : Halves<N> {
+    using Halves<N>::part;
 
-    __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int f = 0; f < 2; f++)
-#pragma unroll
-            for (int j = 0; j < N; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) part[f][j][i] = 0;
-    }
-    __device__ __forceinline__ int total(int j, int i) const { return part[0][j][i] + part[1][j][i]; }
     __device__ __forceinline__ void add(const uint4& top, const uint4& bottom, const Columns<N>& x) {
         const unsigned first[4] = {top.x, bottom.x, top.y, bottom.y}, second[4] = {top.z, bottom.z, top.w, bottom.w};
 #pragma unroll
@@ -151,18 +149,8 @@ struct Sums<I8, N> {
 };
 
 template <int N>
-struct Sums<T3, N> {
-    int part[2][N][4];
-
-    __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int f = 0; f < 2; f++)
-#pragma unroll
-            for (int j = 0; j < N; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) part[f][j][i] = 0;
-    }
-    __device__ __forceinline__ int total(int j, int i) const { return part[0][j][i] + part[1][j][i]; }
+struct Sums<T3, N> : Halves<N> {
+    using Halves<N>::part;
 
     // One half of a lane's words: rows 0 to 7, 8 to 15, and the same of the next word.
     template <bool SECOND>

@@ -1,6 +1,9 @@
 //! Ranks that divide an arena, one after the other on one GPU, against [`WeightTable`] on the whole.
 
 mod bench;
+mod case;
+
+use case::{Case, Rank, layout};
 
 use super::WeightMode::{Binary, Full, Int8, Ternary};
 use super::*;
@@ -20,126 +23,6 @@ const MATRICES: [(usize, usize, WeightMode); 10] = [
     (1, 4096, Binary),
     (24, 512, Ternary),
 ];
-
-/// In an arena one behind the other; scales and dense weights have gaps.
-fn layout(matrices: &[(usize, usize, WeightMode)]) -> Vec<WeightTensor> {
-    let (mut codes, mut dense, mut scales) = (0, 8, 3);
-    let place = |&(rows, cols, mode): &(usize, usize, WeightMode)| {
-        let tensor = WeightTensor {
-            master: codes + 8,
-            rows,
-            cols,
-            mode,
-            codes,
-            dense,
-            scales,
-        };
-        codes += rows * cols;
-        dense += rows * cols + 16;
-        scales += rows + 1;
-        tensor
-    };
-    matrices.iter().map(place).collect()
-}
-
-/// What a rank has.
-struct Rank {
-    table: ShardTable,
-    weights: DeviceArray<f32>,
-}
-
-struct Case {
-    gpu: Gpu,
-    whole: WeightTable,
-    /// The arena, behind eight elements that are none of its.
-    weights: Vec<f32>,
-    master: DeviceArray<f32>,
-    scales: DeviceArray<f32>,
-    ranks: Vec<Rank>,
-    packed: DeviceArray<u8>,
-}
-
-impl Case {
-    /// An arena of buckets of `bucket` pieces, each divided among `ranks`: all but the last own as many of its pieces, rounded up.
-    fn new(gpu: &Gpu, matrices: &[(usize, usize, WeightMode)], ranks: usize, bucket: usize) -> Self {
-        let tensors = layout(matrices);
-        let last = tensors[tensors.len() - 1];
-        let elements = last.codes + last.rows * last.cols;
-        let mut random = Random::new();
-        let mut weights = random.f32s(elements + 8, 0.02);
-        weights[8] = -0.0;
-        let whole = WeightTable::new(gpu, &tensors).unwrap();
-        let pieces = elements / PIECE;
-        let mut owned = vec![Vec::new(); ranks];
-        for begin in (0..pieces).step_by(bucket) {
-            let end = (begin + bucket).min(pieces);
-            let share = (end - begin).div_ceil(ranks);
-            for (rank, slices) in owned.iter_mut().enumerate() {
-                let range = (begin + rank * share).min(end)..(begin + (rank + 1) * share).min(end);
-                slices.push(range);
-            }
-        }
-        let rank = |ranges: &Vec<Range<usize>>| {
-            let (mut own, mut slices) = (vec![f32::NAN; 4], Vec::new());
-            for range in ranges {
-                slices.push(Slice {
-                    first: range.start * PIECE,
-                    len: range.len() * PIECE,
-                    at: own.len(),
-                });
-                own.extend(&weights[8 + range.start * PIECE..8 + range.end * PIECE]);
-                own.resize(own.len() + 4, f32::NAN);
-            }
-            Rank {
-                table: ShardTable::new(gpu, &tensors, &slices).unwrap(),
-                weights: gpu.upload(&own).unwrap(),
-            }
-        };
-        Case {
-            ranks: owned.iter().map(rank).collect(),
-            master: gpu.upload(&weights).unwrap(),
-            scales: gpu.poisoned(last.scales + last.rows + 1).unwrap(),
-            packed: gpu.poisoned(elements / TRITS).unwrap(),
-            gpu: gpu.clone(),
-            whole,
-            weights,
-        }
-    }
-
-    fn tensors(&self) -> &[WeightTensor] {
-        self.whole.tensors()
-    }
-
-    fn len(&self) -> usize {
-        self.weights.len() - 8
-    }
-
-    /// What the ranks would add up.
-    fn sums(&self) -> DeviceArray<f32> {
-        let mut all = vec![0.0f32; self.len() / PIECE];
-        for rank in &self.ranks {
-            let sums = self.gpu.poisoned(all.len()).unwrap();
-            rank.table.measure(&self.gpu, &rank.weights, &sums).unwrap();
-            for (a, s) in all.iter_mut().zip(self.gpu.download(&sums).unwrap()) {
-                assert!(*a == 0.0 || s == 0.0, "a piece with two owners");
-                *a += s;
-            }
-        }
-        self.gpu.upload(&all).unwrap()
-    }
-
-    /// All ranks measure and pack, into one array, as if gathered.
-    fn exchange(&self) {
-        let sums = self.sums();
-        for rank in &self.ranks {
-            rank.table.scale(&self.gpu, &sums, &self.scales).unwrap();
-            let slices = rank.table.slices().len();
-            for which in [0..slices / 2, slices / 2..slices] {
-                rank.table.pack(&self.gpu, which, &rank.weights, &self.packed).unwrap();
-            }
-        }
-    }
-}
 
 const DIVISIONS: [(usize, usize); 5] = [(1, 1000), (2, 1000), (3, 5), (4, 1), (7, 33)];
 

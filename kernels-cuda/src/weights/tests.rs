@@ -75,7 +75,7 @@ fn quantised(t: &WeightTensor, w: &[f32]) -> (f32, Vec<f32>, Vec<i8>) {
         Full => return (1.0, Vec::new(), Vec::new()),
         Ternary => cpu::ternary_i8(isa, w, gamma, &mut codes),
         Binary => cpu::binary_i8(isa, w, &mut codes),
-        Int8 => cpu::int_rowwise(isa, w, t.cols, 8, &mut codes, &mut steps),
+        Int8 => cpu::int8_rowwise(isa, w, t.cols, &mut codes, &mut steps),
         Int4 => (codes, steps) = int4(w, t.cols),
     }
     match t.mode {
