@@ -81,24 +81,7 @@ fn dots<S: Simd, W: Element, const R: usize, const T: usize, const AHEAD: bool>(
             }
         }
     }
-    let mut out = [[0.0; T]; R];
-    for r in 0..R {
-        if T == 1 {
-            out[r][0] = s.reduce_sum(acc[r][0]);
-            continue;
-        }
-        for quad in 0..T.div_ceil(4) {
-            // Past the last token, its sum again.
-            let of = |i: usize| acc[r][(4 * quad + i).min(T - 1)];
-            let sums = s.reduce_sums([of(0), of(1), of(2), of(3)]);
-            for i in 0..4 {
-                if 4 * quad + i < T {
-                    out[r][4 * quad + i] = sums[i];
-                }
-            }
-        }
-    }
-    out
+    s.reduce_tile(acc)
 }
 
 #[inline(always)]

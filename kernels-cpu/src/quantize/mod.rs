@@ -225,11 +225,10 @@ simd_kernel! {
 }
 
 #[inline(always)]
-fn int_rowwise_body<S: Simd>(s: S, w: &[f32], n: usize, bits: u32, out: &mut [i8], scales: &mut [f32]) {
-    assert!(bits == 4 || bits == 8, "bits is 4 or 8");
+fn int8_rowwise_body<S: Simd>(s: S, w: &[f32], n: usize, out: &mut [i8], scales: &mut [f32]) {
     assert_eq!(w.len(), scales.len() * n, "w is [rows, n], with a scale for each row");
     assert_eq!(out.len(), w.len(), "out is as long as w");
-    let most = if bits == 8 { 127.0 } else { 7.0 };
+    let most = 127.0;
     for (r, scale) in scales.iter_mut().enumerate() {
         let row = &w[r * n..(r + 1) * n];
         *scale = abs_max(s, row).max(SCALE_FLOOR) / most;
@@ -241,12 +240,12 @@ fn int_rowwise_body<S: Simd>(s: S, w: &[f32], n: usize, bits: u32, out: &mut [i8
 }
 
 simd_kernel! {
-    /// Quantises each output row of `w`, `[rows, n]`, to `bits` (4 or 8): `scales[r]` is the step, and
-    /// `out = clamp(round(w / step), −qmax, qmax)` with `qmax` 7 or 127.
+    /// Quantises each output row of `w`, `[rows, n]`, to bytes: `scales[r]` is the step, a 127th of the row's largest magnitude, and
+    /// `out = clamp(round(w / step), −127, 127)`.
     ///
     /// # Panics
-    /// If `bits` is neither 4 nor 8, `w.len() != scales.len() * n` or `out.len() != w.len()`.
-    pub fn int_rowwise(w: &[f32], n: usize, bits: u32, out: &mut [i8], scales: &mut [f32]) = int_rowwise_body;
+    /// If `w.len() != scales.len() * n` or `out.len() != w.len()`.
+    pub fn int8_rowwise(w: &[f32], n: usize, out: &mut [i8], scales: &mut [f32]) = int8_rowwise_body;
 }
 
 #[inline(always)]

@@ -99,6 +99,28 @@ pub trait Simd: Copy {
             self.reduce_sum(d),
         ]
     }
+    /// [`reduce_sum`](Self::reduce_sum) of each of a tile of rows by tokens.
+    #[inline(always)]
+    fn reduce_tile<const R: usize, const T: usize>(self, acc: [[Self::F; T]; R]) -> [[f32; T]; R] {
+        let mut out = [[0.0; T]; R];
+        for r in 0..R {
+            if T == 1 {
+                out[r][0] = self.reduce_sum(acc[r][0]);
+                continue;
+            }
+            for quad in 0..T.div_ceil(4) {
+                // Past the last token, its sum again.
+                let of = |i: usize| acc[r][(4 * quad + i).min(T - 1)];
+                let sums = self.reduce_sums([of(0), of(1), of(2), of(3)]);
+                for i in 0..4 {
+                    if 4 * quad + i < T {
+                        out[r][4 * quad + i] = sums[i];
+                    }
+                }
+            }
+        }
+        out
+    }
     /// Largest lane, folded 8-4-2-1 with [`Simd::max`].
     fn reduce_max(self, v: Self::F) -> f32;
 

@@ -127,7 +127,7 @@ fn row_integers(w: &Tensor) -> Result<Tensor> {
         let (mut integers, mut step) = (vec![0i8; cols], [0.0]);
         for (r, out) in out.chunks_exact_mut(cols).enumerate() {
             let row = &data[(first + r) * cols..][..cols];
-            kernel::int_rowwise(isa, row, cols, 8, &mut integers, &mut step);
+            kernel::int8_rowwise(isa, row, cols, &mut integers, &mut step);
             for (d, &q) in out.iter_mut().zip(&integers) {
                 *d = f32::from(q) * step[0];
             }
