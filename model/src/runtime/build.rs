@@ -8,10 +8,13 @@ use onebit_kernels_cpu::ternary::Layout;
 use onebit_kernels_cpu::{Isa, elementwise, int8_gemv, quantize, t2, ternary_columns};
 
 use super::RuntimeError;
-use super::check::{check_cols, check_finite, check_len, check_matrix, check_scale, check_steps, value_error};
+use super::check::{
+    check_cols, check_finite, check_int4, check_len, check_matrix, check_scale, check_steps, value_error,
+};
+use super::floats::{FloatMatrix, FloatValues};
 use super::storage::{FloatStorage, int4};
 use super::values::Values;
-use super::weights::{FloatMatrix, FloatValues, Linear};
+use super::weights::Linear;
 use crate::config::LinearMode;
 
 /// Weights whose magnitudes are summed before the sum goes on: the training side cuts there too, so that both find the
@@ -173,8 +176,7 @@ impl LinearSite {
                 check_steps(&self.name, rows, steps)?;
             }
             (LinearMode::Int4, Linear::Int4 { codes, steps, .. }) => {
-                let (codes, steps) = (codes.clone(), steps.clone());
-                check_matrix(&self.name, rows, cols, &FloatValues::Int4 { codes, steps, cols })?;
+                check_int4(&self.name, rows, cols, codes, steps)?;
             }
             (LinearMode::F16, Linear::Float(matrix)) if is_plain(&matrix.values) => {
                 check_matrix(&self.name, rows, cols, &matrix.values)?
@@ -314,7 +316,7 @@ impl LinearSite {
             TensorSource::Float(values) => {
                 let w = self.master(isa, values)?;
                 let (mut values, mut steps) = (vec![0; w.len()], vec![0.0; rows]);
-                quantize::int_rowwise(isa, &w, cols, 8, &mut values, &mut steps);
+                quantize::int8_rowwise(isa, &w, cols, &mut values, &mut steps);
                 (values, steps)
             }
             other => return Err(self.form_error("float values or integers with a step for each row", &other)),

@@ -2,10 +2,11 @@
 
 use alloc::string::ToString;
 
+use half::f16;
 use onebit_kernels_cpu::{int4_gemv, t2};
 
 use super::RuntimeError;
-use super::weights::FloatValues;
+use super::floats::FloatValues;
 
 pub(super) fn check_len(name: &str, expected: usize, found: usize) -> Result<(), RuntimeError> {
     if expected == found {
@@ -62,12 +63,7 @@ pub(super) fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatV
             cols: found,
         } => {
             check_len(name, cols, *found)?;
-            check_len(name, rows * int4_gemv::row_bytes(cols), codes.len())?;
-            check_len(name, rows * int4_gemv::row_steps(cols), steps.len())?;
-            match values.all_finite() {
-                true => Ok(()),
-                false => Err(value_error(name, "finite steps")),
-            }
+            check_int4(name, rows, cols, codes, steps)
         }
         FloatValues::Trits {
             layout,
@@ -83,6 +79,22 @@ pub(super) fn check_matrix(name: &str, rows: usize, cols: usize, values: &FloatV
             check_scale(name, *scale)
         }
         _ => Ok(()),
+    }
+}
+
+/// Codes and steps of a matrix in the form of [`int4_gemv`].
+pub(super) fn check_int4(
+    name: &str,
+    rows: usize,
+    cols: usize,
+    codes: &[u8],
+    steps: &[f16],
+) -> Result<(), RuntimeError> {
+    check_len(name, rows * int4_gemv::row_bytes(cols), codes.len())?;
+    check_len(name, rows * int4_gemv::row_steps(cols), steps.len())?;
+    match steps.iter().fold(true, |finite, step| finite & step.is_finite()) {
+        true => Ok(()),
+        false => Err(value_error(name, "finite steps")),
     }
 }
 

@@ -155,7 +155,8 @@ pub(super) fn multiply<E: Executor>(
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
-    use super::super::{Serial, weights::FloatValues};
+    use super::super::Serial;
+    use super::super::floats::FloatValues;
     use super::*;
     use onebit_kernels_cpu::ternary::{Layout, padded_cols};
     use onebit_kernels_cpu::ternary_gemv::ternary_gemv;

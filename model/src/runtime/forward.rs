@@ -7,10 +7,11 @@ use onebit_kernels_cpu::{Isa, activation, elementwise, quantize, rms_norm, rope,
 
 use super::buffers::{Buffers, quantized_len};
 use super::executor::{Executor, Shares};
+use super::floats::FloatValues;
 use super::linear::{self, Input, MAX_STACK, Matrix, Scratch};
 use super::product::Product;
 use super::sketch::Top;
-use super::weights::{Block, FloatValues, Linear, PackedModel};
+use super::weights::{Block, Linear, PackedModel};
 use crate::config::FeedForward;
 
 /// Most tokens whose logits are searched one by one: at two bits and sixteen, so many sketches are half a head.

@@ -11,7 +11,8 @@ use onebit_kernels_cpu::{Isa, t2, t5, ternary_columns};
 #[cfg(feature = "std")]
 use rayon::prelude::*;
 
-use super::weights::{FloatMatrix, FloatValues, Linear, PackedModel};
+use super::floats::{FloatMatrix, FloatValues};
+use super::weights::{Linear, PackedModel};
 
 /// Bytes a token from which on a model is taken to come from memory: more than the caches of most machines hold.
 const FROM_MEMORY: usize = 32 << 20;

@@ -19,8 +19,9 @@ use half::f16;
 
 use super::columns;
 use super::executor::{Executor, Shares};
+use super::floats::{FloatMatrix, FloatValues};
 use super::product::{MOST_PIECES, Product, segments};
-use super::weights::{FloatMatrix, FloatValues, Linear};
+use super::weights::Linear;
 
 /// Up to this many tokens packed weights are read in place; from there on they are opened into a panel.
 pub(super) const FEW_TOKENS: usize = 3;

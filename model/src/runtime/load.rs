@@ -7,9 +7,10 @@ use onebit_kernels_cpu::Isa;
 
 use super::RuntimeError;
 use super::build::{self, LinearSite, TensorSource};
+use super::floats::FloatMatrix;
 use super::storage::FloatStorage;
 use super::values::Values;
-use super::weights::{Block, FloatMatrix, Linear, PackedModel};
+use super::weights::{Block, Linear, PackedModel};
 use crate::config::{LinearKind, LinearMode, ModelConfig};
 
 /// Asks for tensors by name and checks them.

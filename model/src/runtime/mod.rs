@@ -21,6 +21,7 @@ mod columns;
 pub mod cuda;
 mod error;
 mod executor;
+mod floats;
 mod forward;
 mod layout;
 mod linear;
@@ -57,6 +58,7 @@ pub use executor::{Executor, Serial, Shares};
 #[cfg(feature = "std")]
 pub(crate) use layout::smallest;
 
+pub use floats::{FloatMatrix, FloatValues};
 #[cfg(feature = "std")]
 pub use loaded::LoadError;
 pub use lookahead::{LONGEST_DRAFT, Lookahead, LookaheadCounts};
@@ -71,4 +73,4 @@ pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
 pub use storage::FloatStorage;
 pub use values::{SharedBytes, Values};
-pub use weights::{Block, FloatMatrix, FloatValues, Linear, PackedModel, WeightBytes};
+pub use weights::{Block, Linear, PackedModel, WeightBytes};

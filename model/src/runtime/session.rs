@@ -19,9 +19,10 @@ use super::RuntimeError;
 use super::buffers::{Buffers, product, zeros};
 use super::cache::Head;
 use super::executor::{Executor, Serial};
+use super::floats::FloatValues;
 use super::forward::Pass;
 use super::sketch::{SearchBuffers, SketchCounts, Top};
-use super::weights::{FloatValues, PackedModel};
+use super::weights::PackedModel;
 use crate::config::ModelConfig;
 
 /// Tokens that share an opening of packed weights in a session for generation. Their buffers are touched as far as a chunk is full.

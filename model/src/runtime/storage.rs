@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::RuntimeError;
 use super::check::{check_finite, value_error};
-use super::weights::FloatValues;
+use super::floats::FloatValues;
 use crate::config::LinearMode;
 
 /// The type in which the embedding, the head and the linears in mode `f16` are kept.
@@ -84,7 +84,7 @@ impl FloatStorage {
             (Self::Int8, values) => {
                 let w = finite(isa, name, values)?;
                 let (mut values, mut steps) = (vec![0; w.len()], vec![0.0; w.len() / cols.max(1)]);
-                quantize::int_rowwise(isa, &w, cols, 8, &mut values, &mut steps);
+                quantize::int8_rowwise(isa, &w, cols, &mut values, &mut steps);
                 FloatValues::Int8 {
                     values: values.into(),
                     steps: steps.into(),

@@ -8,8 +8,9 @@ use onebit_kernels_cpu::{Isa, elementwise, hadamard, t2};
 
 use super::{DEVIATIONS, FINER, HeadSketch, ROUNDING, RowFigures, signs};
 use crate::runtime::executor::Executor;
+use crate::runtime::floats::{FloatMatrix, FloatValues};
 use crate::runtime::values::Values;
-use crate::runtime::weights::{FloatMatrix, FloatValues, PackedModel};
+use crate::runtime::weights::PackedModel;
 
 /// The best step of four even levels for Gaussian values of variance 1 (Max, *Quantizing for minimum distortion*, 1960).
 const STEP: f32 = 0.995_7;

@@ -10,8 +10,8 @@ use super::{FINER, HeadSketch, RowFigures, Top};
 use crate::runtime::buffers::zeros;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::executor::Executor;
+use crate::runtime::floats::{FloatMatrix, FloatValues};
 use crate::runtime::linear::{Input, Scratch};
-use crate::runtime::weights::{FloatMatrix, FloatValues};
 use crate::sampling::filters::{self, Candidate};
 
 /// Rows computed exactly for the threshold beside the `count` that are needed at least: a better threshold leaves fewer rows.

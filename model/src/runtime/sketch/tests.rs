@@ -8,8 +8,8 @@ use onebit_kernels_cpu::int4_gemv::{self, InputBlock};
 use onebit_kernels_cpu::{Isa, dense_gemv, rng::Key, softcap};
 
 use super::*;
+use crate::runtime::floats::{FloatMatrix, FloatValues};
 use crate::runtime::linear::{self, Input, Scratch};
-use crate::runtime::weights::{FloatMatrix, FloatValues};
 use crate::runtime::{Executor, FloatStorage, Serial};
 
 fn normal(n: usize, seed: u64) -> Vec<f32> {
