@@ -71,6 +71,22 @@ fn wrong_usage_ends_with_2() {
     onebit(&["eval", "--model", &model]).refused(2, &["--data"]);
     onebit(&["eval", "--model", &model, "--ids", "1,x"]).refused(2, &["--ids", "1,x"]);
     onebit(&["eval", "--model", &model, "--data", &text, "--stride", "33"]).refused(2, &["--stride", "32"]);
+    onebit(&["eval", "--model", &model, "--data", &text, "--context", "33"]).refused(2, &["--context", "32"]);
+    onebit(&["eval", "--model", &model, "--data", &text, "--max-tokens", "0"]).refused(2, &["--max-tokens"]);
+    onebit(&["eval", "--model", &model, "--stories", "--max-tokens", "9"]).refused(2, &["--max-tokens"]);
+    onebit(&[
+        "eval",
+        "--model",
+        &model,
+        "--data",
+        &text,
+        "--dynamic",
+        "8",
+        "--context",
+        "9",
+    ])
+    .refused(2, &["--context"]);
+    onebit(&["eval", "--model", &model, "--ids", "1,2", "--logits", "--context", "9"]).refused(2, &["--context"]);
     onebit(&["bench", "prefill", "--exact-head"]).refused(2, &["--exact-head", "bench decode"]);
     onebit(&["bench", "sort"]).refused(2, &["decode, prefill, train or scaling"]);
     onebit(&["bench", "decode", "--gpus", "2"]).refused(2, &["--gpus", "bench train", "bench scaling"]);

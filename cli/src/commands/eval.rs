@@ -201,6 +201,11 @@ impl Eval {
                 ));
             }
             (Some(_), None) if self.logits => return Err(CliError::Usage("--logits needs --ids".into())),
+            (None, Some(_)) if self.logits && (self.context.is_some() || self.max_tokens.is_some()) => {
+                return Err(CliError::Usage(
+                    "--logits are those of all of --ids at once; leave --context and --max-tokens out".into(),
+                ));
+            }
             _ => {}
         }
         let directory = ModelDirectory::open(&path)?;

@@ -43,6 +43,7 @@ impl Eval {
         let others = [
             ("--cache", self.cache.is_some()),
             ("--stride", self.stride.is_some()),
+            ("--context", self.context.is_some()),
             ("--logits", self.logits),
             ("--head", self.head.is_some()),
             ("--kv-type", self.kv_type.is_some()),

@@ -23,6 +23,8 @@ impl Eval {
             ("--data", self.data.is_some()),
             ("--ids", self.ids.is_some()),
             ("--stride", self.stride.is_some()),
+            ("--context", self.context.is_some()),
+            ("--max-tokens", self.max_tokens.is_some()),
             ("--cache", self.cache.is_some()),
             ("--dynamic", self.dynamic.is_some()),
             ("--logits", self.logits),

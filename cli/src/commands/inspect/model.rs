@@ -69,12 +69,14 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         };
         lines.push(line);
     }
+    let first_linear = lines.len();
     for (layer, block) in model.blocks().iter().enumerate() {
         for (shape, linear) in config.linears(layer).zip(block.linears()) {
             lines.push(linear_line(shape.name, linear, shape.mode == LinearMode::Binary));
         }
     }
-    let ternary: Vec<&TensorLine> = lines.iter().filter(|l| l.storage == "ternary").collect();
+    let linears = lines[first_linear..].iter();
+    let ternary: Vec<&TensorLine> = linears.filter(|l| l.storage == "ternary").collect();
     let weights = |lines: &[&TensorLine]| lines.iter().map(|l| l.shape.iter().product::<usize>()).sum::<usize>() as f64;
     let ternary_weights = weights(&ternary);
     let zero_weights: f64 = ternary
@@ -85,6 +87,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
     let file_bytes = directory
         .file()
         .map_or_else(|| weight_bytes(path), |file| file.file_bytes() as u64);
+    let ternary_bytes: usize = ternary.iter().map(|line| line.bytes).sum();
     let share = |of: f64| (ternary_weights > 0.0).then(|| of / ternary_weights);
     let facts = json!({
         "kind": "model",
@@ -111,7 +114,7 @@ pub(super) fn read(path: &Path) -> Result<(Value, Vec<TensorLine>)> {
         "bytes_per_token": model.bytes_per_token(),
         "bits_per_weight": 8.0 * bytes.total() as f64 / parameters.max(1) as f64,
         "ternary_weights": ternary_weights as u64,
-        "ternary_bits_per_weight": share(8.0 * bytes.ternary as f64),
+        "ternary_bits_per_weight": share(8.0 * ternary_bytes as f64),
         "zero_fraction": share(zero_weights),
         "compression_vs_fp16": 2.0 * parameters as f64 / bytes.total().max(1) as f64,
         "tokenizer": directory.has_tokenizer(),
