@@ -128,13 +128,20 @@ impl Subject {
         finished(path, header)
     }
 
-    /// Writes one file under the modes of `modes`, as small as it can be, and a C header beside it on request; gives the file.
-    pub(crate) fn write_map(&self, path: &Path, modes: &ModelConfig, header: Option<&Path>) -> Result<OneFile> {
+    /// Writes one file of the weights of `source`, such as [`source`](Self::source), under the modes of `modes`, as small as it can be, and a C header beside it on request; gives the
+    /// file.
+    pub(crate) fn write_map(
+        &self,
+        source: &dyn ModelSource,
+        path: &Path,
+        modes: &ModelConfig,
+        header: Option<&Path>,
+    ) -> Result<OneFile> {
         let packed = self.tokenizer.as_ref().and_then(Tokenizer::pack);
         let parts = self.parts(packed.as_deref());
         {
             let progress = Progress::new("exporting", 1000);
-            let recast = Recast::new(self.source(), |site| modes.mode_at(site))?;
+            let recast = Recast::new(source, |site| modes.mode_at(site))?;
             save_one_file(
                 path,
                 &recast,

@@ -340,6 +340,59 @@ fn the_same_search_gives_the_same_bytes_also_interrupted() {
 }
 
 #[test]
+#[cfg(unix)]
+fn an_interrupted_search_says_so_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = |name: &str| {
+        search(
+            twin(),
+            dir.path(),
+            name,
+            &["--max-evaluations", "150", "--threads", "1"],
+        )
+    };
+    onebit(&args("one")).ok();
+    let child = command(&args("two"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Once it measures, it listens.
+    let measures = || {
+        let entries = fs::read_dir(dir.path().join("two.work"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        { entries }.any(|entry| entry.file_name().to_string_lossy().starts_with("sensitivities-"))
+    };
+    let began = Instant::now();
+    while !measures() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never began");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let ended = child.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{told}");
+    assert!(
+        told.contains("interrupted; what is known is kept in") && told.contains("the same command goes on"),
+        "{told}"
+    );
+    assert!(!dir.path().join("two.json").exists());
+    onebit(&args("two")).ok();
+    let read = |name: &str| {
+        fs::read_to_string(dir.path().join(format!("{name}.json")))
+            .unwrap()
+            .replace(&format!("{name}."), "x.")
+    };
+    assert!(read("one") == read("two"));
+}
+
+#[test]
 fn wrong_options_are_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let run = |more: &[&str]| onebit(&search(twin(), dir.path(), "x", more));

@@ -45,6 +45,9 @@ pub enum TrainError {
     /// Scoring a text.
     #[error(transparent)]
     Evaluation(#[from] onebit_model::evaluation::EvaluationError),
+    /// A search that makes no sense.
+    #[error(transparent)]
+    Search(#[from] crate::search::SetupError),
     /// Inference.
     #[error(transparent)]
     Inference(#[from] onebit_model::runtime::RuntimeError),

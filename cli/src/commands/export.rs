@@ -154,7 +154,7 @@ impl Export {
         let config = subject.source().config();
         if let Some(map) = self.map()? {
             let modes = map::read(&map.0, map.1, config)?;
-            let file = subject.write_map(output, &modes, header.as_deref())?;
+            let file = subject.write_map(subject.source(), output, &modes, header.as_deref())?;
             return self.tell(&subject, output, &file);
         }
         if self.columns {

@@ -2,7 +2,7 @@
 
 use onebit_trainer::search::{Evaluator, Hooks, Journal, Limits, Progress as Told, Report, random_search};
 
-use super::setup::{Since, Work, failed};
+use super::setup::{Work, failed};
 use crate::Result;
 use crate::progress::Progress;
 
@@ -21,10 +21,9 @@ pub(super) fn random(
     };
     let progress = Progress::new("random maps", report.evaluations);
     let mut told = |told: Told<'_>| progress.set(told.evaluations, String::new);
-    let clock = Since(work.started);
     let hooks = Hooks {
         interrupted,
-        clock: &clock,
+        clock: &work.clock,
         progress: &mut told,
         journal: Some(journal),
     };
@@ -38,16 +37,20 @@ pub(super) struct Uniform {
     pub loss: f64,
 }
 
-/// The uniform models, on the tokens that maps are compared on.
-pub(super) fn uniform(work: &Work<'_>) -> Result<Vec<Uniform>> {
+/// The uniform models, on the tokens that maps are compared on; what the search has evaluated is not evaluated again.
+pub(super) fn uniform(work: &Work<'_>, journal: &Journal) -> Result<Vec<Uniform>> {
     let progress = Progress::new("uniform models", work.palette.widths().len() as u64);
     let mut all = Vec::new();
     for (at, width) in work.palette.widths().iter().enumerate() {
         let map = work.sites.uniform(*width);
+        let loss = match journal.loss(&map, work.tokens()) {
+            Some(loss) => loss,
+            None => work.evaluator.loss(&map, work.tokens())?,
+        };
         all.push(Uniform {
             width: width.name(),
             bytes: work.evaluator.bytes(&map),
-            loss: work.evaluator.loss(&map, work.tokens())?,
+            loss,
         });
         progress.set(at as u64 + 1, String::new);
     }

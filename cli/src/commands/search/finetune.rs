@@ -73,10 +73,8 @@ pub(super) fn scored(work: &Work<'_>, how: &Finetune, path: &Path) -> Result<Fin
         .evaluator
         .calibration
         .ids(work.evaluator.stages().last().copied().unwrap_or(1));
-    let (loss, whole) = (
-        work.evaluator.score(&model, some)?,
-        work.evaluator.score(&model, work.ids)?,
-    );
+    let loss = work.evaluator.score(&model, some, &|_| ())?;
+    let whole = work.score_whole(&model)?;
     Ok(Finetuned {
         steps: how.steps,
         loss,

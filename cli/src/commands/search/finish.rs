@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use onebit_model::files::{ModelSource, OneFile, replace_file};
-use onebit_trainer::search::model::save_map;
-use onebit_trainer::search::{Candidate, Evaluator, Goal, Outcome, Point, Report};
+use onebit_model::files::{ModelSource, replace_file};
+use onebit_model::runtime::PackedModel;
+use onebit_trainer::search::{Candidate, Clock, Evaluator, Goal, Journal, Outcome, Point, Report};
 
 use super::compare::{Uniform, uniform};
-use super::outcome::{Chosen, Result as Summary, Unreachable};
+use super::outcome::{Chosen, Summary, Unreachable};
 use super::setup::Work;
 use super::{finetune, outcome, table};
 use crate::device::Placement;
@@ -45,18 +45,24 @@ impl Work<'_> {
 
     /// The loss of a map on the whole text.
     pub(super) fn whole_loss(&self, map: &Candidate) -> Result<f64> {
-        output::note("scoring the whole text");
-        Ok(self.evaluator.score(&self.palette.model(map)?, self.ids)?)
+        self.score_whole(&self.palette.model(map)?)
+    }
+
+    /// The loss of a model on the whole text.
+    pub(super) fn score_whole(&self, model: &PackedModel) -> Result<f64> {
+        let progress = Progress::new("the whole text", self.ids.len() as u64 - 1);
+        let told = |done| progress.set(done, String::new);
+        Ok(self.evaluator.score(model, self.ids, &told)?)
     }
 }
 
 /// Writes and tells what was found.
-pub(super) fn finish(work: &Work<'_>, place: &Placement, found: Found, json: bool) -> Result<()> {
-    let uniform = uniform(work)?;
+pub(super) fn finish(work: &Work<'_>, place: &Placement, journal: &Journal, found: Found, json: bool) -> Result<()> {
+    let uniform = uniform(work, journal)?;
     let (chosen, unreachable) = choose(work, &found.report)?;
     let mut summary = Summary::of(work, &found, &uniform, unreachable.as_ref());
     let plan = work.plan;
-    if let (Some(chosen), None) = (&chosen, &unreachable) {
+    if unreachable.is_none() {
         let mut told = Chosen::of(work, &chosen.point, chosen.whole);
         if let Some(path) = &plan.packed {
             match &plan.finetune {
@@ -83,10 +89,8 @@ pub(super) fn finish(work: &Work<'_>, place: &Placement, found: Found, json: boo
                 .map(|point| (point.bytes as f64 / 1e6, point.loss.exp()))
                 .collect()
         };
-        let at = chosen
-            .as_ref()
-            .map(|chosen| (chosen.point.bytes as f64 / 1e6, chosen.point.loss.exp()));
-        write(path, &draw_front(&curve(front), &curve(random), &marks, at)?)?;
+        let at = (chosen.point.bytes as f64 / 1e6, chosen.point.loss.exp());
+        write(path, &draw_front(&curve(front), &curve(random), &marks, Some(at))?)?;
         summary.plot = Some(path.clone());
     }
     if let Some(path) = &plan.output {
@@ -95,7 +99,7 @@ pub(super) fn finish(work: &Work<'_>, place: &Placement, found: Found, json: boo
     }
     match json {
         true => output::json(&summary)?,
-        false => table::print(&summary, work.started.elapsed().as_secs_f64())?,
+        false => table::print(&summary, work.clock.elapsed().as_secs_f64())?,
     }
     match unreachable {
         Some(unreachable) => Err(CliError::Failed(unreachable.message())),
@@ -105,19 +109,8 @@ pub(super) fn finish(work: &Work<'_>, place: &Placement, found: Found, json: boo
 
 /// Writes the weights of `source` under the map of `point`, in the bytes that were promised.
 fn pack(work: &Work<'_>, source: &dyn ModelSource, path: &Path, point: &Point) -> Result<()> {
-    let tokenizer = work
-        .subject
-        .tokenizer
-        .as_ref()
-        .and_then(onebit_model::tokenizer::Tokenizer::pack);
-    let parts = work.subject.parts(tokenizer.as_deref());
-    let mode = |site| work.palette.width_at(&point.map, site);
-    {
-        let progress = Progress::new("writing", 1000);
-        let told = |done: u64, of: u64| progress.set(1000 * done / of.max(1), String::new);
-        save_map(source, &parts, path, mode, &told)?;
-    }
-    let file = OneFile::open(path)?;
+    let modes = work.palette.config_of(&point.map);
+    let file = work.subject.write_map(source, path, &modes, None)?;
     let bytes = file.file_bytes() as u64;
     if bytes != point.bytes {
         return Err(CliError::Failed(format!(
@@ -141,7 +134,7 @@ struct Choice {
 }
 
 /// The map that was asked for; with a limit that cannot be met the nearest, and which it is.
-fn choose(work: &Work<'_>, report: &Report) -> Result<(Option<Choice>, Option<Unreachable>)> {
+fn choose(work: &Work<'_>, report: &Report) -> Result<(Choice, Option<Unreachable>)> {
     let nothing = || {
         CliError::Failed(format!(
             "no map was evaluated before the limits ended the search ({} evaluations); give it more",
@@ -154,10 +147,10 @@ fn choose(work: &Work<'_>, report: &Report) -> Result<(Option<Choice>, Option<Un
             _ => point.clone(),
         },
         Outcome::TooFewBytes { asked, least, .. } => {
-            let unreachable = Unreachable::bytes(*asked, *least);
-            return Ok((None, Some(unreachable)));
+            return Err(CliError::Failed(Unreachable::bytes(*asked, *least).message()));
         }
-        Outcome::LossNotReached { nearest, .. } => {
+        Outcome::LossNotReached { asked, nearest } => {
+            let asked = work.plan.max_ppl.unwrap_or(asked.exp());
             // A few of the best, for the whole text may see another one in front.
             let mut best = Choice {
                 point: nearest.clone(),
@@ -171,15 +164,14 @@ fn choose(work: &Work<'_>, report: &Report) -> Result<(Option<Choice>, Option<Un
                     best = Choice { point, whole };
                 }
             }
-            let unreachable =
-                Unreachable::perplexity(work.plan.max_ppl, best.point.bytes, best.whole.exp(), report.end);
-            return Ok((Some(best), Some(unreachable)));
+            let unreachable = Unreachable::perplexity(asked, best.point.bytes, best.whole.exp(), report.end);
+            return Ok((best, Some(unreachable)));
         }
         Outcome::Nothing => return Err(nothing()),
     };
     let Some(most) = work.plan.max_ppl else {
         let whole = work.whole_loss(&point.map)?;
-        return Ok((Some(Choice { point, whole }), None));
+        return Ok((Choice { point, whole }, None));
     };
     // What was compared on a part of the text has to hold on all of it: if it does not, the next larger one is asked.
     let larger = report.front.points().iter().filter(|other| other.bytes > point.bytes);
@@ -191,15 +183,15 @@ fn choose(work: &Work<'_>, report: &Report) -> Result<(Option<Choice>, Option<Un
             whole,
         };
         if whole.exp() <= most {
-            return Ok((Some(choice), None));
+            return Ok((choice, None));
         }
         if nearest.as_ref().is_none_or(|nearest| whole < nearest.whole) {
             nearest = Some(choice);
         }
     }
     let nearest = nearest.ok_or_else(nothing)?;
-    let unreachable = Unreachable::perplexity(Some(most), nearest.point.bytes, nearest.whole.exp(), report.end);
-    Ok((Some(nearest), Some(unreachable)))
+    let unreachable = Unreachable::perplexity(most, nearest.point.bytes, nearest.whole.exp(), report.end);
+    Ok((nearest, Some(unreachable)))
 }
 
 /// The smallest map of the front that is within a percent of its least perplexity.

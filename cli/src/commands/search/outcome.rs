@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::compare::Uniform;
 use super::finish::Found;
 use super::setup::Work;
-use crate::CliError;
+use crate::{CliError, Result};
 
 /// The whole of `map.json`. Equal inputs give equal bytes, unless `--minutes` ended the search.
 #[derive(Serialize)]
-pub(super) struct Result {
+pub(super) struct Summary {
     model: PathBuf,
     data: PathBuf,
     goal: &'static str,
@@ -63,13 +63,30 @@ pub(super) struct MeasuredOn {
     whole_tokens: usize,
 }
 
-/// A map that was chosen.
+/// Bytes of a file, and its loss on the tokens that maps are compared on.
 #[derive(Serialize)]
-pub(super) struct Chosen {
-    /// Bytes of its file.
+pub(super) struct Place {
     pub bytes: u64,
     pub loss: f64,
     pub ppl: f64,
+}
+
+impl Place {
+    fn new(bytes: u64, loss: f64) -> Self {
+        let ppl = loss.exp();
+        Place { bytes, loss, ppl }
+    }
+
+    fn of(point: &Point) -> Self {
+        Place::new(point.bytes, point.loss)
+    }
+}
+
+/// A map that was chosen.
+#[derive(Serialize)]
+pub(super) struct Chosen {
+    #[serde(flatten)]
+    pub at: Place,
     /// On the whole text, in windows that do not overlap.
     pub whole_loss: f64,
     pub whole_ppl: f64,
@@ -91,18 +108,16 @@ pub(super) struct Finetuned {
 
 #[derive(Serialize)]
 pub(super) struct OnFront {
-    pub bytes: u64,
-    pub loss: f64,
-    pub ppl: f64,
+    #[serde(flatten)]
+    pub at: Place,
     layer_bit_map: Value,
 }
 
 #[derive(Serialize)]
 pub(super) struct UniformRow {
     pub width: &'static str,
-    pub bytes: u64,
-    pub loss: f64,
-    pub ppl: f64,
+    #[serde(flatten)]
+    pub at: Place,
 }
 
 /// As many random maps.
@@ -112,13 +127,6 @@ pub(super) struct Random {
     /// Of the random maps' own front, those that a map of the search dominates.
     pub dominated: usize,
     pub front: Vec<Place>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Place {
-    pub bytes: u64,
-    pub loss: f64,
-    pub ppl: f64,
 }
 
 #[derive(Serialize)]
@@ -163,10 +171,10 @@ impl Unreachable {
         }
     }
 
-    pub(super) fn perplexity(asked: Option<f64>, bytes: u64, nearest: f64, end: End) -> Self {
+    pub(super) fn perplexity(asked: f64, bytes: u64, nearest: f64, end: End) -> Self {
         Unreachable {
             limit: "max-ppl",
-            asked: asked.unwrap_or(f64::NAN),
+            asked,
             nearest,
             bytes,
             exhausted: end == End::Done,
@@ -177,7 +185,8 @@ impl Unreachable {
         let (limit, asked, nearest) = (self.limit, self.asked, self.nearest);
         match self.limit {
             "max-size-mb" => {
-                format!("--{limit} {asked}: no map is as small; the smallest has {nearest:.6} MB: ask for that")
+                let bytes = self.bytes;
+                format!("--{limit} {asked}: no map is as small; the smallest has {bytes} bytes: ask for {nearest:.6}")
             }
             _ => {
                 let more = match self.exhausted {
@@ -210,9 +219,7 @@ fn finite(value: f64) -> Option<f64> {
 impl Chosen {
     pub(super) fn of(work: &Work<'_>, point: &Point, whole: f64) -> Self {
         Chosen {
-            bytes: point.bytes,
-            loss: point.loss,
-            ppl: point.loss.exp(),
+            at: Place::of(point),
             whole_loss: whole,
             whole_ppl: whole.exp(),
             layer_bit_map: work.palette.config_of(&point.map).layer_bit_map(),
@@ -221,27 +228,20 @@ impl Chosen {
     }
 }
 
-impl Result {
+impl Summary {
     pub(super) fn of(work: &Work<'_>, found: &Found, uniform: &[Uniform], unreachable: Option<&Unreachable>) -> Self {
         let plan = work.plan;
         let report: &Report = &found.report;
         let on_front = |point: &Point| OnFront {
-            bytes: point.bytes,
-            loss: point.loss,
-            ppl: point.loss.exp(),
+            at: Place::of(point),
             layer_bit_map: work.palette.config_of(&point.map).layer_bit_map(),
-        };
-        let place = |point: &Point| Place {
-            bytes: point.bytes,
-            loss: point.loss,
-            ppl: point.loss.exp(),
         };
         let random = found.random.as_ref().map(|random| Random {
             evaluations: random.evaluations,
             dominated: { random.front.points().iter() }
                 .filter(|point| report.front.dominates(point))
                 .count(),
-            front: random.front.points().iter().map(place).collect(),
+            front: random.front.points().iter().map(Place::of).collect(),
         });
         let mut sensitivities = Vec::new();
         for (site, (cells, at)) in work.sites.all().iter().zip(work.measured.cells.iter().zip(0..)) {
@@ -255,7 +255,7 @@ impl Result {
                 });
             }
         }
-        Result {
+        Summary {
             model: plan.model.clone(),
             data: plan.data.clone(),
             goal: match plan.goal {
@@ -286,9 +286,7 @@ impl Result {
             uniform: { uniform.iter() }
                 .map(|Uniform { width, bytes, loss }| UniformRow {
                     width,
-                    bytes: *bytes,
-                    loss: *loss,
-                    ppl: loss.exp(),
+                    at: Place::new(*bytes, *loss),
                 })
                 .collect(),
             random,
@@ -313,7 +311,7 @@ impl Result {
 }
 
 /// The text of `map.json`.
-pub(super) fn text(summary: &Result) -> crate::Result<String> {
+pub(super) fn text(summary: &Summary) -> Result<String> {
     let text = serde_json::to_string_pretty(summary);
     text.map(|text| text + "\n")
         .map_err(|e| CliError::Failed(format!("cannot write the result as JSON: {e}; report this")))

@@ -1,6 +1,6 @@
 //! From a model and a text to what a search works with, and on to its end.
 
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use onebit_model::evaluation;
 #[cfg(feature = "cuda")]
@@ -10,13 +10,14 @@ use onebit_trainer::TrainError;
 use onebit_trainer::run::RunLock;
 use onebit_trainer::search::model::{Calibration, Measured, ModelEvaluator, Palette, Score, Weighing, measure};
 use onebit_trainer::search::{
-    Candidate, Evaluator, Hooks, Journal, Options, Problem, Progress as Told, Report, SearchError, Sensitivity, Sites,
-    search, smallest,
+    Clock, Evaluator, Hooks, Journal, Limits, Options, Problem, Progress as Told, Report, SearchError, Sensitivity,
+    Sites, Stopwatch, search, smallest,
 };
 use onebit_trainer::storage::Disk;
 
 use super::finish::{self, Found};
 use super::options::Plan;
+use super::outcome::Unreachable;
 use super::{Search, compare};
 use crate::commands::eval::read_corpus;
 use crate::convert::Subject;
@@ -36,7 +37,8 @@ pub(super) struct Work<'a> {
     /// The whole text.
     pub ids: &'a [u32],
     pub context: usize,
-    pub started: Instant,
+    /// Time since the command began: the minutes count what comes before the search too.
+    pub clock: Stopwatch,
     /// Tokens that each width alone was tried on.
     pub sensitivity_tokens: usize,
     /// Limits, `--max-ppl` among them as a loss on the tokens that are compared.
@@ -44,7 +46,7 @@ pub(super) struct Work<'a> {
 }
 
 pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
-    let started = Instant::now();
+    let clock = Stopwatch::start();
     let subject = Subject::read(&plan.model, None)?;
     let Some(tokenizer) = &subject.tokenizer else {
         return Err(CliError::Failed(format!(
@@ -55,7 +57,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     let source = subject.source();
     let _lock = RunLock::take(&plan.work)?;
     let context = plan.window(source.config().max_position_embeddings)?;
-    let place = device::place(given.device.as_deref(), given.threads)?;
+    let mut place = device::place(given.device.as_deref(), given.threads)?;
     let corpus = read_corpus(&plan.data, tokenizer, source.config().vocab_size)?;
     let packed_tokenizer = tokenizer.pack();
     let parts = subject.parts(packed_tokenizer.as_deref());
@@ -67,30 +69,23 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
     };
     let sites = weighing.sites(&palette)?;
     let calibration = Calibration::new(&palette, &corpus.ids, plan.tokens, context)?;
-    let weigh = |map: &Candidate| weighing.bytes(|site| palette.width_at(map, site)).unwrap_or(u64::MAX);
-    let evaluator = ModelEvaluator::new(&palette, calibration, weigh, scorer(&place, context));
-    check_bytes(plan, &sites, &evaluator)?;
+    // A GPU that cannot run the largest of the maps runs none.
+    place.upload(&palette.model(&sites.highest())?, context, KvType::F32)?;
+    let evaluator = ModelEvaluator::new(&palette, calibration, &weighing, scorer(&place, context));
+    let (least, _) = smallest(&sites, &evaluator);
+    if let Some(most) = plan.limits.max_bytes.filter(|most| *most < least) {
+        return Err(CliError::Failed(Unreachable::bytes(most, least).message()));
+    }
 
     let stop = interrupt::poll();
-    let interrupted = || stop.load(std::sync::atomic::Ordering::Relaxed);
-    let late = || {
-        plan.limits
-            .deadline
-            .is_some_and(|deadline| started.elapsed() >= deadline)
-    };
-    let tokens = sensitivity_tokens(plan, &palette, &calibration);
+    let interrupted = || stop.load(Ordering::Relaxed);
+    let late = || plan.limits.deadline.is_some_and(|deadline| clock.elapsed() >= deadline);
+    let tokens = sensitivity_tokens(plan, &palette, &evaluator.calibration);
     let measured = {
         let progress = Progress::new("sensitivities", (sites.len() * (plan.widths.len() - 1)) as u64);
         let told = |done: u64, _| progress.set(done, || format!("{done} widths tried"));
-        let path = plan.in_work("sensitivities.jsonl");
-        measure(
-            &palette,
-            &calibration,
-            tokens,
-            &path,
-            &|| interrupted() || late(),
-            &told,
-        )?
+        let stopped = || interrupted() || late();
+        measure(&palette, &evaluator.calibration, tokens, &plan.work, &stopped, &told)?
     };
     let Some(measured) = measured else {
         return Err(match interrupted() {
@@ -101,7 +96,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
             )),
         });
     };
-    let sensitivity = Sensitivity::new(measured.rises(), &sites).map_err(|e| CliError::Failed(e.to_string()))?;
+    let sensitivity = Sensitivity::new(measured.rises(), &sites).map_err(TrainError::from)?;
     let mut work = Work {
         plan,
         subject: &subject,
@@ -112,7 +107,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
         measured: &measured,
         ids: &corpus.ids,
         context,
-        started,
+        clock,
         sensitivity_tokens: tokens,
         max_loss: None,
     };
@@ -127,20 +122,7 @@ pub(super) fn run(given: &Search, plan: &Plan) -> Result<()> {
         return Err(interruption(plan));
     }
     interrupt::forget();
-    finish::finish(&work, &place, Found { report, random }, given.json)
-}
-
-/// Refuses a size that no map has, before anything is measured.
-fn check_bytes(plan: &Plan, sites: &Sites, evaluator: &ModelEvaluator<'_>) -> Result<()> {
-    let (least, _) = smallest(sites, evaluator);
-    match plan.limits.max_bytes {
-        Some(most) if least > most => Err(CliError::Failed(format!(
-            "--max-size-mb {}: no map is as small; the smallest has {least} bytes: ask for {:.6}",
-            most as f64 / 1e6,
-            least as f64 / 1e6
-        ))),
-        _ => Ok(()),
-    }
+    finish::finish(&work, &place, &journal, Found { report, random }, given.json)
 }
 
 /// Tokens that widths are tried on: the streams of the reference have to lie in memory.
@@ -160,18 +142,23 @@ fn scorer(place: &Placement, context: usize) -> Box<Score<'static>> {
     if let Some(gpu) = place.gpu.clone() {
         // One model at a time: its work fills the GPU.
         let turn = std::sync::Mutex::new(());
-        return Box::new(move |model: &PackedModel, ids: &[u32]| {
-            let _turn = turn.lock();
-            let failed = |error: &dyn std::fmt::Display| TrainError::Runtime(error.to_string());
-            let model = CudaModel::new(&gpu, model).map_err(|e| failed(&e))?;
-            let score = evaluation::score_on_gpu(&model, ids, (context, context), KvType::F32, &|_| ())?;
-            Ok(score.loss())
-        });
+        return Box::new(
+            move |model: &PackedModel, ids: &[u32], progress: &(dyn Fn(u64) + Sync)| {
+                let _turn = turn.lock();
+                let failed = |error: &dyn std::fmt::Display| TrainError::Runtime(error.to_string());
+                let model = CudaModel::new(&gpu, model).map_err(|e| failed(&e))?;
+                let score =
+                    evaluation::score_on_gpu(&model, ids, (context, context), KvType::F32, &|done| progress(done))?;
+                Ok(score.loss())
+            },
+        );
     }
-    Box::new(move |model: &PackedModel, ids: &[u32]| {
-        let score = evaluation::score(model, isa, ids, (context, context), KvType::F32, &|_| ())?;
-        Ok(score.loss())
-    })
+    Box::new(
+        move |model: &PackedModel, ids: &[u32], progress: &(dyn Fn(u64) + Sync)| {
+            let score = evaluation::score(model, isa, ids, (context, context), KvType::F32, progress)?;
+            Ok(score.loss())
+        },
+    )
 }
 
 pub(super) fn interruption(plan: &Plan) -> CliError {
@@ -199,7 +186,7 @@ impl Work<'_> {
 
     fn search(&self, journal: &mut Journal, interrupted: &(dyn Fn() -> bool + Sync)) -> Result<Report> {
         let problem = self.problem();
-        let limits = onebit_trainer::search::Limits {
+        let limits = Limits {
             max_loss: self.max_loss,
             ..self.plan.limits
         };
@@ -210,10 +197,9 @@ impl Work<'_> {
                 None => told.phase.name().into(),
             });
         };
-        let clock = Since(self.started);
         let hooks = Hooks {
             interrupted,
-            clock: &clock,
+            clock: &self.clock,
             progress: &mut told,
             journal: Some(journal),
         };
@@ -235,14 +221,5 @@ impl Work<'_> {
     /// All tokens that maps are compared on.
     pub(super) fn tokens(&self) -> usize {
         self.evaluator.stages().last().copied().unwrap_or(1)
-    }
-}
-
-/// Time since the command began: the minutes count what came before the search too.
-pub(super) struct Since(pub Instant);
-
-impl onebit_trainer::search::Clock for Since {
-    fn elapsed(&self) -> std::time::Duration {
-        self.0.elapsed()
     }
 }

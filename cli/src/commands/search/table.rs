@@ -1,6 +1,6 @@
 //! The result for people.
 
-use super::outcome::Result as Summary;
+use super::outcome::Summary;
 use crate::{Result, output};
 
 /// Points of a front that are printed: a long one is thinned out.
@@ -18,7 +18,8 @@ pub(super) fn print(summary: &Summary, seconds: f64) -> Result<()> {
     let step = summary.front.len().div_ceil(MOST_ROWS).max(1);
     let mut lines = Vec::new();
     for (at, point) in summary.front.iter().enumerate() {
-        let is_chosen = chosen.is_some_and(|chosen| (chosen.bytes, chosen.loss) == (point.bytes, point.loss));
+        let is_chosen =
+            chosen.is_some_and(|chosen| (chosen.at.bytes, chosen.at.loss) == (point.at.bytes, point.at.loss));
         if at % step != 0 && at + 1 != summary.front.len() && !is_chosen {
             continue;
         }
@@ -27,14 +28,14 @@ pub(super) fn print(summary: &Summary, seconds: f64) -> Result<()> {
             false => format!("point {at}"),
         };
         lines.push(Line {
-            bytes: point.bytes,
-            ppl: point.ppl,
+            bytes: point.at.bytes,
+            ppl: point.at.ppl,
             what,
         });
     }
     lines.extend(summary.uniform.iter().map(|uniform| Line {
-        bytes: uniform.bytes,
-        ppl: uniform.ppl,
+        bytes: uniform.at.bytes,
+        ppl: uniform.at.ppl,
         what: format!("all {}", uniform.width),
     }));
     lines.sort_by(|a, b| a.bytes.cmp(&b.bytes).then_with(|| a.ppl.total_cmp(&b.ppl)));
@@ -67,7 +68,7 @@ pub(super) fn print(summary: &Summary, seconds: f64) -> Result<()> {
     if let Some(chosen) = chosen {
         let what = format!(
             "{} bytes, perplexity {:.4}; {:.4} on the whole text",
-            chosen.bytes, chosen.ppl, chosen.whole_ppl
+            chosen.at.bytes, chosen.at.ppl, chosen.whole_ppl
         );
         rows.push(("chosen", what));
         if let Some(tuned) = &chosen.finetuned {

@@ -6,17 +6,16 @@ use std::sync::Mutex;
 use onebit_model::evaluation::Text;
 use onebit_model::runtime::PackedModel;
 
-use super::palette::Palette;
+use super::palette::{Palette, Weighing};
 use crate::search::{Candidate, Evaluator};
 use crate::{Result, TrainError};
 
 /// The text that maps are compared on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Calibration<'a> {
     ids: &'a [u32],
     context: usize,
-    stages: [usize; 3],
-    count: usize,
+    stages: Vec<usize>,
 }
 
 impl<'a> Calibration<'a> {
@@ -29,29 +28,16 @@ impl<'a> Calibration<'a> {
         let tokens = tokens.min(ids.len().saturating_sub(1)).max(1);
         let ids = &ids[..ids.len().min(tokens + 1)];
         Text::new(palette.config(), ids, (context, context))?;
-        let mut stages = [0; 3];
-        let mut count = 0;
-        for share in [16, 4, 1] {
-            let stage = match share {
-                1 => tokens,
-                _ => (tokens / share).div_ceil(context) * context,
-            };
-            if stage <= tokens && (count == 0 || stages[count - 1] < stage) && (share == 1 || stage < tokens) {
-                stages[count] = stage;
-                count += 1;
-            }
-        }
-        Ok(Calibration {
-            ids,
-            context,
-            stages,
-            count,
-        })
+        let mut stages: Vec<usize> = [16, 4].map(|part| (tokens / part).div_ceil(context) * context).into();
+        stages.push(tokens);
+        stages.retain(|&stage| (1..=tokens).contains(&stage));
+        stages.dedup();
+        Ok(Calibration { ids, context, stages })
     }
 
     /// The token counts, ascending.
     pub fn stages(&self) -> &[usize] {
-        &self.stages[..self.count]
+        &self.stages
     }
 
     /// Tokens of a window.
@@ -81,37 +67,37 @@ pub struct ModelEvaluator<'a> {
     pub palette: &'a Palette,
     /// The text.
     pub calibration: Calibration<'a>,
+    weighing: &'a Weighing<'a>,
     bytes: Mutex<HashMap<Candidate, u64>>,
-    weigh: Box<dyn Fn(&Candidate) -> u64 + Send + Sync + 'a>,
     score: Box<Score<'a>>,
 }
 
-/// From a model and the tokens of a text, the first of them context only, to nats a token.
-pub type Score<'a> = dyn Fn(&PackedModel, &[u32]) -> Result<f64> + Send + Sync + 'a;
+/// From a model and the tokens of a text, the first of them context only, to nats a token; told how many tokens are done.
+pub type Score<'a> = dyn Fn(&PackedModel, &[u32], &(dyn Fn(u64) + Sync)) -> Result<f64> + Send + Sync + 'a;
 
 impl<'a> ModelEvaluator<'a> {
-    /// Of a palette, a text, the bytes of maps as `weigh` tells them, and losses as `score` does.
+    /// Of a palette, a text, the files that maps would be, and losses as `score` tells them.
     pub fn new(
         palette: &'a Palette,
         calibration: Calibration<'a>,
-        weigh: impl Fn(&Candidate) -> u64 + Send + Sync + 'a,
+        weighing: &'a Weighing<'a>,
         score: Box<Score<'a>>,
     ) -> Self {
         ModelEvaluator {
             palette,
             calibration,
+            weighing,
             bytes: Mutex::new(HashMap::new()),
-            weigh: Box::new(weigh),
             score,
         }
     }
 
-    /// Nats a token of some other model, or on some other text.
+    /// Nats a token of some other model, or on some other text. `progress` is told of tokens.
     ///
     /// # Errors
     /// Those of scoring.
-    pub fn score(&self, model: &PackedModel, ids: &[u32]) -> Result<f64> {
-        (self.score)(model, ids)
+    pub fn score(&self, model: &PackedModel, ids: &[u32], progress: &(dyn Fn(u64) + Sync)) -> Result<f64> {
+        (self.score)(model, ids, progress)
     }
 
     /// A hash of all that a loss depends on: what a journal is kept under.
@@ -133,7 +119,9 @@ impl Evaluator for ModelEvaluator<'_> {
         {
             return *bytes;
         }
-        let bytes = (self.weigh)(map);
+        let config = self.palette.config_of(map);
+        // A file that cannot be is larger than any.
+        let bytes = self.weighing.bytes(|site| config.mode_at(site)).unwrap_or(u64::MAX);
         if let Ok(mut known) = self.bytes.lock() {
             known.insert(map.clone(), bytes);
         }
@@ -141,7 +129,7 @@ impl Evaluator for ModelEvaluator<'_> {
     }
 
     fn loss(&self, map: &Candidate, tokens: usize) -> Result<f64> {
-        (self.score)(&self.palette.model(map)?, self.calibration.ids(tokens))
+        self.score(&self.palette.model(map)?, self.calibration.ids(tokens), &|_| ())
     }
 
     fn stages(&self) -> &[usize] {

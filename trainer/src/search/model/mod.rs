@@ -19,5 +19,5 @@ mod sensitivity;
 mod tests;
 
 pub use evaluator::{Calibration, ModelEvaluator, Score};
-pub use palette::{Palette, Weighing, save_map};
+pub use palette::{Palette, Weighing};
 pub use sensitivity::{Cell, Measured, measure};

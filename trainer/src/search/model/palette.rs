@@ -100,17 +100,11 @@ impl Palette {
         &self.held
     }
 
-    /// The width that a map gives to a matrix; the first for one that it does not have.
-    pub fn width_at(&self, map: &Candidate, site: MatrixSite) -> Width {
-        self.widths[self.number_at(map, site)]
-    }
-
+    /// The number of the width that a map gives to a matrix; 0 for one that it does not have.
     fn number_at(&self, map: &Candidate, site: MatrixSite) -> usize {
         let at = self.sites.iter().position(|other| *other == site);
-        let number = at
-            .and_then(|at| map.choices().get(at))
-            .map_or(0, |&number| usize::from(number));
-        number.min(self.widths.len() - 1)
+        at.and_then(|at| map.choices().get(at))
+            .map_or(0, |&number| usize::from(number))
     }
 
     /// The model of a map.
@@ -118,19 +112,16 @@ impl Palette {
     /// # Errors
     /// None for a map of these sites and widths.
     pub fn model(&self, map: &Candidate) -> Result<PackedModel> {
-        let numbers: BTreeMap<usize, usize> = { map.choices().iter().map(|&n| usize::from(n)).enumerate() }.collect();
-        let number = |site: MatrixSite| {
-            let at = self.sites.iter().position(|other| *other == site);
-            at.and_then(|at| numbers.get(&at).copied()).unwrap_or(0)
-        };
-        Ok(PackedModel::picked(&self.models, number)?)
+        Ok(PackedModel::picked(&self.models, |site| self.number_at(map, site))?)
     }
 
-    /// The `layer_bit_map` of a map, in a configuration of the model.
+    /// The model's configuration under a map.
     pub fn config_of(&self, map: &Candidate) -> ModelConfig {
         let mut config = self.config().clone();
-        for site in &self.sites {
-            config.set_mode_at(*site, self.width_at(map, *site));
+        for (site, number) in self.sites.iter().zip(map.choices()) {
+            if let Some(width) = self.widths.get(usize::from(*number)) {
+                config.set_mode_at(*site, *width);
+            }
         }
         config
     }
@@ -176,25 +167,10 @@ impl Headers {
     }
 }
 
-/// What a map weighs as a file: what [`save_map`] then writes, to the byte.
+/// What a map weighs as a file: what [`save_one_file`] then writes of it with [`OneFileOptions::SMALLEST`], to the byte.
 pub struct Weighing<'a> {
     headers: Headers,
     parts: Parts<'a>,
-}
-
-/// Writes the file of these modes. `progress(done, total)` is told in bytes.
-///
-/// # Errors
-/// Those of the source and of writing.
-pub fn save_map(
-    source: &dyn ModelSource,
-    parts: &Parts<'_>,
-    path: &Path,
-    mode: impl Fn(MatrixSite) -> LinearMode,
-    progress: &dyn Fn(u64, u64),
-) -> Result<()> {
-    let recast = Recast::new(source, mode)?;
-    save_one_file(path, &recast, &OneFileOptions::SMALLEST, parts, progress).map_err(load)
 }
 
 impl<'a> Weighing<'a> {
@@ -241,7 +217,7 @@ impl<'a> Weighing<'a> {
             let (at, fewest) = { bytes.iter().enumerate() }
                 .min_by_key(|(_, bytes)| **bytes)
                 .map_or((0, 0), |(i, b)| (i, *b));
-            least.push(at);
+            least.push(at as u8);
             let (name, ..) = palette.config().matrix_at(site);
             let choices = palette.widths.iter().zip(&bytes);
             sites.push(Site {
@@ -254,9 +230,8 @@ impl<'a> Weighing<'a> {
                     .collect(),
             });
         }
-        let smallest = Candidate::new(least.iter().map(|&n| n as u8).collect::<Vec<u8>>());
-        let base = self.bytes(|site| palette.width_at(&smallest, site))?;
-        Sites::new(sites, base).map_err(|error| TrainError::Runtime(error.to_string()))
+        let base = palette.config_of(&Candidate::new(least));
+        Ok(Sites::new(sites, self.bytes(|site| base.mode_at(site))?)?)
     }
 }
 

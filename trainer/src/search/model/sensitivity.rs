@@ -56,7 +56,7 @@ impl Measured {
     }
 }
 
-/// Measures every width of every matrix over the first `tokens` of a text, side by side on all threads. What is in the file `path` is not measured again. `progress(done, of)` is told in
+/// Measures every width of every matrix over the first `tokens` of a text, side by side on all threads. They are kept in a file of `folder`, named after what they depend on, and what is there is not measured again. `progress(done, of)` is told in
 /// measurements. `None` if `interrupted` said so; what was measured until then is in the file.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub fn measure(
     palette: &Palette,
     calibration: &Calibration<'_>,
     tokens: usize,
-    path: &Path,
+    folder: &Path,
     interrupted: &(dyn Fn() -> bool + Sync),
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Option<Measured>> {
@@ -78,7 +78,8 @@ pub fn measure(
         widths.join(" ")
     );
     let inputs = blake3::hash(inputs.as_bytes()).to_hex().to_string();
-    let records = Mutex::new(Records::open(path, &inputs)?);
+    let path = folder.join(format!("sensitivities-{}.jsonl", &inputs[..16]));
+    let records = Mutex::new(Records::open(&path, &inputs)?);
     let known = |site: &str, width: &str| {
         let records = records.lock().map_err(|_| poisoned())?;
         Ok::<_, TrainError>(records.get(site, width).map(|record| Cell {

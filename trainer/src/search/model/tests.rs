@@ -7,8 +7,8 @@ use onebit_engine::Isa;
 use onebit_engine::rng::Key;
 use onebit_model::config::{FeedForward, LinearMode, MatrixSite, ModelConfig, presets};
 use onebit_model::evaluation;
-use onebit_model::files::{FileError, ModelSource, OneFile, Parts, StoredAs};
-use onebit_model::runtime::{FloatValues, KvType, TensorSource};
+use onebit_model::files::{FileError, ModelSource, OneFile, OneFileOptions, Parts, Recast, StoredAs, save_one_file};
+use onebit_model::runtime::{FloatValues, KvType, PackedModel, TensorSource};
 
 use super::*;
 use crate::Result;
@@ -102,9 +102,13 @@ impl Bench {
 
 const CONTEXT: usize = 24;
 
-fn score(model: &onebit_model::runtime::PackedModel, ids: &[u32]) -> Result<f64> {
+fn score(model: &PackedModel, ids: &[u32], progress: &(dyn Fn(u64) + Sync)) -> Result<f64> {
     let window = (CONTEXT, CONTEXT);
-    Ok(evaluation::score(model, Isa::best(), ids, window, KvType::F32, &|_| ())?.loss())
+    Ok(evaluation::score(model, Isa::best(), ids, window, KvType::F32, progress)?.loss())
+}
+
+fn quietly(model: &PackedModel, ids: &[u32]) -> f64 {
+    score(model, ids, &|_| ()).unwrap()
 }
 
 #[test]
@@ -121,27 +125,21 @@ fn promises_are_what_the_files_say() {
         assert_eq!(sites.len(), 3 * 7 + 2 - usize::from(tied));
         let calibration = Calibration::new(&palette, &bench.ids, 150, CONTEXT).unwrap();
         assert_eq!(calibration.stages(), [24, 48, 150]);
-        let weigh = |map: &Candidate| weighing.bytes(|site| palette.width_at(map, site)).unwrap();
-        let evaluator = ModelEvaluator::new(&palette, calibration, weigh, Box::new(score));
+        let evaluator = ModelEvaluator::new(&palette, calibration, &weighing, Box::new(score));
         for seed in 0..6 {
             let map = random_map(&sites, seed);
             let path = bench.dir.path().join("found.1bit");
-            save_map(
-                &bench.source,
-                &parts,
-                &path,
-                |site| palette.width_at(&map, site),
-                &|_, _| (),
-            )
-            .unwrap();
+            let config = palette.config_of(&map);
+            let recast = Recast::new(&bench.source, |site| config.mode_at(site)).unwrap();
+            save_one_file(&path, &recast, &OneFileOptions::SMALLEST, &parts, &|_, _| ()).unwrap();
             let file = OneFile::open(&path).unwrap();
             file.verify().unwrap();
             assert_eq!(file.file_bytes() as u64, evaluator.bytes(&map));
             let near = sites.sum(&map).abs_diff(evaluator.bytes(&map));
             assert!(near < 8192, "only the header differs: {near}");
-            assert_eq!(file.config().layer_bit_map(), palette.config_of(&map).layer_bit_map());
-            for &tokens in calibration.stages() {
-                let said = score(&file.model().unwrap(), &bench.ids[..=tokens]).unwrap();
+            assert_eq!(file.config().layer_bit_map(), config.layer_bit_map());
+            for &tokens in evaluator.stages() {
+                let said = quietly(&file.model().unwrap(), &bench.ids[..=tokens]);
                 assert_eq!(evaluator.loss(&map, tokens).unwrap().to_bits(), said.to_bits());
             }
         }
@@ -153,7 +151,7 @@ fn a_palette_is_made_once_and_knows_its_model() {
     let bench = Bench::new(false, LinearMode::Ternary);
     let first = bench.palette();
     let held: Vec<&str> = { first.sites().iter() }
-        .map(|site| first.width_at(first.held(), *site).name())
+        .map(|site| first.config_of(first.held()).mode_at(*site).name())
         .collect();
     assert_eq!((held[0], held[1], held[held.len() - 1]), ("f16", "ternary", "f16"));
     let told = AtomicU64::new(0);
@@ -179,7 +177,7 @@ fn each_width_alone_is_measured_once_and_as_scoring_does() {
         let bench = Bench::new(tied, modes);
         let palette = bench.palette();
         let calibration = Calibration::new(&palette, &bench.ids, 150, CONTEXT).unwrap();
-        let path = bench.dir.path().join("sensitivities.jsonl");
+        let folder = bench.dir.path();
         let never = || false;
         let quiet = |_, _| ();
         let tokens = 100;
@@ -187,26 +185,30 @@ fn each_width_alone_is_measured_once_and_as_scoring_does() {
         let asked = AtomicU64::new(0);
         let soon = || asked.fetch_add(1, Ordering::Relaxed) >= 9;
         assert_eq!(
-            measure(&palette, &calibration, tokens, &path, &soon, &quiet).unwrap(),
+            measure(&palette, &calibration, tokens, folder, &soon, &quiet).unwrap(),
             None
         );
+        let mut files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let path = files
+            .find(|path| path.extension().is_some_and(|end| end == "jsonl"))
+            .unwrap();
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
         assert_eq!(lines, 2 + 9, "a header, the reference and nine widths");
         // Torn in the middle of a line.
         let content = std::fs::read(&path).unwrap();
         std::fs::write(&path, &content[..content.len() - 5]).unwrap();
-        let measured = measure(&palette, &calibration, tokens, &path, &never, &quiet)
+        let measured = measure(&palette, &calibration, tokens, folder, &never, &quiet)
             .unwrap()
             .unwrap();
         let all = palette.sites().len() as u64 * 4;
         assert_eq!(measured.passes, all - 8);
-        let again = measure(&palette, &calibration, tokens, &path, &never, &quiet)
+        let again = measure(&palette, &calibration, tokens, folder, &never, &quiet)
             .unwrap()
             .unwrap();
         assert_eq!((again.passes, &again.cells), (0, &measured.cells));
 
         let ids = &bench.ids[..=tokens];
-        let of = |map: &Candidate| score(&palette.model(map).unwrap(), ids).unwrap();
+        let of = |map: &Candidate| quietly(&palette.model(map).unwrap(), ids);
         assert_eq!(measured.loss.to_bits(), of(palette.held()).to_bits());
         for (site, row) in measured.cells.iter().enumerate() {
             for (width, cell) in row.iter().enumerate() {
@@ -221,7 +223,7 @@ fn each_width_alone_is_measured_once_and_as_scoring_does() {
             }
         }
         // Other tokens are another measurement.
-        let other = measure(&palette, &calibration, 50, &path, &never, &quiet)
+        let other = measure(&palette, &calibration, 50, folder, &never, &quiet)
             .unwrap()
             .unwrap();
         assert_eq!(other.passes, all + 1);
