@@ -187,11 +187,14 @@ fn the_front_is_better_than_uniform_and_random_maps() {
         "{uniform:?}"
     );
     let random = &map["random"];
-    assert_eq!(random["evaluations"], map["evaluations"]);
+    // As much work: what is left over is less than one map on all tokens.
+    let (theirs, ours) = (number(random, "evaluated_tokens"), number(&map, "evaluated_tokens"));
+    let tokens = number(&map["measured_on"], "tokens");
+    assert!((ours..ours + tokens).contains(&theirs), "{theirs} of {ours}");
     let points = random["front"].as_array().unwrap();
-    let dominated = points.iter().filter(|point| better(point)).count();
+    let dominated = points.iter().filter(|point| better(point) || on(point)).count();
     assert_eq!(random["dominated"].as_u64().unwrap(), dominated as u64);
-    assert!(2 * dominated > points.len(), "{dominated} of {}", points.len());
+    assert!(4 * dominated >= 3 * points.len(), "{dominated} of {}", points.len());
     let worse = |point: &Value| {
         points.iter().any(|other| {
             number(other, "bytes") <= number(point, "bytes") && number(other, "loss") < number(point, "loss")

@@ -64,7 +64,7 @@ pub struct Search {
     /// seed of the evolution (default: 42)
     #[argh(option)]
     seed: Option<u64>,
-    /// try as many random maps too, to see what the search is worth
+    /// try random maps too, on as many tokens of evaluation, to see what the search is worth
     #[argh(switch)]
     compare_random: bool,
     /// the result: the map as layer_bit_map, the front, the sensitivities (default: none)

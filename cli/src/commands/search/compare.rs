@@ -6,20 +6,21 @@ use super::setup::{Work, failed};
 use crate::Result;
 use crate::progress::Progress;
 
-/// As many evaluations of random maps as the search had.
+/// Random maps, each on all tokens: as many tokens of evaluation as the search had, most of whose maps are dropped after a few.
 pub(super) fn random(
     work: &Work<'_>,
     report: &Report,
     journal: &mut Journal,
     interrupted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Report> {
+    let evaluations = report.tokens.div_ceil(work.tokens() as u64);
     let limits = Limits {
         max_loss: work.max_loss,
-        max_evaluations: Some(report.evaluations),
+        max_evaluations: Some(evaluations),
         deadline: None,
         ..work.plan.limits
     };
-    let progress = Progress::new("random maps", report.evaluations);
+    let progress = Progress::new("random maps", evaluations);
     let mut told = |told: Told<'_>| progress.set(told.evaluations, String::new);
     let hooks = Hooks {
         interrupted,

@@ -120,11 +120,13 @@ pub(super) struct UniformRow {
     pub at: Place,
 }
 
-/// As many random maps.
+/// Random maps.
 #[derive(Serialize)]
 pub(super) struct Random {
     pub evaluations: u64,
-    /// Of the random maps' own front, those that a map of the search dominates.
+    /// Tokens of all evaluations, about as many as those of the search.
+    pub evaluated_tokens: u64,
+    /// Of the random maps' own front, those to which the search has a map that is neither larger nor worse.
     pub dominated: usize,
     pub front: Vec<Place>,
 }
@@ -238,8 +240,9 @@ impl Summary {
         };
         let random = found.random.as_ref().map(|random| Random {
             evaluations: random.evaluations,
+            evaluated_tokens: random.tokens,
             dominated: { random.front.points().iter() }
-                .filter(|point| report.front.dominates(point))
+                .filter(|point| (report.front.within(point.bytes)).is_some_and(|ours| ours.loss <= point.loss))
                 .count(),
             front: random.front.points().iter().map(Place::of).collect(),
         });

@@ -60,7 +60,7 @@ pub(super) fn print(summary: &Summary, seconds: f64) -> Result<()> {
         rows.push((
             "random maps",
             format!(
-                "{} evaluated; of their {of} best {} are dominated",
+                "{} evaluated, on as many tokens; of their {of} best {} are dominated",
                 random.evaluations, random.dominated
             ),
         ));

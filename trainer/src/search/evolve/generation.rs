@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 
-use super::mutate::offspring;
 use super::*;
 use crate::search::draft::{Draft, Draws};
 use crate::search::map::{Candidate, Width};
@@ -13,7 +12,7 @@ const PURPOSE_GENERATION: u32 = 0x6765_6e73;
 /// A search on its way.
 pub(super) struct Evolution<'s, 'a, 'h, E: Evaluator> {
     pub(super) sites: &'s Sites,
-    rises: &'s Sensitivity,
+    pub(super) rises: &'s Sensitivity,
     pub(super) sums: SumFront,
     pub(super) ledger: &'s mut Ledger<'a, 'h, E>,
     pub(super) options: &'s Options,
@@ -54,7 +53,7 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         self.generations(self.largest, self.options.patience, |_| false)
     }
 
-    /// A generation of each budget in turn, the largest first, until none gets better.
+    /// A generation of each budget in turn, the largest first, until none gets better, and between them what fills the front's gaps.
     pub(super) fn front(&mut self) -> Result<(), Halt<E::Error>> {
         // Among the budgets are those of uniform maps, which a front is measured by.
         let (evaluator, most) = (self.ledger.evaluator, self.largest);
@@ -71,24 +70,28 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         maps.extend(uniform);
         self.on_all_tokens(&maps)?;
         self.ledger.phase = Phase::Generations;
-        // What a front is measured by comes first, and in every round; of the others each in every other one.
+        // What a front is measured by comes first, and in every round; of the others each in every fourth one.
         let (first, others): (Vec<usize>, Vec<usize>) =
             (0..budgets.len()).partition(|&i| measured_by.contains(&budgets[i]));
         // Generations of each budget since one made a loss less.
         let mut since = vec![0; budgets.len()];
+        let mut tried = budgets.clone();
+        // Many budgets, and what is found for one serves its neighbours.
+        let offspring = self.options.offspring.div_ceil(2);
         for round in 0u64.. {
             if since.iter().all(|&since| since > self.options.patience) {
                 break;
             }
-            let turn = |i: &&usize| (**i as u64 + round).is_multiple_of(2);
+            self.gaps(round, &mut tried)?;
+            let turn = |i: &&usize| (**i as u64 + round).is_multiple_of(4);
             for &i in first.iter().chain(others.iter().filter(turn)) {
                 let at_most = budgets[i];
                 // The whole budget, and parts of the way to the next one: the front has points between the budgets.
                 let below = budgets.get(i + 1).copied().unwrap_or(at_most);
-                let budget = at_most - (at_most - below) / 4 * (round / 2 % 4);
+                let budget = at_most - (at_most - below) / 4 * (round / 4 % 4);
                 let before = self.loss_within(budget);
                 match since[i].cmp(&self.options.patience) {
-                    Ordering::Less => self.generation(budget, i.checked_sub(1).map(|i| budgets[i]))?,
+                    Ordering::Less => self.generation(budget, i.checked_sub(1).map(|i| budgets[i]), offspring)?,
                     Ordering::Equal => self.second_look(budget)?,
                     Ordering::Greater => continue,
                 }
@@ -136,7 +139,7 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         let (mut best, mut since) = (self.loss_within(budget), 0);
         while since <= patience && !enough(self.ledger) {
             match since < patience {
-                true => self.generation(budget, None)?,
+                true => self.generation(budget, None, self.options.offspring)?,
                 false => self.second_look(budget)?,
             }
             since += 1;
@@ -148,7 +151,7 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
     }
 
     /// One generation of a budget. Among the offspring are the best map of the sum model and that of a `larger` budget, lowered, if they are new.
-    fn generation(&mut self, budget: u64, larger: Option<u64>) -> Result<(), Halt<E::Error>> {
+    fn generation(&mut self, budget: u64, larger: Option<u64>, offspring: usize) -> Result<(), Halt<E::Error>> {
         let evaluator = self.ledger.evaluator;
         let mut draws = Draws::new(self.options.seed, PURPOSE_GENERATION, self.generation);
         self.generation += 1;
@@ -165,10 +168,10 @@ impl<'s, 'a, 'h, E: Evaluator> Evolution<'s, 'a, 'h, E> {
         maps.dedup();
         let known = |map: &Candidate| self.stages.iter().any(|&tokens| self.ledger.knows(map, tokens));
         maps.retain(|map| !known(map));
-        let count = self.options.offspring.saturating_sub(maps.len());
+        let count = offspring.saturating_sub(maps.len());
         let seen = |map: &Candidate| maps.contains(map) || known(map);
         let space = (self.sites, self.rises, evaluator);
-        let new = offspring(space, &base, budget, count, &mut draws, seen);
+        let new = mutate::offspring(space, &base, budget, count, &mut draws, seen);
         maps.extend(new);
         self.select(maps, parent)
     }

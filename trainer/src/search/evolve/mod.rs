@@ -13,14 +13,15 @@
 //! end           `patience` generations in a row without a better one, and then a second look: what came furthest on few tokens and no further is evaluated on all
 //! ```
 //! - **Least loss**: generations of the one budget.
-//! - **Front**: budgets spread between smallest and largest and those of uniform maps, a generation of each in turn, of uniform maps' twice as often, now and then of one between it and the next. All share what was evaluated: the parent of a budget is the best map of any that fits it, and
-//!   the next larger budget's parent, lowered until it fits, is among the offspring.
+//! - **Front**: budgets spread between smallest and largest and those of uniform maps, a generation of each in turn, of uniform maps' four times as often, now and then of one between it and the next. All share what was evaluated: the parent of a budget is the best map of any that fits it, and
+//!   the next larger budget's parent, lowered until it fits, is among the offspring. In every round the widest gaps between points of the front get a few maps of their own ([`gaps`](self::gaps)).
 //! - **Least bytes**: the border of the limit, by bisection of the sum model's front, and then generations of smaller and smaller budgets ([`border`](self::border)).
 //!
 //! Offspring are made before any is evaluated, evaluated side by side, and chosen in their order: the outcome is a function of the seed, not of threads.
 //! Losses are compared on the same tokens only; of equal ones the smaller file, then the lesser map is better.
 
 mod border;
+mod gaps;
 mod generation;
 mod mutate;
 
@@ -38,7 +39,7 @@ use generation::Evolution;
 pub struct Options {
     /// Seed of the mutations.
     pub seed: u64,
-    /// Offspring of a generation, λ.
+    /// Offspring of a generation, λ; of [`Goal::Front`], which has many budgets, half as many.
     pub offspring: usize,
     /// Generations in a row without a better map after which a budget is done.
     pub patience: usize,
