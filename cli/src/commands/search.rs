@@ -43,7 +43,7 @@ pub struct Search {
     /// most perplexity on --data (default: no limit)
     #[argh(option)]
     max_ppl: Option<f64>,
-    /// most maps that are evaluated, beside the sensitivities (default: 600)
+    /// most maps that are evaluated, beside the sensitivities (default: 400)
     #[argh(option)]
     max_evaluations: Option<u64>,
     /// most minutes, of all of it but fine-tuning; what fits in depends on the machine (default: no limit)

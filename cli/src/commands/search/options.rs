@@ -11,7 +11,7 @@ use super::Search;
 use crate::{CliError, Result, args};
 
 /// Maps that are evaluated unless somebody says otherwise.
-const MAX_EVALUATIONS: u64 = 600;
+const MAX_EVALUATIONS: u64 = 400;
 /// Tokens that maps are compared on.
 const TOKENS: usize = 8_192;
 /// Tokens of a window at most, unless somebody says otherwise: longer ones cost more and tell little about widths.
