@@ -7,6 +7,7 @@
 
 mod args;
 mod bundled;
+mod colour;
 pub mod commands;
 #[cfg(feature = "tokenizers")]
 mod convert;
@@ -27,6 +28,7 @@ mod output;
 mod plot;
 mod progress;
 mod random;
+mod version;
 
 use std::process::ExitCode;
 
@@ -64,7 +66,7 @@ pub fn main() -> ExitCode {
         }
     }
     if matches!(texts.first().map(String::as_str), Some("--version" | "-V")) {
-        return finish(output::line(&format!("onebit {}", env!("CARGO_PKG_VERSION"))));
+        return finish(output::text(&version::lines()));
     }
     #[cfg(not(feature = "train"))]
     if let Some(Err(error)) = texts.first().map(|name| commands::check_present(name)) {
@@ -111,12 +113,12 @@ fn report(error: &CliError) -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         CliError::Usage(_) => {
-            output::alarm(&format!("error: {message}"));
+            output::alarm(&format!("{} {message}", colour::alarming("error:")));
             output::note("run `onebit --help` or `onebit COMMAND --help` for what can be given");
             ExitCode::from(USAGE)
         }
         _ => {
-            output::alarm(&format!("error: {message}"));
+            output::alarm(&format!("{} {message}", colour::alarming("error:")));
             ExitCode::from(FAILED)
         }
     }

@@ -36,4 +36,4 @@ pub mod ternary_gemv;
 pub mod weights;
 
 pub use device::{Arena, CudaError, DeviceArray, Element, Event, Gpu, Graph, Pinned, Result, Staging};
-pub use driver::{Driver, driver};
+pub use driver::{Driver, cuda_version, driver};
