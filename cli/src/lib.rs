@@ -3,6 +3,14 @@
 //! Each command is a file in [`commands`]. Results go to stdout, as JSON objects one a line under `--json`; everything else goes to
 //! stderr. The exit status is 0 when the work is done, 1 when it failed (one line `error: what; where; what to do`), 2 for wrong
 //! usage and 130 when it was interrupted, after what a resume needs was saved.
+//!
+//! The program is one line, so that a build of one's own can put something around it:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     onebit_cli::main()
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod args;

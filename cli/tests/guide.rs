@@ -157,7 +157,13 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_leads_somewhere() {
     let root = root();
-    let more = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "NOTES.md", "docs/SUMMARY.md"];
+    let more = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "NOTES.md",
+        "docs/SUMMARY.md",
+    ];
     let mut count = 0;
     for page in pages().into_iter().chain(more.map(|name| root.join(name))) {
         let text = fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
@@ -166,12 +172,18 @@ fn every_link_leads_somewhere() {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
             assert!(target.exists(), "{}:{line}: {link} is not there", page.display());
             if !heading.is_empty() {
                 let text = fs::read_to_string(&target).unwrap();
                 let anchors = text.lines().filter(|line| line.starts_with('#'));
-                let there = anchors.map(|line| anchor(line.trim_start_matches('#').trim())).any(|a| a == heading);
+                let there = anchors
+                    .map(|line| anchor(line.trim_start_matches('#').trim()))
+                    .any(|a| a == heading);
                 assert!(there, "{}:{line}: {link}: no such heading", page.display());
             }
             count += 1;
@@ -204,7 +216,10 @@ fn every_path_that_a_page_names_is_there() {
         for path in paths(&page) {
             // Made by a build.
             if path != "web/dist" {
-                assert!(root().join(&path).exists(), "docs/{name}.md names {path}, which is not there");
+                assert!(
+                    root().join(&path).exists(),
+                    "docs/{name}.md names {path}, which is not there"
+                );
                 count += 1;
             }
         }
@@ -216,7 +231,11 @@ fn every_path_that_a_page_names_is_there() {
 #[test]
 fn every_option_that_a_page_names_exists() {
     let help = |command: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_onebit")).args(command).arg("--help").output().unwrap();
+        let ended = Command::new(env!("CARGO_BIN_EXE_onebit"))
+            .args(command)
+            .arg("--help")
+            .output()
+            .unwrap();
         String::from_utf8(ended.stdout).unwrap()
     };
     let mut known = BTreeSet::from(["--help".to_string(), "--version".to_string()]);
@@ -227,7 +246,11 @@ fn every_option_that_a_page_names_exists() {
         for line in text.lines() {
             if !line.starts_with(' ') {
                 section = line;
-            } else if let Some(first) = line.strip_prefix("  ").filter(|l| !l.starts_with(' ')).and_then(|l| l.split_whitespace().next()) {
+            } else if let Some(first) = line
+                .strip_prefix("  ")
+                .filter(|l| !l.starts_with(' '))
+                .and_then(|l| l.split_whitespace().next())
+            {
                 match section {
                     "Options:" => known.extend([first.trim_end_matches(',').to_string()]),
                     "Commands:" => ask.push([command.clone(), vec![first.to_string()]].concat()),
@@ -239,13 +262,25 @@ fn every_option_that_a_page_names_exists() {
     assert!(known.len() > 100, "{} options", known.len());
     // Of cargo, torchrun, mpirun and scripts.
     let others = [
-        "--release", "--path", "--workspace", "--no-default-features", "--features", "--target", "--directory",
-        "--nnodes", "--nproc-per-node", "--rdzv-endpoint", "--no-python",
+        "--release",
+        "--path",
+        "--workspace",
+        "--no-default-features",
+        "--features",
+        "--target",
+        "--directory",
+        "--nnodes",
+        "--nproc-per-node",
+        "--rdzv-endpoint",
+        "--no-python",
     ];
     for name in ["guide", "train", "run", "quantise", "embed", "llama-cpp", "scale"] {
         let page = fs::read_to_string(root().join(format!("docs/{name}.md"))).unwrap();
         let is_option = |word: &&str| word.starts_with("--") && word.len() > 3;
-        for word in page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(is_option) {
+        for word in page
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .filter(is_option)
+        {
             assert!(
                 known.contains(word) || others.contains(&word),
                 "docs/{name}.md: {word} is no option of any command"

@@ -79,9 +79,15 @@ fn script(folder: &Path, shell: &str, name: &str) -> String {
 #[test]
 fn every_command_has_help_with_an_example() {
     for Known { words, help, below, .. } in commands() {
-        let example = format!("Examples:\n  {}", [vec!["onebit".to_string()], words.clone()].concat().join(" "));
+        let example = format!(
+            "Examples:\n  {}",
+            [vec!["onebit".to_string()], words.clone()].concat().join(" ")
+        );
         let top_or_leaf = words.is_empty() || below.is_empty();
-        assert!(!top_or_leaf || help.contains(&example), "{words:?} has an example: {help}");
+        assert!(
+            !top_or_leaf || help.contains(&example),
+            "{words:?} has an example: {help}"
+        );
         assert!(help.lines().count() > 5, "{words:?}: {help}");
     }
 }
@@ -89,7 +95,13 @@ fn every_command_has_help_with_an_example() {
 /// What bash offers for the last of `words`, through the function that it calls itself.
 fn in_bash(script: &str, words: &[&str]) -> Vec<String> {
     let (current, before) = words.split_last().unwrap();
-    let quoted = |words: &[&str]| words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let quoted = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let program = format!(
         "source '{script}'; complete -p onebit >/dev/null || exit 1
          COMP_WORDS=({}); COMP_CWORD={}; compopt() {{ :; }}
@@ -122,15 +134,24 @@ fn bash_completes_every_command_and_option() {
             assert!(offered.contains(&name), "{words:?} offers {name}: {offered:?}");
         }
     }
-    assert_eq!(in_bash(&script, &["onebit", "generate", "--device", "c"]), ["cpu", "cuda"]);
-    assert_eq!(in_bash(&script, &["onebit", "tokenizer", "train", "--kind", ""]), ["bpe", "word"]);
+    assert_eq!(
+        in_bash(&script, &["onebit", "generate", "--device", "c"]),
+        ["cpu", "cuda"]
+    );
+    assert_eq!(
+        in_bash(&script, &["onebit", "tokenizer", "train", "--kind", ""]),
+        ["bpe", "word"]
+    );
     // A value is not taken for a command.
     let offered = in_bash(&script, &["onebit", "train", "--config", "quickstart", "--output-d"]);
     assert_eq!(offered, ["--output-dir"]);
     // Files, where a file is wanted.
     fs::write(folder.path().join("some.1bit"), "").unwrap();
     let path = folder.path().join("so").to_str().unwrap().to_string();
-    assert_eq!(in_bash(&script, &["onebit", "generate", "--model", &path]), [format!("{path}me.1bit")]);
+    assert_eq!(
+        in_bash(&script, &["onebit", "generate", "--model", &path]),
+        [format!("{path}me.1bit")]
+    );
 }
 
 #[test]
@@ -161,8 +182,13 @@ fn fish_completes_every_command_and_option() {
     let folder = tempfile::tempdir().unwrap();
     let script = script(folder.path(), "fish", "onebit.fish");
     let offered = |line: &str| -> BTreeSet<String> {
-        let text = told("fish", &["--no-config", "-c", &format!("source '{script}'; complete -C '{line}'")]);
-        text.lines().map(|line| line.split('\t').next().unwrap().to_string()).collect()
+        let text = told(
+            "fish",
+            &["--no-config", "-c", &format!("source '{script}'; complete -C '{line}'")],
+        );
+        text.lines()
+            .map(|line| line.split('\t').next().unwrap().to_string())
+            .collect()
     };
     for Known {
         words, options, below, ..
@@ -172,7 +198,10 @@ fn fish_completes_every_command_and_option() {
         let found = offered(&format!("{line} --"));
         assert!(options.is_subset(&found), "{words:?}: {options:?} of {found:?}");
         let found = offered(&format!("{line} "));
-        assert!(below.iter().all(|name| found.contains(name)), "{words:?}: {below:?} of {found:?}");
+        assert!(
+            below.iter().all(|name| found.contains(name)),
+            "{words:?}: {below:?} of {found:?}"
+        );
     }
     assert!(offered("onebit generate --device c").is_superset(&["cpu", "cuda"].map(String::from).into()));
 }
@@ -211,15 +240,36 @@ fn the_doctor_says_what_a_bug_report_should_hold() {
     assert!(!text.contains("hunter2"), "{text}");
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let variables = &report["environment"];
-    assert_eq!((&variables["ONEBIT_SECRET"], &variables["HF_TOKEN"]), (&"set".into(), &"set".into()));
-    assert_eq!((&variables["ONEBIT_ISA"], &variables["RAYON_NUM_THREADS"]), (&"scalar".into(), &"7".into()));
+    assert_eq!(
+        (&variables["ONEBIT_SECRET"], &variables["HF_TOKEN"]),
+        (&"set".into(), &"set".into())
+    );
+    assert_eq!(
+        (&variables["ONEBIT_ISA"], &variables["RAYON_NUM_THREADS"]),
+        (&"scalar".into(), &"7".into())
+    );
     let chosen = report["will_use"].as_array().unwrap();
     let of = |what: &str| chosen.iter().find(|choice| choice["what"] == what).unwrap();
     assert_eq!(of("path")["chosen"], "scalar");
-    assert!(of("path")["why"].as_str().unwrap().contains("ONEBIT_ISA forces it"), "{report}");
-    assert_eq!((&of("threads")["chosen"], &of("threads")["why"]), (&"1".into(), &"--threads says so".into()));
+    assert!(
+        of("path")["why"].as_str().unwrap().contains("ONEBIT_ISA forces it"),
+        "{report}"
+    );
+    assert_eq!(
+        (&of("threads")["chosen"], &of("threads")["why"]),
+        (&"1".into(), &"--threads says so".into())
+    );
     assert!(!of("device")["why"].as_str().unwrap().is_empty());
-    for key in ["version", "os", "arch", "features", "physical_cores", "hardware_threads", "paths", "bandwidth_gb_s"] {
+    for key in [
+        "version",
+        "os",
+        "arch",
+        "features",
+        "physical_cores",
+        "hardware_threads",
+        "paths",
+        "bandwidth_gb_s",
+    ] {
         assert!(!report[key].is_null(), "{key}: {report}");
     }
     if cfg!(target_os = "linux") {
@@ -228,7 +278,14 @@ fn the_doctor_says_what_a_bug_report_should_hold() {
         }
     }
     let shown = onebit(&["doctor", "--threads", "1"]).ok();
-    for part in ["onebit ", "system ", "cpu ", "self-test passed", "will use   device ", "will use   path "] {
+    for part in [
+        "onebit ",
+        "system ",
+        "cpu ",
+        "self-test passed",
+        "will use   device ",
+        "will use   path ",
+    ] {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
 }
@@ -237,23 +294,39 @@ fn the_doctor_says_what_a_bug_report_should_hold() {
 fn on_a_terminal(variables: &[(&str, &str)]) -> String {
     let line = format!("'{}' inspect nothing-here", env!("CARGO_BIN_EXE_onebit"));
     let mut terminal = Command::new("script");
-    terminal.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
-    let ended = terminal.envs(variables.iter().copied()).stdin(std::process::Stdio::null()).output().unwrap();
+    terminal
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR");
+    let ended = terminal
+        .envs(variables.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
     String::from_utf8(ended.stdout).unwrap()
 }
 
 #[test]
 fn colour_is_for_terminals_and_can_be_refused() {
     let piped = onebit(&["inspect", "nothing-here"]);
-    assert!(piped.stderr.starts_with("error: ") && !piped.stderr.contains('\x1b'), "{piped:?}");
+    assert!(
+        piped.stderr.starts_with("error: ") && !piped.stderr.contains('\x1b'),
+        "{piped:?}"
+    );
     if !is_there("script") {
         return skipped("no `script`: colour on a terminal");
     }
     let colour = "\x1b[1;31merror:\x1b[0m ";
     assert!(on_a_terminal(&[]).contains(colour), "{:?}", on_a_terminal(&[]));
-    assert!(on_a_terminal(&[("NO_COLOR", "")]).contains(colour), "an empty NO_COLOR is none");
+    assert!(
+        on_a_terminal(&[("NO_COLOR", "")]).contains(colour),
+        "an empty NO_COLOR is none"
+    );
     for refusal in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let told = on_a_terminal(&[refusal]);
-        assert!(told.contains("error: ") && !told.contains('\x1b'), "{refusal:?}: {told:?}");
+        assert!(
+            told.contains("error: ") && !told.contains('\x1b'),
+            "{refusal:?}: {told:?}"
+        );
     }
 }

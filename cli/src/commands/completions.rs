@@ -60,8 +60,12 @@ impl Completions {
                 self.shell
             )));
         };
-        let mut command = described("onebit", &super::Onebit::get_args_info())
-            .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("print the version"));
+        let mut command = described("onebit", &super::Onebit::get_args_info()).arg(
+            Arg::new("version")
+                .long("version")
+                .action(ArgAction::SetTrue)
+                .help("print the version"),
+        );
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "onebit", &mut script);
         output::text(&String::from_utf8_lossy(&script))
@@ -123,7 +127,11 @@ mod tests {
         let mut found = Vec::new();
         all(&super::super::Onebit::get_args_info(), &mut found);
         for (name, values) in VALUES {
-            let helps: Vec<&String> = found.iter().filter(|(known, _)| known == name).map(|(_, help)| help).collect();
+            let helps: Vec<&String> = found
+                .iter()
+                .filter(|(known, _)| known == name)
+                .map(|(_, help)| help)
+                .collect();
             assert!(!helps.is_empty(), "{name} is an option or an argument");
             for value in *values {
                 let told = |help: &&String| {

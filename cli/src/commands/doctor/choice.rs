@@ -24,7 +24,10 @@ impl Choice {
 /// The device of `--device auto`: the first GPU, if it can be used.
 pub(super) fn device(gpus: &Gpus) -> Choice {
     let (chosen, why) = match gpus.all.first().map(GpuReport::usable) {
-        Some(Ok(name)) => (name, "the first GPU; --device cpu or another cuda:N chooses otherwise".to_string()),
+        Some(Ok(name)) => (
+            name,
+            "the first GPU; --device cpu or another cuda:N chooses otherwise".to_string(),
+        ),
         Some(Err(why)) => ("cpu", format!("cuda:0 cannot be used: {why}")),
         None => ("cpu", gpus.note.clone().unwrap_or_else(|| "there is no GPU".into())),
     };
@@ -53,7 +56,11 @@ pub(super) fn path(isa: Isa) -> Choice {
 
 /// Threads of the CPU.
 pub(super) fn threads(threads: usize, given: bool) -> Choice {
-    let why = if given { "--threads says so" } else { "one for each physical core" };
+    let why = if given {
+        "--threads says so"
+    } else {
+        "one for each physical core"
+    };
     Choice {
         what: "threads",
         chosen: threads.to_string(),

@@ -67,7 +67,10 @@ mod tests {
             ("HOME", "/home/me"),
         ];
         let found = variables(given.iter().map(|(name, value)| (name.into(), value.into())));
-        let shown: Vec<(&str, &str)> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let shown: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         assert_eq!(
             shown,
             [

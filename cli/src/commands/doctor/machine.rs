@@ -43,7 +43,9 @@ fn pretty_name(text: &str) -> Option<String> {
 fn cpu_model(text: &str) -> Option<String> {
     let value = |name: &str| {
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-        let found = fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string());
+        let found = fields
+            .find(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value.trim().to_string());
         found.filter(|value| !value.is_empty())
     };
     value("model name")
@@ -58,7 +60,12 @@ fn cpu_model(text: &str) -> Option<String> {
 /// `MemTotal` of a `meminfo`, in bytes.
 fn memory_total(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -79,7 +86,10 @@ mod tests {
                 "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n",
                 "implementer 0x41, part 0xd0b",
             ),
-            ("processor\t: 0\nisa\t\t: rv64imafdc\nuarch\t\t: sifive,u74\n", "sifive,u74"),
+            (
+                "processor\t: 0\nisa\t\t: rv64imafdc\nuarch\t\t: sifive,u74\n",
+                "sifive,u74",
+            ),
         ] {
             assert_eq!(cpu_model(text).as_deref(), Some(name));
         }
