@@ -3,13 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-known=(aarch64-unknown-linux-musl aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf riscv64gc-unknown-linux-gnu)
+known=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf riscv64gc-unknown-linux-gnu)
 
 usage() {
     cat <<TEXT
 usage: scripts/cross.sh TARGET [CARGO OPTIONS]
 
 Builds the command \`onebit\` without trainer and CUDA for a board with Linux. TARGET is one of
+  x86_64-unknown-linux-musl       x86, one static program for every distribution
   aarch64-unknown-linux-musl      64-bit ARM, one static program for every distribution
   aarch64-unknown-linux-gnu       64-bit ARM with glibc
   armv7-unknown-linux-gnueabihf   32-bit ARM with VFP, glibc
@@ -54,6 +55,7 @@ features=(--no-default-features --features inference)
 [[ $# -eq 0 ]] || features=("$@")
 
 case $target in
+x86_64-*) gcc=x86_64-linux-gnu-gcc debian_arch=amd64 packages=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
 aarch64-*) gcc=aarch64-linux-gnu-gcc debian_arch=arm64 packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
 armv7-*) gcc=arm-linux-gnueabihf-gcc debian_arch=armhf packages=(gcc-arm-linux-gnueabihf libc6-dev-armhf-cross) ;;
 riscv64gc-*) gcc=riscv64-linux-gnu-gcc debian_arch=riscv64 packages=(gcc-riscv64-linux-gnu libc6-dev-riscv64-cross) ;;

@@ -1,5 +1,12 @@
 //! Criterion benches live in `benches/`; this library holds what they share: the limits of the machine, measured in the
 //! same run as the figures that are compared with them.
+//!
+//! ```
+//! use onebit_kernels_cpu::Isa;
+//!
+//! // Operations a second, on one thread and on the best path: what a kernel's own rate is divided by.
+//! assert!(onebit_benches::fma_peak(Isa::best(), 1) > 0.0);
+//! ```
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;

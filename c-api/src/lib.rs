@@ -14,6 +14,19 @@
 //!
 //! The second takes its memory from the `malloc` and `free` of the C library beside it, and calls its `abort` where a panic would be. With `std` a panic, which
 //! would be an error of ours, comes back as [`Status::Internal`].
+//!
+//! The header begins with an example in C, and `tests/golden.c` is a whole program. Nothing hinders a Rust program from calling the functions too:
+//!
+//! ```
+//! use std::ffi::CStr;
+//!
+//! use onebit_c::{ABI_VERSION, Status, onebit_abi_version, onebit_status_text};
+//!
+//! assert_eq!(onebit_abi_version(), ABI_VERSION);
+//! // SAFETY: the text of every status is a static string that ends in 0.
+//! let text = unsafe { CStr::from_ptr(onebit_status_text(Status::Model as i32)) };
+//! assert!(!text.to_bytes().is_empty());
+//! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

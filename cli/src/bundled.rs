@@ -4,15 +4,12 @@ use std::path::Path;
 
 use onebit_model::files::OneFile;
 use onebit_model::runtime::SharedBytes;
+#[cfg(feature = "bundled")]
+use onebit_models::ALL as MODELS;
 
 use crate::Result;
 
 /// Name and `.1bit` file of each.
-#[cfg(feature = "bundled")]
-static MODELS: &[(&str, &[u8])] = &[(
-    "wikitext2-25m",
-    onebit_model::include_aligned!("../../models/wikitext2-25m/wikitext2-25m.1bit"),
-)];
 #[cfg(not(feature = "bundled"))]
 static MODELS: &[(&str, &[u8])] = &[];
 

@@ -3,10 +3,19 @@
 //! Each command is a file in [`commands`]. Results go to stdout, as JSON objects one a line under `--json`; everything else goes to
 //! stderr. The exit status is 0 when the work is done, 1 when it failed (one line `error: what; where; what to do`), 2 for wrong
 //! usage and 130 when it was interrupted, after what a resume needs was saved.
+//!
+//! The program is one line, so that a build of one's own can put something around it:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     onebit_cli::main()
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod args;
 mod bundled;
+mod colour;
 pub mod commands;
 #[cfg(feature = "tokenizers")]
 mod convert;
@@ -27,6 +36,7 @@ mod output;
 mod plot;
 mod progress;
 mod random;
+mod version;
 
 use std::process::ExitCode;
 
@@ -64,7 +74,7 @@ pub fn main() -> ExitCode {
         }
     }
     if matches!(texts.first().map(String::as_str), Some("--version" | "-V")) {
-        return finish(output::line(&format!("onebit {}", env!("CARGO_PKG_VERSION"))));
+        return finish(output::text(&version::lines()));
     }
     #[cfg(not(feature = "train"))]
     if let Some(Err(error)) = texts.first().map(|name| commands::check_present(name)) {
@@ -111,12 +121,12 @@ fn report(error: &CliError) -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         CliError::Usage(_) => {
-            output::alarm(&format!("error: {message}"));
+            output::alarm(&format!("{} {message}", colour::alarming("error:")));
             output::note("run `onebit --help` or `onebit COMMAND --help` for what can be given");
             ExitCode::from(USAGE)
         }
         _ => {
-            output::alarm(&format!("error: {message}"));
+            output::alarm(&format!("{} {message}", colour::alarming("error:")));
             ExitCode::from(FAILED)
         }
     }

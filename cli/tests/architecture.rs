@@ -5,12 +5,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Lower layers first; a crate may depend on those before it.
-const LAYERS: [&str; 9] = [
+const LAYERS: [&str; 10] = [
     "onebit-kernels-cpu",
     "onebit-kernels-cuda",
     "onebit-engine",
     "onebit-autograd",
     "onebit-model",
+    "onebit-models",
     "onebit-c",
     "onebit-web",
     "onebit-trainer",

@@ -9,6 +9,25 @@
 //! return the same bits.
 //!
 //! The kernels assert that slice lengths agree (`# Panics` on each); callers check user input before they call.
+//!
+//! ```
+//! use onebit_kernels_cpu::Isa;
+//! use onebit_kernels_cpu::ternary::{Layout, padded_cols};
+//! use onebit_kernels_cpu::ternary_gemv::ternary_gemv;
+//!
+//! // Two rows of five weights, packed at two bits each, times five bytes: on every path that this CPU has, the same integers.
+//! let (rows, cols) = (2, 5);
+//! let weights = [1, 0, -1, 1, 1, /* */ 0, -1, 0, 0, 1];
+//! let mut packed = vec![0; Layout::T2.bytes(rows, cols)];
+//! Layout::T2.pack(&weights, rows, cols, &mut packed);
+//! let mut x = vec![0i8; padded_cols(cols)];
+//! x[..cols].copy_from_slice(&[10, 20, 30, 40, -50]);
+//! for isa in Isa::available() {
+//!     let mut out = [0; 2];
+//!     ternary_gemv(isa, Layout::T2, &packed, cols, &x, &mut out);
+//!     assert_eq!(out, [10 - 30 + 40 - 50, -20 - 50], "{}", isa.name());
+//! }
+//! ```
 #![no_std]
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),

@@ -50,16 +50,40 @@ pub fn driver() -> Result<Driver> {
             }))
         })
         .collect::<Result<Vec<_>>>()?;
+    Ok(Driver {
+        cuda: supported()?,
+        devices,
+    })
+}
+
+/// The newest CUDA that the driver supports, such as `13.0`, where there is a driver. Nothing is initialised, no GPU is woken: this takes milliseconds.
+pub fn cuda_version() -> Option<String> {
+    // SAFETY: only opens the shared library and drops it again; loading NVIDIA's driver has no precondition.
+    if !unsafe { sys::is_culib_present() } {
+        return None;
+    }
+    supported().ok()
+}
+
+fn supported() -> Result<String> {
     let mut version = 0;
-    // SAFETY: writes one integer.
+    // SAFETY: writes one integer, and is allowed before the driver is initialised. The library is there: callers have looked.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
-    let cuda = format!("{}.{}", version / 1000, version % 1000 / 10);
-    Ok(Driver { cuda, devices })
+    Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_version_is_known_where_it_is() {
+        match driver() {
+            Ok(found) => assert_eq!(cuda_version(), Some(found.cuda)),
+            Err(CudaError::NoDriver) => assert_eq!(cuda_version(), None),
+            Err(error) => println!("SKIPPED (no GPU): the driver's version; {error}"),
+        }
+    }
 
     #[test]
     fn a_machine_without_a_driver_is_told_so() {

@@ -12,6 +12,20 @@
 //!
 //! **Determinism.** No kernel adds floats in an order that depends on timing: there are no float atomics, and reductions over blocks go through a buffer
 //! and a second kernel. Equal inputs give equal bytes.
+//!
+//! ```
+//! use onebit_kernels_cuda::{CudaError, Gpu};
+//!
+//! match Gpu::open(0) {
+//!     Ok(gpu) => {
+//!         let numbers = gpu.upload(&[1.0f32, 2.0, 3.0])?;
+//!         assert_eq!(gpu.download(&numbers)?, [1.0, 2.0, 3.0]);
+//!     }
+//!     // A machine without a GPU is no error of the program's.
+//!     Err(error) => println!("the CPU does the work: {error}"),
+//! }
+//! # Ok::<(), CudaError>(())
+//! ```
 
 pub mod activation;
 pub mod attention;
@@ -36,4 +50,4 @@ pub mod ternary_gemv;
 pub mod weights;
 
 pub use device::{Arena, CudaError, DeviceArray, Element, Event, Gpu, Graph, Pinned, Result, Staging};
-pub use driver::{Driver, driver};
+pub use driver::{Driver, cuda_version, driver};

@@ -6,6 +6,31 @@
 //! interrupted and resumed equals one that was not.
 //!
 //! [`search`] finds a width for every matrix of a model.
+//!
+//! Two steps of the quickstart, which makes its own text:
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use onebit_engine::Device;
+//! use onebit_trainer::quickstart;
+//! use onebit_trainer::run::{Event, Outcome, Trainer};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let mut prepared = quickstart::prepare(folder.path(), Device::cpu()?, 42, quickstart::preset("quickstart")?, 200)?;
+//! prepared.inputs.options = quickstart::options(&prepared.preset, 2, 42);
+//! let mut trainer = Trainer::new(prepared.inputs, false, &mut |_| ())?;
+//! let mut losses = Vec::new();
+//! let outcome = trainer.run(&AtomicBool::new(false), &mut |event| {
+//!     if let Event::Step(step) = event {
+//!         losses.push(step.loss);
+//!     }
+//! })?;
+//! assert_eq!((outcome, losses.len()), (Outcome::Finished, 2));
+//! // A model directory, which inference opens.
+//! assert!(folder.path().join("model.safetensors").is_file());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 
 pub mod checkpoint;

@@ -19,7 +19,7 @@ const MAX_CONTEXT: usize = 16_384;
 const MAX_TOKENS: usize = 512;
 
 /// Talks with a model, keeping the history.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "chat",

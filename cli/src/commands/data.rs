@@ -13,21 +13,21 @@ use self::download::Download;
 use crate::{CliError, Result, args, output};
 
 /// Gets training data.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand, name = "data")]
 pub struct Data {
     #[argh(subcommand)]
     command: Command,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Command {
     WikiText2(WikiText2),
 }
 
 /// Downloads WikiText-2 from the Hugging Face Hub, or takes it from a local directory.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "wikitext2",

@@ -1,10 +1,15 @@
-//! `onebit doctor`: what this machine can do.
+//! `onebit doctor`: what this machine can do, what will be used and why. Its output is what a bug report should hold.
 
+mod choice;
+mod environment;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(not(feature = "cuda"))]
 #[path = "doctor/no_gpu.rs"]
 mod gpu;
+mod machine;
+
+use std::collections::BTreeMap;
 
 use argh::FromArgs;
 use onebit_kernels_cpu::Isa;
@@ -13,12 +18,15 @@ use onebit_kernels_cpu::ternary::{Layout, padded_cols};
 use onebit_kernels_cpu::ternary_gemv;
 use serde::Serialize;
 
+use self::choice::Choice;
 use self::gpu::{GpuReport, Gpus};
+use self::machine::Machine;
 use crate::limits;
+use crate::version::VERSION;
 use crate::{CliError, Result, device, output};
 
-/// Shows the CPU paths and the GPUs and tests each, and measures memory and arithmetic of the CPU.
-#[derive(FromArgs, Debug)]
+/// Shows the machine, tests each CPU path and each GPU, measures memory and arithmetic of the CPU, and says what will be used and why: what a bug report should hold.
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "doctor",
@@ -38,10 +46,17 @@ pub struct Doctor {
 #[derive(Serialize)]
 struct Report {
     version: &'static str,
+    debug_build: bool,
+    features: Vec<&'static str>,
     os: &'static str,
     arch: &'static str,
+    system: Option<String>,
+    kernel: Option<String>,
+    cpu: Option<String>,
     physical_cores: usize,
+    hardware_threads: usize,
     threads: usize,
+    memory_bytes: Option<u64>,
     memory_available_bytes: Option<u64>,
     isa: &'static str,
     paths: Vec<PathReport>,
@@ -50,6 +65,9 @@ struct Report {
     gpu_driver: Option<String>,
     gpu_note: Option<String>,
     gpus: Vec<GpuReport>,
+    /// Variables that matter; of secrets, that they are set.
+    environment: BTreeMap<String, String>,
+    will_use: Vec<Choice>,
 }
 
 /// One CPU path.
@@ -77,12 +95,25 @@ impl Doctor {
             .collect();
         let bandwidth = limits::Bandwidth::new(place.threads, limits::BUFFER_BYTES)?.measure(place.isa);
         let gpus = Gpus::find();
+        let machine = Machine::find();
+        let will_use = vec![
+            choice::device(&gpus),
+            choice::path(place.isa),
+            choice::threads(place.threads, self.threads.is_some()),
+        ];
         let report = Report {
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
+            debug_build: cfg!(debug_assertions),
+            features: features(),
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
+            system: machine.system,
+            kernel: machine.kernel,
+            cpu: machine.cpu,
             physical_cores: device::physical_cores(),
+            hardware_threads: machine.hardware_threads,
             threads: place.threads,
+            memory_bytes: machine.memory_bytes,
             memory_available_bytes: device::available_memory(),
             isa: place.isa.name(),
             paths,
@@ -91,6 +122,8 @@ impl Doctor {
             gpu_driver: gpus.driver,
             gpu_note: gpus.note,
             gpus: gpus.all,
+            environment: environment::variables(std::env::vars_os()),
+            will_use,
         };
         if self.json {
             output::json(&report)?
@@ -112,23 +145,60 @@ impl Doctor {
     }
 }
 
+/// Features that this build has.
+fn features() -> Vec<&'static str> {
+    let all = [
+        ("train", cfg!(feature = "train")),
+        ("cuda", cfg!(feature = "cuda")),
+        ("mpi", cfg!(feature = "mpi")),
+        ("tokenizers", cfg!(feature = "tokenizers")),
+        ("bundled", cfg!(feature = "bundled")),
+    ];
+    all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+}
+
 fn print(report: &Report) -> Result<()> {
+    let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+    let bytes = |n: Option<u64>| n.map_or_else(|| "unknown".into(), output::bytes);
+    let profile = if report.debug_build { "debug" } else { "release" };
+    let features = match report.features.join(", ") {
+        none if none.is_empty() => "no features".to_string(),
+        some => format!("with {some}"),
+    };
     let mut rows = vec![
-        ("onebit", format!("{} on {} {}", report.version, report.os, report.arch)),
+        ("onebit", format!("{}, {profile} build {features}", report.version)),
+        (
+            "system",
+            format!(
+                "{}, {} {} on {}",
+                known(&report.system),
+                report.os,
+                known(&report.kernel),
+                report.arch
+            ),
+        ),
+        ("cpu", known(&report.cpu)),
         (
             "cores",
-            format!("{} physical, {} threads used", report.physical_cores, report.threads),
+            format!(
+                "{} physical, {} hardware threads",
+                report.physical_cores, report.hardware_threads
+            ),
         ),
         (
             "memory",
-            report
-                .memory_available_bytes
-                .map_or("unknown".into(), |n| format!("{} available", output::bytes(n))),
+            format!(
+                "{}, {} available",
+                bytes(report.memory_bytes),
+                bytes(report.memory_available_bytes)
+            ),
         ),
-        ("bandwidth", format!("{:.1} GB/s", report.bandwidth_gb_s)),
+        (
+            "bandwidth",
+            format!("{:.1} GB/s on {} threads", report.bandwidth_gb_s, report.threads),
+        ),
     ];
     for path in &report.paths {
-        let used = if path.isa == report.isa { ", in use" } else { "" };
         let test = if path.self_test {
             "self-test passed"
         } else {
@@ -137,7 +207,7 @@ fn print(report: &Report) -> Result<()> {
         rows.push((
             "path",
             format!(
-                "{}: {test}, f32 {:.0} GFLOP/s, int8 {:.0} GOP/s{used}",
+                "{}: {test}, f32 {:.0} GFLOP/s, int8 {:.0} GOP/s",
                 path.isa, path.f32_gflop_s, path.int8_gop_s
             ),
         ));
@@ -145,6 +215,9 @@ fn print(report: &Report) -> Result<()> {
     rows.extend(report.gpu_driver.clone().map(|driver| ("driver", driver)));
     rows.extend(report.gpus.iter().map(|gpu| ("gpu", gpu.line())));
     rows.extend(report.gpu_note.clone().map(|note| ("gpu", note)));
+    let variables = report.environment.iter();
+    rows.extend(variables.map(|(name, value)| ("variable", format!("{name}={value}{}", environment::remark(name)))));
+    rows.extend(report.will_use.iter().map(|choice| ("will use", choice.line())));
     output::table(&rows)
 }
 

@@ -34,7 +34,7 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, output};
 
 /// Scores a text with a model.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "eval",

@@ -19,7 +19,7 @@ use crate::random::{self, RandomModel};
 use crate::{CliError, Result, args, device, output};
 
 /// Writes a model as one .1bit file, from which it runs without being converted or copied, as a directory that transformers opens, or as a GGUF file for llama.cpp or bitnet.cpp.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "export",

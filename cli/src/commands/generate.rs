@@ -21,7 +21,7 @@ use crate::{CliError, Result, args, device, interrupt, output};
 const MOST_LOGPROBS: usize = 100;
 
 /// Continues a text, streaming it as it is made.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "generate",

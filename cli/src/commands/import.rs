@@ -10,7 +10,7 @@ use crate::convert::{self, Subject};
 use crate::{CliError, Result, args, output};
 
 /// Makes a model directory of a model in somebody else's files.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "import",

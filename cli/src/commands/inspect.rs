@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{CliError, Result, args, bundled, output};
 
 /// Shows what a model (directory, .1bit, .gguf or bit_model.bin), a token file, a checkpoint or a safetensors file holds.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "inspect",

@@ -2,6 +2,8 @@
 
 mod bench;
 mod chat;
+#[cfg(feature = "completions")]
+mod completions;
 #[cfg(feature = "train")]
 mod data;
 mod doctor;
@@ -75,7 +77,7 @@ pub(crate) fn no_trainer(what: &str) -> CliError {
     ))
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[cfg_attr(
     feature = "train",
     doc = "Trains, scores and runs BitNet b1.58 ternary language models.",
@@ -92,7 +94,7 @@ pub(crate) fn no_trainer(what: &str) -> CliError {
 )]
 #[argh(
     example = "onebit generate --model model --prompt 'The first '",
-    note = "`onebit --version` prints the version. ONEBIT_ISA=NAME forces a CPU path (see `onebit doctor`).",
+    note = "`onebit --version` prints the version, the CPU path in use and the GPU driver. ONEBIT_ISA=NAME forces a CPU path (see `onebit doctor`).",
     error_code(0, "done"),
     error_code(1, "failed; one line on stderr says why and what to do"),
     error_code(2, "wrong usage"),
@@ -103,8 +105,9 @@ pub struct Onebit {
     command: Command,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made, once")]
 enum Command {
     #[cfg(feature = "train")]
     Quickstart(quickstart::Quickstart),
@@ -115,11 +118,11 @@ enum Command {
     #[cfg(feature = "train")]
     Tokenize(tokenize::Tokenize),
     #[cfg(feature = "train")]
-    Train(Box<train::Train>),
+    Train(train::Train),
     #[cfg(feature = "train")]
-    Search(Box<search::Search>),
+    Search(search::Search),
     #[cfg(feature = "train")]
-    Stack(Box<stack::Stack>),
+    Stack(stack::Stack),
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
@@ -132,6 +135,8 @@ enum Command {
     #[cfg(feature = "train")]
     Plot(plot::Plot),
     Doctor(doctor::Doctor),
+    #[cfg(feature = "completions")]
+    Completions(completions::Completions),
 }
 
 /// Runs a parsed command.
@@ -166,5 +171,7 @@ pub fn run(onebit: Onebit) -> Result<()> {
         #[cfg(feature = "train")]
         Command::Plot(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        #[cfg(feature = "completions")]
+        Command::Completions(command) => command.run(),
     }
 }

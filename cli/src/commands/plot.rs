@@ -10,7 +10,7 @@ use crate::plot::{Run, curve, draw, draw_layers};
 use crate::{CliError, Result, args, output};
 
 /// Draws the loss and the learning rate of one run or several, or the ternary matrices of one.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "plot",

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output, plot};
 
 /// Trains a small ternary model on stories from a built-in grammar, plots, packs, judges it and lets it tell one.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "quickstart",

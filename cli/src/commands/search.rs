@@ -16,7 +16,7 @@ use self::options::Plan;
 use crate::Result;
 
 /// Finds the width of every matrix of a model (binary, ternary, int4, int8 or f16): the least perplexity within so many megabytes, or the smallest file of a perplexity.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "search",

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, interrupt, output};
 
 /// Turns text into a token file for training and scoring.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "tokenize",

@@ -11,21 +11,21 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, device, output};
 
 /// Makes tokenizers.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand, name = "tokenizer")]
 pub struct Tokenizer {
     #[argh(subcommand)]
     command: Command,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Command {
     Train(Train),
 }
 
 /// Trains a tokenizer on text: the same input gives the same file.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "train",

@@ -19,7 +19,7 @@ pub(super) use ranks::{Ranks, ranks_on_gpus};
 pub(super) use shards::Shards;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
-#[derive(FromArgs, Clone, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Clone, Debug)]
 #[argh(
     subcommand,
     name = "train",

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod driver;
 #[cfg(not(feature = "cuda"))]
 mod none;
 
@@ -9,5 +11,7 @@ mod none;
 pub(crate) use cuda::count;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::{Gpu, describe, find, open};
+#[cfg(feature = "cuda")]
+pub(crate) use driver::driver;
 #[cfg(not(feature = "cuda"))]
-pub(crate) use none::{Gpu, describe, find, open};
+pub(crate) use none::{Gpu, describe, driver, find, open};

@@ -22,6 +22,11 @@ pub(crate) fn find() -> Option<Gpu> {
     None
 }
 
+/// None is looked for.
+pub(crate) fn driver() -> Option<String> {
+    None
+}
+
 /// Refuses the GPU that was asked for.
 pub(crate) fn open(_ordinal: usize) -> Result<Gpu, &'static str> {
     Err("this build has no CUDA (`cargo build -p onebit-cli --features cuda` has it)")

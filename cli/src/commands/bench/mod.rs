@@ -18,7 +18,7 @@ use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, output, random};
 
 /// Measures tokens a second of decoding, prefill or training, or plans training on many GPUs.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "bench",

@@ -7,7 +7,7 @@ use onebit_kernels_cuda::{CudaError, Gpu};
 use serde::Serialize;
 
 use super::SHAPES;
-use crate::output;
+use crate::{gpu, output};
 
 /// What was found.
 pub(super) struct Gpus {
@@ -52,10 +52,7 @@ impl Gpus {
                     .enumerate()
                     .map(|(at, (name, bytes))| GpuReport::new(at, name, *bytes as u64))
                     .collect(),
-                driver: Some(match kernel_module() {
-                    Some(version) => format!("{version}, CUDA {}", driver.cuda),
-                    None => format!("CUDA {}", driver.cuda),
-                }),
+                driver: gpu::driver(),
             },
             Err(error) => Gpus {
                 driver: None,
@@ -104,6 +101,14 @@ impl GpuReport {
         format!("{} {} ({} MiB)", self.device, self.name, self.memory_bytes >> 20)
     }
 
+    /// Its name, if it can be used, else why it cannot.
+    pub fn usable(&self) -> Result<&str, &str> {
+        match self.self_test {
+            Some(_) => Ok(&self.device),
+            None => Err(self.note.as_deref().unwrap_or("it cannot be opened")),
+        }
+    }
+
     /// Its name, if a kernel of it gave other sums than the CPU, or none.
     pub fn failed(&self) -> Option<&str> {
         (self.self_test == Some(false)).then_some(&self.device)
@@ -123,21 +128,6 @@ impl GpuReport {
         parts.extend(self.note.clone());
         parts.join(", ")
     }
-}
-
-/// The version of NVIDIA's kernel module, where the system says it.
-fn kernel_module() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    version_in(&text)
-}
-
-fn version_in(text: &str) -> Option<String> {
-    let is_version = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
-    text.lines()
-        .next()?
-        .split_whitespace()
-        .find(is_version)
-        .map(str::to_string)
 }
 
 /// Whether the ternary product of a GPU gives the sums of its definition, in both codes.
@@ -196,16 +186,5 @@ mod tests {
             println!("{}", gpu.line());
             assert_eq!(gpu.failed(), None);
         }
-    }
-
-    #[test]
-    fn the_version_of_the_driver_is_found_in_what_it_writes() {
-        for text in [
-            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 06:54:38 UTC 2025\nGCC version: 13.2.0",
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)",
-        ] {
-            assert_eq!(version_in(text).as_deref(), Some("580.65.06"));
-        }
-        assert_eq!(version_in("nothing"), None);
     }
 }

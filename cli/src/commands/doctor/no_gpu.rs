@@ -31,6 +31,11 @@ impl Gpus {
 
 impl GpuReport {
     /// As with CUDA.
+    pub fn usable(&self) -> Result<&str, &str> {
+        match *self {}
+    }
+
+    /// As with CUDA.
     pub fn failed(&self) -> Option<&str> {
         match *self {}
     }

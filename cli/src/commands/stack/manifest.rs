@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::{CliError, Result, args, output};
 
 /// Lists every shard of a data set on the Hugging Face Hub, with its size and checksum, as JSON lines. No data is downloaded.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "manifest",

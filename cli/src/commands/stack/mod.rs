@@ -8,18 +8,19 @@ use argh::FromArgs;
 use crate::Result;
 
 /// Works with a sharded data set of the Hub, such as The Stack.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand, name = "stack")]
 pub struct Stack {
     #[argh(subcommand)]
     command: Command,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one is made, once")]
 enum Command {
     Manifest(manifest::Manifest),
-    Train(Box<train::Train>),
+    Train(train::Train),
 }
 
 impl Stack {

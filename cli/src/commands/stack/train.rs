@@ -19,7 +19,7 @@ use crate::{CliError, Result, args};
 const GB: f64 = 1e9;
 
 /// Trains on the shards of a manifest, which are fetched ahead and removed again so that the disk never holds more than its budget.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "train",
