@@ -88,7 +88,9 @@ class Page {
     if (method === "Log.entryAdded" && params.entry.level === "error" && params.entry.source !== "network") this.troubles.push(params.entry.text);
   }
 
-  size({ width, height, mobile = false }) {
+  /** A mobile page is touched, too. */
+  async size({ width, height, mobile = false }) {
+    await this.call("Emulation.setTouchEmulationEnabled", { enabled: mobile });
     return this.call("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile });
   }
 

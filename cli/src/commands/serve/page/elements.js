@@ -72,7 +72,15 @@ export class Markdown {
     });
     while (this.#node.children.length > blocks.length) this.#node.lastElementChild.remove();
     this.#keys = keys;
+    this.#node.querySelector(".end")?.classList.remove("end");
+    endOf(this.#node.lastElementChild)?.classList.add("end");
   }
+}
+
+/** The element in which the text of a block ends. */
+function endOf(block) {
+  const inside = block?.lastElementChild;
+  return block?.matches("ul, ol, blockquote") || (block?.matches("li") && inside?.matches("ul, ol, p, blockquote, .code")) ? endOf(inside) : block;
 }
 
 function draw(block) {

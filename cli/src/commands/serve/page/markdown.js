@@ -58,7 +58,7 @@ function list(lines, at, depth) {
     if (!item || ordered(item) !== ordered(first) || item[1].length > first[1].length + 1 || RULE.test(lines[at])) break;
     const inside = [lines[at].slice(item[0].length)];
     // What is indented by two columns more than the marker is of the item, and so is a line that merely goes on.
-    const belongs = (line, blank) => indentOf(line) >= item[1].length + 2 || !(blank || starts(line));
+    const belongs = (line, blank) => indentOf(line) >= item[1].length + 2 || !(blank || starts(line) || ITEM.test(line));
     for (at++; at < lines.length; ) {
       let next = at;
       while (next < lines.length && lines[next].trim() === "") next++;

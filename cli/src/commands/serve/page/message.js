@@ -21,7 +21,7 @@ export class Question {
   }
 
   edit() {
-    const field = el("textarea", { value: this.#message.content, "aria-label": "Edit your message", oninput: () => grow(field) });
+    const field = el("textarea", { value: this.#message.content, rows: 1, "aria-label": "Edit your message", oninput: () => grow(field) });
     const send = () => field.value.trim() !== "" && this.#actions.resend(field.value);
     const cancel = () => {
       this.#read();

@@ -87,7 +87,7 @@ function say(text, ...actions) {
 
 function focus() {
   // On a screen that is touched, the keyboard would cover the page.
-  if (matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true });
+  if (!matchMedia("(pointer: coarse)").matches) input.focus({ preventScroll: true });
 }
 
 // The end of the conversation stays in sight as long as the reader is there.
@@ -160,6 +160,7 @@ async function ask(where, former = null) {
   running.delete(where.id);
   if (store.conversation(where.id) === where) keep(where);
   draw();
+  if (where === conversation && message.failure?.kind === "key" && input.value === "") log.querySelector(".key input")?.focus();
 }
 
 /** Writes the parts of an answer into its message; returns why it ended. */
