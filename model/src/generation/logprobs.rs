@@ -31,7 +31,7 @@ fn log_sum(logits: &[f32]) -> f64 {
 }
 
 /// The `count` likeliest tokens of `logits` and the logarithm that all of them are measured by.
-pub(super) fn likeliest(logits: &[f32], count: usize) -> (Vec<TokenLogprob>, f64) {
+pub(crate) fn likeliest(logits: &[f32], count: usize) -> (Vec<TokenLogprob>, f64) {
     let total = log_sum(logits);
     let mut candidates = Vec::new();
     if count > 0 {

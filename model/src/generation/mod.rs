@@ -23,4 +23,5 @@ mod session;
 
 pub use error::{GenerationError, PromptCacheError};
 pub use generator::{Finish, Generated, Generator, GeneratorOptions, Request, add_sketch};
+pub(crate) use logprobs::likeliest;
 pub use logprobs::{Logprobs, TokenLogprob};

@@ -1,17 +1,18 @@
 //! Attention of a chunk over the cache, shared among the threads.
 //!
 //! ```text
-//! few tokens      pieces: (key head, block of positions)      then the parts of each head are merged
-//! more            pieces: tokens × all heads, cut so that each sees as many positions
+//! few tokens           pieces: (key head, block of positions)      then the parts of each head are merged
+//! more                 pieces: tokens × all heads, cut so that each sees as many positions
+//! several sequences    pieces: tokens × all heads, each over its own cache
 //! ```
-//! Both give the same bits (`onebit_kernels_cpu::attention::cached`). The first reads every key and value once, whatever the number of
+//! All give the same bits (`onebit_kernels_cpu::attention::cached`). The first reads every key and value once, whatever the number of
 //! key heads and threads; the second shares what it reads among the tokens of a piece.
 
 use onebit_kernels_cpu::attention::cached::{self, Queries};
 
-use super::cache::{Cache, FEW_TOKENS};
+use super::cache::{Cache, FEW_TOKENS, Head};
 use super::executor::{Executor, Shares};
-use super::forward::Pass;
+use super::forward::{Pass, Span};
 use super::linear::Scratch;
 
 /// Pieces of a phase whose work is cut by tokens, at most.
@@ -31,17 +32,38 @@ fn cut(first: usize, tokens: usize, i: usize, pieces: usize) -> usize {
 
 impl<E: Executor> Pass<'_, E> {
     /// Stores the chunk's keys and values, `[tokens, kv_heads · head_dim]`.
-    pub(super) fn remember(&self, layer: usize, k: &[f32], v: &[f32], cache: &mut Cache) {
+    pub(super) fn remember(&self, layer: usize, k: &[f32], v: &[f32], caches: &mut [Cache]) {
         let config = &self.model.config;
         let (dim, heads) = (config.head_dim, config.num_key_value_heads);
+        let layer = layer * heads..(layer + 1) * heads;
+        let store = |span: &Span, number: usize, head: &mut Head| {
+            // From the head's part of the first token to that of the last.
+            let at = (span.at * heads + number) * dim;
+            let at = at..at + (span.tokens - 1) * heads * dim + dim;
+            let place = [span.first, span.tokens];
+            head.store(self.isa, dim, place, &k[at.clone()], &v[at], heads * dim);
+        };
         // A key is a column of its panel: each of its values touches a line.
-        let chunk = heads.div_ceil(self.exec.pieces(LINE * k.len()));
-        let layer = &mut cache.heads[layer * heads..(layer + 1) * heads];
-        self.exec.rows(layer, chunk, |first, some| {
-            for (i, head) in some.iter_mut().enumerate() {
-                let at = (first + i) * dim;
-                let place = [self.first, self.tokens];
-                head.store(self.isa, dim, place, &k[at..], &v[at..], heads * dim);
+        let pieces = self.exec.pieces(LINE * k.len());
+        if let [span] = self.spans {
+            let heads_of = &mut caches[span.sequence].heads[layer];
+            self.exec.rows(heads_of, heads.div_ceil(pieces), |first, some| {
+                for (i, head) in some.iter_mut().enumerate() {
+                    store(span, first + i, head);
+                }
+            });
+            return;
+        }
+        let chunk = caches.len().div_ceil(pieces);
+        self.exec.rows(caches, chunk, |first, some| {
+            for (i, cache) in some.iter_mut().enumerate() {
+                // Spans are sorted.
+                let Ok(found) = self.spans.binary_search_by_key(&(first + i), |span| span.sequence) else {
+                    continue;
+                };
+                for (number, head) in cache.heads[layer.clone()].iter_mut().enumerate() {
+                    store(&self.spans[found], number, head);
+                }
             }
         });
     }
@@ -51,23 +73,20 @@ impl<E: Executor> Pass<'_, E> {
         &self,
         layer: usize,
         q: &[f32],
-        cache: &Cache,
+        caches: &[Cache],
         out: &mut [f32],
         parts: &mut [f32],
         scratch: &mut [Scratch],
     ) {
+        let [span] = *self.spans else {
+            return self.attend_several(layer, q, caches, out, scratch);
+        };
         let config = &self.model.config;
         let (dim, kv_heads) = (config.head_dim, config.num_key_value_heads);
-        let group = config.num_attention_heads / kv_heads;
-        let queries = Queries {
-            tokens: self.tokens,
-            group,
-            head_dim: dim,
-            stride: config.query_size(),
-            first: self.first,
-        };
-        let heads = &cache.heads[layer * kv_heads..(layer + 1) * kv_heads];
-        let work = (8 * q.len()).saturating_mul(self.first + self.tokens);
+        let queries = self.queries(&span);
+        let group = queries.group;
+        let heads = &caches[span.sequence].heads[layer * kv_heads..(layer + 1) * kv_heads];
+        let work = (8 * q.len()).saturating_mul(span.first + self.tokens);
         let pieces = self.exec.pieces(work);
         if self.tokens > FEW_TOKENS {
             let pieces = pieces.min(MOST_PIECES);
@@ -75,7 +94,7 @@ impl<E: Executor> Pass<'_, E> {
             let mut start = 0;
             let mut cuts: [(usize, &mut [f32]); MOST_PIECES] = core::array::from_fn(|_| (0, &mut [][..]));
             for (i, piece) in cuts[..pieces].iter_mut().enumerate() {
-                let end = cut(self.first, self.tokens, i, pieces);
+                let end = cut(span.first, self.tokens, i, pieces);
                 let (now, later) = core::mem::take(&mut rest).split_at_mut((end - start) * queries.stride);
                 *piece = (start, now);
                 (start, rest) = (end, later);
@@ -87,7 +106,7 @@ impl<E: Executor> Pass<'_, E> {
                 };
                 let queries = Queries {
                     tokens: out.len() / queries.stride,
-                    first: self.first + *token,
+                    first: span.first + *token,
                     ..queries
                 };
                 if queries.tokens == 0 {
@@ -128,6 +147,48 @@ impl<E: Executor> Pass<'_, E> {
         let (parts_chunk, out_chunk) = (chunk * blocks * len, chunk * group * dim);
         self.exec
             .zip(parts, parts_chunk, out, out_chunk, |_, parts, out| merge(parts, out));
+    }
+
+    /// The queries of a span.
+    fn queries(&self, span: &Span) -> Queries {
+        let config = &self.model.config;
+        Queries {
+            tokens: span.tokens,
+            group: config.num_attention_heads / config.num_key_value_heads,
+            head_dim: config.head_dim,
+            stride: config.query_size(),
+            first: span.first,
+        }
+    }
+
+    /// Of several sequences: a piece is some tokens, whosoever they are.
+    fn attend_several(&self, layer: usize, q: &[f32], caches: &[Cache], out: &mut [f32], scratch: &mut [Scratch]) {
+        let config = &self.model.config;
+        let (dim, kv_heads, stride) = (config.head_dim, config.num_key_value_heads, config.query_size());
+        let furthest = self.spans.iter().map(|span| span.first + span.tokens).max();
+        let pieces = self.exec.pieces((8 * q.len()).saturating_mul(furthest.unwrap_or(0)));
+        let pieces = if pieces > 1 { FINER * pieces } else { 1 };
+        let shares = Shares::even(pieces.min(self.tokens));
+        self.exec.share(shares, out, stride, scratch, |first, out, scratch| {
+            let (from, to) = (first / stride, first / stride + out.len() / stride);
+            for span in self.spans {
+                let (a, b) = (span.at.max(from), (span.at + span.tokens).min(to));
+                if a >= b {
+                    continue;
+                }
+                let queries = Queries {
+                    tokens: b - a,
+                    first: span.first + (a - span.at),
+                    ..self.queries(span)
+                };
+                let heads = &caches[span.sequence].heads[layer * kv_heads..(layer + 1) * kv_heads];
+                for (i, head) in heads.iter().enumerate() {
+                    let at = i * queries.group * dim;
+                    let (q, out) = (&q[a * stride + at..], &mut out[(a - from) * stride + at..]);
+                    cached::attend(self.isa, head.view(), queries, q, out, &mut scratch.scores);
+                }
+            }
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use onebit_kernels_cpu::{rope, ternary_gemm};
 
 use super::RuntimeError;
 use super::cache::{Cache, head_bytes, parts_len};
+use super::floats::FloatValues;
 use super::linear::{self, Scratch};
 use super::session::SessionOptions;
 use super::sketch::{SearchBuffers, SketchCounts};
@@ -42,11 +43,14 @@ pub(super) fn zeros<T: Clone + Default>(what: &'static str, n: usize) -> Result<
 
 /// Everything that a forward pass writes; `T` is the tokens of a chunk.
 pub(super) struct Buffers {
-    pub cache: Cache,
+    /// One for each sequence.
+    pub caches: Vec<Cache>,
     /// `[context, head_dim / 2]`
     pub cos: Vec<f32>,
     /// `[context, head_dim / 2]`
     pub sin: Vec<f32>,
+    /// Rows of `cos` and `sin` for the tokens of a chunk of several sequences, `[T, head_dim / 2]` each.
+    pub turns: [Vec<f32>; 2],
     /// The residual stream, `[T, hidden_size]`.
     pub x: Vec<f32>,
     /// A normed input of linears, `[T, widest]`.
@@ -133,9 +137,22 @@ impl Lengths {
 }
 
 impl Buffers {
-    pub fn new(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<Self, RuntimeError> {
+    pub fn new(
+        config: &ModelConfig,
+        options: &SessionOptions,
+        threads: usize,
+        sequences: usize,
+    ) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the buffers of a chunk";
         let lengths = Lengths::new(config, options, threads)?;
+        let turns = match sequences {
+            1 => 0,
+            _ => product(WHAT, options.chunk, config.head_dim / 2)?,
+        };
+        let mut caches = Vec::with_capacity(sequences);
+        for _ in 0..sequences {
+            caches.push(Cache::new(config, options)?);
+        }
         let table = product("the rotary table", options.context, config.head_dim / 2)?;
         let hidden = product(WHAT, options.chunk, config.hidden_size)?;
         let (mut cos, mut sin) = (zeros("the rotary table", table)?, zeros("the rotary table", table)?);
@@ -153,9 +170,10 @@ impl Buffers {
             });
         }
         Ok(Self {
-            cache: Cache::new(config, options)?,
+            caches,
             cos,
             sin,
+            turns: [zeros(WHAT, turns)?, zeros(WHAT, turns)?],
             x: zeros(WHAT, hidden)?,
             normed: zeros(WHAT, lengths.widest)?,
             bytes: zeros(WHAT, lengths.widest)?,
@@ -174,7 +192,17 @@ impl Buffers {
         })
     }
 
-    /// Bytes that [`new`](Self::new) takes, the cache with room for the whole context.
+    /// Takes the memory for the rounded input of `model`'s head, for so many tokens, where it is an int4 one.
+    pub fn add_head_input(&mut self, model: &PackedModel, logit_rows: usize) -> Result<(), RuntimeError> {
+        const WHAT: &str = "the input of the head";
+        let head = model.head();
+        if let FloatValues::Int4 { .. } = head.values {
+            self.head_input = zeros(WHAT, product(WHAT, logit_rows, int4_gemv::blocks(head.cols))?)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that [`new`](Self::new) takes for one sequence, the cache with room for the whole context.
     pub fn bytes_needed(config: &ModelConfig, options: &SessionOptions, threads: usize) -> Result<usize, RuntimeError> {
         let lengths = Lengths::new(config, options, threads)?;
         let heads = config.num_hidden_layers as u128 * config.num_key_value_heads as u128;

@@ -97,6 +97,11 @@ pub enum RuntimeError {
         /// What there was.
         found: usize,
     },
+    /// Turns of a batch whose sequences do not ascend.
+    Turns {
+        /// The sequence that came again or too late.
+        sequence: usize,
+    },
     /// The threads cannot be started.
     Threads {
         /// How many were asked for.
@@ -153,6 +158,10 @@ impl fmt::Display for RuntimeError {
             Self::Snapshot { expected, found } => write!(
                 f,
                 "a snapshot of the cache: expected {expected} tokens or bytes, found {found}; take one of the same model, type of cache and length"
+            ),
+            Self::Turns { sequence } => write!(
+                f,
+                "sequence {sequence} comes again or behind a higher one; give each sequence one turn, in ascending order"
             ),
             Self::Threads { threads, message } => {
                 write!(f, "cannot start {threads} threads: {message}; ask for fewer")

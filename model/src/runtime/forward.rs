@@ -17,13 +17,26 @@ use crate::config::FeedForward;
 /// Most tokens whose logits are searched one by one: at two bits and sixteen, so many sketches are half a head.
 const SEARCHED_TOKENS: usize = 4;
 
-/// One pass: a model, the machine, and the place of the chunk in the context.
+/// Tokens of a chunk that belong to one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// The number of the sequence.
+    pub sequence: usize,
+    /// Where they begin in the chunk.
+    pub at: usize,
+    /// Position of the first of them in their context.
+    pub first: usize,
+    pub tokens: usize,
+}
+
+/// One pass: a model, the machine, and whose tokens the chunk holds.
 pub(super) struct Pass<'a, E> {
     pub model: &'a PackedModel,
     pub exec: &'a E,
     pub isa: Isa,
-    /// Position of the chunk's first token.
-    pub first: usize,
+    /// One after the other, by ascending sequence.
+    pub spans: &'a [Span],
+    /// Tokens of all of them.
     pub tokens: usize,
 }
 
@@ -33,6 +46,20 @@ impl<E: Executor> Pass<'_, E> {
         self.embed(ids, buffers);
         for (layer, block) in self.model.blocks.iter().enumerate() {
             self.block(layer, block, buffers);
+        }
+    }
+
+    /// The rows of the rotary table that the tokens of several sequences need, into `buffers.turns`.
+    pub fn gather_turns(&self, buffers: &mut Buffers) {
+        if self.spans.len() < 2 {
+            return;
+        }
+        let half = self.model.config.head_dim / 2;
+        for (table, rows) in [&buffers.cos, &buffers.sin].into_iter().zip(&mut buffers.turns) {
+            for span in self.spans {
+                rows[span.at * half..][..span.tokens * half]
+                    .copy_from_slice(&table[span.first * half..][..span.tokens * half]);
+            }
         }
     }
 
@@ -125,9 +152,10 @@ impl<E: Executor> Pass<'_, E> {
         let (tokens, hidden, dim) = (self.tokens, config.hidden_size, config.head_dim);
         let (query, key_value) = (config.query_size(), config.key_value_size());
         let Buffers {
-            cache,
+            caches,
             cos,
             sin,
+            turns,
             x,
             normed,
             bytes,
@@ -162,14 +190,19 @@ impl<E: Executor> Pass<'_, E> {
 
         let (q, rest) = stacked.split_at_mut(tokens * query);
         let (k, v) = rest.split_at_mut(tokens * key_value);
-        let table = self.first * dim / 2..(self.first + tokens) * dim / 2;
-        let (cos, sin) = (&cos[table.clone()], &sin[table]);
+        let (cos, sin) = match *self.spans {
+            [Span { first, .. }] => {
+                let table = first * dim / 2..(first + tokens) * dim / 2;
+                (&cos[table.clone()], &sin[table])
+            }
+            _ => (&*turns[0], &*turns[1]),
+        };
         // `mixed` is free until attention writes it, and holds a head's values before they are normed.
         self.turn(q, config.num_attention_heads, block.q_norm.as_deref(), cos, sin, mixed);
         self.turn(k, config.num_key_value_heads, block.k_norm.as_deref(), cos, sin, mixed);
-        self.remember(layer, k, v, cache);
+        self.remember(layer, k, v, caches);
         let mixed = &mut mixed[..tokens * query];
-        self.attend(layer, q, cache, mixed, parts, scratch);
+        self.attend(layer, q, caches, mixed, parts, scratch);
         let room = Room {
             normed,
             bytes,

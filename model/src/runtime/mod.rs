@@ -12,6 +12,7 @@
 //! The threads are an [`Executor`]: [`Serial`], or a `Pool` with the `std` feature.
 
 mod attention;
+mod batch;
 mod buffers;
 mod build;
 mod cache;
@@ -50,6 +51,7 @@ mod team;
 mod values;
 mod weights;
 
+pub use batch::{Batch, Turn};
 pub use build::TensorSource;
 #[cfg(feature = "std")]
 pub(crate) use build::{LinearSite, norm, table};

@@ -13,14 +13,12 @@ use core::ops::Deref;
 
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::KvType;
-use onebit_kernels_cpu::int4_gemv;
 
 use super::RuntimeError;
-use super::buffers::{Buffers, product, zeros};
+use super::buffers::Buffers;
 use super::cache::Head;
 use super::executor::{Executor, Serial};
-use super::floats::FloatValues;
-use super::forward::Pass;
+use super::forward::{Pass, Span};
 use super::sketch::{SearchBuffers, SketchCounts, Top};
 use super::weights::PackedModel;
 use crate::config::ModelConfig;
@@ -58,14 +56,15 @@ impl SessionOptions {
     /// # Errors
     /// As [`Session::new`].
     pub fn memory_bytes<E: Executor>(&self, config: &ModelConfig, executor: &E) -> Result<usize, RuntimeError> {
-        self.validate(config)?;
+        self.validate(config, 1)?;
         Buffers::bytes_needed(config, self, executor.threads())
     }
 
-    fn validate(&self, config: &ModelConfig) -> Result<(), RuntimeError> {
+    /// Checks that the sizes make sense for so many sequences.
+    pub(super) fn validate(&self, config: &ModelConfig, sequences: usize) -> Result<(), RuntimeError> {
         let limits = [
             ("context", self.context, config.max_position_embeddings),
-            ("chunk", self.chunk, self.context),
+            ("chunk", self.chunk, self.context.saturating_mul(sequences)),
             ("logit_rows", self.logit_rows, self.chunk),
         ];
         match limits
@@ -98,19 +97,9 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     /// # Errors
     /// [`RuntimeError::Option`] for an option outside its range, [`RuntimeError::OutOfMemory`].
     pub fn new(model: M, executor: E, isa: Isa, options: SessionOptions) -> Result<Self, RuntimeError> {
-        options.validate(model.config())?;
-        let mut buffers = Buffers::new(model.config(), &options, executor.threads())?;
-        let head = model.head();
-        if let FloatValues::Int4 { .. } = head.values {
-            buffers.head_input = zeros(
-                "the input of the head",
-                product(
-                    "the input of the head",
-                    options.logit_rows,
-                    int4_gemv::blocks(head.cols),
-                )?,
-            )?;
-        }
+        options.validate(model.config(), 1)?;
+        let mut buffers = Buffers::new(model.config(), &options, executor.threads(), 1)?;
+        buffers.add_head_input(&model, options.logit_rows)?;
         buffers.search = model.sketch().map(SearchBuffers::new).transpose()?;
         let bytes_per_token = model.bytes_per_token();
         Ok(Self {
@@ -141,12 +130,15 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
 
     /// The cache, a head for each layer and key head.
     pub(super) fn heads(&self) -> &[Head] {
-        &self.buffers.cache.heads
+        self.buffers.caches.first().map_or(&[], |cache| &cache.heads)
     }
 
     /// The same, to be changed.
     pub(super) fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.buffers.cache.heads
+        self.buffers
+            .caches
+            .first_mut()
+            .map_or(&mut [], |cache| &mut cache.heads)
     }
 
     /// Says that `positions` tokens are held now.
@@ -312,11 +304,17 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Session<M, E> {
     }
 
     fn enter(&mut self, tokens: usize, f: impl FnOnce(&Pass<'_, E>, &mut Buffers) + Send) {
+        let span = [Span {
+            sequence: 0,
+            at: 0,
+            first: self.position,
+            tokens,
+        }];
         let pass = Pass {
             model: &self.model,
             exec: &self.executor,
             isa: self.isa,
-            first: self.position,
+            spans: &span,
             tokens,
         };
         let buffers = &mut self.buffers;

@@ -1,0 +1,277 @@
+//! Many sequences over the same weights, read side by side: what a server does.
+//!
+//! ```text
+//! step   sequence 0: 1 token    ─┐                                   ┌─ attention of each over its own cache ─┐
+//!        sequence 3: 1 token     ├─ one chunk: weights read once ────┤                                        ├─ head: a row for each that asks
+//!        sequence 7: 200 tokens ─┘                                   └────────────────────────────────────────┘
+//! ```
+//! A token costs what it computes; the weights are opened once for all of them, which is most of the cost of a token alone. The logits of a sequence are those that a [`Session`](super::Session) of
+//! its own would give, bit for bit, whoever else is in the chunk (ARCHITECTURE.md §2.2).
+
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Deref;
+
+use onebit_kernels_cpu::Isa;
+
+use super::RuntimeError;
+use super::buffers::Buffers;
+use super::executor::{Executor, Serial};
+use super::forward::{Pass, Span};
+use super::session::SessionOptions;
+use super::snapshot;
+use super::weights::PackedModel;
+
+/// Tokens that a sequence reads in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// Its number.
+    pub sequence: usize,
+    /// The tokens, at least one.
+    pub ids: &'a [u32],
+    /// Whether the logits after the last of them are wanted.
+    pub logits: bool,
+}
+
+/// Sequences that share the model, the threads and the memory of a forward pass. `M` and `E` are as in [`Session`](super::Session).
+///
+/// All memory is taken by [`new`](Self::new); that of a cache is touched as far as positions come.
+pub struct Batch<M, E = Serial> {
+    model: M,
+    executor: E,
+    isa: Isa,
+    options: SessionOptions,
+    buffers: Buffers,
+    /// Tokens that each sequence holds.
+    positions: Vec<usize>,
+    /// Of the step: whose tokens, and which.
+    spans: Vec<Span>,
+    ids: Vec<u32>,
+    /// Rows of the chunk whose logits are wanted.
+    wanted: Vec<usize>,
+    bytes_per_token: usize,
+}
+
+impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
+    /// Opens `sequences` empty sequences, at least one, each with a context of [`SessionOptions::context`]; a step takes [`SessionOptions::chunk`] tokens in all and gives
+    /// [`SessionOptions::logit_rows`] rows of logits, at most.
+    ///
+    /// # Errors
+    /// As [`Session::new`](super::Session::new).
+    pub fn new(
+        model: M,
+        executor: E,
+        isa: Isa,
+        options: SessionOptions,
+        sequences: usize,
+    ) -> Result<Self, RuntimeError> {
+        if sequences == 0 {
+            return Err(RuntimeError::Option {
+                name: "sequences",
+                found: 0,
+                limit: usize::MAX,
+            });
+        }
+        options.validate(model.config(), sequences)?;
+        let mut buffers = Buffers::new(model.config(), &options, executor.threads(), sequences)?;
+        buffers.add_head_input(&model, options.logit_rows)?;
+        let bytes_per_token = model.bytes_per_token();
+        Ok(Self {
+            model,
+            executor,
+            isa,
+            options,
+            buffers,
+            positions: vec![0; sequences],
+            spans: Vec::with_capacity(sequences),
+            ids: Vec::with_capacity(options.chunk),
+            wanted: Vec::with_capacity(options.logit_rows),
+            bytes_per_token,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PackedModel {
+        &self.model
+    }
+
+    /// The sizes.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// How many sequences there are.
+    pub fn sequences(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Tokens that a sequence holds; 0 for one that is not there.
+    pub fn position(&self, sequence: usize) -> usize {
+        self.positions.get(sequence).copied().unwrap_or(0)
+    }
+
+    /// Forgets all but the first `position` tokens of a sequence; no change if fewer are held.
+    pub fn truncate(&mut self, sequence: usize, position: usize) {
+        if let Some(held) = self.positions.get_mut(sequence) {
+            *held = position.min(*held);
+        }
+    }
+
+    /// Gives sequence `to` the first `positions` tokens of sequence `from`, in place of what it holds: two texts with one beginning.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Snapshot`] if `from` holds fewer; [`RuntimeError::Option`] for a sequence that is not there. Nothing changes then.
+    pub fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), RuntimeError> {
+        self.check_sequence(from.max(to))?;
+        if positions > self.position(from) {
+            return Err(RuntimeError::Snapshot {
+                expected: positions,
+                found: self.position(from),
+            });
+        }
+        if from == to {
+            self.truncate(to, positions);
+            return Ok(());
+        }
+        let (kv, head_dim) = (self.options.kv, self.model.config().head_dim);
+        let lengths = snapshot::part_bytes(kv, positions, head_dim);
+        let (low, high) = self.buffers.caches.split_at_mut(from.max(to));
+        if let (Some(low), Some(high)) = (low.get_mut(from.min(to)), high.first_mut())
+            && positions > 0
+        {
+            let (source, target) = if from < to { (low, high) } else { (high, low) };
+            for (source, target) in source.heads.iter().zip(&mut target.heads) {
+                let parts = snapshot::parts(source.view())
+                    .into_iter()
+                    .zip(target.parts_mut(positions, head_dim));
+                for ((source, target), length) in parts.zip(lengths) {
+                    if let (Some(source), Some(target)) = (source.get(..length), target.get_mut(..length)) {
+                        target.copy_from_slice(source);
+                    }
+                }
+            }
+        }
+        if let Some(held) = self.positions.get_mut(to) {
+            *held = positions;
+        }
+        Ok(())
+    }
+
+    /// Reads the tokens of some sequences, each after what it holds, and hands the logits `[vocab_size]` of the turns that want them to `each`, with the number of the turn.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Turns`] if the sequences do not ascend; [`RuntimeError::Option`] for a sequence that is not there, for more tokens than a chunk has, or for more logits than there are rows;
+    /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]. Nothing changes then.
+    pub fn step(&mut self, turns: &[Turn<'_>], mut each: impl FnMut(usize, &mut [f32])) -> Result<(), RuntimeError> {
+        self.plan(turns)?;
+        let tokens = self.ids.len();
+        let pass = Pass {
+            model: &self.model,
+            exec: &self.executor,
+            isa: self.isa,
+            spans: &self.spans,
+            tokens,
+        };
+        let (buffers, ids, wanted) = (&mut self.buffers, &self.ids, &self.wanted);
+        let hidden = self.model.config().hidden_size;
+        self.executor.enter(self.bytes_per_token.saturating_mul(tokens), || {
+            pass.gather_turns(buffers);
+            pass.blocks(ids, buffers);
+            for (row, &from) in wanted.iter().enumerate() {
+                let from = from.saturating_mul(hidden);
+                // Rows only move towards the beginning, and no row is needed after another took its place.
+                buffers
+                    .x
+                    .copy_within(from..from.saturating_add(hidden), row.saturating_mul(hidden));
+            }
+            if !wanted.is_empty() {
+                pass.logits(0, wanted.len(), None, buffers);
+            }
+        });
+        for span in &self.spans {
+            if let Some(position) = self.positions.get_mut(span.sequence) {
+                *position = position.saturating_add(span.tokens);
+            }
+        }
+        let vocab = self.model.config().vocab_size;
+        let asked = turns.iter().enumerate().filter(|(_, turn)| turn.logits);
+        for ((turn, _), logits) in asked.zip(self.buffers.logits.chunks_exact_mut(vocab.max(1))) {
+            each(turn, logits);
+        }
+        Ok(())
+    }
+
+    /// Checks the turns and lays them out.
+    fn plan(&mut self, turns: &[Turn<'_>]) -> Result<(), RuntimeError> {
+        self.spans.clear();
+        self.ids.clear();
+        self.wanted.clear();
+        if turns.is_empty() {
+            return Err(RuntimeError::EmptyInput);
+        }
+        let vocab_size = self.model.config().vocab_size;
+        let mut before = None;
+        for turn in turns {
+            if before.is_some_and(|before| before >= turn.sequence) {
+                return Err(RuntimeError::Turns {
+                    sequence: turn.sequence,
+                });
+            }
+            before = Some(turn.sequence);
+            self.check_sequence(turn.sequence)?;
+            let (first, limit) = (self.position(turn.sequence), self.options.context);
+            if turn.ids.is_empty() {
+                return Err(RuntimeError::EmptyInput);
+            }
+            if turn.ids.len() > limit.saturating_sub(first) {
+                return Err(RuntimeError::ContextFull {
+                    position: first,
+                    more: turn.ids.len(),
+                    limit,
+                });
+            }
+            if let Some((index, &id)) = (turn.ids.iter().enumerate()).find(|&(_, &id)| id as usize >= vocab_size) {
+                return Err(RuntimeError::UnknownToken { id, index, vocab_size });
+            }
+            self.spans.push(Span {
+                sequence: turn.sequence,
+                at: self.ids.len(),
+                first,
+                tokens: turn.ids.len(),
+            });
+            self.ids.extend_from_slice(turn.ids);
+            if turn.logits {
+                self.wanted.push(self.ids.len().saturating_sub(1));
+            }
+        }
+        let limits = [
+            ("chunk", self.ids.len(), self.options.chunk),
+            ("logit_rows", self.wanted.len(), self.options.logit_rows),
+        ];
+        match limits.into_iter().find(|&(_, found, limit)| found > limit) {
+            Some((name, found, limit)) => Err(RuntimeError::Option { name, found, limit }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_sequence(&self, sequence: usize) -> Result<(), RuntimeError> {
+        let limit = self.positions.len().saturating_sub(1);
+        if sequence > limit {
+            return Err(RuntimeError::Option {
+                name: "sequence",
+                found: sequence,
+                limit,
+            });
+        }
+        Ok(())
+    }
+}
