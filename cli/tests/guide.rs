@@ -120,6 +120,11 @@ fn embed() {
 }
 
 #[test]
+fn serve() {
+    run("serve");
+}
+
+#[test]
 fn llama_cpp() {
     run("llama-cpp");
 }

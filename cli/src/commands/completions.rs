@@ -73,7 +73,7 @@ impl Completions {
 }
 
 /// A command of argh's, and those below it, as one of clap's.
-fn described(name: &'static str, info: &CommandInfoWithArgs<'static>) -> Command {
+fn described(name: &'static str, info: &CommandInfoWithArgs) -> Command {
     let flags = info.flags.iter().filter(|flag| !flag.hidden).map(flag);
     let positionals = info.positionals.iter().map(positional);
     Command::new(name)
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     /// Every option and argument of a command and of those below it: its name and what its help says.
-    fn all(info: &CommandInfoWithArgs<'static>, found: &mut Vec<(&'static str, String)>) {
+    fn all(info: &CommandInfoWithArgs, found: &mut Vec<(&'static str, String)>) {
         found.extend(info.flags.iter().map(|flag| (flag.long, flag.description.to_string())));
         let positionals = info.positionals.iter();
         found.extend(positionals.map(|argument| (argument.name, argument.description.to_string())));

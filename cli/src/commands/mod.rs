@@ -20,6 +20,8 @@ mod plot;
 mod quickstart;
 #[cfg(feature = "train")]
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "train")]
 mod stack;
 #[cfg(feature = "train")]
@@ -126,6 +128,8 @@ enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Chat(chat::Chat),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     #[cfg(feature = "tokenizers")]
     Export(export::Export),
     #[cfg(feature = "tokenizers")]
@@ -162,6 +166,8 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Eval(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => command.run(),
         #[cfg(feature = "tokenizers")]
         Command::Export(command) => command.run(),
         #[cfg(feature = "tokenizers")]
