@@ -76,6 +76,8 @@ export class Browser {
 class Page {
   /** What the page did wrong: exceptions that nothing caught, and errors that Chromium wrote down, such as what a policy forbids. */
   troubles = [];
+  /** Milliseconds that it has for what it is asked for. */
+  patience = PATIENCE;
   call;
 
   constructor(call) {
@@ -102,8 +104,8 @@ class Page {
   }
 
   /** Waits until an expression is true. */
-  async until(expression, patience = PATIENCE) {
-    const end = Date.now() + patience;
+  async until(expression) {
+    const end = Date.now() + this.patience;
     while (!(await this.value(expression))) {
       assert.ok(Date.now() < end, `still not so: ${expression}\n${await this.value("document.body.innerText")}`);
       await new Promise((resolve) => setTimeout(resolve, 50));

@@ -115,6 +115,7 @@ new ResizeObserver(follow).observe(log);
 
 function send(text) {
   conversation.messages.push({ role: "user", content: text });
+  history.replaceState(null, "", `#${conversation.id}`);
   input.value = "";
   grow(input);
   following = true;
@@ -160,7 +161,7 @@ async function ask(where, former = null) {
   running.delete(where.id);
   if (store.conversation(where.id) === where) keep(where);
   draw();
-  if (where === conversation && message.failure?.kind === "key" && input.value === "") log.querySelector(".key input")?.focus();
+  if (where === conversation && message.failure?.kind === "key" && input.value === "") log.querySelector(".answer .key input")?.focus();
 }
 
 /** Writes the parts of an answer into its message; returns why it ended. */
@@ -230,11 +231,11 @@ function remove(gone) {
   say("Deleted. ", button("Undo", undo, { className: "quiet" }));
 }
 
+/** Shows the conversation that the address names; a new one if it names none that is here. */
 function fromAddress() {
   const known = store.conversation(location.hash.slice(1));
-  if (known && known !== conversation) show(known);
-  else if (!known && location.hash === "") show(fresh());
-  else if (!known) history.replaceState(null, "", location.pathname + location.search);
+  if (!known && location.hash !== "") history.replaceState(null, "", location.pathname + location.search);
+  show(known ?? fresh());
 }
 
 /** Asks the server for its model's name, once. */
@@ -307,7 +308,6 @@ for (const { messages } of store.conversations) {
   if (last?.role === "assistant" && last.end === null) Object.assign(last, { end: "failed", failure: { kind: "lost", text: "The page was closed while this was written. What had come is kept." } });
 }
 $("theme").elements[settings.theme].checked = true;
-show(store.conversation(location.hash.slice(1)) ?? conversation);
 fromAddress();
 greet();
 focus();
