@@ -40,7 +40,7 @@ pub enum Linear {
         /// A step for each output row.
         steps: Values<f32>,
     },
-    /// Mode `int4`: `y[r] = Σ_g step[r, g] · (1/s) · (Σ_{k of group g} xq·Wq)`, as [`int4_gemv`] sums.
+    /// Mode `int4`: `y[r] = Σ_g step[r, g] · (1/s) · (Σ_{k of group g} xq·Wq)`, as [`int4_gemv`](onebit_kernels_cpu::int4_gemv) sums.
     Int4 {
         /// Output values.
         rows: usize,
