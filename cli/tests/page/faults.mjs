@@ -63,7 +63,7 @@ export const faults = {
     await shot("key-light");
     // The field has the focus.
     await chat.say("wrong");
-    await page.until(`document.querySelector(".answer .trouble p").textContent.startsWith("The server does not take")`);
+    await page.until(`document.querySelector(".answer .trouble p")?.textContent.startsWith("The server does not take")`);
     await chat.idle();
     await chat.say("right");
     await page.until(`!document.querySelector(".trouble") && document.querySelector(".answer .facts")?.textContent.includes("cached")`);
@@ -214,6 +214,9 @@ export const faults = {
     await chat.ask("Third");
     await other.page.until(`document.querySelectorAll("#log article").length === 4 && document.querySelector("#log article:last-of-type .said").textContent === "Third answer."`);
     assert.deepEqual(other.page.troubles, []);
+    // A page behind another one is not drawn.
+    await other.page.call("Page.close");
+    await page.call("Page.bringToFront");
   },
 
   async "the page is closed in the middle of an answer"({ chat, page, mock }) {
