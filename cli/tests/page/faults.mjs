@@ -126,6 +126,15 @@ export const faults = {
     assert.deepEqual(mock.asked.at(-1).messages, [{ role: "user", content: "status 400\n\nstatus 429\n\nstatus 503\n\nstatus 500\n\nnow" }]);
   },
 
+  async "an answer without a word says so"({ chat, mock }) {
+    await chat.begin();
+    mock.plan.push({ text: "" }, { text: "Now.", delay: 1 });
+    await chat.ask("Say nothing");
+    assert.equal(await chat.facts(), "prompt 1,250, 1,024 cached · an answer without text");
+    await chat.ask("Say something");
+    assert.deepEqual(mock.asked.at(-1).messages, [{ role: "user", content: "Say nothing\n\nSay something" }]);
+  },
+
   async "an answer stands until there is another"({ chat, mock }) {
     await chat.begin();
     mock.plan.push({ text: "The first." }, { fault: "503" });

@@ -41,7 +41,7 @@ export class Mock {
   paths = new Set();
   /** The key that the server wants; null for none. */
   key = null;
-  /** What the next answers are, in order: { text, fault, delay, pieces }; `fault` is a status of REFUSALS, "cut" (the connection ends after half of it) or "broken" (an error comes after half of it). */
+  /** What the next answers are, in order: { text, fault, delay }, `delay` in milliseconds a token; `fault` is a status of REFUSALS, "cut" (the connection ends after half of it) or "broken" (an error comes after half of it). */
   plan = [];
   model = "wikitext2-25m";
   #server = createServer((request, response) => this.#answer(request, response).catch(() => response.destroy()));

@@ -305,8 +305,10 @@ window.addEventListener("pagehide", () => {
   leaving = true;
   for (const id of running.keys()) if (store.conversation(id)) store.keep(store.conversation(id));
 });
-// A keyboard on the screen of some phones covers a page instead of making it lower.
-window.visualViewport?.addEventListener("resize", () => document.documentElement.style.setProperty("--height", `${visualViewport.height}px`));
+// A keyboard on the screen of some phones covers a page instead of making it lower. Who looks at it through a lens sees a part of it.
+window.visualViewport?.addEventListener("resize", () => {
+  if (visualViewport.scale === 1) document.documentElement.style.setProperty("--height", `${visualViewport.height}px`);
+});
 store.watch((id) => running.has(id), (id) => (id === conversation.id ? show(store.conversation(id) ?? fresh()) : draw()));
 
 for (const { messages } of store.conversations) {
