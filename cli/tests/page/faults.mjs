@@ -63,7 +63,7 @@ export const faults = {
     await shot("key-light");
     // The field has the focus.
     await chat.say("wrong");
-    await page.until(`document.querySelector(".answer .trouble p").textContent.startsWith("The server does not take")`);
+    await page.until(`document.querySelector(".answer .trouble p")?.textContent.startsWith("The server does not take")`);
     await chat.idle();
     await chat.say("right");
     await page.until(`!document.querySelector(".trouble") && document.querySelector(".answer .facts")?.textContent.includes("cached")`);
@@ -124,6 +124,15 @@ export const faults = {
     // Four questions without an answer go to the server as one.
     await chat.ask("now");
     assert.deepEqual(mock.asked.at(-1).messages, [{ role: "user", content: "status 400\n\nstatus 429\n\nstatus 503\n\nstatus 500\n\nnow" }]);
+  },
+
+  async "an answer without a word says so"({ chat, mock }) {
+    await chat.begin();
+    mock.plan.push({ text: "" }, { text: "Now.", delay: 1 });
+    await chat.ask("Say nothing");
+    assert.equal(await chat.facts(), "prompt 1,250, 1,024 cached · an answer without text");
+    await chat.ask("Say something");
+    assert.deepEqual(mock.asked.at(-1).messages, [{ role: "user", content: "Say nothing\n\nSay something" }]);
   },
 
   async "an answer stands until there is another"({ chat, mock }) {
@@ -214,6 +223,9 @@ export const faults = {
     await chat.ask("Third");
     await other.page.until(`document.querySelectorAll("#log article").length === 4 && document.querySelector("#log article:last-of-type .said").textContent === "Third answer."`);
     assert.deepEqual(other.page.troubles, []);
+    // A page behind another one is not drawn.
+    await other.page.call("Page.close");
+    await page.call("Page.bringToFront");
   },
 
   async "the page is closed in the middle of an answer"({ chat, page, mock }) {

@@ -41,7 +41,7 @@ export class Mock {
   paths = new Set();
   /** The key that the server wants; null for none. */
   key = null;
-  /** What the next answers are, in order: { text, fault, delay, pieces }; `fault` is a status of REFUSALS, "cut" (the connection ends after half of it) or "broken" (an error comes after half of it). */
+  /** What the next answers are, in order: { text, fault, delay }, `delay` in milliseconds a token; `fault` is a status of REFUSALS, "cut" (the connection ends after half of it) or "broken" (an error comes after half of it). */
   plan = [];
   model = "wikitext2-25m";
   #server = createServer((request, response) => this.#answer(request, response).catch(() => response.destroy()));
@@ -94,8 +94,11 @@ export class Mock {
     response.write(`: a comment\n\n${piece({ role: "assistant", content: "" })}`);
     for (const [at, content] of tokens.entries()) {
       if (gone) return;
-      if (at === tokens.length >> 1 && fault === "cut") return response.destroy();
-      if (at === tokens.length >> 1 && fault === "broken") return response.end(event({ error: { message: "the answer cannot go on: no memory", type: "server_error", code: null } }));
+      const half = at === tokens.length >> 1;
+      // What was written has to be on its way.
+      if (half && fault) await pause();
+      if (half && fault === "cut") return response.destroy();
+      if (half && fault === "broken") return response.end(event({ error: { message: "the answer cannot go on: no memory", type: "server_error", code: null } }));
       // In two writes, wherever the middle of the bytes is: of an event, of a letter.
       const bytes = Buffer.from(piece({ content }));
       response.write(bytes.subarray(0, bytes.length - 60));

@@ -29,10 +29,7 @@ try {
   const page = await browser.open("about:blank", WIDE);
   page.patience = STEP;
   const chat = new Chat(page, url);
-  const open = async () => {
-    const other = new Chat(await browser.open(url, WIDE), url);
-    return other;
-  };
+  const open = async () => new Chat(await browser.open(url, WIDE), url);
   const shot = async (name) => SHOTS && page.screenshot(join(SHOTS, `${name}.png`));
   const all = Object.entries({ ...scenarios, ...(mock ? faults : {}) }).filter(([name]) => name.includes(ONLY));
   assert.ok(all.length > 0, `no scenario is called ${ONLY}`);
@@ -50,9 +47,9 @@ try {
       page.troubles.length = 0;
     }
   }
-  assert.equal(failed, 0, `${failed} of ${all.length} scenarios failed`);
-  console.log(`the chat page, in Chromium, against ${given ?? "the mock server"}: ${all.length} scenarios`);
+  console.log(`the chat page, in Chromium, against ${given ?? "the mock server"}: ${all.length} scenarios, ${failed} of them failed`);
 } finally {
   mock?.close();
   await browser.close();
 }
+process.exitCode = failed === 0 ? 0 : 1;

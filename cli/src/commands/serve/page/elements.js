@@ -46,9 +46,9 @@ export function grow(field) {
   field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
 }
 
-/** Whether a key sends what a text field holds: Enter alone, and not the Enter that chooses a word in an input method. */
+/** Whether a key sends what a text field holds: Enter alone, and not the Enter that chooses a word in an input method, which one browser tells by the code 229 alone. */
 export function sends(event) {
-  return event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey && !event.isComposing;
+  return event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey && !event.isComposing && event.keyCode !== 229;
 }
 
 /** Shows Markdown that grows. Blocks that are as they were keep their elements: a selection in them stays, and an answer costs its last block alone. */

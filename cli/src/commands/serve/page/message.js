@@ -114,6 +114,7 @@ function facts({ content, end, tokens, speed, prompt, cached, exact }) {
   if (tokens > 0) parts.push(`${about}${number(tokens)} ${tokens === 1 ? "token" : "tokens"}`);
   if (speed > 0) parts.push(`${about}${number(speed)} a second`);
   if (prompt > 0) parts.push(`prompt ${number(prompt)}, ${number(cached)} cached`);
+  if (end === "stop" && content === "") parts.push("an answer without text");
   if (end === "length") parts.push("ended at the limit of tokens");
   if (end === "stopped") parts.push(content === "" ? "stopped before the first word" : "stopped");
   return parts.join(" · ");

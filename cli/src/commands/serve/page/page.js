@@ -11,6 +11,8 @@ import { fresh, Store, title } from "./store.js";
 const KEEP_EVERY = 1000;
 /** Pixels from the end of the conversation within which a reader follows it. */
 const NEAR = 32;
+/** What is wrong with an answer that the page's end cut off. */
+const CLOSED = { kind: "lost", text: "The page was closed while this was written. What had come is kept." };
 
 const $ = (id) => document.getElementById(id);
 const [log, input, composer, notice, empty, newest] = ["log", "input", "composer", "notice", "empty", "newest"].map($);
@@ -25,6 +27,7 @@ let views = new Map();
 let name = null;
 let following = true;
 let drawing = 0;
+let leaving = false;
 
 // What is shown.
 
@@ -192,6 +195,7 @@ async function write(where, message, parts) {
 
 function failureOf(problem, key, half) {
   const { status, wait, message: text } = problem;
+  if (leaving) return CLOSED;
   if (status === 401) return { kind: "key", text: key ? "The server does not take this API key. Which one is right?" : "The server asks for an API key." };
   if (status === 429 || status === 503) return { kind: "busy", text: `${sentence(text)} Try again ${wait ? `in ${wait} s` : "in a moment"}.` };
   if (problem instanceof Lost) return { kind: "lost", text: half ? "The connection was lost. What had come is kept." : "The server cannot be reached. Does onebit serve run?" };
@@ -296,16 +300,20 @@ $("open-settings").addEventListener("click", () => {
 });
 $("theme").addEventListener("change", ({ target }) => (settings.theme = target.value));
 window.addEventListener("hashchange", fromAddress);
+window.addEventListener("pageshow", () => (leaving = false));
 window.addEventListener("pagehide", () => {
+  leaving = true;
   for (const id of running.keys()) if (store.conversation(id)) store.keep(store.conversation(id));
 });
-// A keyboard on the screen of some phones covers a page instead of making it lower.
-window.visualViewport?.addEventListener("resize", () => document.documentElement.style.setProperty("--height", `${visualViewport.height}px`));
+// A keyboard on the screen of some phones covers a page instead of making it lower. Who looks at it through a lens sees a part of it.
+window.visualViewport?.addEventListener("resize", () => {
+  if (visualViewport.scale === 1) document.documentElement.style.setProperty("--height", `${visualViewport.height}px`);
+});
 store.watch((id) => running.has(id), (id) => (id === conversation.id ? show(store.conversation(id) ?? fresh()) : draw()));
 
 for (const { messages } of store.conversations) {
   const last = messages.at(-1);
-  if (last?.role === "assistant" && last.end === null) Object.assign(last, { end: "failed", failure: { kind: "lost", text: "The page was closed while this was written. What had come is kept." } });
+  if (last?.role === "assistant" && last.end === null) Object.assign(last, { end: "failed", failure: CLOSED });
 }
 $("theme").elements[settings.theme].checked = true;
 fromAddress();
