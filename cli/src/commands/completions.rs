@@ -73,7 +73,7 @@ impl Completions {
 }
 
 /// A command of argh's, and those below it, as one of clap's.
-fn described(name: &'static str, info: &CommandInfoWithArgs<'static>) -> Command {
+fn described(name: &'static str, info: &CommandInfoWithArgs) -> Command {
     let flags = info.flags.iter().filter(|flag| !flag.hidden).map(flag);
     let positionals = info.positionals.iter().map(positional);
     Command::new(name)
@@ -87,10 +87,11 @@ fn described(name: &'static str, info: &CommandInfoWithArgs<'static>) -> Command
 
 fn flag(flag: &FlagInfo<'static>) -> Arg {
     let name = flag.long.trim_start_matches('-');
-    let arg = Arg::new(name).long(name).help(flag.description);
+    // Known by its dashes too, for an argument may have the same name.
+    let arg = Arg::new(flag.long).long(name).help(flag.description);
     match flag.kind {
         FlagInfoKind::Switch => arg.action(ArgAction::SetTrue),
-        FlagInfoKind::Option { .. } => valued(arg.action(ArgAction::Append), flag.long),
+        FlagInfoKind::Option { .. } => valued(arg.action(ArgAction::Append).value_name(name), flag.long),
     }
 }
 
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     /// Every option and argument of a command and of those below it: its name and what its help says.
-    fn all(info: &CommandInfoWithArgs<'static>, found: &mut Vec<(&'static str, String)>) {
+    fn all(info: &CommandInfoWithArgs, found: &mut Vec<(&'static str, String)>) {
         found.extend(info.flags.iter().map(|flag| (flag.long, flag.description.to_string())));
         let positionals = info.positionals.iter();
         found.extend(positionals.map(|argument| (argument.name, argument.description.to_string())));
