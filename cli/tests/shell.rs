@@ -63,9 +63,10 @@ fn is_there(program: &str) -> bool {
 fn told(program: &str, args: &[&str]) -> String {
     let ended = Command::new(program).args(args).output().unwrap();
     let err = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{program} {args:?}: {err}");
+    let out = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success(), "{program} {args:?}: {out}{err}");
     assert_eq!(err, "", "{program} {args:?}");
-    String::from_utf8(ended.stdout).unwrap()
+    out
 }
 
 /// The script for a shell, in a file.
@@ -143,7 +144,7 @@ fn bash_completes_every_command_and_option() {
         ["bpe", "word"]
     );
     // A value is not taken for a command.
-    let offered = in_bash(&script, &["onebit", "train", "--config", "quickstart", "--output-d"]);
+    let offered = in_bash(&script, &["onebit", "train", "--config", "quickstart", "--output-di"]);
     assert_eq!(offered, ["--output-dir"]);
     // Files, where a file is wanted.
     fs::write(folder.path().join("some.1bit"), "").unwrap();
@@ -163,12 +164,12 @@ fn zsh_takes_its_script() {
     script(folder.path(), "zsh", "_onebit");
     // A shell of its own in a pseudo-terminal, in which the tabulator is pressed.
     let program = format!(
-        "zmodload zsh/zpty; zpty z zsh -f -i; expect() {{ local all part; repeat 100; do zpty -r -t z part && all+=$part || sleep 0.05; [[ $all == *$1* ]] && return 0; done; print -r -- $all; return 1 }}
+        "zmodload zsh/zpty; zpty z zsh -f -i; expect() {{ local all part; repeat 100; do zpty -r -t z part && all+=$part || sleep 0.05; [[ $all == *$1* ]] && return 0; done; print -r -- \"no $1 in $all\"; return 1 }}
          zpty -w z \"PS1=; fpath=({} \\$fpath); autoload -U compinit; compinit -u -D; print re''ady\"
          expect ready || exit 1
-         zpty -w -n z $'onebit quick\\t'; expect 'quickstart ' || exit 1
-         zpty -w -n z $'--minu\\t'; expect '--minutes ' || exit 1
-         zpty -w -n z $'3 --device cu\\t'; expect 'cuda ' || exit 1; zpty -d z",
+         zpty -w -n z $'onebit quick\\t'; expect quickstart || exit 1
+         zpty -w -n z $'--minu\\t'; expect --minutes || exit 1
+         zpty -w -n z $'\\x15onebit generate --device cu\\t'; expect cuda || exit 1; zpty -d z",
         folder.path().display()
     );
     told("zsh", &["-f", "-c", &program]);

@@ -87,10 +87,11 @@ fn described(name: &'static str, info: &CommandInfoWithArgs) -> Command {
 
 fn flag(flag: &FlagInfo<'static>) -> Arg {
     let name = flag.long.trim_start_matches('-');
-    let arg = Arg::new(name).long(name).help(flag.description);
+    // Known by its dashes too, for an argument may have the same name.
+    let arg = Arg::new(flag.long).long(name).help(flag.description);
     match flag.kind {
         FlagInfoKind::Switch => arg.action(ArgAction::SetTrue),
-        FlagInfoKind::Option { .. } => valued(arg.action(ArgAction::Append), flag.long),
+        FlagInfoKind::Option { .. } => valued(arg.action(ArgAction::Append).value_name(name), flag.long),
     }
 }
 
