@@ -27,6 +27,10 @@ mod output;
 mod plot;
 mod progress;
 mod random;
+#[cfg(feature = "train")]
+mod report;
+#[cfg(feature = "train")]
+mod watch;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,8 @@ mod plot;
 #[cfg(feature = "train")]
 mod quickstart;
 #[cfg(feature = "train")]
+mod report;
+#[cfg(feature = "train")]
 mod search;
 #[cfg(feature = "train")]
 mod stack;
@@ -29,13 +31,18 @@ mod train;
 
 use argh::FromArgs;
 
+#[cfg(feature = "train")]
+pub(crate) use bench::report::block_weights;
+#[cfg(feature = "train")]
+pub(crate) use train::newest_checkpoint;
+
 #[cfg(not(feature = "train"))]
 use crate::CliError;
 use crate::Result;
 
 /// Commands of a build with the feature `train` alone.
 #[cfg(not(feature = "train"))]
-const TRAINING: [&str; 8] = [
+const TRAINING: [&str; 9] = [
     "quickstart",
     "data",
     "tokenizer",
@@ -44,6 +51,7 @@ const TRAINING: [&str; 8] = [
     "search",
     "stack",
     "plot",
+    "report",
 ];
 
 /// Refuses, by its name, a command that this build does not have.
@@ -131,6 +139,8 @@ enum Command {
     Bench(bench::Bench),
     #[cfg(feature = "train")]
     Plot(plot::Plot),
+    #[cfg(feature = "train")]
+    Report(report::Report),
     Doctor(doctor::Doctor),
 }
 
@@ -165,6 +175,8 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Bench(command) => command.run(),
         #[cfg(feature = "train")]
         Command::Plot(command) => command.run(),
+        #[cfg(feature = "train")]
+        Command::Report(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

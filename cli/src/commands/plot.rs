@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use argh::FromArgs;
 use serde::Serialize;
 
-use crate::plot::{Run, curve, draw, draw_layers};
+use crate::plot::{Run, Theme, curve, draw, draw_layers};
 use crate::{CliError, Result, args, output};
 
-/// Draws the loss and the learning rate of one run or several, or the ternary matrices of one.
+/// Draws one run or several: loss and perplexity, learning rate, zeros and flips of the ternary matrices, the phases shaded.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "plot",
     example = "{command_name} model/metrics.jsonl --output loss.svg",
+    example = "{command_name} run-a run-b --output both.svg --theme dark",
+    note = "Of several runs the matrices' mean is drawn, and phases are shaded where all have the same; otherwise a line is where each begins. A picture of theme auto is light or dark as its reader's browser prefers.",
     note = "On a terminal the first run's loss is also shown as characters."
 )]
 pub struct Plot {
@@ -24,7 +26,10 @@ pub struct Plot {
     /// the SVG file to write
     #[argh(option)]
     output: PathBuf,
-    /// draw the ternary matrices instead: zeros, flips, drift of the scale, weights beyond the clamp
+    /// auto, light or dark (default: auto)
+    #[argh(option, default = "Theme::Auto")]
+    theme: Theme,
+    /// draw the ternary matrices of one run instead, in more detail: zeros, flips, drift of the scale, weights beyond the clamp
     #[argh(switch)]
     layers: bool,
     /// write over an existing file
@@ -59,8 +64,8 @@ impl Plot {
             .map(|path| Run::read(path))
             .collect::<Result<Vec<_>>>()?;
         let svg = match (self.layers, runs.as_slice()) {
-            (false, runs) => draw(runs)?,
-            (true, [run]) => draw_layers(run)?.ok_or_else(|| {
+            (false, runs) => draw(runs, self.theme)?,
+            (true, [run]) => draw_layers(run, self.theme)?.ok_or_else(|| {
                 CliError::Failed(format!(
                     "--layers: {} has no ternary matrices; give a run that has some",
                     self.metrics[0].display()
