@@ -111,7 +111,7 @@ fn a_report_is_one_page_with_samples() {
         "seed 43",
         "hidden_size",
         "batch_size",
-        "tok/s",
+        "tokens a second",
         "0.mlp.up_proj",
         "<svg",
     ] {

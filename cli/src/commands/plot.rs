@@ -63,6 +63,7 @@ impl Plot {
             .iter()
             .map(|path| Run::read(path))
             .collect::<Result<Vec<_>>>()?;
+        let runs = told_apart(runs, &self.metrics);
         let svg = match (self.layers, runs.as_slice()) {
             (false, runs) => draw(runs, self.theme)?,
             (true, [run]) => draw_layers(run, self.theme)?.ok_or_else(|| {
@@ -94,5 +95,35 @@ impl Plot {
             output::text(&curve(&runs[0]))?;
         }
         output::line(&self.output.display().to_string())
+    }
+}
+
+/// Runs whose directories have the same name are called by their paths.
+fn told_apart(mut runs: Vec<Run>, paths: &[PathBuf]) -> Vec<Run> {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for ((run, path), name) in runs.iter_mut().zip(paths).zip(&names) {
+        if names.iter().filter(|other| *other == name).count() > 1 {
+            run.name = path.display().to_string();
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_the_same_name_are_called_by_their_paths() {
+        let run = |name: &str| Run {
+            name: name.into(),
+            ..Run::default()
+        };
+        let paths = ["a/model", "b/model", "c"].map(PathBuf::from);
+        let names: Vec<String> = told_apart(vec![run("model"), run("model"), run("c")], &paths)
+            .into_iter()
+            .map(|run| run.name)
+            .collect();
+        assert_eq!(names, ["a/model", "b/model", "c"]);
     }
 }

@@ -150,6 +150,7 @@ fn chart(
     let chart = Chart::new(data.collect())
         .block(Block::bordered().title(format!(" {title} ")))
         .legend_position(Some(LegendPosition::TopRight))
+        .hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)))
         .x_axis(
             Axis::default()
                 .bounds([0.0, right])
