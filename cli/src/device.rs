@@ -28,7 +28,7 @@ impl Placement {
     pub fn describe(&self) -> String {
         match &self.gpu {
             Some(gpu) => gpu::describe(gpu),
-            None => format!("cpu ({}, {} threads)", self.isa.name(), self.threads),
+            None => describe_cpu(self.isa, self.threads),
         }
     }
 
@@ -37,6 +37,11 @@ impl Placement {
     pub fn device(&self) -> onebit_engine::Device {
         onebit_engine::Device::Cpu(self.isa)
     }
+}
+
+/// One line that names the CPU's path and its threads.
+pub(crate) fn describe_cpu(isa: Isa, threads: usize) -> String {
+    format!("cpu ({}, {threads} threads)", isa.name())
 }
 
 /// Sets up `--device` (default `auto`: the first GPU if there is one) and `--threads` (default: physical cores) and says on stderr what was chosen.

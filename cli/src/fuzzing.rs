@@ -32,7 +32,7 @@ pub fn arguments(texts: Vec<String>) -> Result<String, String> {
 pub fn metrics(text: &str) -> Result<(String, String), String> {
     let run = plot::Run::parse(text, "fuzz".into())?;
     let curve = plot::curve(&run);
-    Ok((plot::draw(&[run]).map_err(|e| e.to_string())?, curve))
+    Ok((plot::draw(&[run], plot::Theme::Auto).map_err(|e| e.to_string())?, curve))
 }
 
 /// The prompts of a file, one a line or one JSON object a line.

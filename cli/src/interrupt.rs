@@ -49,3 +49,9 @@ pub(crate) fn forget() {
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
+
+/// Asks for the end as Ctrl-C does, where that is a key like others; tells whether somebody had asked before.
+#[cfg(feature = "train")]
+pub(crate) fn request() -> bool {
+    REQUESTED.swap(true, Ordering::Relaxed)
+}

@@ -36,7 +36,11 @@ mod output;
 mod plot;
 mod progress;
 mod random;
+#[cfg(feature = "train")]
+mod report;
 mod version;
+#[cfg(feature = "train")]
+mod watch;
 
 use std::process::ExitCode;
 

@@ -70,6 +70,18 @@ pub(crate) fn fma_peak(isa: Isa, threads: usize) -> f64 {
     Peak::new(threads, |iterations| probe::fma_peak(isa, iterations)).measure()
 }
 
+/// bf16 operations a second in dot products; none where the path has no instruction for them.
+#[cfg(feature = "train")]
+pub(crate) fn bf16_peak(isa: Isa, threads: usize) -> Option<f64> {
+    probe::bf16_dot_peak(isa, 1)?;
+    Some(
+        Peak::new(threads, |iterations| {
+            probe::bf16_dot_peak(isa, iterations).unwrap_or(0.0)
+        })
+        .measure(),
+    )
+}
+
 /// int8 operations a second in dot products.
 pub(crate) fn int8_peak(isa: Isa, threads: usize) -> f64 {
     int8_dots(isa, threads).measure()

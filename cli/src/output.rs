@@ -1,6 +1,8 @@
 //! Results on stdout, everything else on stderr.
 
 use std::io::{ErrorKind, Write};
+#[cfg(feature = "train")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
@@ -41,8 +43,38 @@ pub(crate) fn speak_as(rank: usize) {
     RANK.store(rank, Ordering::Relaxed);
 }
 
+/// Takes lines in the place of stderr.
+#[cfg(feature = "train")]
+type Diversion = Box<dyn Fn(&str) + Send>;
+
+/// Where notes go while something else is on the terminal.
+#[cfg(feature = "train")]
+static DIVERTED: Mutex<Option<Diversion>> = Mutex::new(None);
+
+/// From here on notes go to `to`.
+#[cfg(feature = "train")]
+pub(crate) fn divert(to: Diversion) {
+    if let Ok(mut diverted) = DIVERTED.lock() {
+        *diverted = Some(to);
+    }
+}
+
+/// From here on they go to stderr again.
+#[cfg(feature = "train")]
+pub(crate) fn undivert() {
+    if let Ok(mut diverted) = DIVERTED.lock() {
+        *diverted = None;
+    }
+}
+
 /// Writes a line to stderr. An error there has nowhere left to be told.
 pub(crate) fn note(line: &str) {
+    #[cfg(feature = "train")]
+    if let Ok(diverted) = DIVERTED.lock()
+        && let Some(to) = diverted.as_ref()
+    {
+        return to(line);
+    }
     if RANK.load(Ordering::Relaxed) == 0 {
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     }

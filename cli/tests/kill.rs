@@ -25,7 +25,7 @@ const RUN: [&str; 10] = [
     "2",
 ];
 
-/// Every file below `directory`, but for the lock, which holds a process's number.
+/// Every file below `directory`, but for the lock, which holds a process's number, and the record of the run, which holds the time.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_path_buf()];
@@ -34,7 +34,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
-            } else if path.file_name().unwrap() != ".lock" {
+            } else if ![".lock", "run.json"].contains(&path.file_name().unwrap().to_str().unwrap()) {
                 let name = path.strip_prefix(directory).unwrap().to_path_buf();
                 found.insert(name, fs::read(&path).unwrap());
             }

@@ -77,7 +77,7 @@ fn ended(child: Child) -> (Option<i32>, String) {
     )
 }
 
-/// Every file below `directory`, but for the lock, which holds a process's number.
+/// Every file below `directory`, but for the lock, which holds a process's number, and the record of the run, which holds the time.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_path_buf()];
@@ -86,7 +86,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
-            } else if path.file_name().unwrap() != ".lock" {
+            } else if ![".lock", "run.json"].contains(&path.file_name().unwrap().to_str().unwrap()) {
                 found.insert(
                     path.strip_prefix(directory).unwrap().to_path_buf(),
                     fs::read(&path).unwrap(),

@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{CONFIG, fixture, onebit, onebit_with};
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 19] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
@@ -21,6 +21,7 @@ const COMMANDS: [&[&str]; 18] = [
     &["inspect"],
     &["bench"],
     &["plot"],
+    &["report"],
     &["doctor"],
     &["data"],
     &["stack"],
@@ -114,6 +115,9 @@ fn wrong_usage_ends_with_2() {
     onebit(&["quickstart", "--minutes", "1", "--steps", "5"]).refused(2, &["--minutes and --steps"]);
     onebit(&["quickstart", "--config", "2b4t"]).refused(2, &["config", "stories-3m", "2b4t"]);
     onebit(&["plot", "--output", "x.svg"]).refused(2, &["metrics"]);
+    onebit(&["plot", &model, "--output", "x.svg", "--theme", "red"]).refused(2, &["--theme", "auto, light or dark"]);
+    onebit(&["report", &model, "--output", "x", "--samples", "101"]).refused(2, &["--samples"]);
+    onebit(&["report", &model, "--output", "x", "--max-tokens", "0"]).refused(2, &["--max-tokens"]);
     let out = std::path::PathBuf::from("never-made");
     onebit(&f.train(&out, &["--lr-decay", "cos"])).refused(2, &["--lr-decay", "cosine"]);
     onebit(&f.train(&out, &["--optimizer", "sgd"])).refused(2, &["--optimizer", "muon"]);
@@ -340,11 +344,12 @@ fn nothing_is_written_over_and_directories_must_be_writable() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     fs::write(at("here"), "mine").unwrap();
     let (text, tokenizer) = (f.path("text.txt"), f.path("tokenizer.json"));
-    let metrics = f.path("model/metrics.jsonl");
-    let writers: [&[&str]; 3] = [
+    let (model, metrics) = (f.path("model"), f.path("model/metrics.jsonl"));
+    let writers: [&[&str]; 4] = [
         &["tokenize", "--input", &text, "--tokenizer", &tokenizer],
         &["tokenizer", "train", "--input", &text, "--vocab-size", "300"],
         &["plot", &metrics],
+        &["report", &model],
     ];
     for writer in writers {
         let to = |output: &str| onebit(&[writer, &["--output", output]].concat());

@@ -19,6 +19,8 @@ mod plot;
 #[cfg(feature = "train")]
 mod quickstart;
 #[cfg(feature = "train")]
+mod report;
+#[cfg(feature = "train")]
 mod search;
 #[cfg(feature = "serve")]
 mod serve;
@@ -33,13 +35,18 @@ mod train;
 
 use argh::FromArgs;
 
+#[cfg(feature = "train")]
+pub(crate) use bench::report::block_weights;
+#[cfg(feature = "train")]
+pub(crate) use train::newest_checkpoint;
+
 #[cfg(not(feature = "train"))]
 use crate::CliError;
 use crate::Result;
 
 /// Commands of a build with the feature `train` alone.
 #[cfg(not(feature = "train"))]
-const TRAINING: [&str; 8] = [
+const TRAINING: [&str; 9] = [
     "quickstart",
     "data",
     "tokenizer",
@@ -48,6 +55,7 @@ const TRAINING: [&str; 8] = [
     "search",
     "stack",
     "plot",
+    "report",
 ];
 
 /// Refuses, by its name, a command that this build does not have.
@@ -138,6 +146,8 @@ enum Command {
     Bench(bench::Bench),
     #[cfg(feature = "train")]
     Plot(plot::Plot),
+    #[cfg(feature = "train")]
+    Report(report::Report),
     Doctor(doctor::Doctor),
     #[cfg(feature = "completions")]
     Completions(completions::Completions),
@@ -176,6 +186,8 @@ pub fn run(onebit: Onebit) -> Result<()> {
         Command::Bench(command) => command.run(),
         #[cfg(feature = "train")]
         Command::Plot(command) => command.run(),
+        #[cfg(feature = "train")]
+        Command::Report(command) => command.run(),
         Command::Doctor(command) => command.run(),
         #[cfg(feature = "completions")]
         Command::Completions(command) => command.run(),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 use onebit_trainer::evaluate::StoryTeller;
 use onebit_trainer::quickstart::{self, Prepared, Verdict};
-use onebit_trainer::run::{Event, Outcome, Trainer};
+use onebit_trainer::run::{Outcome, Trainer};
 use serde::Serialize;
 
-use crate::progress::Progress;
+use crate::watch::{Told, Watching, Wish};
 use crate::{CliError, Result, args, device, interrupt, output, plot};
 
 /// Trains a small ternary model on stories from a built-in grammar, plots, packs, judges it and lets it tell one.
@@ -116,11 +116,12 @@ impl Quickstart {
             "training {} parameters for {steps} steps: full precision, annealing, ternary",
             output::count(parameters)
         ));
+        let told = Told::of(&inputs);
         let mut trainer = Trainer::new(inputs, false, &mut |_| ())?;
-        train(&mut trainer, steps)?;
+        train(&mut trainer, told, directory)?;
         let curves = plot::Run::read(directory)?;
         let picture = directory.join("curves.svg");
-        std::fs::write(&picture, plot::draw(std::slice::from_ref(&curves))?)
+        std::fs::write(&picture, plot::draw(std::slice::from_ref(&curves), plot::Theme::Auto)?)
             .map_err(|e| CliError::io(&picture, "write", &e, "check the space and the permissions there"))?;
         if !self.json {
             output::note(&plot::curve(&curves));
@@ -214,17 +215,12 @@ fn remove_earlier(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn train(trainer: &mut Trainer, steps: u64) -> Result<()> {
-    let progress = Progress::new("training", steps);
-    let outcome = trainer.run(interrupt::poll(), &mut |event| match event {
-        Event::Step(m) => progress.set(m.step, || {
-            format!("step {} loss {:.3} {}", m.step, m.loss, m.phase.name())
-        }),
-        Event::Validated(m) => progress.note(&format!("step {}: validation loss {:.4}", m.step, m.val_loss)),
-        Event::SaveFailed(error) => progress.note(&format!("no checkpoint: {error}")),
-        Event::Saved(_) | Event::Resumed { .. } | Event::Regrouped { .. } | Event::RolledBack(_) => {}
-    })?;
-    drop(progress);
+fn train(trainer: &mut Trainer, told: Told, directory: &Path) -> Result<()> {
+    let mut watching = Watching::begin(&Wish::default(), trainer, told, directory)?;
+    let outcome = trainer.run(interrupt::poll(), &mut |event| watching.event(event));
+    watching.end();
+    drop(watching);
+    let outcome = outcome?;
     match outcome {
         Outcome::Finished => {
             // Judging ends at once on Ctrl-C: the trained model is on the disk.
@@ -232,7 +228,7 @@ fn train(trainer: &mut Trainer, steps: u64) -> Result<()> {
             Ok(())
         }
         Outcome::Interrupted => {
-            let done = trainer.steps_done();
+            let (done, steps) = (trainer.steps_done(), trainer.total_steps());
             Err(CliError::Interrupted(format!(
                 "interrupted at step {done} of {steps}; start again with --force"
             )))

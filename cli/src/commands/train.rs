@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 pub(super) use memory::Memory;
+pub(crate) use ranks::newest_checkpoint;
 pub(super) use ranks::{Ranks, ranks_on_gpus};
 pub(super) use shards::Shards;
 
@@ -26,7 +27,8 @@ pub(super) use shards::Shards;
     example = "{command_name} --config wikitext2-cpu --data train.tokens --val valid.tokens --tokenizer tokenizer.json --output-dir model",
     note = "Where a default is the preset's, `--dry-run` shows it. Presets: quickstart, shakespeare-tiny, wikitext2-cpu, wikitext2-production, wikitext2-25m, wikitext2-35m, stories-3m, stories-mcu, 25m, 125m, 350m, 0.7b, 1b3, 2b4t, 8b, 0.3b-stack, 0.7b-stack, 1.3b-stack, 8b-gcp.",
     note = "Several GPUs: --gpus 2 starts two ranks on this machine; torchrun, srun and mpirun start them on several, each with a GPU of its own. A step then has the micro-batches of all ranks. Ranks of other machines need a secret: the same random text in ONEBIT_SECRET, or --secret-file. If one is lost, all end within a minute; --resume goes on, also with another number of ranks.",
-    note = "The output directory becomes a model directory, with metrics.jsonl, curves.svg, layers.svg and checkpoints beside the weights. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
+    note = "While it trains a line says step, loss, phase, learning rate, tokens a second, the share of the machine's peak (6 operations a weight and token, and attention's, over what the CPU was measured to do in the run's arithmetic, or the data sheet of a known GPU) and the time left.",
+    note = "The output directory becomes a model directory, with metrics.jsonl, run.json (what it ran on and took), curves.svg, layers.svg and checkpoints beside the weights; `onebit report` makes one page of them. Ctrl-C saves a checkpoint and ends with status 130; --resume with the same options goes on from it, byte for byte."
 )]
 pub struct Train {
     /// preset, config.json or model directory; with --init-from what becomes of its weights (default: as they are there)
@@ -179,6 +181,12 @@ pub struct Train {
     /// begin every window at a document, not anywhere: for short documents that do not belong together
     #[argh(switch)]
     align_documents: bool,
+    /// write scalars for TensorBoard into this directory: loss, perplexity, learning rate, speed, zeros and flips of each matrix (default: none)
+    #[argh(option)]
+    tensorboard: Option<PathBuf>,
+    /// take the terminal for curves, matrices and notes; q ends the run with a checkpoint. Where there is no terminal there are lines
+    #[argh(switch)]
+    tui: bool,
     /// steps between layer metrics (default: 10)
     #[argh(option)]
     log_every: Option<u64>,

@@ -2,7 +2,8 @@
 
 use plotters::prelude::*;
 
-use super::svg::{Area, COLORS, Painted, mesh, picture};
+use super::svg::{Area, Painted, legend, mesh, picture};
+use super::theme::{COLORS, PAPER, Theme};
 use crate::Result;
 
 const SIZE: (u32, u32) = (960, 560);
@@ -16,7 +17,7 @@ pub(crate) fn draw_front(
     uniform: &[(&str, f64, f64)],
     chosen: Option<(f64, f64)>,
 ) -> Result<String> {
-    picture(SIZE, |root| paint(root, front, random, uniform, chosen))
+    picture(SIZE, Theme::Auto, |root| paint(root, front, random, uniform, chosen))
 }
 
 /// A front between its points: no map between two of them is better than the smaller.
@@ -36,7 +37,7 @@ fn paint(
     uniform: &[(&str, f64, f64)],
     chosen: Option<(f64, f64)>,
 ) -> Painted {
-    root.fill(&WHITE)?;
+    root.fill(&PAPER)?;
     let least = front.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
     let least = if least.is_finite() { least } else { 1.0 };
     let seen = |y: f64| y <= MOST * least;
@@ -76,13 +77,7 @@ fn paint(
             .label("chosen")
             .legend(move |(x, y)| Circle::new((x + 11, y), 5, color.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(225, 225, 225))
-        .label_font(("sans-serif", 14).into_font().color(&RGBColor(60, 60, 60)))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::UpperRight)?;
     root.present()?;
     Ok(())
 }
@@ -90,6 +85,7 @@ fn paint(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::theme::tests::assert_known;
 
     #[test]
     fn a_front_is_drawn_with_what_it_is_compared_with() {
@@ -102,6 +98,7 @@ mod tests {
         )
         .unwrap();
         assert!(text.starts_with("<svg") && text.contains("all int8") && text.contains("random maps"));
+        assert_known(text.split("</style>").nth(1).unwrap());
         assert!(!text.contains("all binary"), "it lies beyond the picture");
         // Nothing at all, and a single point.
         draw_front(&[], &[], &[], None).unwrap();

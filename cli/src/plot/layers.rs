@@ -1,9 +1,12 @@
 //! What became of the ternary matrices of a run: four panels over the step, a line for each matrix, from the first block (dark) to the last (light).
 
+use std::collections::BTreeMap;
+
 use plotters::prelude::*;
 
 use super::read::Layer;
-use super::svg::{Area, Painted, mesh, picture};
+use super::svg::{Area, Line, Painted, common_phases, panel, picture};
+use super::theme::{COLORS, PAPER, Theme, depth_color};
 use super::{Run, smoothed};
 use crate::Result;
 
@@ -39,49 +42,86 @@ fn drift(layer: &Layer) -> Vec<(f64, f64)> {
     layer.scale.iter().map(|&(x, y)| (x, y / first)).collect()
 }
 
+/// A line for each matrix; the first block and the last are named.
+fn lines(run: &Run, of: Of) -> Vec<Line> {
+    let last = run.layers.iter().map(Layer::block).max().unwrap_or(0);
+    let mut named = Vec::new();
+    let line = |layer: &Layer| {
+        let block = layer.block();
+        let is_new = (block == 0 || block == last) && !named.contains(&block);
+        if is_new {
+            named.push(block);
+        }
+        Line {
+            points: thinned(of(layer)),
+            color: depth_color(block as f64 / last.max(1) as f64),
+            width: 1,
+            name: is_new.then(|| format!("block {block}")),
+        }
+    };
+    run.layers.iter().map(line).collect()
+}
+
+/// The zeros of each matrix.
+pub(super) fn zero_lines(run: &Run) -> Vec<Line> {
+    lines(run, PANELS[0].1)
+}
+
+/// The flips of each matrix.
+pub(super) fn flip_lines(run: &Run) -> Vec<Line> {
+    lines(run, PANELS[1].1)
+}
+
+/// The mean over the matrices of each run, a line a run.
+pub(super) fn mean_lines(runs: &[Run], of: fn(&Layer) -> &Vec<(f64, f64)>) -> Vec<Line> {
+    let line = |(run, &color): (&Run, &RGBColor)| {
+        // Steps are not negative, so their bits are in their order.
+        let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+        for &(step, y) in run.layers.iter().flat_map(of) {
+            let sum = sums.entry(step.to_bits()).or_default();
+            *sum = (sum.0 + y, sum.1 + 1.0);
+        }
+        let means: Vec<_> = { sums.iter() }
+            .map(|(&step, (sum, count))| (f64::from_bits(step), sum / count))
+            .collect();
+        Line {
+            points: thinned(smoothed(&means)),
+            color,
+            width: 2,
+            name: None,
+        }
+    };
+    runs.iter().zip(COLORS.iter().cycle()).map(line).collect()
+}
+
 /// The picture of one run as SVG text; none where no matrix was measured.
-pub(crate) fn draw_layers(run: &Run) -> Result<Option<String>> {
+pub(crate) fn draw_layers(run: &Run, theme: Theme) -> Result<Option<String>> {
     if run.layers.is_empty() {
         return Ok(None);
     }
-    picture(SIZE, |root| paint(root, run)).map(Some)
+    picture(SIZE, theme, |root| paint(root, run)).map(Some)
 }
 
 fn paint(root: &Area<'_>, run: &Run) -> Painted {
-    root.fill(&WHITE)?;
-    for (panel, (title, of)) in root.split_evenly((2, 2)).iter().zip(PANELS) {
-        let curves: Vec<Vec<(f64, f64)>> = run.layers.iter().map(|layer| thinned(of(layer))).collect();
-        let points = || curves.iter().flatten();
-        let steps = points().map(|p| p.0).fold(1.0, f64::max);
-        let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
-        let high = points().map(|p| p.1).fold(0.0, f64::max);
-        let room = (0.06 * (high - low)).max(1e-6);
-        let mut chart = ChartBuilder::on(panel)
-            .margin(14)
-            .x_label_area_size(36)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..steps, (low - room).max(0.0)..high + room)?;
-        mesh(&mut chart, title, Some("step"))?;
-        let blocks = run.layers.iter().map(Layer::block).max().unwrap_or(0).max(1);
-        for (layer, curve) in run.layers.iter().zip(&curves) {
-            let depth = layer.block() as f64 / blocks as f64;
-            let color = color(depth);
-            chart.draw_series(LineSeries::new(curve.iter().copied(), color.stroke_width(1)))?;
-        }
+    root.fill(&PAPER)?;
+    for (area, (title, of)) in root.split_evenly((2, 2)).iter().zip(PANELS) {
+        let lines = lines(run, of);
+        let points = lines.iter().flat_map(|line| &line.points);
+        let steps = points.map(|p| p.0).fold(1.0, f64::max);
+        let phases: Vec<_> = { common_phases(std::slice::from_ref(run)).iter() }
+            .filter(|phase| phase.1 < steps)
+            .map(|(name, from, to)| (name.clone(), *from, to.min(steps)))
+            .collect();
+        panel(area, title, steps, &phases, lines)?;
     }
     root.present()?;
     Ok(())
 }
 
-/// From dark blue at depth 0 to light orange at 1: of different lightness, so that it can be told apart in grey.
-fn color(depth: f64) -> RGBColor {
-    let mix = |from: u8, to: u8| (f64::from(from) + depth * (f64::from(to) - f64::from(from))).round() as u8;
-    RGBColor(mix(20, 245), mix(45, 175), mix(110, 80))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::theme::tests::assert_known;
 
     #[test]
     fn long_lines_are_thinned_to_their_ends() {
@@ -111,10 +151,12 @@ mod tests {
         let run = Run::parse(&(line(1, 0.5) + &line(2, 0.6)), "a".into()).unwrap();
         assert_eq!(run.layers.iter().map(Layer::block).collect::<Vec<_>>(), [0, 11]);
         assert_eq!(drift(&run.layers[0]), [(1.0, 1.0), (2.0, 1.2)]);
-        let svg = draw_layers(&run).unwrap().unwrap();
-        assert_eq!(svg.matches("#142D6E").count(), 4, "{svg}");
+        let svg = draw_layers(&run, Theme::Light).unwrap().unwrap();
+        // A line, and its key.
+        assert_eq!(svg.matches("#142D6E").count(), 8, "{svg}");
+        assert_known(&svg);
         assert!(PANELS.iter().all(|(title, _)| svg.contains(title)));
         let none = Run::parse("{\"step\":1,\"loss\":3.0}\n", "a".into()).unwrap();
-        assert!(draw_layers(&none).unwrap().is_none());
+        assert!(draw_layers(&none, Theme::Light).unwrap().is_none());
     }
 }

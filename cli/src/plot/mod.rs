@@ -1,19 +1,22 @@
-//! Training curves: [`read`] of `metrics.jsonl`, an [`svg`] picture, one of the ternary [`layers`], one of a search's [`front`], and a small curve for the [`terminal`].
+//! Training curves: [`read`] of `metrics.jsonl`, a picture of the [`curves`], one of the ternary [`layers`], one of a search's [`front`], each in a [`theme`], and a small curve for the [`terminal`].
 
+mod curves;
 mod front;
 mod layers;
 mod read;
 mod svg;
 mod terminal;
+mod theme;
 
+pub(crate) use curves::draw;
 pub(crate) use front::draw_front;
 pub(crate) use layers::draw_layers;
-pub(crate) use read::Run;
-pub(crate) use svg::draw;
+pub(crate) use read::{Layer, Run};
 pub(crate) use terminal::curve;
+pub(crate) use theme::Theme;
 
 /// A running mean over about a fortieth of the points, which shows the trend under the noise of single steps.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+pub(crate) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).max(1.0);
     let (mut mean, mut weight) = (0.0, 0.0);
     points

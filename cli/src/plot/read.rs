@@ -30,7 +30,7 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
     /// Its short name, such as `3.mlp.up_proj`.
-    name: String,
+    pub name: String,
     /// Fraction of zeros.
     pub zero: Vec<(f64, f64)>,
     /// Fraction that a step changed.

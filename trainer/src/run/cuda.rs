@@ -352,6 +352,7 @@ impl CudaRun {
                 LayerMetrics {
                     name: LayerMetrics::short_name(&spec.name),
                     zero: of(zero, spec.len()),
+                    plus: None,
                     flip: of(flip, spec.len()),
                     scale,
                     clip: of(clip, spec.len()),

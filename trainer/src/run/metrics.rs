@@ -24,6 +24,9 @@ pub struct LayerMetrics {
     pub name: String,
     /// Fraction of trits that are 0.
     pub zero: f64,
+    /// Fraction of trits that are 1, where it was counted: on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plus: Option<f64>,
     /// Fraction of trits that this step changed.
     pub flip: f64,
     /// The scale γ.

@@ -321,6 +321,11 @@ impl Trainer {
         self.step
     }
 
+    /// Whether this is the rank that writes and tells.
+    pub fn is_first(&self) -> bool {
+        self.world.is_first()
+    }
+
     /// Arithmetic of the matrix products, decided.
     pub fn precision(&self) -> Precision {
         self.options.precision

@@ -312,10 +312,12 @@ impl Trainer {
         for ((name, weight), before) in self.ternary().zip(before) {
             let (trits, _) = ternary_trits(weight)?;
             let flipped = trits.iter().zip(before).filter(|(a, b)| a != b).count();
+            let plus = trits.iter().filter(|trit| **trit > 0).count();
             let (zero, clip) = ternary_statistics(weight)?;
             layers.push(LayerMetrics {
                 name: LayerMetrics::short_name(name),
                 zero,
+                plus: Some(plus as f64 / trits.len() as f64),
                 flip: flipped as f64 / trits.len() as f64,
                 scale: absmean(weight)?,
                 clip,

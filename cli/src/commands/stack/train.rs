@@ -124,6 +124,12 @@ pub struct Train {
     /// steps between validations; 0 for one at the end (default: the preset's)
     #[argh(option)]
     eval_every: Option<u64>,
+    /// take the terminal for curves, matrices and notes; q ends the run with a checkpoint. Where there is no terminal there are lines
+    #[argh(switch)]
+    tui: bool,
+    /// write scalars for TensorBoard into this directory (default: none)
+    #[argh(option)]
+    tensorboard: Option<String>,
     /// steps between layer metrics (default: 10)
     #[argh(option)]
     log_every: Option<u64>,
@@ -341,6 +347,7 @@ impl Train {
             ("--keep", text(&self.keep)),
             ("--eval-every", text(&self.eval_every)),
             ("--log-every", text(&self.log_every)),
+            ("--tensorboard", self.tensorboard.clone()),
             ("--lr", text(&self.lr)),
             ("--lr-min", text(&self.lr_min)),
             ("--lr-warmup-steps", text(&self.lr_warmup_steps)),
@@ -364,6 +371,7 @@ impl Train {
         ];
         let switches = [
             ("--resume", self.resume),
+            ("--tui", self.tui),
             ("--force", self.force),
             ("--dry-run", self.dry_run),
             ("--recompute", self.recompute),

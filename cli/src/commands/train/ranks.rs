@@ -252,7 +252,7 @@ fn lost(error: &ParallelError, directory: Option<&Path>) -> CliError {
         error,
         ParallelError::Lost { .. } | ParallelError::Failed { .. } | ParallelError::Silent { .. }
     );
-    let newest = directory.and_then(newest_checkpoint);
+    let newest = directory.and_then(newest_checkpoint).map(|(_, path)| path);
     CliError::Failed(match newest {
         Some(path) if is_loss => format!(
             "{error}; the newest checkpoint is {}; start again with --resume",
@@ -275,13 +275,13 @@ fn end_soon(error: ParallelError, directory: Option<PathBuf>) {
     }
 }
 
-/// The newest checkpoint of a run, by its name: one that is there by its name is whole.
-fn newest_checkpoint(directory: &Path) -> Option<PathBuf> {
+/// The newest checkpoint of a run and its step, by its name: one that is there by its name is whole.
+pub(crate) fn newest_checkpoint(directory: &Path) -> Option<(u64, PathBuf)> {
     let entries = std::fs::read_dir(directory.join("checkpoints")).ok()?;
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let found = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         Some((step(&path)?, path))
     });
-    found.max().map(|(_, path)| path)
+    found.max()
 }

@@ -1,7 +1,6 @@
 //! A run from what the command line says: as one process, as what starts ranks, or as a rank; planned or made; and what came of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use onebit_trainer::TrainOptions;
@@ -15,7 +14,8 @@ use super::prepare::Prepared;
 use super::ranks::Part;
 use super::{Memory, Ranks, Shards, Train, dry_run, local};
 use crate::device::Placement;
-use crate::progress::Progress;
+use crate::watch::tensorboard::EventFile;
+use crate::watch::{Told, Watching, Wish};
 use crate::{CliError, Result, args, device, interrupt, output, plot};
 
 /// The result.
@@ -139,6 +139,9 @@ impl Train {
         let output_dir = args::required(self.output_dir.clone(), "--output-dir")?;
         if ranks.world.is_first() {
             self.prepare_directory(&output_dir)?;
+            if let Some(directory) = &self.tensorboard {
+                EventFile::check(directory, self.resume, self.force)?;
+            }
         }
         if let Some(own) = own_teachers {
             for (i, run) in (1..).zip(self.of_teachers(own, &output_dir)) {
@@ -179,6 +182,7 @@ impl Train {
     ) -> Result<Option<(Trained, plot::Run)>> {
         let is_first = inputs.world.is_first();
         let tokens_per_step = inputs.options.tokens_per_step();
+        let told = Told::of(&inputs);
         let mut trainer = Trainer::new(inputs, self.resume, &mut |event| match event {
             Event::Resumed { path, step, skipped } => {
                 skipped
@@ -197,49 +201,22 @@ impl Train {
         })?;
         output::note(&format!("precision: {}", trainer.precision().name()));
         let (first, total) = (trainer.steps_done(), trainer.total_steps());
-        let progress = Arc::new(Progress::new("training", total - first));
+        let wish = Wish {
+            resume: self.resume,
+            force: self.force,
+            tensorboard: self.tensorboard.clone(),
+            tui: self.tui,
+        };
+        let mut watching = Watching::begin(&wish, &trainer, told, output_dir)?;
         if let Some(shards) = shards {
-            shards.tell_beside(&progress);
+            shards.tell_beside(&watching.progress);
         }
         let start = Instant::now();
-        let (mut last, mut validated, mut saved) = (None, None, None);
-        let outcome = trainer.run(interrupt::poll(), &mut |event| match event {
-            Event::Step(m) => {
-                let done = m.step - first;
-                progress.set(done, || {
-                    let speed = (done * tokens_per_step) as f64 / start.elapsed().as_secs_f64();
-                    format!(
-                        "step {}/{total} loss {:.4} {} lr {:.2e} {speed:.0} tok/s",
-                        m.step,
-                        m.loss,
-                        m.phase.name(),
-                        m.lr
-                    )
-                });
-                match m.skipped {
-                    Some(what) => progress.note(&format!(
-                        "step {}: the {what} is not finite; the step is skipped",
-                        m.step
-                    )),
-                    None => last = Some((m.loss, m.phase)),
-                }
-            }
-            Event::Validated(m) => {
-                progress.note(&format!(
-                    "step {}: validation loss {:.4}, perplexity {:.3}",
-                    m.step, m.val_loss, m.val_ppl
-                ));
-                validated = Some((m.val_loss, m.val_ppl));
-            }
-            Event::Saved(path) => saved = Some(path.to_path_buf()),
-            Event::SaveFailed(error) => progress.note(&format!("no checkpoint was written; training goes on: {error}")),
-            Event::RolledBack(back) => progress.note(&format!(
-                "step {}: the loss is {:.4}; back to step {}, and on with other data",
-                back.rolled_back_from, back.spike_loss, back.step
-            )),
-            Event::Resumed { .. } | Event::Regrouped { .. } => {}
-        })?;
-        drop(progress);
+        let outcome = trainer.run(interrupt::poll(), &mut |event| watching.event(event));
+        watching.end();
+        let (last, validated, saved) = (watching.last, watching.validated, watching.saved.take());
+        drop(watching);
+        let outcome = outcome?;
         let seconds = start.elapsed().as_secs_f64();
         let steps = trainer.steps_done();
         if outcome == Outcome::Interrupted {
@@ -253,8 +230,11 @@ impl Train {
         }
         let curves = plot::Run::read(output_dir)?;
         let pictures = [
-            ("curves.svg", Some(plot::draw(std::slice::from_ref(&curves))?)),
-            ("layers.svg", plot::draw_layers(&curves)?),
+            (
+                "curves.svg",
+                Some(plot::draw(std::slice::from_ref(&curves), plot::Theme::Auto)?),
+            ),
+            ("layers.svg", plot::draw_layers(&curves, plot::Theme::Auto)?),
         ];
         for (name, picture) in pictures {
             let (path, Some(picture)) = (output_dir.join(name), picture) else {

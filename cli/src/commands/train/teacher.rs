@@ -139,6 +139,11 @@ impl Train {
     fn of_teacher(&self, own: OwnTeachers, output_dir: PathBuf, seed: u64) -> Train {
         let mut run = Train {
             resume: self.resume && output_dir.join("checkpoints").is_dir(),
+            tensorboard: self
+                .tensorboard
+                .as_ref()
+                .zip(output_dir.file_name())
+                .map(|(at, name)| at.join(name)),
             output_dir: Some(output_dir),
             seed: Some(seed),
             max_steps: Some(own.steps),
