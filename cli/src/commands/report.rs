@@ -9,7 +9,7 @@ use crate::report::{self, Samples};
 use crate::{CliError, Result, args, output};
 
 /// Makes one HTML file of a run: configuration, machine, curves, ternary matrices, samples of the model, and what it took.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, argh::ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "report",
