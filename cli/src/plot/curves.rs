@@ -70,7 +70,9 @@ fn paint_loss(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
         .x_label_area_size(28)
         .y_label_area_size(SIDE)
         .right_y_label_area_size(SIDE)
-        .build_cartesian_2d(0.0..steps, low..high)?;
+        .build_cartesian_2d(0.0..steps, low..high)?
+        // Before anything is drawn: the room at the right is the second axis's.
+        .set_secondary_coord(0.0..steps, low..high);
     let phases = common_phases(runs);
     shade(&mut chart, phases, (steps, low, high), true)?;
     mesh(&mut chart, "loss (nats a token)", None)?;
@@ -104,7 +106,6 @@ fn paint_loss(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
         }
     }
     legend(&mut chart, SeriesLabelPosition::UpperRight)?;
-    let mut chart = chart.set_secondary_coord(0.0..steps, low..high);
     chart
         .configure_secondary_axes()
         .axis_style(INK)
@@ -124,9 +125,9 @@ fn paint_rate(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
     let mut chart = ChartBuilder::on(area)
         .margin(14)
         .margin_top(4)
+        .margin_right(14 + SIDE)
         .x_label_area_size(40)
         .y_label_area_size(SIDE)
-        .right_y_label_area_size(SIDE)
         .build_cartesian_2d(0.0..steps, 0.0..top)?;
     shade(&mut chart, common_phases(runs), (steps, 0.0, top), false)?;
     mesh(&mut chart, "learning rate", Some("step"))?;
@@ -195,6 +196,10 @@ mod tests {
     fn a_picture_has_every_curve_in_every_theme() {
         let one = draw(&[run("a", 1.0)], Theme::Light).unwrap();
         assert_known(&one);
+        // The axis at the right is perplexity's alone.
+        for axis in ["loss (nats a token)", "learning rate", "perplexity"] {
+            assert_eq!(one.matches(axis).count(), 1, "{axis}");
+        }
         let parts = [
             "perplexity",
             "learning rate",

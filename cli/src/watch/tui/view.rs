@@ -289,7 +289,7 @@ mod tests {
             text(&dashboard(), width, height);
         }
         let narrow = text(&dashboard(), 80, 24).join("\n");
-        assert!(narrow.contains("training") && !narrow.contains("up_proj"));
+        assert!(narrow.contains("┌ loss") && !narrow.contains("up_proj"));
         let mut ending = dashboard();
         ending.is_stopping = true;
         assert!(text(&ending, 80, 24).join("\n").contains("--resume goes on"));
