@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{CONFIG, fixture, onebit, onebit_with};
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 21] = [
     &["quickstart"],
     &["data", "wikitext2"],
     &["tokenizer", "train"],
@@ -22,6 +22,8 @@ const COMMANDS: [&[&str]; 19] = [
     &["bench"],
     &["plot"],
     &["report"],
+    &["serve"],
+    &["completions"],
     &["doctor"],
     &["data"],
     &["stack"],
