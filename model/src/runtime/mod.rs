@@ -29,6 +29,7 @@ mod linear;
 mod load;
 #[cfg(feature = "std")]
 mod loaded;
+mod logits;
 mod lookahead;
 #[cfg(feature = "std")]
 mod pick;
