@@ -134,9 +134,19 @@ fn cores_of(root: &Path) -> Option<usize> {
 
 /// Bytes of memory that can be had without swapping, where the system says so.
 pub(crate) fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
+    memory("MemAvailable")
+}
+
+/// Bytes of a field of `/proc/meminfo`, where the system has it.
+pub(crate) fn memory(field: &str) -> Option<u64> {
+    bytes_of(&fs::read_to_string("/proc/meminfo").ok()?, field)
+}
+
+fn bytes_of(meminfo: &str, field: &str) -> Option<u64> {
+    let of = |line: &str| line.strip_prefix(field)?.strip_prefix(':').map(str::to_string);
+    let kilobytes = meminfo.lines().find_map(of)?;
+    kilobytes
+        .trim()
         .strip_suffix("kB")?
         .trim()
         .parse::<u64>()
@@ -147,6 +157,15 @@ pub(crate) fn available_memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read_as_the_system_writes_it() {
+        let text = "MemTotal:       16 kB\nMemFree: 1 kB\nMemAvailable:    8 kB\n";
+        assert_eq!(bytes_of(text, "MemTotal"), Some(16 << 10));
+        assert_eq!(bytes_of(text, "MemAvailable"), Some(8 << 10));
+        assert_eq!(bytes_of(text, "Mem"), None);
+        assert_eq!(bytes_of("MemFree: 1 kB\n", "MemTotal"), None);
+    }
 
     #[test]
     fn hardware_threads_of_one_core_count_once() {

@@ -62,7 +62,7 @@ pub(crate) fn page(directory: &Path, wanted: &Samples, threads: Option<usize>) -
     };
     let page = Page {
         name: curves.name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: crate::version::VERSION,
         made: facts::date(std::time::SystemTime::now()),
         figures: facts::figures(&curves, record.as_ref()),
         curves: plot::draw(std::slice::from_ref(&curves), Theme::Auto)?,

@@ -105,7 +105,7 @@ impl Recorder {
         }
         let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         record.sessions.push(Session {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::version::VERSION.into(),
             began: began.map_or(0, |since| since.as_secs()),
             to_step: session.from_step,
             ..session

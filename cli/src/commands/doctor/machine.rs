@@ -28,7 +28,7 @@ impl Machine {
                 .and_then(cpu_model)
                 .or_else(|| read("/proc/device-tree/model").map(|text| text.trim_end_matches('\0').to_string())),
             hardware_threads: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: read("/proc/meminfo").as_deref().and_then(memory_total),
+            memory_bytes: crate::device::memory("MemTotal"),
         }
     }
 }
@@ -57,17 +57,6 @@ fn cpu_model(text: &str) -> Option<String> {
         .or_else(|| value("isa"))
 }
 
-/// `MemTotal` of a `meminfo`, in bytes.
-fn memory_total(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +83,5 @@ mod tests {
             assert_eq!(cpu_model(text).as_deref(), Some(name));
         }
         assert_eq!(cpu_model("processor : 0\n"), None);
-        assert_eq!(memory_total("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16 << 10));
-        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
     }
 }

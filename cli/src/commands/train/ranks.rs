@@ -175,7 +175,7 @@ impl Train {
         Ok(Settings {
             secret,
             timeout,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::version::VERSION.into(),
             ..Settings::default()
         })
     }
