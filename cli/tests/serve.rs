@@ -200,6 +200,9 @@ fn options_do_what_they_say() {
     // Each answer alone is the same.
     let (_, again) = server.post("/v1/chat/completions", &chat("Tell of a cow."));
     assert_eq!(again["choices"][0]["message"], choices[0]["message"]);
+    // A prompt counts once.
+    assert_eq!(answer["usage"]["prompt_tokens"], again["usage"]["prompt_tokens"]);
+    assert!(answer["usage"]["completion_tokens"].as_u64() > again["usage"]["completion_tokens"].as_u64());
     // A stop string ends an answer before it.
     let text = again["choices"][0]["message"]["content"].as_str().unwrap();
     let word = text.split(' ').nth(3).unwrap();

@@ -25,14 +25,22 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use onebit_model::runtime::Pool;
 use onebit_model::serving::{self, Load};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
-use self::app::{App, Limits};
+use self::app::{App, Fresh, Limits};
+use self::metrics::Metrics;
 use crate::generation::Given;
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, interrupt, output};
 
 /// Longest window that a sequence has unless more is asked for; its cache takes memory in proportion.
 const CONTEXT: usize = 4096;
+/// How long the head of a request may take to come, and its body.
+const HEAD: Duration = Duration::from_secs(15);
+const BODY: Duration = Duration::from_secs(30);
+/// How long what was begun may take to finish once the server is to end.
+const GRACE: Duration = Duration::from_secs(30);
 /// The variable that may hold the key.
 const KEY_VARIABLE: &str = "ONEBIT_API_KEY";
 
@@ -158,7 +166,7 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|e| CliError::Failed(format!("cannot start the server's thread: {e}")))?;
-        let listener = runtime.block_on(listen::bind(address)).map_err(|e| {
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(|e| {
             CliError::Failed(format!(
                 "cannot listen at {address}: {e}; choose another --port or --host"
             ))
@@ -192,27 +200,30 @@ impl Serve {
                 .or(directory.generation.max_new_tokens)
                 .unwrap_or(context),
             answer: Duration::from_secs(seconds as u64),
-            receive: Duration::from_secs(30),
+            receive: BODY,
         };
         let load = Arc::new(Load::default());
         let (jobs, coming) = channel();
-        let app = App::new(
+        let metrics = Metrics::new()
+            .map_err(|e| CliError::Failed(format!("cannot set up the server's figures: {e}; report this")))?;
+        let app = Arc::new(App {
             name,
-            Arc::clone(&tokenizer),
+            created: app::now(),
+            begin: directory.begin_token(&config, &tokenizer),
+            tokenizer: Arc::clone(&tokenizer),
             template,
-            directory.begin_token(&config, &tokenizer),
             context,
             sampling,
             limits,
             key,
-            address.ip().is_loopback(),
+            loopback: address.ip().is_loopback(),
             jobs,
-            sequences + queue,
-            Arc::clone(&load),
-        );
-        let app = Arc::new(
-            app.map_err(|e| CliError::Failed(format!("cannot set up the server's figures: {e}; report this")))?,
-        );
+            room: Arc::new(Semaphore::new(sequences + queue)),
+            load: Arc::clone(&load),
+            metrics,
+            ending: AtomicBool::new(false),
+            fresh: Fresh::default(),
+        });
         let pool = Pool::new(place.threads)?;
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
@@ -242,8 +253,6 @@ impl Serve {
         output::note(&format!("listening on http://{address}"));
         let stop = interrupt::poll();
         let watched = Arc::clone(&app);
-        let head = Duration::from_secs(15);
-        let grace = Duration::from_secs(30);
         let finished = runtime.block_on(async {
             let router = routes::router(Arc::clone(&watched));
             let ending = || {
@@ -251,7 +260,7 @@ impl Serve {
                 output::note("stopping: answers that were begun are finished first; Ctrl-C again ends them");
             };
             tokio::select! {
-                finished = listen::serve(listener, router, head, grace, stop, ending) => finished,
+                finished = listen::serve(listener, router, HEAD, GRACE, stop, ending) => finished,
                 () = until(&failed) => false,
             }
         });

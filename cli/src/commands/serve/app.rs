@@ -31,7 +31,7 @@ pub(super) struct Limits {
     pub default_tokens: usize,
     /// How long an answer may take, waiting included.
     pub answer: Duration,
-    /// How long a request's head or body may take to come.
+    /// How long a request's body may take to come.
     pub receive: Duration,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct App {
     pub sampling: SamplingParams,
     pub limits: Limits,
     pub key: Option<String>,
-    /// Names by which a server on the loopback address may be called.
+    /// Whether it listens to this machine alone, and answers to the names of that alone.
     pub loopback: bool,
     pub jobs: Sender<Job>,
     /// Places for answers, waiting ones included.
@@ -55,8 +55,28 @@ pub(super) struct App {
     pub load: Arc<Load>,
     pub metrics: Metrics,
     pub ending: AtomicBool,
-    ids: AtomicU64,
+    pub fresh: Fresh,
+}
+
+/// Names and seeds that nobody else has.
+#[derive(Default)]
+pub(super) struct Fresh {
+    given: AtomicU64,
     random: RandomState,
+}
+
+impl Fresh {
+    /// A name for an answer.
+    pub fn id(&self, kind: &str) -> String {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        format!("{kind}-{:016x}{number:x}", self.random.hash_one(("id", number)))
+    }
+
+    /// A seed.
+    fn seed(&self) -> u64 {
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        self.random.hash_one(("seed", number))
+    }
 }
 
 /// An event of the answer with this number.
@@ -78,7 +98,10 @@ impl Sink for Handed {
 /// Answers on their way.
 pub(super) struct Answers {
     pub told: UnboundedReceiver<Told>,
+    /// How many there are.
     pub count: usize,
+    /// How many of them each prompt has, one after the other.
+    pub samples: usize,
     /// When the request was read.
     pub asked: Instant,
 }
@@ -91,53 +114,6 @@ pub(super) fn now() -> u64 {
 }
 
 impl App {
-    #[allow(clippy::too_many_arguments, reason = "a record that is filled once")]
-    pub fn new(
-        name: String,
-        tokenizer: Arc<Tokenizer>,
-        template: ChatTemplate,
-        begin: Option<u32>,
-        context: usize,
-        sampling: SamplingParams,
-        limits: Limits,
-        key: Option<String>,
-        loopback: bool,
-        jobs: Sender<Job>,
-        places: usize,
-        load: Arc<Load>,
-    ) -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            metrics: Metrics::new()?,
-            name,
-            created: now(),
-            tokenizer,
-            template,
-            begin,
-            context,
-            sampling,
-            limits,
-            key,
-            loopback,
-            jobs,
-            room: Arc::new(Semaphore::new(places)),
-            load,
-            ending: AtomicBool::new(false),
-            ids: AtomicU64::new(0),
-            random: RandomState::new(),
-        })
-    }
-
-    /// A name for an answer that nobody else has.
-    pub fn new_id(&self, kind: &str) -> String {
-        let number = self.ids.fetch_add(1, Ordering::Relaxed);
-        format!("{kind}-{:016x}{number:x}", self.random.hash_one(("id", number)))
-    }
-
-    /// A seed that is another one each time.
-    pub fn new_seed(&self) -> u64 {
-        self.random.hash_one(("seed", self.ids.fetch_add(1, Ordering::Relaxed)))
-    }
-
     /// Checks that a request means the model that is here.
     pub fn check_model(&self, asked: Option<&str>) -> ApiResult<()> {
         match asked {
@@ -188,7 +164,7 @@ impl App {
             return Err(ApiError::ending());
         }
         let asked = Instant::now();
-        let sampling = drawing.sampling(self.sampling, || self.new_seed())?;
+        let sampling = drawing.sampling(self.sampling, || self.fresh.seed())?;
         let stops = drawing.stops(stops)?;
         let max_tokens = drawing.tokens(self.limits.default_tokens)?;
         let count = prompts.len() * samples;
@@ -215,7 +191,12 @@ impl App {
             };
             self.jobs.send(job).map_err(|_| ApiError::ending())?;
         }
-        Ok(Answers { told, count, asked })
+        Ok(Answers {
+            told,
+            count,
+            samples,
+            asked,
+        })
     }
 
     /// A token by itself: its text, or what stands for it in the vocabulary if it is none; and its bytes.

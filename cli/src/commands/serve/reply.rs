@@ -60,7 +60,7 @@ impl Reply {
             Kind::Text => "cmpl",
         };
         Self {
-            id: app.new_id(prefix),
+            id: app.fresh.id(prefix),
             app,
             kind,
             created: now(),
@@ -94,7 +94,7 @@ impl Reply {
             .enumerate()
             .map(|(i, answer)| self.choice(i, answer))
             .collect();
-        let usage = usage(all.iter().filter_map(|answer| answer.end.as_ref()));
+        let usage = usage(&all, answers.samples);
         let object = match self.kind {
             Kind::Chat => "chat.completion",
             Kind::Text => "text_completion",
@@ -169,10 +169,7 @@ impl Reply {
             }
             if self.usage {
                 let mut last = self.object(self.chunk_name(), Vec::new());
-                last.insert(
-                    "usage".into(),
-                    usage(all.iter().filter_map(|answer| answer.end.as_ref())),
-                );
+                last.insert("usage".into(), usage(&all, answers.samples));
                 send(Value::Object(last));
             }
             let _ = to.send(Ok(Sse::default().data("[DONE]")));
@@ -299,13 +296,15 @@ fn finite(logprob: f64) -> f64 {
     logprob.max(-9999.0)
 }
 
-fn usage<'a>(ends: impl Iterator<Item = &'a End>) -> Value {
+/// Tokens of all answers; a prompt counts once, however many of the answers are its own.
+fn usage(all: &[Answer], samples: usize) -> Value {
     let (mut prompt, mut reused, mut tokens) = (0, 0, 0);
-    for end in ends {
-        // A prompt counts once for each of its answers, as it was read or reused for each.
-        prompt += end.prompt;
-        reused += end.reused;
+    for (number, end) in all.iter().enumerate().filter_map(|(i, answer)| Some((i, answer.end?))) {
         tokens += end.tokens;
+        if number % samples == 0 {
+            prompt += end.prompt;
+            reused += end.reused;
+        }
     }
     json!({
         "prompt_tokens": prompt,

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::body::{Body, to_bytes};
+use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -130,18 +130,14 @@ async fn model(State(app): Shared, Path(name): Path<String>) -> ApiResult<Json<V
     Ok(Json(model_object(&app)))
 }
 
-async fn embeddings(State(app): Shared, body: Body) -> ApiResult<Json<Value>> {
-    // Read, so that the connection can go on.
-    to_bytes(body, app.limits.body)
-        .await
-        .map_err(|_| ApiError::too_large(app.limits.body))?;
-    Err(ApiError::not_found(
+async fn embeddings(State(app): Shared) -> ApiError {
+    ApiError::not_found(
         "no_embeddings",
         format!(
             "{:?} is a language model and was not trained for embeddings; use a model that was",
             app.name
         ),
-    ))
+    )
 }
 
 /// The bytes of a body that is JSON, if they come in time and are not too many.
