@@ -7,7 +7,7 @@ usage() {
     cat <<TEXT
 usage: scripts/release.sh [TARGET…]
 
-Builds the command \`onebit\` without trainer and CUDA as one static program for each TARGET and puts it, with the licences, into
+Builds the command \`onebit\` with its model and its server, without trainer and CUDA, as one static program for each TARGET and puts it, with the licences, into
   dist/onebit-VERSION-TARGET.tar.gz
 and the checksums of all into dist/SHA256SUMS. TARGET is x86_64-unknown-linux-musl or aarch64-unknown-linux-musl; without any, both.
 
@@ -44,7 +44,7 @@ export RUSTFLAGS
 mkdir -p dist
 for target in "${targets[@]}"; do
     name=onebit-$version-$target
-    scripts/cross.sh "$target" --no-default-features --features inference,completions
+    scripts/cross.sh "$target" --no-default-features --features inference,bundled,completions,serve
     program=${CARGO_TARGET_DIR:-target}/$target/board/onebit
     if command -v readelf >/dev/null && readelf --program-headers "$program" | grep -q INTERP; then
         echo "error: $program asks for a dynamic loader; it should be static" >&2
