@@ -52,6 +52,7 @@ pub mod dense_gemv;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod estimate;
 pub mod gemm;
 pub mod gemm_bf16;
 pub mod hadamard;

@@ -6,9 +6,10 @@ mod common;
 use common::{Cut, bits, every_option, random_ids, random_model};
 use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::KvType;
+use onebit_kernels_cpu::int8_gemm;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::runtime::{
-    Batch, Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, Turn,
+    Batch, Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, Top, Turn, Wanted,
 };
 
 const SEQUENCES: usize = 5;
@@ -40,6 +41,27 @@ fn alone(model: &PackedModel, isa: Isa, kv: KvType, ids: &[u32]) -> Vec<Vec<u32>
     all
 }
 
+const TOP: Top<'static> = Top { count: 3, except: &[2] };
+
+/// That the largest logits are there with their bits, and of others nothing or their bits.
+fn assert_top(found: &[f32], expected: &[u32], top: Top<'_>, what: &str) {
+    let expected: Vec<f32> = expected.iter().map(|bits| f32::from_bits(*bits)).collect();
+    let mut counted: Vec<f32> = (0u32..)
+        .zip(&expected)
+        .filter(|(id, _)| !top.except.contains(id))
+        .map(|(_, logit)| *logit)
+        .collect();
+    counted.sort_by(|a, b| b.total_cmp(a));
+    let least = counted[top.count - 1];
+    for (got, want) in found.iter().zip(&expected) {
+        let there = got.to_bits() == want.to_bits();
+        assert!(
+            there || (*got == f32::NEG_INFINITY && *want < least),
+            "{what}: {got} for {want}"
+        );
+    }
+}
+
 /// Reads the texts in random turns and compares every row of logits that comes.
 fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, seed: u64, what: &str) {
     let vocab = model.config().vocab_size;
@@ -48,6 +70,7 @@ fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, see
         .collect();
     let expected: Vec<_> = texts.iter().map(|ids| alone(model, isa, kv, ids)).collect();
     let mut batch = Batch::new(model, exec, isa, options(kv), SEQUENCES).unwrap();
+    batch.add_shortlist().unwrap();
     let key = Key::new(seed, 77, 0);
     let mut draw = 0;
     let mut below = |n: u32| {
@@ -64,7 +87,12 @@ fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, see
             let count = [0, 1, 1, below(14)][below(4)].min(left).min(room);
             room -= count;
             if count > 0 {
-                let (ids, logits) = (&text[held..held + count], below(3) > 0);
+                let logits = match below(5) {
+                    0 => Wanted::Nothing,
+                    1 | 2 => Wanted::All,
+                    _ => Wanted::Top(TOP),
+                };
+                let ids = &text[held..held + count];
                 turns.push(Turn { sequence, ids, logits });
             }
         }
@@ -74,18 +102,21 @@ fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, see
         let ends: Vec<(usize, usize)> = (turns.iter())
             .map(|turn| (turn.sequence, batch.position(turn.sequence) + turn.ids.len()))
             .collect();
-        let mut told = Vec::new();
+        let mut told: Vec<(usize, Vec<f32>)> = (turns.iter().enumerate())
+            .filter(|(_, turn)| turn.logits != Wanted::Nothing)
+            .map(|(i, _)| (i, Vec::new()))
+            .collect();
         batch
-            .step(&turns, |turn, logits| told.push((turn, bits(logits))))
+            .step(&turns, &mut told, |(_, told), logits| *told = logits.to_vec())
             .unwrap();
-        let wanted = turns.iter().enumerate().filter(|(_, turn)| turn.logits);
-        assert!(wanted.map(|(i, _)| i).eq(told.iter().map(|(i, _)| *i)), "{what}");
         for (turn, found) in told {
             let (sequence, end) = ends[turn];
-            assert!(
-                found == expected[sequence][end - 1],
-                "{what}: sequence {sequence} at {end}"
-            );
+            let expected = &expected[sequence][end - 1];
+            let what = format!("{what}: sequence {sequence} at {end}");
+            match turns[turn].logits {
+                Wanted::Top(top) => assert_top(&found, expected, top, &what),
+                _ => assert!(bits(&found) == *expected, "{what}"),
+            }
             compared += 1;
         }
         assert!(ends.iter().all(|&(sequence, end)| batch.position(sequence) == end));
@@ -119,6 +150,52 @@ fn threads_cuts_and_types_of_cache_do_not_matter() {
 }
 
 #[test]
+fn of_a_large_vocabulary_few_logits_are_computed() {
+    let mut config = common::config();
+    config.vocab_size = 1000;
+    for storage in [FloatStorage::F16, FloatStorage::Int8] {
+        let model = random_model(&config, 8, storage);
+        let mut batch = Batch::new(
+            &model,
+            Pool::new(2).unwrap(),
+            Isa::best(),
+            options(KvType::F32),
+            SEQUENCES,
+        )
+        .unwrap();
+        batch.add_shortlist().unwrap();
+        let texts: Vec<Vec<u32>> = (0..SEQUENCES as u64).map(|i| random_ids(1000, 7, i)).collect();
+        let turns: Vec<Turn<'_>> = texts
+            .iter()
+            .enumerate()
+            .map(|(sequence, ids)| Turn {
+                sequence,
+                ids,
+                logits: match sequence {
+                    2 => Wanted::All,
+                    _ => Wanted::Top(TOP),
+                },
+            })
+            .collect();
+        let mut told = vec![Vec::new(); SEQUENCES];
+        batch
+            .step(&turns, &mut told, |told, logits| *told = logits.to_vec())
+            .unwrap();
+        for (sequence, found) in told.iter().enumerate() {
+            let expected = alone(&model, Isa::best(), KvType::F32, &texts[sequence]).pop().unwrap();
+            let there = found.iter().filter(|logit| logit.is_finite()).count();
+            if sequence == 2 {
+                assert!(bits(found) == expected);
+                continue;
+            }
+            assert_top(found, &expected, TOP, &format!("{storage:?} sequence {sequence}"));
+            let most = if int8_gemm::has_tiles(Isa::best()) { 125 } else { 1000 };
+            assert!(there <= most, "{there} logits");
+        }
+    }
+}
+
+#[test]
 fn a_copy_goes_on_as_the_text_that_it_is_a_copy_of() {
     let model = random_model(&common::config(), 7, FloatStorage::F32);
     let vocab = model.config().vocab_size;
@@ -132,21 +209,26 @@ fn a_copy_goes_on_as_the_text_that_it_is_a_copy_of() {
             let read = Turn {
                 sequence: from,
                 ids: &text[..17],
-                logits: false,
+                logits: Wanted::Nothing,
             };
             if batch.position(from) == 0 {
-                batch.step(&[read], |_, _| panic!("no logits were asked for")).unwrap();
+                let nobody: &mut [()] = &mut [];
+                batch
+                    .step(&[read], nobody, |_, _| panic!("no logits were asked for"))
+                    .unwrap();
             }
             batch.copy(from, to, 13).unwrap();
             assert_eq!(batch.position(to), 13);
-            let mut found = Vec::new();
+            let mut found = [Vec::new()];
             let rest = Turn {
                 sequence: to,
                 ids: &text[13..],
-                logits: true,
+                logits: Wanted::All,
             };
-            batch.step(&[rest], |_, logits| found = bits(logits)).unwrap();
-            assert!(found == expected[19], "{kv:?} {from} to {to}");
+            batch
+                .step(&[rest], &mut found, |found, logits| *found = bits(logits))
+                .unwrap();
+            assert!(found[0] == expected[19], "{kv:?} {from} to {to}");
         }
         // What was copied from is as it was.
         let before = batch.position(1);
@@ -171,15 +253,27 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let turn = |sequence, ids| Turn {
         sequence,
         ids,
-        logits: true,
+        logits: Wanted::All,
     };
-    let nobody = |_: usize, _: &mut [f32]| panic!("no logits of a step that was refused");
-    assert_eq!(batch.step(&[], nobody), Err(RuntimeError::EmptyInput));
-    assert_eq!(batch.step(&[turn(0, &[])], nobody), Err(RuntimeError::EmptyInput));
+    let nobody = |_: &mut (), _: &mut [f32]| panic!("no logits of a step that was refused");
+    assert_eq!(batch.step(&[], &mut [], nobody), Err(RuntimeError::EmptyInput));
+    assert_eq!(
+        batch.step(&[turn(0, &[])], &mut [()], nobody),
+        Err(RuntimeError::EmptyInput)
+    );
     for turns in [[turn(1, &[1]), turn(0, &[1])], [turn(1, &[1]), turn(1, &[1])]] {
-        assert!(matches!(batch.step(&turns, nobody), Err(RuntimeError::Turns { .. })));
+        assert!(matches!(
+            batch.step(&turns, &mut [(); 2], nobody),
+            Err(RuntimeError::Turns { .. })
+        ));
     }
-    let of = |batch: &mut Batch<&PackedModel>, turns: &[Turn<'_>]| batch.step(turns, nobody).unwrap_err();
+    let of = |batch: &mut Batch<&PackedModel>, turns: &[Turn<'_>]| {
+        batch.step(turns, &mut vec![(); turns.len()], nobody).unwrap_err()
+    };
+    for items in [0, 2] {
+        let wrong = batch.step(&[turn(0, &[1])], &mut vec![(); items], nobody).unwrap_err();
+        assert!(matches!(wrong, RuntimeError::Option { name: "items", .. }));
+    }
     assert!(matches!(
         of(&mut batch, &[turn(2, &[1])]),
         RuntimeError::Option {

@@ -51,6 +51,16 @@ pub const fn scratch_len(cols: usize) -> usize {
     PANEL_ROWS * padded_cols(cols) + 63
 }
 
+/// Whether a path has tiles of byte products, which do several times as many multiply-adds as those of floats.
+pub fn has_tiles(isa: Isa) -> bool {
+    match isa.ints() {
+        #[cfg(target_arch = "x86_64")]
+        IntIsa::Avx512(_) => true,
+        IntIsa::Bytes(_) => true,
+        _ => false,
+    }
+}
+
 /// `out[t, r] = Σ_k xq[t,k] · w[r,k]`: `w` `[rows, cols]`, `xq` `[tokens, stride]` with a stride of at least `padded_cols(cols)`, `out`
 /// `[tokens, rows]`. The values of `xq` beyond column `cols` do not count. The sums are those of [`int8_gemv`].
 ///

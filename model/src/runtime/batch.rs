@@ -28,8 +28,22 @@ use super::buffers::Buffers;
 use super::executor::{Executor, Serial};
 use super::forward::{Pass, Span};
 use super::session::SessionOptions;
+use super::shortlist::{Shortlist, ShortlistBuffers};
+use super::sketch::Top;
 use super::snapshot;
 use super::weights::PackedModel;
+
+/// Which logits of a turn are wanted: those after the last of its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    All,
+    /// Those that can be among the largest; the others may come as −∞.
+    Top(Top<'a>),
+}
 
 /// Tokens that a sequence reads in a step.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +52,13 @@ pub struct Turn<'a> {
     pub sequence: usize,
     /// The tokens, at least one.
     pub ids: &'a [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub logits: bool,
+    /// Which logits are wanted.
+    pub logits: Wanted<'a>,
 }
 
 /// Sequences that share the model, the threads and the memory of a forward pass. `M` and `E` are as in [`Session`](super::Session).
 ///
-/// All memory is taken by [`new`](Self::new); that of a cache is touched as far as positions come.
+/// The memory is taken by [`new`](Self::new) (and [`add_shortlist`](Self::add_shortlist)) but for a few words of each turn; that of a cache is touched as far as positions come.
 pub struct Batch<M, E = Serial> {
     model: M,
     executor: E,
@@ -56,8 +70,8 @@ pub struct Batch<M, E = Serial> {
     /// Of the step: whose tokens, and which.
     spans: Vec<Span>,
     ids: Vec<u32>,
-    /// Rows of the chunk whose logits are wanted.
-    wanted: Vec<usize>,
+    /// For [`Wanted::Top`], where integer products pay.
+    shortlist: Option<(Shortlist, ShortlistBuffers)>,
     bytes_per_token: usize,
 }
 
@@ -94,9 +108,25 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
             positions: vec![0; sequences],
             spans: Vec::with_capacity(sequences),
             ids: Vec::with_capacity(options.chunk),
-            wanted: Vec::with_capacity(options.logit_rows),
+            shortlist: None,
             bytes_per_token,
         })
+    }
+
+    /// Prepares the head for [`Wanted::Top`]: integer products then find which rows can be among the largest. It takes twelve bytes for each row of the head, and one for each weight
+    /// that is not a byte already. Nothing changes where the CPU has no fast integer products, or the head is ternary.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfMemory`].
+    pub fn add_shortlist(&mut self) -> Result<(), RuntimeError> {
+        if !Shortlist::pays(self.isa) {
+            return Ok(());
+        }
+        if let Some(shortlist) = Shortlist::build(&self.executor, self.isa, self.model.head()) {
+            let buffers = ShortlistBuffers::new(&shortlist, self.options.logit_rows, self.executor.threads())?;
+            self.shortlist = Some((shortlist, buffers));
+        }
+        Ok(())
     }
 
     /// The model.
@@ -166,13 +196,40 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         Ok(())
     }
 
-    /// Reads the tokens of some sequences, each after what it holds, and hands the logits `[vocab_size]` of the turns that want them to `each`, with the number of the turn.
+    /// Reads the tokens of some sequences, each after what it holds, and hands the logits `[vocab_size]` of each turn that wants some to `each`, with its item: `items` has one for each of these turns, in their
+    /// order. Several threads may call at once.
     ///
     /// # Errors
-    /// [`RuntimeError::Turns`] if the sequences do not ascend; [`RuntimeError::Option`] for a sequence that is not there, for more tokens than a chunk has, or for more logits than there are rows;
-    /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]. Nothing changes then.
-    pub fn step(&mut self, turns: &[Turn<'_>], mut each: impl FnMut(usize, &mut [f32])) -> Result<(), RuntimeError> {
-        self.plan(turns)?;
+    /// [`RuntimeError::Turns`] if the sequences do not ascend; [`RuntimeError::Option`] for a sequence that is not there, for more tokens than a chunk has, for more logits than there are rows, or for another number of
+    /// items; [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]. Nothing changes then.
+    pub fn step<T: Send>(
+        &mut self,
+        turns: &[Turn<'_>],
+        items: &mut [T],
+        each: impl Fn(&mut T, &mut [f32]) + Sync,
+    ) -> Result<(), RuntimeError> {
+        self.plan(turns, items.len())?;
+        // Rows of the chunk with their items: first those of which all logits are wanted.
+        let mut rows: Vec<(usize, &mut T)> = Vec::with_capacity(items.len());
+        let mut tops = Vec::with_capacity(items.len());
+        let mut later = Vec::with_capacity(items.len());
+        let asked = turns
+            .iter()
+            .zip(&self.spans)
+            .filter(|(turn, _)| turn.logits != Wanted::Nothing);
+        for ((turn, span), item) in asked.zip(items) {
+            let row = span.at.saturating_add(span.tokens).saturating_sub(1);
+            match turn.logits {
+                Wanted::Top(top) => {
+                    tops.push(top);
+                    later.push((row, item));
+                }
+                _ => rows.push((row, item)),
+            }
+        }
+        let all = rows.len();
+        rows.extend(later);
+
         let tokens = self.ids.len();
         let pass = Pass {
             model: &self.model,
@@ -181,40 +238,51 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
             spans: &self.spans,
             tokens,
         };
-        let (buffers, ids, wanted) = (&mut self.buffers, &self.ids, &self.wanted);
-        let hidden = self.model.config().hidden_size;
+        let (buffers, ids, shortlist) = (&mut self.buffers, &self.ids, self.shortlist.as_mut());
+        let (hidden, vocab) = (self.model.config().hidden_size, self.model.config().vocab_size.max(1));
         self.executor.enter(self.bytes_per_token.saturating_mul(tokens), || {
             pass.gather_turns(buffers);
             pass.blocks(ids, buffers);
-            for (row, &from) in wanted.iter().enumerate() {
-                let from = from.saturating_mul(hidden);
-                // Rows only move towards the beginning, and no row is needed after another took its place.
-                buffers
-                    .x
-                    .copy_within(from..from.saturating_add(hidden), row.saturating_mul(hidden));
+            if rows.is_empty() {
+                return;
             }
-            if !wanted.is_empty() {
-                pass.logits(0, wanted.len(), None, buffers);
+            let x = buffers.x.chunks_exact(hidden.max(1));
+            for ((row, _), to) in rows.iter().zip(buffers.branch.chunks_exact_mut(hidden.max(1))) {
+                if let Some(x) = x.clone().nth(*row) {
+                    to.copy_from_slice(x);
+                }
             }
+            pass.logits_for(all, &tops, shortlist, buffers);
+            let logits = buffers
+                .logits
+                .get_mut(..rows.len().saturating_mul(vocab))
+                .unwrap_or_default();
+            let chunk = rows.len().div_ceil(pass.exec.pieces(size_of_val(logits)).max(1));
+            pass.exec.zip(
+                logits,
+                chunk.saturating_mul(vocab),
+                &mut rows,
+                chunk,
+                |_, logits, rows| {
+                    for ((_, item), logits) in rows.iter_mut().zip(logits.chunks_exact_mut(vocab)) {
+                        each(item, logits);
+                    }
+                },
+            );
         });
         for span in &self.spans {
             if let Some(position) = self.positions.get_mut(span.sequence) {
                 *position = position.saturating_add(span.tokens);
             }
         }
-        let vocab = self.model.config().vocab_size;
-        let asked = turns.iter().enumerate().filter(|(_, turn)| turn.logits);
-        for ((turn, _), logits) in asked.zip(self.buffers.logits.chunks_exact_mut(vocab.max(1))) {
-            each(turn, logits);
-        }
         Ok(())
     }
 
     /// Checks the turns and lays them out.
-    fn plan(&mut self, turns: &[Turn<'_>]) -> Result<(), RuntimeError> {
+    fn plan(&mut self, turns: &[Turn<'_>], items: usize) -> Result<(), RuntimeError> {
         self.spans.clear();
         self.ids.clear();
-        self.wanted.clear();
+        let mut wanted = 0_usize;
         if turns.is_empty() {
             return Err(RuntimeError::EmptyInput);
         }
@@ -249,13 +317,13 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
                 tokens: turn.ids.len(),
             });
             self.ids.extend_from_slice(turn.ids);
-            if turn.logits {
-                self.wanted.push(self.ids.len().saturating_sub(1));
-            }
+            wanted = wanted.saturating_add(usize::from(turn.logits != Wanted::Nothing));
         }
         let limits = [
             ("chunk", self.ids.len(), self.options.chunk),
-            ("logit_rows", self.wanted.len(), self.options.logit_rows),
+            ("logit_rows", wanted, self.options.logit_rows),
+            ("items", items, wanted),
+            ("items", wanted, items),
         ];
         match limits.into_iter().find(|&(_, found, limit)| found > limit) {
             Some((name, found, limit)) => Err(RuntimeError::Option { name, found, limit }),

@@ -40,6 +40,7 @@ mod product;
 mod resume;
 mod sequence;
 mod session;
+mod shortlist;
 mod sketch;
 mod snapshot;
 mod storage;
@@ -51,8 +52,9 @@ mod storage;
 mod team;
 mod values;
 mod weights;
+mod winners;
 
-pub use batch::{Batch, Turn};
+pub use batch::{Batch, Turn, Wanted};
 pub use build::TensorSource;
 #[cfg(feature = "std")]
 pub(crate) use build::{LinearSite, norm, table};

@@ -55,28 +55,60 @@ fn select(candidates: &mut [Candidate], k: usize) {
     }
 }
 
-/// Puts the `k` largest finite logits into `out`, sorted (`k` = 0: all of them, by id).
+/// The `k` largest logits of those that are offered by ascending id, with room for some more (`k` = 0: all of them).
 ///
 /// Collects what beats the threshold; whenever `out` is full, keeps its `k` largest and raises the threshold to the
 /// smallest of these. Later equals lose to earlier ones, which have the lower ids.
-pub(crate) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
-    out.clear();
-    let room = top_k_room(k, logits.len());
-    let mut threshold = f32::NEG_INFINITY;
-    above(logits, |id, logit| {
-        out.push(Candidate { logit, weight: 0.0, id });
-        // `room` < vocabulary means that `room` is at least 2k.
-        if out.len() == room && room < logits.len() {
-            select(out, k);
-            out.truncate(k);
-            threshold = out.last().map_or(threshold, |least| least.logit);
+pub(crate) struct Largest<'a> {
+    k: usize,
+    room: usize,
+    /// Whether there may be more than there is room for.
+    full: bool,
+    out: &'a mut Vec<Candidate>,
+    /// What is not above this is not among them.
+    pub threshold: f32,
+}
+
+impl<'a> Largest<'a> {
+    /// Of `offered` logits at most, of which those that are not above `threshold` do not count.
+    pub fn new(k: usize, offered: usize, threshold: f32, out: &'a mut Vec<Candidate>) -> Self {
+        out.clear();
+        let room = top_k_room(k, offered);
+        Self {
+            k,
+            room,
+            full: room < offered,
+            out,
+            threshold,
         }
-        threshold
-    });
-    if k > 0 {
-        out.sort_unstable_by(likelier);
-        out.truncate(k);
     }
+
+    /// Takes a logit above the threshold and returns the next one.
+    pub fn take(&mut self, id: u32, logit: f32) -> f32 {
+        self.out.push(Candidate { logit, weight: 0.0, id });
+        // Room for less than all means that there is room for 2k at least.
+        if self.full && self.out.len() == self.room {
+            select(self.out, self.k);
+            self.out.truncate(self.k);
+            self.threshold = self.out.last().map_or(self.threshold, |least| least.logit);
+        }
+        self.threshold
+    }
+
+    /// Sorts what was taken, the largest first (`k` = 0: it stays by id).
+    pub fn finish(self) {
+        if self.k > 0 {
+            self.out.sort_unstable_by(likelier);
+            self.out.truncate(self.k);
+        }
+    }
+}
+
+/// Puts the `k` largest finite logits into `out`, sorted (`k` = 0: all of them, by id).
+pub(crate) fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
+    let mut largest = Largest::new(k, logits.len(), f32::NEG_INFINITY, out);
+    above(logits, |id, logit| largest.take(id, logit));
+    largest.finish();
 }
 
 /// Sorts as many of the most likely candidates to the front as together reach `p` of all weight, and drops the rest.

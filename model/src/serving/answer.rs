@@ -99,6 +99,16 @@ impl<'t> Answer<'t> {
         }
     }
 
+    /// How many of the largest logits settle the next token, those that are [penalised](Self::penalised) aside; `None` if all are needed.
+    pub fn needed(&self) -> Option<usize> {
+        self.sampler.needed().filter(|_| self.job.logprobs.is_none())
+    }
+
+    /// The tokens whose logits will be lowered, if any are.
+    pub fn penalised(&self) -> Option<&[u32]> {
+        (self.sampler.params().repetition_penalty != 1.0).then_some(&*self.history)
+    }
+
     /// Whether its time is over.
     pub fn is_late(&self, now: Instant) -> bool {
         self.job.deadline.is_some_and(|deadline| now >= deadline)

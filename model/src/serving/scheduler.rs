@@ -12,7 +12,7 @@ use super::answer::{Answer, Next};
 use super::job::{Event, Failure, Job};
 use super::places::{Choice, Place, choose};
 use crate::generation::Finish;
-use crate::runtime::{Batch, Executor, KvType, PackedModel, RuntimeError, SessionOptions, Turn};
+use crate::runtime::{Batch, Executor, KvType, PackedModel, RuntimeError, SessionOptions, Top, Turn, Wanted};
 use crate::sampling::Sampler;
 use crate::tokenizer::Tokenizer;
 
@@ -90,7 +90,8 @@ pub fn serve<M: Deref<Target = PackedModel>, E: Executor>(
         logit_rows: options.sequences.max(1),
         kv: options.kv,
     };
-    let batch = Batch::new(model, executor, options.isa, session, options.sequences)?;
+    let mut batch = Batch::new(model, executor, options.isa, session, options.sequences)?;
+    batch.add_shortlist()?;
     let vocab = batch.model().config().vocab_size as u32;
     let mut unused: Vec<u32> = (0..vocab).filter(|&id| !tokenizer.has_id(id)).collect();
     unused.extend(options.suppress.iter().filter(|&&id| id < vocab));
@@ -237,43 +238,56 @@ impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
                     .unwrap_or_default(),
             );
         }
+        // What a repetition penalty lowers may not settle which logits are the largest.
+        let excepted: Vec<Option<Vec<u32>>> = (self.sequences.iter())
+            .map(|sequence| Some([&self.unused, sequence.answer.as_ref()?.penalised()?].concat()))
+            .collect();
         let mut rest = &ids[..];
         let mut turns = Vec::new();
+        let mut drawing = Vec::new();
         for (number, (sequence, &share)) in self
             .sequences
-            .iter()
+            .iter_mut()
             .zip(&shares)
             .enumerate()
             .filter(|(_, (_, share))| **share > 0)
         {
             let (ids, after) = rest.split_at(share);
             rest = after;
-            let history = sequence.answer.as_ref().map_or(0, |answer| answer.history().len());
+            sequence.held.extend_from_slice(ids);
+            let mut logits = Wanted::Nothing;
+            if let Some(answer) = &sequence.answer
+                && sequence.held.len() == answer.history().len()
+            {
+                logits = match answer.needed() {
+                    Some(count) => Wanted::Top(Top {
+                        count,
+                        except: excepted[number].as_ref().unwrap_or(&self.unused),
+                    }),
+                    None => Wanted::All,
+                };
+                drawing.push(&mut sequence.answer);
+            }
             turns.push(Turn {
                 sequence: number,
                 ids,
-                logits: sequence.held.len() + share == history,
+                logits,
             });
         }
         self.load.active.store(turns.len(), Ordering::Relaxed);
         if turns.is_empty() {
             return Ok(());
         }
-        for turn in &turns {
-            self.sequences[turn.sequence].held.extend_from_slice(turn.ids);
-        }
-        let (sequences, unused, options, load) = (&mut self.sequences, &self.unused, &self.options, self.load);
-        self.batch.step(&turns, |turn, logits| {
-            let sequence = &mut sequences[turns[turn].sequence];
+        let (unused, options, load) = (&self.unused, &self.options, self.load);
+        self.batch.step(&turns, &mut drawing, |drawing, logits| {
             for &id in unused {
                 logits[id as usize] = f32::NEG_INFINITY;
             }
-            let Some(answer) = &mut sequence.answer else {
-                return;
-            };
-            if answer.draw(logits, &options.ends, options.context) == Next::Done {
+            if let Some(answer) = drawing
+                && answer.draw(logits, &options.ends, options.context) == Next::Done
+            {
                 answer.count(load);
-                sequence.answer = None;
+                **drawing = None;
             }
         })?;
         self.load.steps.fetch_add(1, Ordering::Relaxed);

@@ -4,14 +4,15 @@ use alloc::vec::Vec;
 
 use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::ternary::Layout;
-use onebit_kernels_cpu::{Isa, dense_gemv, elementwise, hadamard, int4_gemv, softcap, t2, ternary_gemv};
+use onebit_kernels_cpu::{Isa, elementwise, hadamard, softcap, t2, ternary_gemv};
 
 use super::{FINER, HeadSketch, RowFigures, Top};
 use crate::runtime::buffers::zeros;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::executor::Executor;
-use crate::runtime::floats::{FloatMatrix, FloatValues};
+use crate::runtime::floats::FloatMatrix;
 use crate::runtime::linear::{Input, Scratch};
+use crate::runtime::winners::{some_rows, surely_below};
 use crate::sampling::filters::{self, Candidate};
 
 /// Rows computed exactly for the threshold beside the `count` that are needed at least: a better threshold leaves fewer rows.
@@ -103,19 +104,6 @@ impl SearchBuffers {
             exact: zeros(WHAT, rows)?,
             candidates,
         })
-    }
-}
-
-/// Some rows of the product of `head` and `x`.
-fn some_rows(isa: Isa, head: &FloatMatrix, x: Input<'_>, rows: &[u32], out: &mut [f32]) {
-    match &head.values {
-        FloatValues::F32(w) => dense_gemv::gather_f32(isa, w, x.float, rows, out),
-        FloatValues::F16(w) => dense_gemv::gather_f16(isa, w, x.float, rows, out),
-        FloatValues::Bf16(w) => dense_gemv::gather_bf16(isa, w, x.float, rows, out),
-        FloatValues::Int8 { values, steps } => dense_gemv::gather_i8(isa, values, steps, x.float, rows, out),
-        FloatValues::Int4 { codes, steps, .. } => int4_gemv::gather(isa, codes, steps, x.blocks, rows, out),
-        // Such a head has no sketch, which would be as large.
-        FloatValues::Trits { .. } => out.fill(0.0),
     }
 }
 
@@ -298,32 +286,6 @@ impl HeadSketch {
             let estimate = query.refined(most[row], &first.figures[row], sums[r] as f32, figures);
             *out = estimate + query.bound(figures);
         }
-    }
-}
-
-/// A logit below `threshold`: what is below it is also capped to less than what is at least `threshold`. The cap takes different logits to one and its roundings may turn
-/// two around, and of those that are equal when they are capped the lowest id is wanted, so that rows just below the threshold count.
-fn surely_below(isa: Isa, cap: f32, threshold: f32) -> f32 {
-    /// More than what is lost where numbers are too small to have all their digits.
-    const TINY: f32 = 1e-36;
-    let capped = |x: f32| {
-        let mut y = [x];
-        softcap::softcap(isa, cap, &mut y);
-        y[0]
-    };
-    // Once from the logit to what is computed of it, and once for the bound itself.
-    let room = |y: f32| 2.0 * softcap::ROUNDING * y.abs();
-    let least = capped(threshold);
-    let least = least - room(least);
-    let mut step = (threshold.abs() * softcap::ROUNDING).max(TINY);
-    loop {
-        let below = threshold - step;
-        let most = capped(below);
-        // Where the cap is flat on both sides nothing is below, and the whole head is read.
-        if most + room(most) + TINY < least || below == f32::NEG_INFINITY {
-            return below;
-        }
-        step *= 2.0;
     }
 }
 
