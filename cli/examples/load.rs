@@ -1,4 +1,7 @@
-//! Puts a server under load: one stream for a while, then many, and what each of their tokens took.
+//! Puts a server under load: by turns one stream and many, and what each of their tokens took.
+//!
+//! Machines are not always equally fast, so one stream and many are measured in turns, each turn over the time in which all of its streams are being written; how fast they are is the median of
+//! the turns.
 //!
 //! ```sh
 //! onebit serve --model wikitext2-25m &
@@ -25,6 +28,9 @@ struct Load {
     /// minutes of many streams (default: 1)
     #[argh(option, default = "1.0")]
     minutes: f64,
+    /// turns of one stream and of many that this is cut into (default: 4)
+    #[argh(option, default = "4")]
+    turns: u32,
     /// tokens of an answer (default: 100)
     #[argh(option, default = "100")]
     tokens: u64,
@@ -36,6 +42,8 @@ struct Load {
 /// What streams had to say.
 #[derive(Default)]
 struct Seen {
+    /// Pieces of text as they come, and tokens as the answers say at their end.
+    pieces: AtomicU64,
     tokens: AtomicU64,
     answers: AtomicU64,
     errors: Mutex<Vec<String>>,
@@ -80,6 +88,7 @@ fn answer(load: &Load, seed: u64, seen: &Seen) -> Result<(), String> {
             .is_some_and(|text| !text.is_empty())
         {
             let now = Instant::now();
+            seen.pieces.fetch_add(1, Ordering::Relaxed);
             match before.replace(now) {
                 None => first = Some((now - asked).as_secs_f32()),
                 Some(before) => between.push((now - before).as_secs_f32()),
@@ -95,9 +104,10 @@ fn answer(load: &Load, seed: u64, seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// `streams` at a time for so long; tokens a second.
-fn run(load: &Load, streams: u64, time: Duration, seen: &Seen) -> f64 {
-    let (start, stop) = (Instant::now(), AtomicBool::new(false));
+/// `streams` at a time, and what comes in the `time` after each of them has begun: pieces a second.
+fn turn(load: &Load, streams: u64, number: u32, time: Duration, seen: &Seen) -> f64 {
+    let stop = AtomicBool::new(false);
+    let seeds = 1_000_000 * u64::from(number);
     std::thread::scope(|scope| {
         for stream in 0..streams {
             let stop = &stop;
@@ -106,18 +116,32 @@ fn run(load: &Load, streams: u64, time: Duration, seen: &Seen) -> f64 {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    if let Err(error) = answer(load, stream + 10_000 * round, seen) {
+                    if let Err(error) = answer(load, seeds + stream + 1_000 * round, seen) {
                         seen.errors.lock().unwrap().push(error);
                     }
                 }
             });
         }
-        while start.elapsed() < time {
-            std::thread::sleep(Duration::from_millis(100).min(time));
+        // So many beginnings there are when every stream has one, or nearly.
+        let begun = || seen.pieces.load(Ordering::Relaxed);
+        let (before, limit) = (begun(), Instant::now() + time);
+        while begun() < before + streams && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let (start, before) = (Instant::now(), begun());
+        std::thread::sleep(time);
+        let rate = (begun() - before) as f64 / start.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
-    });
-    seen.tokens.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+        rate
+    })
+}
+
+/// Tokens a second, from pieces a second in several turns.
+fn rate(mut turns: Vec<f64>, seen: &Seen) -> f64 {
+    turns.sort_by(f64::total_cmp);
+    let (low, high) = (turns[(turns.len() - 1) / 2], turns[turns.len() / 2]);
+    let each = seen.tokens.load(Ordering::Relaxed) as f64 / seen.pieces.load(Ordering::Relaxed).max(1) as f64;
+    (low + high) / 2.0 * each
 }
 
 /// Megabytes of the server's memory.
@@ -136,15 +160,18 @@ fn percentile(times: &mut [f32], percent: usize) -> f64 {
 
 fn main() {
     let load: Load = argh::from_env();
-    let time = Duration::from_secs_f64(60.0 * load.minutes);
-    let alone = Seen::default();
-    let one = run(&load, 1, (time / 10).min(Duration::from_secs(30)), &alone);
-    let warm = Seen::default();
-    run(&load, load.streams, (time / 10).min(Duration::from_secs(30)), &warm);
+    let turns = load.turns.max(1);
+    let time = Duration::from_secs_f64(60.0 * load.minutes) / turns;
+    let (warm, alone, seen) = (Seen::default(), Seen::default(), Seen::default());
+    turn(&load, load.streams, 0, time / 10, &warm);
     let before = resident(load.pid);
-    let seen = Seen::default();
-    let many = run(&load, load.streams, time, &seen);
+    let (mut one, mut many) = (Vec::new(), Vec::new());
+    for number in 1..=turns {
+        one.push(turn(&load, 1, 2 * number, time / 4, &alone));
+        many.push(turn(&load, load.streams, 2 * number + 1, time, &seen));
+    }
     let after = resident(load.pid);
+    let (one, many) = (rate(one, &alone), rate(many, &seen));
     let times = |seen: &Seen| {
         let (mut first, mut between) = (seen.first.lock().unwrap(), seen.between.lock().unwrap());
         json!({
@@ -158,7 +185,7 @@ fn main() {
         .collect();
     let report = json!({
         "streams": load.streams,
-        "seconds": time.as_secs_f64(),
+        "seconds": (time * turns).as_secs_f64(),
         "answers": seen.answers.load(Ordering::Relaxed),
         "errors": errors.len(),
         "first_error": errors.first(),

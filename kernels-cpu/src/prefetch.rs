@@ -24,20 +24,22 @@ pub fn prefetch(at: *const u8, lines: usize) {
     }
 }
 
-/// Asks for the cache line at `at` to be brought into the second-level cache. A hint, as [`prefetch`] is.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+/// Asks for `lines` cache lines from `at` on to be brought into the second-level cache. A hint, as [`prefetch`] is.
 #[inline(always)]
-pub(crate) fn prefetch_level2(at: *const u8) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch has no effect but on the caches, whatever the address; SSE is part of x86-64.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+pub fn prefetch_level2(at: *const u8, lines: usize) {
+    for i in 0..lines {
+        let line = at.wrapping_add(i * LINE);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a prefetch has no effect but on the caches, whatever the address; SSE is part of x86-64.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(line.cast());
+        }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: as above; the instruction is part of AArch64.
+        unsafe {
+            core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) line, options(nostack, readonly, preserves_flags));
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+        let _ = line;
     }
-    #[cfg(all(target_arch = "aarch64", not(miri)))]
-    // SAFETY: as above; the instruction is part of AArch64.
-    unsafe {
-        core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nostack, readonly, preserves_flags));
-    }
-    #[cfg(miri)]
-    let _ = at;
 }

@@ -14,12 +14,14 @@ pub(super) fn gemm(job: &Job, w: &[i8], xq: &[i8], out: &mut [i32], scratch: &mu
         for (sum, x) in sums.iter_mut().zip(xq.chunks_exact(job.stride)) {
             *sum = sum_of(&x[..4 * steps]).wrapping_mul(128);
         }
-        for (p, w) in w.chunks(PANEL_ROWS * job.cols).enumerate() {
+        let mut panels = w.chunks(PANEL_ROWS * job.cols).enumerate().peekable();
+        while let Some((p, w)) = panels.next() {
             let panel = Panel {
                 stride: job.stride,
                 rows: job.rows,
                 row0: p * PANEL_ROWS,
                 factors: None,
+                ahead: panels.peek().map_or(&[], |(_, w)| bytemuck::cast_slice(w)),
             };
             match (job.rows - panel.row0).min(PANEL_ROWS).div_ceil(LANES) {
                 1 => meet::<1>(job, &panel, w, xq, &sums, out, scratch),

@@ -50,7 +50,7 @@ pub(super) fn multiply<L: Lanes>(l: L, w: &[Line], columns: Columns<'_>, out: &m
     // Nobody asked for these before.
     for k in batch.lines.as_flattened().iter().take(4 * batch.groups) {
         for line in 0..columns.stride {
-            prefetch_level2(w.as_ptr().wrapping_add(k + line).cast());
+            prefetch_level2(w.as_ptr().wrapping_add(k + line).cast(), 1);
         }
     }
     while batch.groups > 0 {
@@ -105,7 +105,7 @@ fn pass<L: Lanes, const FIRST: usize, const N: usize>(
             && let Some(lines) = following.lines[g].get(asked..asked + share)
         {
             for k in lines {
-                prefetch_level2(w.as_ptr().wrapping_add(k + line).cast());
+                prefetch_level2(w.as_ptr().wrapping_add(k + line).cast(), 1);
             }
         }
         let [a, b, c, d] = batch.lines[g];

@@ -37,12 +37,14 @@ pub(super) fn gemm(job: &Job, vbmi: bool, w: &[u8], xq: &[i8], out: &mut [i32], 
             *sum = sum_of(&x[..job.counted(4 * steps)]);
         }
         let groups = PANEL_ROWS / GROUP_ROWS * job.layout.group_bytes(job.cols);
-        for (p, groups) in w.chunks(groups).enumerate() {
+        let mut panels = w.chunks(groups).enumerate().peekable();
+        while let Some((p, groups)) = panels.next() {
             let panel = Panel {
                 stride: job.stride,
                 rows: job.rows,
                 row0: p * PANEL_ROWS,
                 factors: job.factors.map(|factors| &factors[pass * PASS..]),
+                ahead: panels.peek().map_or(&[], |(_, groups)| groups),
             };
             match (job.rows - panel.row0).min(PANEL_ROWS).div_ceil(LANES) {
                 1 => meet::<1>(job, vbmi, &panel, groups, xq, &sums, out, scratch),
@@ -64,6 +66,8 @@ pub(crate) struct Panel<'a> {
     pub row0: usize,
     /// Those of the tokens at hand, where sums are scaled as they are stored.
     pub factors: Option<&'a [f32]>,
+    /// Weights of the next panel: they come from memory while this one is multiplied.
+    pub ahead: &'a [u8],
 }
 
 /// `Σ x`.
@@ -114,7 +118,12 @@ fn meet<const V: usize>(
 pub(crate) fn tiles<const V: usize>(panel: &Panel, opened: &[[[u8; 64]; V]], xq: &[i8], sums: &[i32], out: &mut [i32]) {
     let mut t = 0;
     let tokens = xq.len() / panel.stride;
+    // Each tile asks for its share, so that no more is under way than memory can serve.
+    let mut ahead = (panel.ahead).chunks(panel.ahead.len().div_ceil(tokens.div_ceil(TILE).max(1)).max(1));
     while t < tokens {
+        if let Some(share) = ahead.next() {
+            prefetch_level2(share.as_ptr(), share.len().div_ceil(LINE));
+        }
         let (x, sums, out) = (&xq[t * panel.stride..], &sums[t..], &mut out[t * panel.rows..]);
         t += match tokens - t {
             0 | 1 => tile::<V, 1>(panel, t, opened, x, sums, out),
@@ -312,7 +321,7 @@ fn tile<const V: usize, const T: usize>(
     let next = xq.as_ptr().wrapping_add(T * whole.stride).cast::<u8>();
     for (block, steps) in panel.chunks(LINE_STEPS).enumerate() {
         for t in 0..T {
-            prefetch_level2(next.wrapping_add(t * whole.stride + block * LINE));
+            prefetch_level2(next.wrapping_add(t * whole.stride + block * LINE), 1);
         }
         for (s, step) in steps.iter().enumerate() {
             let mut weights = [_mm512_setzero_si512(); V];

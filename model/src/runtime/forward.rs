@@ -125,9 +125,8 @@ impl<E: Executor> Pass<'_, E> {
         // `mixed` is free until attention writes it, and holds a head's values before they are normed.
         self.turn(q, config.num_attention_heads, block.q_norm.as_deref(), cos, sin, mixed);
         self.turn(k, config.num_key_value_heads, block.k_norm.as_deref(), cos, sin, mixed);
-        self.remember(layer, k, v, caches);
         let mixed = &mut mixed[..tokens * query];
-        self.attend(layer, q, caches, mixed, parts, scratch);
+        self.attend(layer, [&*q, &*k, &*v], caches, mixed, parts, scratch);
         let room = Room {
             normed,
             bytes,

@@ -39,6 +39,7 @@
 //! Cost: `4·head_dim` operations and an exponential for each query and visible position. Decode reads each key and value once for the
 //! group, at the memory's speed; prefill reuses them from the caches.
 
+mod ahead;
 mod kernel;
 mod merge;
 mod store;
@@ -49,6 +50,7 @@ use core::ops::{Deref, DerefMut};
 
 use half::f16;
 
+pub use ahead::ask_for;
 pub use merge::{attend, merge_blocks};
 pub use store::store;
 

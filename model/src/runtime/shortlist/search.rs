@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use onebit_kernels_cpu::math::sqrt_f64;
+use onebit_kernels_cpu::prefetch::{LINE, prefetch_level2};
 use onebit_kernels_cpu::ternary::padded_cols;
 use onebit_kernels_cpu::{Isa, elementwise, estimate, int8_gemm, quantize, softcap};
 
@@ -11,7 +12,7 @@ use crate::runtime::buffers::{product, zeros};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::executor::Executor;
 use crate::runtime::floats::FloatMatrix;
-use crate::runtime::linear::{Input, Scratch};
+use crate::runtime::linear::{FEW_TOKENS, Input, Scratch};
 use crate::runtime::sketch::Top;
 use crate::runtime::winners::{some_rows, surely_below};
 use crate::sampling::filters::{Candidate, Largest};
@@ -177,6 +178,11 @@ impl Shortlist {
                 let first = panel * PANEL;
                 let rows = PANEL.min(self.rows - first);
                 let sums = &mut scratch.sums[..rows * tokens];
+                if tokens > FEW_TOKENS {
+                    // The next panel comes from memory while this one meets the tokens; where there are few, the kernel asks for what it needs.
+                    let after = w.get((first + rows) * cols..).unwrap_or_default();
+                    prefetch_level2(after.as_ptr().cast(), after.len().min(PANEL * cols) / LINE);
+                }
                 let w = &w[first * cols..(first + rows) * cols];
                 int8_gemm::int8_gemm(isa, w, rows, cols, xq, tokens, sums, &mut scratch.panel);
                 let figures = self.figures(first, rows);

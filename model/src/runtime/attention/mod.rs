@@ -3,10 +3,12 @@
 //! ```text
 //! few tokens           pieces: (key head, block of positions)      then the parts of each head are merged
 //! more                 pieces: tokens × all heads, cut so that each sees as many positions
-//! several sequences    pieces: tokens × all heads, each over its own cache
+//! several sequences    pieces: sequences, or tokens × all heads, each over its own cache      (`several`)
 //! ```
 //! All give the same bits (`onebit_kernels_cpu::attention::cached`). The first reads every key and value once, whatever the number of
 //! key heads and threads; the second shares what it reads among the tokens of a piece.
+
+mod several;
 
 use onebit_kernels_cpu::attention::cached::{self, Queries};
 
@@ -31,61 +33,56 @@ fn cut(first: usize, tokens: usize, i: usize, pieces: usize) -> usize {
 }
 
 impl<E: Executor> Pass<'_, E> {
-    /// Stores the chunk's keys and values, `[tokens, kv_heads · head_dim]`.
-    pub(super) fn remember(&self, layer: usize, k: &[f32], v: &[f32], caches: &mut [Cache]) {
-        let config = &self.model.config;
-        let (dim, heads) = (config.head_dim, config.num_key_value_heads);
-        let layer = layer * heads..(layer + 1) * heads;
-        let store = |span: &Span, number: usize, head: &mut Head| {
-            // From the head's part of the first token to that of the last.
-            let at = (span.at * heads + number) * dim;
-            let at = at..at + (span.tokens - 1) * heads * dim + dim;
-            let place = [span.first, span.tokens];
-            head.store(self.isa, dim, place, &k[at.clone()], &v[at], heads * dim);
-        };
-        // A key is a column of its panel: each of its values touches a line.
-        let pieces = self.exec.pieces(LINE * k.len());
-        if let [span] = self.spans {
-            let heads_of = &mut caches[span.sequence].heads[layer];
-            self.exec.rows(heads_of, heads.div_ceil(pieces), |first, some| {
-                for (i, head) in some.iter_mut().enumerate() {
-                    store(span, first + i, head);
-                }
-            });
-            return;
-        }
-        let chunk = caches.len().div_ceil(pieces);
-        self.exec.rows(caches, chunk, |first, some| {
-            for (i, cache) in some.iter_mut().enumerate() {
-                // Spans are sorted.
-                let Ok(found) = self.spans.binary_search_by_key(&(first + i), |span| span.sequence) else {
-                    continue;
-                };
-                for (number, head) in cache.heads[layer.clone()].iter_mut().enumerate() {
-                    store(&self.spans[found], number, head);
-                }
-            }
-        });
-    }
-
-    /// Attention of every query and head over the positions up to its own; `q` and `out` are `[tokens, heads · head_dim]`.
+    /// Stores the keys and values of the chunk, `[tokens, kv_heads · head_dim]` each, and writes the attention of every query and head over the positions up to its own; `q` and `out` are
+    /// `[tokens, heads · head_dim]`.
     pub(super) fn attend(
         &self,
         layer: usize,
-        q: &[f32],
-        caches: &[Cache],
+        [q, k, v]: [&[f32]; 3],
+        caches: &mut [Cache],
         out: &mut [f32],
         parts: &mut [f32],
         scratch: &mut [Scratch],
     ) {
-        let [span] = *self.spans else {
-            return self.attend_several(layer, q, caches, out, scratch);
+        let kv_heads = self.model.config.num_key_value_heads;
+        let layer = layer * kv_heads..(layer + 1) * kv_heads;
+        let [span] = self.spans else {
+            return self.attend_several(layer, [q, k, v], caches, out, scratch);
         };
-        let config = &self.model.config;
-        let (dim, kv_heads) = (config.head_dim, config.num_key_value_heads);
-        let queries = self.queries(&span);
+        let heads = &mut caches[span.sequence].heads[layer];
+        // A key is a column of its panel: each of its values touches a line.
+        let pieces = self.exec.pieces(LINE * k.len());
+        self.exec.rows(heads, kv_heads.div_ceil(pieces), |first, some| {
+            for (i, head) in some.iter_mut().enumerate() {
+                self.store(span, first + i, head, [k, v]);
+            }
+        });
+        self.attend_one(span, q, heads, out, parts, scratch);
+    }
+
+    /// Stores what a span has for one key head.
+    fn store(&self, span: &Span, number: usize, head: &mut Head, [k, v]: [&[f32]; 2]) {
+        let (dim, heads) = (self.model.config.head_dim, self.model.config.num_key_value_heads);
+        // From the head's part of the first token to that of the last.
+        let at = (span.at * heads + number) * dim;
+        let at = at..at + (span.tokens - 1) * heads * dim + dim;
+        let place = [span.first, span.tokens];
+        head.store(self.isa, dim, place, &k[at.clone()], &v[at], heads * dim);
+    }
+
+    /// Attention of a chunk of one sequence.
+    fn attend_one(
+        &self,
+        span: &Span,
+        q: &[f32],
+        heads: &[Head],
+        out: &mut [f32],
+        parts: &mut [f32],
+        scratch: &mut [Scratch],
+    ) {
+        let (dim, kv_heads) = (self.model.config.head_dim, heads.len());
+        let queries = self.queries(span);
         let group = queries.group;
-        let heads = &caches[span.sequence].heads[layer * kv_heads..(layer + 1) * kv_heads];
         let work = (8 * q.len()).saturating_mul(span.first + self.tokens);
         let pieces = self.exec.pieces(work);
         if self.tokens > FEW_TOKENS {
@@ -159,36 +156,6 @@ impl<E: Executor> Pass<'_, E> {
             stride: config.query_size(),
             first: span.first,
         }
-    }
-
-    /// Of several sequences: a piece is some tokens, whosoever they are.
-    fn attend_several(&self, layer: usize, q: &[f32], caches: &[Cache], out: &mut [f32], scratch: &mut [Scratch]) {
-        let config = &self.model.config;
-        let (dim, kv_heads, stride) = (config.head_dim, config.num_key_value_heads, config.query_size());
-        let furthest = self.spans.iter().map(|span| span.first + span.tokens).max();
-        let pieces = self.exec.pieces((8 * q.len()).saturating_mul(furthest.unwrap_or(0)));
-        let pieces = if pieces > 1 { FINER * pieces } else { 1 };
-        let shares = Shares::even(pieces.min(self.tokens));
-        self.exec.share(shares, out, stride, scratch, |first, out, scratch| {
-            let (from, to) = (first / stride, first / stride + out.len() / stride);
-            for span in self.spans {
-                let (a, b) = (span.at.max(from), (span.at + span.tokens).min(to));
-                if a >= b {
-                    continue;
-                }
-                let queries = Queries {
-                    tokens: b - a,
-                    first: span.first + (a - span.at),
-                    ..self.queries(span)
-                };
-                let heads = &caches[span.sequence].heads[layer * kv_heads..(layer + 1) * kv_heads];
-                for (i, head) in heads.iter().enumerate() {
-                    let at = i * queries.group * dim;
-                    let (q, out) = (&q[a * stride + at..], &mut out[(a - from) * stride + at..]);
-                    cached::attend(self.isa, head.view(), queries, q, out, &mut scratch.scores);
-                }
-            }
-        });
     }
 }
 
