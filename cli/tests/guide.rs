@@ -169,7 +169,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_leads_somewhere() {
     let more = ["docs/SUMMARY.md", "models/stories-mcu/README.md"].map(|name| root().join(name));
-    let book: BTreeSet<PathBuf> = { pages().iter() }.map(|page| page.canonicalize().unwrap()).collect();
+    let book: BTreeSet<PathBuf> = pages().into_iter().map(|page| page.canonicalize().unwrap()).collect();
     let docs = root().join("docs").canonicalize().unwrap();
     for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "NOTES.md"] {
         assert!(
