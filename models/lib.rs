@@ -2,6 +2,9 @@
 //!
 //! They are a crate of their own because their weights are a derivative of Wikipedia's text, under its licence (CC BY-SA 3.0), which the command's code is not.
 //!
+//! Packed, the crate is 12 MiB, and crates.io takes 10 unless it is asked for more: until it was, a checkout of the repository is where the command has its model from
+//! (`cargo install --path cli`). Without the feature `bundled` the command does without this crate, and runs the same file given by its path.
+//!
 //! ```
 //! use onebit_model::image::Image;
 //! use onebit_model::runtime::SharedBytes;

@@ -3,7 +3,7 @@
 use onebit_model::files::GenerationConfig;
 use onebit_model::generation::{Generated, Generator, GeneratorOptions};
 use onebit_model::runtime::PackedModel;
-use onebit_model::sampling::{Sampler, SamplingParams};
+use onebit_model::sampling::{Sampler, SamplingParams, StopStrings};
 use onebit_model::tokenizer::Tokenizer;
 
 use crate::device::Placement;
@@ -43,6 +43,11 @@ impl Given {
         params.validate().map_err(|e| CliError::Usage(e.to_string()))?;
         Ok(params)
     }
+}
+
+/// What ends a text, besides the model's own tokens.
+pub(crate) fn stops(texts: impl IntoIterator<Item = String>) -> Result<StopStrings> {
+    StopStrings::new(texts).map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))
 }
 
 /// A generator on the GPU that was chosen, or on the CPU.

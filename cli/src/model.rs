@@ -216,6 +216,21 @@ impl ModelDirectory {
         ends
     }
 
+    /// The tokens of a text to go on with, behind the [token that begins one](Self::begin_token); for no text at all the one that begins a text, or ends the one before.
+    pub(crate) fn prompt(&self, config: &ModelConfig, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = self.begin_token(config, tokenizer).into_iter().collect();
+        ids.extend(tokenizer.encode(text)?);
+        if ids.is_empty() {
+            let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
+            ids.push(start.ok_or_else(|| {
+                CliError::Failed(
+                    "--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt".into(),
+                )
+            })?);
+        }
+        Ok(ids)
+    }
+
     /// The token before a prompt: the one that both the model and its tokenizer name as the beginning of a text.
     pub(crate) fn begin_token(&self, config: &ModelConfig, tokenizer: &Tokenizer) -> Option<u32> {
         self.generation

@@ -106,3 +106,39 @@ fn the_inference_core_depends_on_the_cpu_kernels_alone() {
         }
     }
 }
+
+#[test]
+fn what_is_published_says_what_it_is_and_holds_its_licence() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    // An empty list is `publish = false`.
+    let published: Vec<&Value> = packages
+        .iter()
+        .filter(|p| p["publish"] == serde_json::json!(["crates-io"]))
+        .collect();
+    let names: Vec<&str> = published.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    for layer in LAYERS.iter().filter(|layer| **layer != "onebit-web") {
+        assert!(names.contains(layer), "{layer} is published: {names:?}");
+    }
+    for (name, package) in names.iter().zip(&published) {
+        for key in ["description", "license", "readme"] {
+            assert!(
+                package[key].as_str().is_some_and(|text| !text.is_empty()),
+                "{name}: {key}"
+            );
+        }
+        for key in ["keywords", "categories"] {
+            assert!(
+                package[key]
+                    .as_array()
+                    .is_some_and(|list| (1..=5).contains(&list.len())),
+                "{name}: {key}"
+            );
+        }
+        let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+        let folder = manifest.parent().unwrap();
+        for file in ["LICENSE-APACHE", "LICENSE-MIT", package["readme"].as_str().unwrap()] {
+            assert!(folder.join(file).is_file(), "{name}: {file}");
+        }
+    }
+}

@@ -139,3 +139,47 @@ fn a_screen_needs_a_terminal_and_without_one_there_are_lines() {
     assert!(ran.stderr.contains("--tui needs a terminal"), "{}", ran.stderr);
     assert!(ran.ok().contains("steps"));
 }
+
+#[test]
+fn what_a_model_says_while_it_is_trained_is_kept_and_shown() {
+    let f = fixture();
+    let dir = tempfile::tempdir().unwrap();
+    let said = |run: &Path| -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(run.join("samples.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let run = dir.path().join("run");
+    let report = |name: &str| {
+        let output = dir.path().join(name);
+        let ran = onebit(&[
+            "report",
+            run.to_str().unwrap(),
+            "--samples",
+            "0",
+            "--output",
+            output.to_str().unwrap(),
+        ]);
+        ran.ok();
+        fs::read_to_string(output).unwrap()
+    };
+    // Nobody asked.
+    onebit(&f.train(&run, &[])).ok();
+    assert!(!run.join("samples.jsonl").exists() && !report("none.html").contains("What it said"));
+    // One checkpoint, of a model that is in full precision still.
+    let more = ["--samples", "--force", "--save-every", "0", "--quant-anneal-steps", "0"];
+    onebit(&f.train(&run, &[&more[..], &["--quant-warmup-steps", "3"]].concat())).ok();
+    let first = said(&run);
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(
+        (&first[0]["step"], &first[0]["full_precision"]),
+        (&3.into(), &true.into())
+    );
+    assert!(!first[0]["text"].as_str().unwrap().is_empty(), "{first:?}");
+    assert!(report("first.html").contains("step 3 <span class=\"soft\">in full precision</span>"));
+    // Another in its place, ternary, whose text is that of the packed model.
+    onebit(&f.train(&run, &[&more[..], &["--quant-warmup-steps", "1"]].concat())).ok();
+    let second = said(&run);
+    assert_eq!((second.len(), &second[0]["full_precision"]), (1, &false.into()));
+    assert_ne!(first[0]["text"], second[0]["text"]);
+    assert!(report("second.html").contains("step 3 <span class=\"soft\">packed</span>"));
+}

@@ -162,8 +162,7 @@ impl Chat {
         let params = given.resolve(&directory.generation)?;
         let template = directory.chat_template()?;
         let stops = template.stop_strings().iter().map(|s| s.to_string()).chain(self.stop);
-        let stops = StopStrings::new(stops)
-            .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
+        let stops = generation::stops(stops)?;
         let system: Vec<Message> = self
             .system
             .map(|text| Message::new(Role::System, text))

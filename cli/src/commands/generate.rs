@@ -139,8 +139,7 @@ impl Generate {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
-        let stops = StopStrings::new(self.stop)
-            .map_err(|_| CliError::Usage("--stop: an empty text would end at once; leave it out".into()))?;
+        let stops = generation::stops(self.stop)?;
         let kv = args::kv_type(self.kv_type.as_deref())?;
         let head = args::head_type(self.head.as_deref())?;
         let directory = ModelDirectory::open(&path)?;
@@ -159,19 +158,8 @@ impl Generate {
         let tokenizer = directory.tokenizer()?;
         let model = directory.load(head)?;
         let config = model.config().clone();
-        let begin = directory.begin_token(&config, &tokenizer);
-        let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
         let prompts = texts.into_iter().enumerate().map(|(index, text)| {
-            let mut ids: Vec<u32> = begin.into_iter().collect();
-            ids.extend(tokenizer.encode(&text)?);
-            if ids.is_empty() {
-                ids.push(start.ok_or_else(|| {
-                    CliError::Failed(
-                        "--prompt is empty and the tokenizer has no token that begins or ends a text; give a prompt"
-                            .into(),
-                    )
-                })?);
-            }
+            let ids = directory.prompt(&config, &tokenizer, &text)?;
             let index = several.then_some(index);
             Ok(Prompt { text, index, ids })
         });

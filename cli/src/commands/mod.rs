@@ -38,7 +38,7 @@ use argh::FromArgs;
 #[cfg(feature = "train")]
 pub(crate) use bench::report::block_weights;
 #[cfg(feature = "train")]
-pub(crate) use train::newest_checkpoint;
+pub(crate) use train::{checkpoint_step, newest_checkpoint};
 
 #[cfg(not(feature = "train"))]
 use crate::CliError;

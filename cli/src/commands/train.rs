@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 pub(super) use memory::Memory;
-pub(crate) use ranks::newest_checkpoint;
 pub(super) use ranks::{Ranks, ranks_on_gpus};
+pub(crate) use ranks::{checkpoint_step, newest_checkpoint};
 pub(super) use shards::Shards;
 
 /// Trains a model on a token file: full precision, then annealing, then ternary.
@@ -187,6 +187,9 @@ pub struct Train {
     /// take the terminal for curves, matrices and notes; q ends the run with a checkpoint. Where there is no terminal there are lines
     #[argh(switch)]
     tui: bool,
+    /// have the model say something at each checkpoint, and keep it in samples.jsonl for `onebit report`; it takes a thread and the model's memory once more
+    #[argh(switch)]
+    samples: bool,
     /// steps between layer metrics (default: 10)
     #[argh(option)]
     log_every: Option<u64>,

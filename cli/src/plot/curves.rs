@@ -3,7 +3,9 @@
 use plotters::prelude::*;
 
 use super::layers::{flip_lines, mean_lines, zero_lines};
-use super::svg::{Area, Painted, SIDE, common_phases, legend, mesh, panel, picture, shade};
+use super::svg::{
+    Area, Painted, SIDE, common_phases, curve, free_corner, key, legend, letters, mesh, panel, picture, shade,
+};
 use super::theme::{COLORS, INK, PAPER, Theme};
 use super::{Run, smoothed};
 use crate::Result;
@@ -75,7 +77,7 @@ fn paint_loss(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
         .set_secondary_coord(0.0..steps, low..high);
     let phases = common_phases(runs);
     shade(&mut chart, phases, (steps, low, high), true)?;
-    mesh(&mut chart, "loss (nats a token)", None)?;
+    mesh(&mut chart, "loss (nats a token)", None, steps)?;
     // Shades of several runs would lie over each other: where they differ, a line is where each phase begins.
     if phases.is_empty() {
         for (run, color) in runs.iter().zip(COLORS.iter().cycle()) {
@@ -92,9 +94,8 @@ fn paint_loss(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
             chart.draw_series(LineSeries::new(run.loss.iter().copied(), color.mix(0.25)))?;
         }
         if !run.loss.is_empty() {
-            let line = chart.draw_series(LineSeries::new(smoothed(&run.loss), color.stroke_width(2)))?;
-            line.label(name("training"))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(2)));
+            let line = curve(&mut chart, smoothed(&run.loss), color, 2)?;
+            line.label(name("training")).legend(key(color));
         }
         let dots = if single { COLORS[1] } else { color };
         chart.draw_series(LineSeries::new(run.validation.iter().copied(), dots.stroke_width(1)))?;
@@ -105,13 +106,16 @@ fn paint_loss(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
                 .legend(move |(x, y)| Circle::new((x + 11, y), 3, dots.filled()));
         }
     }
-    legend(&mut chart, SeriesLabelPosition::UpperRight)?;
+    let drawn: Vec<_> = { runs.iter() }
+        .flat_map(|run| smoothed(&run.loss).into_iter().chain(run.validation.iter().copied()))
+        .collect();
+    legend(&mut chart, free_corner(drawn.iter(), (steps, low, high)))?;
     chart
         .configure_secondary_axes()
         .axis_style(INK)
         .y_desc("perplexity")
-        .label_style(("sans-serif", 13).into_font().color(&INK))
-        .axis_desc_style(("sans-serif", 14).into_font().color(&INK))
+        .label_style(letters(13))
+        .axis_desc_style(letters(14))
         .y_label_formatter(&|loss| perplexity(*loss))
         .y_labels(6)
         .draw()?;
@@ -130,9 +134,9 @@ fn paint_rate(area: &Area<'_>, runs: &[Run], steps: f64) -> Painted {
         .y_label_area_size(SIDE)
         .build_cartesian_2d(0.0..steps, 0.0..top)?;
     shade(&mut chart, common_phases(runs), (steps, 0.0, top), false)?;
-    mesh(&mut chart, "learning rate", Some("step"))?;
-    for (run, color) in runs.iter().zip(COLORS.iter().cycle()) {
-        chart.draw_series(LineSeries::new(run.lr.iter().copied(), color.stroke_width(2)))?;
+    mesh(&mut chart, "learning rate", Some("step"), steps)?;
+    for (run, &color) in runs.iter().zip(COLORS.iter().cycle()) {
+        curve(&mut chart, run.lr.clone(), color, 2)?;
     }
     Ok(())
 }
@@ -181,15 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_one_step_can_be_drawn() {
+    fn a_run_of_one_step_is_seen() {
         let run = Run {
             name: "x".into(),
             loss: vec![(1.0, 4.0)],
+            lr: vec![(1.0, 0.5)],
             ..Run::default()
         };
         let text = draw(&[run], Theme::Auto).unwrap();
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
         assert!(!text.contains("zeros"), "nothing was measured");
+        // Loss and learning rate.
+        assert_eq!(text.matches("<circle").count(), 2, "{text}");
+        // Both axes of steps begin at 0 and end at 1, and nothing is between.
+        assert_eq!(text.matches("\n0\n").count(), 3, "{text}");
     }
 
     #[test]

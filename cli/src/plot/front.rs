@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::svg::{Area, Painted, legend, mesh, picture};
+use super::svg::{Area, Painted, key, legend, mesh, picture};
 use super::theme::{COLORS, PAPER, Theme};
 use crate::Result;
 
@@ -51,7 +51,7 @@ fn paint(
         .x_label_area_size(42)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..right, (least - room)..(high + room))?;
-    mesh(&mut chart, "perplexity", Some("megabytes of the file"))?;
+    mesh(&mut chart, "perplexity", Some("megabytes of the file"), f64::INFINITY)?;
     let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> { points.iter().copied().filter(|p| seen(p.1)).collect() };
     for (points, color, label) in [(random, COLORS[6], "random maps"), (front, COLORS[0], "front")] {
         let points = inside(points);
@@ -59,8 +59,7 @@ fn paint(
             continue;
         }
         let line = chart.draw_series(LineSeries::new(steps(&points, right), color.stroke_width(2)))?;
-        line.label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(2)));
+        line.label(label).legend(key(color));
         chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
     }
     let color = COLORS[1];

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use super::read::Layer;
 use super::svg::{Area, Line, Painted, common_phases, panel, picture};
 use super::theme::{COLORS, PAPER, Theme, depth_color};
-use super::{Run, smoothed};
+use super::{Run, smoothed, thinned};
 use crate::Result;
 
 const SIZE: (u32, u32) = (960, 680);
@@ -26,14 +26,9 @@ const PANELS: [(&str, Of); 4] = [
 /// Points of a line at most, about: there are many lines.
 const POINTS: usize = 150;
 
-/// Every so many points, and the last.
-fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let every = points.len().div_ceil(POINTS).max(1);
-    let last = points
-        .last()
-        .filter(|_| !(points.len() - 1).is_multiple_of(every))
-        .copied();
-    points.into_iter().step_by(every).chain(last).collect()
+/// No more points than that.
+fn few(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    thinned(points.len(), POINTS).map(|i| points[i]).collect()
 }
 
 /// The scale over that of the first line.
@@ -53,7 +48,7 @@ fn lines(run: &Run, of: Of) -> Vec<Line> {
             named.push(block);
         }
         Line {
-            points: thinned(of(layer)),
+            points: few(&of(layer)),
             color: depth_color(block as f64 / last.max(1) as f64),
             width: 1,
             name: is_new.then(|| format!("block {block}")),
@@ -85,7 +80,7 @@ pub(super) fn mean_lines(runs: &[Run], of: fn(&Layer) -> &Vec<(f64, f64)>) -> Ve
             .map(|(&step, (sum, count))| (f64::from_bits(step), sum / count))
             .collect();
         Line {
-            points: thinned(smoothed(&means)),
+            points: few(&smoothed(&means)),
             color,
             width: 2,
             name: None,
@@ -122,17 +117,6 @@ fn paint(root: &Area<'_>, run: &Run) -> Painted {
 mod tests {
     use super::*;
     use crate::plot::theme::tests::assert_known;
-
-    #[test]
-    fn long_lines_are_thinned_to_their_ends() {
-        for n in [1usize, 2, 149, 150, 151, 299, 300, 301, 10_000] {
-            let all: Vec<(f64, f64)> = (0..n).map(|i| (i as f64, 1.0)).collect();
-            let kept = thinned(all.clone());
-            assert!(kept.len() <= POINTS + 1, "{n}: {}", kept.len());
-            assert_eq!((kept.first(), kept.last()), (all.first(), all.last()), "{n}");
-            assert!(kept.windows(2).all(|pair| pair[0].0 < pair[1].0), "{n}");
-        }
-    }
 
     #[test]
     fn each_matrix_is_a_line_in_each_panel() {

@@ -10,7 +10,7 @@ use crate::{CliError, Result};
 const MOST: f64 = 1e30;
 
 /// The curves of one run; the first number of each point is the step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
     /// The name in the legend.
     pub name: String,
@@ -27,7 +27,7 @@ pub(crate) struct Run {
 }
 
 /// A ternary matrix.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Layer {
     /// Its short name, such as `3.mlp.up_proj`.
     pub name: String,

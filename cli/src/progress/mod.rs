@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// `done` units are done; `message` says more, such as the loss.
+    /// `done` units are done; `message` says more, such as the loss: parts with two spaces between them, of which the last are left out where a terminal is narrow.
     pub(crate) fn set(&self, done: u64, message: impl FnOnce() -> String) {
         if self.started.elapsed() < QUIET {
             return;
@@ -58,8 +58,8 @@ impl Progress {
         if state.bar.is_none() {
             state.bar = Bar::new(self.label, self.total);
         }
-        if let Some(bar) = &state.bar {
-            bar.set(done, message());
+        if let Some(bar) = &mut state.bar {
+            bar.set(done, &message());
         } else if state.last_line.elapsed() >= LINE_EVERY {
             state.last_line = Instant::now();
             let share = if self.total > 0 {

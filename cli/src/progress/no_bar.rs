@@ -10,7 +10,7 @@ impl Bar {
     }
 
     /// As with bars.
-    pub fn set(&self, _done: u64, _message: String) {
+    pub fn set(&mut self, _done: u64, _message: &str) {
         match *self {}
     }
 

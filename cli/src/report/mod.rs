@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::commands::newest_checkpoint;
 use crate::plot::{self, Run, Theme};
 use crate::watch::record::RunRecord;
+use crate::watch::sampler::Said;
 use crate::{CliError, Result, device};
 
 pub(crate) use samples::{Samples, sample};
@@ -35,6 +36,8 @@ struct Page {
     curves: String,
     matrices_picture: Option<String>,
     matrices: Vec<facts::Matrix>,
+    /// What it said while it was trained.
+    said: Vec<Told>,
     samples: Vec<samples::Sample>,
     /// What they are of.
     sampled: String,
@@ -46,9 +49,36 @@ struct Page {
     options: Vec<Fact>,
 }
 
+/// What the model of a step said.
+#[derive(Debug, Serialize)]
+struct Told {
+    step: u64,
+    form: &'static str,
+    text: String,
+}
+
+/// Texts of a run on its page at most, about.
+const MOST_TOLD: usize = 12;
+
+/// What the model said while it was trained: of many texts some, evenly, and the last.
+fn told(directory: &Path) -> Result<Vec<Told>> {
+    let all = Said::read(directory)?;
+    let told = plot::thinned(all.len(), MOST_TOLD).map(|i| Told {
+        step: all[i].step,
+        form: all[i].form(),
+        text: all[i].text.clone(),
+    });
+    Ok(told.collect())
+}
+
 /// The page of the run in `directory`; `threads` are those that draw samples.
 pub(crate) fn page(directory: &Path, wanted: &Samples, threads: Option<usize>) -> Result<String> {
     let curves = Run::read(directory)?;
+    // They have a picture of their own.
+    let without_layers = Run {
+        layers: Vec::new(),
+        ..curves.clone()
+    };
     let record = RunRecord::read(directory)?;
     let config = match config(directory)? {
         Some(config) => config,
@@ -65,9 +95,10 @@ pub(crate) fn page(directory: &Path, wanted: &Samples, threads: Option<usize>) -
         version: crate::version::VERSION,
         made: facts::date(std::time::SystemTime::now()),
         figures: facts::figures(&curves, record.as_ref()),
-        curves: plot::draw(std::slice::from_ref(&curves), Theme::Auto)?,
+        curves: plot::draw(&[without_layers], Theme::Auto)?,
         matrices_picture: plot::draw_layers(&curves, Theme::Auto)?,
         matrices: facts::matrices(&curves),
+        said: told(directory)?,
         samples,
         sampled,
         no_samples,
@@ -98,7 +129,7 @@ fn drawn(directory: &Path, wanted: &Samples, threads: Option<usize>) -> Result<(
             "there is no model yet: the run has neither ended nor saved a checkpoint".into(),
         ));
     };
-    Ok((sample(&model, wanted, device::place_on_cpu(threads)?)?, name))
+    Ok((sample(&model, wanted, false, device::place_on_cpu(threads)?)?, name))
 }
 
 /// The configuration of a finished run.

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use onebit_model::config::LinearMode;
+use onebit_model::files::{ModelSource, Recast};
 use onebit_model::generation::{Finish, GeneratorOptions, Request};
-use onebit_model::runtime::{FloatStorage, KvType};
+use onebit_model::runtime::{FloatStorage, KvType, PackedModel};
 use onebit_model::sampling::{Sampler, StopStrings};
 use serde::Serialize;
 
@@ -11,6 +13,11 @@ use crate::device::Placement;
 use crate::generation::{Given, generator};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, interrupt};
+
+/// A model that is not ternary yet.
+fn in_full_precision(source: &dyn ModelSource) -> Result<Recast<'_>> {
+    Ok(Recast::new(source, |_| LinearMode::F16)?)
+}
 
 /// What is asked for.
 pub(crate) struct Samples {
@@ -30,8 +37,13 @@ pub(crate) struct Sample {
     pub text: String,
 }
 
-/// Texts of the model in `directory`, on the CPU of `place`: there they are the same everywhere.
-pub(crate) fn sample(directory: &Path, wanted: &Samples, mut place: Placement) -> Result<Vec<Sample>> {
+/// Texts of the model in `directory`, as it is packed or with its linears in `full_precision`, on the CPU of `place`: there they are the same everywhere.
+pub(crate) fn sample(
+    directory: &Path,
+    wanted: &Samples,
+    full_precision: bool,
+    mut place: Placement,
+) -> Result<Vec<Sample>> {
     let model = ModelDirectory::open(directory)?;
     let given = |seed| Given {
         temperature: None,
@@ -42,16 +54,12 @@ pub(crate) fn sample(directory: &Path, wanted: &Samples, mut place: Placement) -
         seed: Some(seed),
     };
     let tokenizer = model.tokenizer()?;
-    let packed = model.load(FloatStorage::Stored)?;
+    let packed = match full_precision {
+        true => PackedModel::from_source(&in_full_precision(model.source())?, FloatStorage::Stored)?,
+        false => model.load(FloatStorage::Stored)?,
+    };
     let config = packed.config().clone();
-    let mut ids: Vec<u32> = model.begin_token(&config, &tokenizer).into_iter().collect();
-    ids.extend(tokenizer.encode(&wanted.prompt)?);
-    if ids.is_empty() {
-        let start = config.bos_token_id.or(tokenizer.bos()).or(tokenizer.eos());
-        ids.push(start.ok_or_else(|| {
-            CliError::Failed("the tokenizer has no token that begins or ends a text; give --prompt".into())
-        })?);
-    }
+    let ids = model.prompt(&config, &tokenizer, &wanted.prompt)?;
     let context = ids
         .len()
         .saturating_add(wanted.max_tokens)

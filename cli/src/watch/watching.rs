@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onebit_engine::Isa;
 use onebit_trainer::TrainOptions;
 use onebit_trainer::run::{Event, RunInputs, StepMetrics, Trainer, ValidationMetrics};
 use onebit_trainer::schedule::Phase;
 
 use super::record::{Recorder, RunRecord, Session};
+use super::sampler::{MOST_PARAMETERS, SAMPLES_FILE, Sampler};
 use super::speed::{Machine, Speed};
 use super::tensorboard::EventFile;
-use super::tui::{Dashboard, MOST_PARAMETERS, News, Screen};
+use super::tui::{Dashboard, News, Screen};
 use crate::plot::Run;
 use crate::progress::Progress;
 use crate::{Result, device, gpu};
@@ -27,6 +27,8 @@ pub(crate) struct Wish {
     pub tensorboard: Option<PathBuf>,
     /// Takes the terminal for itself.
     pub tui: bool,
+    /// Keeps what the model says.
+    pub samples: bool,
 }
 
 /// What of a run's inputs is told.
@@ -54,17 +56,17 @@ impl Told {
 /// One line of a step, of `total`: loss, phase, learning rate, tokens a second and the share of the machine's peak.
 fn line(m: &StepMetrics, total: u64, speed: &Speed) -> String {
     let mut line = format!(
-        "step {}/{total} loss {:.4} {} lr {:.2e}",
+        "step {}/{total}  loss {:.4}  {}  lr {:.2e}",
         m.step,
         m.loss,
         m.phase.name(),
         m.lr
     );
     if let Some(rate) = speed.tokens_per_second() {
-        line.push_str(&format!(" {rate:.0} tok/s"));
+        line.push_str(&format!("  {rate:.0} tok/s"));
     }
     if let Some(share) = speed.share_of_peak() {
-        line.push_str(&format!(" {:.0}% of peak", 100.0 * share));
+        line.push_str(&format!("  {:.0}% of peak", 100.0 * share));
     }
     line
 }
@@ -79,9 +81,7 @@ pub(crate) struct Watching {
     /// The last checkpoint.
     pub saved: Option<PathBuf>,
     speed: Speed,
-    /// Whether the model may say something now and then.
-    is_small: bool,
-    isa: Isa,
+    sampler: Sampler,
     /// In the place of lines.
     screen: Option<Screen>,
     /// On the first rank alone.
@@ -129,6 +129,7 @@ impl Watching {
             events.fill_from(&output_dir.join("metrics.jsonl"))?;
         }
         let (isa, is_small) = (machine.isa, config.parameter_count() <= MOST_PARAMETERS);
+        let samples = (wish.samples && trainer.is_first()).then(|| output_dir.join(SAMPLES_FILE));
         let speed = Speed::new(machine, config, &options, precision, first);
         let screen = (wish.tui && trainer.is_first()).then(|| {
             // Of a run that begins there is nothing yet.
@@ -136,15 +137,16 @@ impl Watching {
             let title = output_dir.file_name().unwrap_or_default().to_string_lossy();
             Screen::open(Dashboard::new(title.into_owned(), first, total, &before))
         });
+        let screen = screen.flatten();
+        let listener = { screen.as_ref() }.filter(|_| is_small).map(Screen::news);
         Ok(Self {
             progress: Arc::new(Progress::new("training", total - first)),
             last: None,
             validated: None,
             saved: None,
             speed,
-            is_small,
-            isa,
-            screen: screen.flatten(),
+            sampler: Sampler::new(samples, listener, isa, options.quant_schedule()),
+            screen,
             recorder,
             events,
             first,
@@ -160,11 +162,7 @@ impl Watching {
             Event::Saved(path) => {
                 self.saved = Some(path.to_path_buf());
                 self.record();
-                // Before that phase it would be packed as what it is not yet.
-                let is_ready = self.is_small && self.last.is_some_and(|(_, phase)| phase == Phase::Hard);
-                if let Some(screen) = self.screen.as_mut().filter(|_| is_ready) {
-                    screen.sample(self.step, path, self.isa);
-                }
+                self.sampler.sample(path, &self.progress);
             }
             Event::SaveFailed(error) => {
                 let progress = &self.progress;
@@ -249,5 +247,6 @@ impl Watching {
         self.record();
         self.tell(EventFile::flush);
         self.screen = None;
+        self.sampler.end();
     }
 }

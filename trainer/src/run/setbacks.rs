@@ -155,6 +155,8 @@ impl Trainer {
         self.guard.rollbacks = before.rollbacks + 1;
         self.guard.data_offset = before.data_offset + (from - self.step) * self.options.micro_batches_per_step() as u64;
         if self.world.is_first() {
+            // What is not written yet would be written behind the cut, where it no longer belongs.
+            self.metrics.flush()?;
             self.metrics = MetricsFile::open(self.saver.storage(), &self.output_dir, to.state.metrics_bytes)?;
         }
         let rollback = Rollback {

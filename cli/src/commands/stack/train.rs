@@ -127,6 +127,9 @@ pub struct Train {
     /// take the terminal for curves, matrices and notes; q ends the run with a checkpoint. Where there is no terminal there are lines
     #[argh(switch)]
     tui: bool,
+    /// have the model say something at each checkpoint, and keep it in samples.jsonl for `onebit report`
+    #[argh(switch)]
+    samples: bool,
     /// write scalars for TensorBoard into this directory (default: none)
     #[argh(option)]
     tensorboard: Option<String>,
@@ -372,6 +375,7 @@ impl Train {
         let switches = [
             ("--resume", self.resume),
             ("--tui", self.tui),
+            ("--samples", self.samples),
             ("--force", self.force),
             ("--dry-run", self.dry_run),
             ("--recompute", self.recompute),

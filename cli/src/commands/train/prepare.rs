@@ -17,6 +17,7 @@ use onebit_trainer::run::{RunInputs, RunLock, TrainData};
 use super::Train;
 use super::teacher::OwnTeachers;
 use crate::device::Placement;
+use crate::watch::sampler::SAMPLES_FILE;
 use crate::{CliError, Result, args, output};
 
 /// What a run of ours leaves in its directory.
@@ -319,12 +320,14 @@ impl Train {
         }
         if self.force {
             let failed = |path: &Path, e: std::io::Error| CliError::io(path, "remove", &e, "remove it by hand");
-            let (checkpoints, metrics) = (directory.join("checkpoints"), directory.join("metrics.jsonl"));
+            let checkpoints = directory.join("checkpoints");
             if checkpoints.is_dir() {
                 fs::remove_dir_all(&checkpoints).map_err(|e| failed(&checkpoints, e))?;
             }
-            if metrics.is_file() {
-                fs::remove_file(&metrics).map_err(|e| failed(&metrics, e))?;
+            for path in ["metrics.jsonl", SAMPLES_FILE].map(|name| directory.join(name)) {
+                if path.is_file() {
+                    fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+                }
             }
         }
         Ok(())

@@ -275,13 +275,17 @@ fn end_soon(error: ParallelError, directory: Option<PathBuf>) {
     }
 }
 
-/// The newest checkpoint of a run and its step, by its name: one that is there by its name is whole.
+/// The step of a checkpoint, by its name.
+pub(crate) fn checkpoint_step(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// The newest checkpoint of a run and its step: one that is there by its name is whole.
 pub(crate) fn newest_checkpoint(directory: &Path) -> Option<(u64, PathBuf)> {
     let entries = std::fs::read_dir(directory.join("checkpoints")).ok()?;
-    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let found = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
-        Some((step(&path)?, path))
+        Some((checkpoint_step(&path)?, path))
     });
     found.max()
 }

@@ -206,6 +206,7 @@ impl Train {
             force: self.force,
             tensorboard: self.tensorboard.clone(),
             tui: self.tui,
+            samples: self.samples,
         };
         let mut watching = Watching::begin(&wish, &trainer, told, output_dir)?;
         if let Some(shards) = shards {

@@ -7,6 +7,7 @@ use onebit_trainer::run::LayerMetrics;
 use super::News;
 use crate::args;
 use crate::plot::Run;
+use crate::watch::sampler::Said;
 
 /// Points of a curve at most.
 const POINTS: usize = 2000;
@@ -68,8 +69,8 @@ pub(in crate::watch) struct Dashboard {
     pub(super) left: Option<String>,
     pub(super) layers: Vec<LayerMetrics>,
     pub(super) notes: VecDeque<String>,
-    /// What the model of a step said.
-    pub(super) sample: Option<(u64, String)>,
+    /// What the model said.
+    pub(super) sample: Option<Said>,
     pub(super) is_stopping: bool,
 }
 
@@ -124,7 +125,10 @@ impl Dashboard {
                     curve.cut(step as f64);
                 }
             }
-            News::Sample { step, text } => self.sample = Some((step, args::one_line(&text))),
+            News::Sample(said) => {
+                let text = args::one_line(&said.text);
+                self.sample = Some(Said { text, ..said });
+            }
             News::Note(_) | News::End => {}
         }
     }

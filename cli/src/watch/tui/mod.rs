@@ -7,34 +7,21 @@ mod dashboard;
 mod view;
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use onebit_engine::Isa;
 use onebit_trainer::run::{StepMetrics, ValidationMetrics};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::device::Placement;
-use crate::report::{Samples, sample};
+use super::sampler::Said;
 use crate::{INTERRUPTED, interrupt, output};
 
 pub(super) use dashboard::Dashboard;
 
 /// Between two pictures.
 const FRAME: Duration = Duration::from_millis(100);
-
-/// A text for the screen.
-const SAMPLE: Samples = Samples {
-    count: 1,
-    max_tokens: 60,
-    prompt: String::new(),
-    seed: 42,
-};
-/// Models of more parameters say nothing while they are trained: it would take their memory once more.
-pub(super) const MOST_PARAMETERS: u64 = 200_000_000;
 
 /// What is new.
 #[derive(Debug)]
@@ -49,11 +36,8 @@ pub(super) enum News {
     /// The run went back to this step.
     Back(u64),
     Note(String),
-    /// What the model of a step says.
-    Sample {
-        step: u64,
-        text: String,
-    },
+    /// What the model says.
+    Sample(Said),
     /// There is nothing more to come.
     End,
 }
@@ -63,8 +47,6 @@ pub(super) enum News {
 pub(super) struct Screen {
     news: Sender<News>,
     thread: Option<JoinHandle<Vec<String>>>,
-    /// At work on a sample.
-    sampler: Option<JoinHandle<()>>,
 }
 
 /// Whether there is a terminal that can be drawn on.
@@ -99,7 +81,6 @@ impl Screen {
             Ok(thread) => Some(Self {
                 news,
                 thread: Some(thread),
-                sampler: None,
             }),
             Err(_) => {
                 leave();
@@ -108,30 +89,9 @@ impl Screen {
         }
     }
 
-    /// Has the checkpoint of `step` say something, on one thread beside the trainer's, unless the last one is still at it.
-    pub(super) fn sample(&mut self, step: u64, checkpoint: &Path, isa: Isa) {
-        if self.sampler.as_ref().is_some_and(|sampler| !sampler.is_finished()) {
-            return;
-        }
-        let (news, checkpoint) = (self.news.clone(), checkpoint.to_path_buf());
-        let work = move || {
-            let place = Placement {
-                isa,
-                threads: 1,
-                gpu: None,
-                gpu_by_name: false,
-            };
-            // A checkpoint may go before it is read: then there is a sample of the next.
-            if let Ok(samples) = sample(&checkpoint, &SAMPLE, place) {
-                for sample in samples {
-                    let _ = news.send(News::Sample {
-                        step,
-                        text: sample.text,
-                    });
-                }
-            }
-        };
-        self.sampler = std::thread::Builder::new().name("sampler".into()).spawn(work).ok();
+    /// For others who have something to tell.
+    pub(super) fn news(&self) -> Sender<News> {
+        self.news.clone()
     }
 
     /// Hands it over; nobody waits.

@@ -29,7 +29,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, d: &Dashboard) {
         Constraint::Length(1),
     ];
     let [head, gauge, middle, sample, notes, foot] = Layout::vertical(rows).areas(frame.area());
-    frame.render_widget(Paragraph::new(heading(d)), head);
+    frame.render_widget(Paragraph::new(heading(d, usize::from(head.width))), head);
     let done = d.step as f64 / d.total.max(1) as f64;
     frame.render_widget(
         Gauge::default()
@@ -51,12 +51,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, d: &Dashboard) {
             matrices,
         );
     }
-    if let Some((step, text)) = &d.sample {
-        let block = Block::new()
-            .borders(Borders::TOP)
-            .title(format!(" the model of step {step}, packed "));
+    if let Some(said) = &d.sample {
+        let block =
+            Block::new()
+                .borders(Borders::TOP)
+                .title(format!(" the model of step {}, {} ", said.step, said.form()));
         frame.render_widget(
-            Paragraph::new(text.as_str()).wrap(Wrap { trim: true }).block(block),
+            Paragraph::new(said.text.as_str())
+                .wrap(Wrap { trim: true })
+                .block(block),
             sample,
         );
     }
@@ -72,8 +75,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, d: &Dashboard) {
     frame.render_widget(Paragraph::new(foot_line), foot);
 }
 
-/// Step, phase, learning rate, speed, time left.
-fn heading(d: &Dashboard) -> Line<'_> {
+/// Step, phase, loss, time left, speed, learning rate: as many of them as there is room for.
+fn heading(d: &Dashboard, width: usize) -> Line<'_> {
     let mut parts = vec![
         Span::styled(d.title.as_str(), BOLD),
         Span::raw(format!("  step {}/{}  ", d.step, d.total)),
@@ -82,12 +85,22 @@ fn heading(d: &Dashboard) -> Line<'_> {
             Style::new().fg(phase_color(d.phase)).add_modifier(Modifier::BOLD),
         ),
     ];
-    let mut more = |text: Option<String>| parts.extend(text.map(|text| Span::raw(format!("  {text}"))));
-    more(d.loss.points.last().map(|point| format!("loss {:.4}", point.1)));
-    more(d.lr.points.last().map(|point| format!("lr {:.2e}", point.1)));
-    more(d.tokens_per_second.map(|rate| format!("{rate:.0} tok/s")));
-    more(d.share_of_peak.map(|share| format!("{:.0}% of peak", 100.0 * share)));
-    more(d.left.as_ref().map(|left| format!("{left} left")));
+    let more = [
+        d.loss.points.last().map(|point| format!("  loss {:.4}", point.1)),
+        d.left.as_ref().map(|left| format!("  {left} left")),
+        d.tokens_per_second.map(|rate| format!("  {rate:.0} tok/s")),
+        d.share_of_peak.map(|share| format!("  {:.0}% of peak", 100.0 * share)),
+        // A panel of its own has it.
+        d.lr.points.last().map(|point| format!("  lr {:.2e}", point.1)),
+    ];
+    let mut room = width.saturating_sub(parts.iter().map(Span::width).sum());
+    for span in more.into_iter().flatten().map(Span::raw) {
+        match room.checked_sub(span.width()) {
+            Some(rest) => room = rest,
+            None => break,
+        }
+        parts.push(span);
+    }
     Line::from(parts)
 }
 
@@ -204,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::plot::Run;
+    use crate::watch::sampler::Said;
     use crate::watch::tui::News;
 
     fn dashboard() -> Dashboard {
@@ -230,10 +244,12 @@ mod tests {
                 clip: 0.1,
             })
             .collect();
-        d.take(News::Sample {
+        d.take(News::Sample(Said {
             step: 80,
+            full_precision: false,
+            seed: 1,
             text: "Anna was\na cow.".into(),
-        });
+        }));
         d.note("step 90: validation\nloss 3.0");
         d
     }
@@ -288,6 +304,8 @@ mod tests {
             text(&empty, width, height);
             text(&dashboard(), width, height);
         }
+        let narrow = text(&dashboard(), 64, 24);
+        assert!(narrow[0].trim_end().ends_with("12 s left  1550 tok/s"), "{}", narrow[0]);
         let narrow = text(&dashboard(), 80, 24).join("\n");
         assert!(narrow.contains("┌ loss") && !narrow.contains("up_proj"));
         let mut ending = dashboard();

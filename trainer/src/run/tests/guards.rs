@@ -149,7 +149,13 @@ fn a_spike_takes_the_run_back_and_on_with_other_data() {
         let mut rollbacks = Vec::new();
         let outcome = trainer
             .run(&stop, &mut |event| match event {
-                Event::RolledBack(rollback) => rollbacks.push(rollback.clone()),
+                Event::RolledBack(rollback) => {
+                    rollbacks.push(rollback.clone());
+                    // Whoever reads it now finds the steps up to there, and nothing of those behind.
+                    let now = fs::read_to_string(dir.path().join(name).join("metrics.jsonl")).unwrap();
+                    let last = lines(&now).last().map(|line| line["step"].clone());
+                    assert_eq!(last, Some(rollback.step.into()));
+                }
                 Event::Step(m) if m.step == stop_at && rollbacks.len() == after => {
                     stop.store(true, std::sync::atomic::Ordering::Relaxed)
                 }
