@@ -149,6 +149,8 @@ fn a_stream_an_answer_and_generate_say_the_same() {
         "40",
         "--seed",
         "5",
+        "--kv-type",
+        "f16",
     ];
     let made = common::onebit(&[&arguments[..], &["--temperature", "0.9", "--json"]].concat()).json();
     assert_eq!(made["text"], text);

@@ -100,7 +100,7 @@ pub struct Serve {
     /// type of embedding and head: f32, f16, bf16, int8 (a byte a value, a step a row; a little less exact) or int4 (half a byte, a step for 32 columns; less exact) (default: as stored)
     #[argh(option)]
     head: Option<String>,
-    /// how keys and values are kept: f32, f16 or int8; smaller types make long contexts cheaper and a little less exact (default: f32)
+    /// how keys and values are kept: f32, f16 or int8; smaller types take less memory and time, and are a little less exact (default: f16)
     #[argh(option)]
     kv_type: Option<String>,
     /// threads of the CPU (default: physical cores)
@@ -141,7 +141,8 @@ impl Serve {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
-        let kv = args::kv_type(self.kv_type.as_deref())?;
+        // Every conversation that is being written is read from memory for each token: half of it is nearly half the time.
+        let kv = args::kv_type(Some(self.kv_type.as_deref().unwrap_or("f16")))?;
         let head = args::head_type(self.head.as_deref())?;
         let sequences = count(self.parallel, 64, 4096, "--parallel")?;
         let queue = self.queue.unwrap_or(256).min(1 << 20);
