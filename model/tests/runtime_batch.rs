@@ -8,7 +8,7 @@ use onebit_kernels_cpu::Isa;
 use onebit_kernels_cpu::attention::cached::KvType;
 use onebit_kernels_cpu::rng::Key;
 use onebit_model::runtime::{
-    Batch, Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, Turn,
+    Batch, Executor, FloatStorage, PackedModel, Pool, RuntimeError, Serial, Session, SessionOptions, Turn, Wanted,
 };
 
 const SEQUENCES: usize = 5;
@@ -64,7 +64,10 @@ fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, see
             let count = [0, 1, 1, below(14)][below(4)].min(left).min(room);
             room -= count;
             if count > 0 {
-                let (ids, logits) = (&text[held..held + count], below(3) > 0);
+                let (ids, logits) = (
+                    &text[held..held + count],
+                    [Wanted::Nothing, Wanted::All, Wanted::All][below(3)],
+                );
                 turns.push(Turn { sequence, ids, logits });
             }
         }
@@ -74,12 +77,14 @@ fn in_turns<E: Executor>(model: &PackedModel, exec: E, isa: Isa, kv: KvType, see
         let ends: Vec<(usize, usize)> = (turns.iter())
             .map(|turn| (turn.sequence, batch.position(turn.sequence) + turn.ids.len()))
             .collect();
-        let mut told = Vec::new();
+        let wanted = turns
+            .iter()
+            .enumerate()
+            .filter(|(_, turn)| turn.logits != Wanted::Nothing);
+        let mut told: Vec<(usize, Vec<u32>)> = wanted.map(|(turn, _)| (turn, Vec::new())).collect();
         batch
-            .step(&turns, |turn, logits| told.push((turn, bits(logits))))
+            .step(&turns, &mut told, |(_, told), logits| *told = bits(logits))
             .unwrap();
-        let wanted = turns.iter().enumerate().filter(|(_, turn)| turn.logits);
-        assert!(wanted.map(|(i, _)| i).eq(told.iter().map(|(i, _)| *i)), "{what}");
         for (turn, found) in told {
             let (sequence, end) = ends[turn];
             assert!(
@@ -132,21 +137,24 @@ fn a_copy_goes_on_as_the_text_that_it_is_a_copy_of() {
             let read = Turn {
                 sequence: from,
                 ids: &text[..17],
-                logits: false,
+                logits: Wanted::Nothing,
             };
             if batch.position(from) == 0 {
-                batch.step(&[read], |_, _| panic!("no logits were asked for")).unwrap();
+                let nobody = |(): &mut (), _: &mut [f32]| panic!("no logits were asked for");
+                batch.step(&[read], &mut [], nobody).unwrap();
             }
             batch.copy(from, to, 13).unwrap();
             assert_eq!(batch.position(to), 13);
-            let mut found = Vec::new();
+            let mut found = [Vec::new()];
             let rest = Turn {
                 sequence: to,
                 ids: &text[13..],
-                logits: true,
+                logits: Wanted::All,
             };
-            batch.step(&[rest], |_, logits| found = bits(logits)).unwrap();
-            assert!(found == expected[19], "{kv:?} {from} to {to}");
+            batch
+                .step(&[rest], &mut found, |found, logits| *found = bits(logits))
+                .unwrap();
+            assert!(found[0] == expected[19], "{kv:?} {from} to {to}");
         }
         // What was copied from is as it was.
         let before = batch.position(1);
@@ -171,15 +179,23 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let turn = |sequence, ids| Turn {
         sequence,
         ids,
-        logits: true,
+        logits: Wanted::All,
     };
-    let nobody = |_: usize, _: &mut [f32]| panic!("no logits of a step that was refused");
-    assert_eq!(batch.step(&[], nobody), Err(RuntimeError::EmptyInput));
-    assert_eq!(batch.step(&[turn(0, &[])], nobody), Err(RuntimeError::EmptyInput));
+    let nobody = |(): &mut (), _: &mut [f32]| panic!("no logits of a step that was refused");
+    assert_eq!(batch.step(&[], &mut [], nobody), Err(RuntimeError::EmptyInput));
+    let of = |batch: &mut Batch<&PackedModel>, turns: &[Turn<'_>]| {
+        batch.step(turns, &mut vec![(); turns.len()], nobody).unwrap_err()
+    };
+    assert_eq!(of(&mut batch, &[turn(0, &[])]), RuntimeError::EmptyInput);
     for turns in [[turn(1, &[1]), turn(0, &[1])], [turn(1, &[1]), turn(1, &[1])]] {
-        assert!(matches!(batch.step(&turns, nobody), Err(RuntimeError::Turns { .. })));
+        assert!(matches!(of(&mut batch, &turns), RuntimeError::Turns { .. }));
     }
-    let of = |batch: &mut Batch<&PackedModel>, turns: &[Turn<'_>]| batch.step(turns, nobody).unwrap_err();
+    for items in [0, 2] {
+        assert!(matches!(
+            batch.step(&[turn(0, &[1])], &mut vec![(); items], nobody),
+            Err(RuntimeError::Option { name: "items", .. })
+        ));
+    }
     assert!(matches!(
         of(&mut batch, &[turn(2, &[1])]),
         RuntimeError::Option {

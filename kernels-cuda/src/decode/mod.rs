@@ -59,6 +59,8 @@
 //! of 16 take 30 µs of products a layer each time, 29 ms for 32 of them, and attend to 512 tokens one after the other, at 3 µs and more a layer: 46 ms and more.
 
 mod attention;
+mod batch;
+mod batch_attention;
 mod head;
 mod packed;
 mod prefill_attention;
@@ -69,6 +71,7 @@ mod step;
 mod tests;
 
 pub use attention::{Attention, KvCache, KvKind, Rotation, attend};
+pub use batch::{BatchRoom, BatchState, BatchTurn};
 pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
 pub use packed::{Vocabulary, VocabularyKind};
 pub use prefill_attention::attend_many;

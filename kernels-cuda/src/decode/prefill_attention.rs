@@ -3,18 +3,18 @@
 use super::attention::{Attention, CacheLayer, KvCache, KvKind, tokens_of};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
-static MODULE: Module = ptx!("prefill_attention.ptx");
+pub(super) static MODULE: Module = ptx!("prefill_attention.ptx");
 
-const THREADS: usize = 256;
-const WARPS: usize = THREADS / 32;
+pub(super) const THREADS: usize = 256;
+pub(super) const WARPS: usize = THREADS / 32;
 /// Query heads of tokens, of one key head, that a block has.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 const POSITIONS: usize = 128;
 /// Most values of a head.
 pub(super) const MOST_HEAD_DIM: usize = 128;
 
 /// Bytes of shared memory.
-fn shared_bytes(dim: usize) -> usize {
+pub(super) fn shared_bytes(dim: usize) -> usize {
     4 * (POSITIONS * dim + ROWS * (dim + 4) + ROWS * (POSITIONS + 4) + 2 * POSITIONS + 4 * ROWS)
 }
 

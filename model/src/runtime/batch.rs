@@ -29,18 +29,8 @@ use super::executor::{Executor, Serial};
 use super::forward::{Pass, Span};
 use super::session::SessionOptions;
 use super::snapshot;
+use super::turns::{Held, Turn, Wanted};
 use super::weights::PackedModel;
-
-/// Tokens that a sequence reads in a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn<'a> {
-    /// Its number.
-    pub sequence: usize,
-    /// The tokens, at least one.
-    pub ids: &'a [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub logits: bool,
-}
 
 /// Sequences that share the model, the threads and the memory of a forward pass. `M` and `E` are as in [`Session`](super::Session).
 ///
@@ -74,14 +64,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         options: SessionOptions,
         sequences: usize,
     ) -> Result<Self, RuntimeError> {
-        if sequences == 0 {
-            return Err(RuntimeError::Option {
-                name: "sequences",
-                found: 0,
-                limit: usize::MAX,
-            });
-        }
-        options.validate(model.config(), sequences)?;
+        options.validate_batch(model.config(), sequences)?;
         let mut buffers = Buffers::new(model.config(), &options, executor.threads(), sequences)?;
         buffers.add_head_input(&model, options.logit_rows)?;
         let bytes_per_token = model.bytes_per_token();
@@ -131,13 +114,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
     /// # Errors
     /// [`RuntimeError::Snapshot`] if `from` holds fewer; [`RuntimeError::Option`] for a sequence that is not there. Nothing changes then.
     pub fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), RuntimeError> {
-        self.check_sequence(from.max(to))?;
-        if positions > self.position(from) {
-            return Err(RuntimeError::Snapshot {
-                expected: positions,
-                found: self.position(from),
-            });
-        }
+        self.held().check_copy(from, to, positions)?;
         if from == to {
             self.truncate(to, positions);
             return Ok(());
@@ -166,13 +143,29 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         Ok(())
     }
 
-    /// Reads the tokens of some sequences, each after what it holds, and hands the logits `[vocab_size]` of the turns that want them to `each`, with the number of the turn.
+    /// Reads the tokens of some sequences, each after what it holds, and hands the logits `[vocab_size]` of each turn that wants some to `each`, with its item: `items` has one for each of these turns, in their
+    /// order. Several threads may call at once.
     ///
     /// # Errors
-    /// [`RuntimeError::Turns`] if the sequences do not ascend; [`RuntimeError::Option`] for a sequence that is not there, for more tokens than a chunk has, or for more logits than there are rows;
-    /// [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]. Nothing changes then.
-    pub fn step(&mut self, turns: &[Turn<'_>], mut each: impl FnMut(usize, &mut [f32])) -> Result<(), RuntimeError> {
-        self.plan(turns)?;
+    /// [`RuntimeError::Turns`] if the sequences do not ascend; [`RuntimeError::Option`] for a sequence that is not there, for more tokens than a chunk has, for more logits than there are rows, or for another number of
+    /// items; [`RuntimeError::EmptyInput`], [`RuntimeError::ContextFull`] or [`RuntimeError::UnknownToken`]. Nothing changes then.
+    pub fn step<T: Send>(
+        &mut self,
+        turns: &[Turn<'_>],
+        items: &mut [T],
+        each: impl Fn(&mut T, &mut [f32]) + Sync,
+    ) -> Result<(), RuntimeError> {
+        let (mut spans, mut ids) = (core::mem::take(&mut self.spans), core::mem::take(&mut self.ids));
+        let planned = self.held().plan(turns, items.len(), &mut spans, &mut ids);
+        (self.spans, self.ids) = (spans, ids);
+        planned?;
+        self.wanted.clear();
+        let asked = turns
+            .iter()
+            .zip(&self.spans)
+            .filter(|(turn, _)| turn.logits != Wanted::Nothing);
+        self.wanted
+            .extend(asked.map(|(_, span)| span.at.saturating_add(span.tokens).saturating_sub(1)));
         let tokens = self.ids.len();
         let pass = Pass {
             model: &self.model,
@@ -203,75 +196,18 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
             }
         }
         let vocab = self.model.config().vocab_size;
-        let asked = turns.iter().enumerate().filter(|(_, turn)| turn.logits);
-        for ((turn, _), logits) in asked.zip(self.buffers.logits.chunks_exact_mut(vocab.max(1))) {
-            each(turn, logits);
+        for (item, logits) in items.iter_mut().zip(self.buffers.logits.chunks_exact_mut(vocab.max(1))) {
+            each(item, logits);
         }
         Ok(())
     }
 
-    /// Checks the turns and lays them out.
-    fn plan(&mut self, turns: &[Turn<'_>]) -> Result<(), RuntimeError> {
-        self.spans.clear();
-        self.ids.clear();
-        self.wanted.clear();
-        if turns.is_empty() {
-            return Err(RuntimeError::EmptyInput);
+    /// What the checks of a step compare.
+    fn held(&self) -> Held<'_> {
+        Held {
+            positions: &self.positions,
+            options: &self.options,
+            vocab_size: self.model.config().vocab_size,
         }
-        let vocab_size = self.model.config().vocab_size;
-        let mut before = None;
-        for turn in turns {
-            if before.is_some_and(|before| before >= turn.sequence) {
-                return Err(RuntimeError::Turns {
-                    sequence: turn.sequence,
-                });
-            }
-            before = Some(turn.sequence);
-            self.check_sequence(turn.sequence)?;
-            let (first, limit) = (self.position(turn.sequence), self.options.context);
-            if turn.ids.is_empty() {
-                return Err(RuntimeError::EmptyInput);
-            }
-            if turn.ids.len() > limit.saturating_sub(first) {
-                return Err(RuntimeError::ContextFull {
-                    position: first,
-                    more: turn.ids.len(),
-                    limit,
-                });
-            }
-            if let Some((index, &id)) = (turn.ids.iter().enumerate()).find(|&(_, &id)| id as usize >= vocab_size) {
-                return Err(RuntimeError::UnknownToken { id, index, vocab_size });
-            }
-            self.spans.push(Span {
-                sequence: turn.sequence,
-                at: self.ids.len(),
-                first,
-                tokens: turn.ids.len(),
-            });
-            self.ids.extend_from_slice(turn.ids);
-            if turn.logits {
-                self.wanted.push(self.ids.len().saturating_sub(1));
-            }
-        }
-        let limits = [
-            ("chunk", self.ids.len(), self.options.chunk),
-            ("logit_rows", self.wanted.len(), self.options.logit_rows),
-        ];
-        match limits.into_iter().find(|&(_, found, limit)| found > limit) {
-            Some((name, found, limit)) => Err(RuntimeError::Option { name, found, limit }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_sequence(&self, sequence: usize) -> Result<(), RuntimeError> {
-        let limit = self.positions.len().saturating_sub(1);
-        if sequence > limit {
-            return Err(RuntimeError::Option {
-                name: "sequence",
-                found: sequence,
-                limit,
-            });
-        }
-        Ok(())
     }
 }

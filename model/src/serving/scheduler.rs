@@ -12,7 +12,7 @@ use super::answer::{Answer, Next};
 use super::job::{Event, Failure, Job};
 use super::places::{Choice, Place, choose};
 use crate::generation::Finish;
-use crate::runtime::{Batch, Executor, KvType, PackedModel, RuntimeError, SessionOptions, Turn};
+use crate::runtime::{Batch, Executor, KvType, PackedModel, RuntimeError, SessionOptions, Turn, Wanted};
 use crate::sampling::Sampler;
 use crate::tokenizer::Tokenizer;
 
@@ -252,7 +252,10 @@ impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
             turns.push(Turn {
                 sequence: number,
                 ids,
-                logits: sequence.held.len() + share == history,
+                logits: match sequence.held.len() + share == history {
+                    true => Wanted::All,
+                    false => Wanted::Nothing,
+                },
             });
         }
         self.load.active.store(turns.len(), Ordering::Relaxed);
@@ -262,9 +265,16 @@ impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
         for turn in &turns {
             self.sequences[turn.sequence].held.extend_from_slice(turn.ids);
         }
-        let (sequences, unused, options, load) = (&mut self.sequences, &self.unused, &self.options, self.load);
-        self.batch.step(&turns, |turn, logits| {
-            let sequence = &mut sequences[turns[turn].sequence];
+        let (unused, options, load) = (&self.unused, &self.options, self.load);
+        let wanting: Vec<usize> = (turns.iter().filter(|turn| turn.logits != Wanted::Nothing))
+            .map(|turn| turn.sequence)
+            .collect();
+        let sequences = self.sequences.iter_mut().enumerate();
+        let mut drawing: Vec<&mut Sequence<'_>> = sequences
+            .filter(|(number, _)| wanting.contains(number))
+            .map(|(_, sequence)| sequence)
+            .collect();
+        self.batch.step(&turns, &mut drawing, |sequence, logits| {
             for &id in unused {
                 logits[id as usize] = f32::NEG_INFINITY;
             }
