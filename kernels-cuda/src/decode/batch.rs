@@ -15,11 +15,10 @@
 //!
 //! **Room for a step** is a chunk of tokens and so many rows of logits; nothing is allocated by a pass. Ids, places and the rest of what changes go to the GPU in one copy.
 
-use super::attention::KvKind;
 use super::batch_attention::{Places, TILE, attend_batch, tiles_of};
 use super::prefill_attention::MOST_HEAD_DIM;
 use super::state::{Activations, cache_bytes};
-use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, Rotation, Vocabulary};
+use super::{Attention, DecodeModel, DecodeShape, HeadOutput, KvCache, KvKind, Rotation, Vocabulary};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemv::{Extent, MOST_TOKENS, PART_MORE};
 
@@ -87,14 +86,76 @@ pub struct BatchState {
     table: DeviceArray<u32>,
 }
 
-/// How a pass lies in the table.
+/// How a pass lies in the table: ids, places, tiles, and rows of the residual stream whose logits are wanted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Layout {
-    tokens: usize,
-    spans: usize,
-    tiles: usize,
-    rows: usize,
-    seen: usize,
+pub(super) struct Layout {
+    pub tokens: usize,
+    pub spans: usize,
+    pub tiles: usize,
+    pub rows: usize,
+    pub seen: usize,
+}
+
+impl Layout {
+    /// Of `turns`, with `group` query heads for each key head, and the words of the table.
+    pub fn of(turns: &[BatchTurn<'_>], group: usize) -> (Self, Vec<u32>) {
+        let tokens = turns.iter().map(|turn| turn.ids.len()).sum();
+        let mut layout = Layout {
+            tokens,
+            ..Layout::default()
+        };
+        let (mut ids, mut places, mut tiles) = (Vec::new(), Vec::with_capacity(2 * tokens), Vec::new());
+        let mut last_of = vec![0; turns.len()];
+        let (spans, singles): (Vec<usize>, Vec<usize>) = (0..turns.len()).partition(|&turn| turns[turn].ids.len() > 1);
+        for turn in spans.into_iter().chain(singles) {
+            let BatchTurn {
+                sequence,
+                first,
+                ids: of,
+                ..
+            } = turns[turn];
+            let (start, end) = (ids.len(), first + of.len());
+            ids.extend_from_slice(of);
+            places.extend((first..end).flat_map(|position| [sequence as u32, position as u32]));
+            last_of[turn] = ids.len() - 1;
+            if of.len() == 1 {
+                layout.seen = layout.seen.max(end);
+                continue;
+            }
+            layout.spans = ids.len();
+            tiles.extend((0..tiles_of(of.len(), group)).map(|tile| {
+                let row = tile * TILE;
+                let last = (row + TILE - 1).min(of.len() * group - 1) / group;
+                (first + last, [start, of.len(), row])
+            }));
+        }
+        // Those that see most take longest, and begin.
+        tiles.sort_by_key(|&(last, _)| std::cmp::Reverse(last));
+        layout.tiles = tiles.len();
+        let mut words = ids;
+        words.append(&mut places);
+        words.extend(tiles.iter().flat_map(|(_, tile)| tile.map(|word| word as u32)));
+        let wanted = (turns.iter().zip(&last_of)).filter_map(|(turn, &last)| turn.logits.then_some(last as u32));
+        layout.rows = wanted.clone().count();
+        words.extend(wanted);
+        (layout, words)
+    }
+
+    /// Its parts of a table.
+    pub fn split(&self, table: &DeviceArray<u32>) -> (DeviceArray<u32>, Places, DeviceArray<u32>) {
+        let mut at = 0;
+        let [ids, places, tiles, wanted] = [self.tokens, 2 * self.tokens, 3 * self.tiles, self.rows].map(|words| {
+            at += words;
+            table.slice(at - words..at)
+        });
+        let places = Places {
+            places,
+            tiles,
+            spans: self.spans,
+            seen: self.seen,
+        };
+        (ids, places, wanted)
+    }
 }
 
 impl BatchState {
@@ -188,7 +249,6 @@ impl BatchState {
     /// Checks the turns and puts what the kernels need of them into the table.
     fn lay_out(&self, gpu: &Gpu, turns: &[BatchTurn<'_>]) -> Result<Layout> {
         let room = self.room;
-        let group = self.attention.heads / self.cache.kv_heads;
         let ascending = turns.windows(2).all(|two| two[0].sequence < two[1].sequence);
         let inside = |turn: &BatchTurn<'_>| {
             turn.sequence < room.sequences
@@ -204,43 +264,7 @@ impl BatchState {
                 format!("{} turns of {tokens} tokens", turns.len()),
             ));
         }
-        let mut layout = Layout {
-            tokens,
-            rows,
-            ..Layout::default()
-        };
-        let (mut ids, mut places, mut tiles) = (Vec::with_capacity(self.table.len()), Vec::new(), Vec::new());
-        let mut last_of = vec![0; turns.len()];
-        let (spans, singles): (Vec<usize>, Vec<usize>) = (0..turns.len()).partition(|&turn| turns[turn].ids.len() > 1);
-        for turn in spans.into_iter().chain(singles) {
-            let BatchTurn {
-                sequence,
-                first,
-                ids: of,
-                ..
-            } = turns[turn];
-            let (start, end) = (ids.len(), first + of.len());
-            ids.extend_from_slice(of);
-            places.extend((first..end).flat_map(|position| [sequence as u32, position as u32]));
-            last_of[turn] = ids.len() - 1;
-            if of.len() == 1 {
-                layout.seen = layout.seen.max(end);
-                continue;
-            }
-            layout.spans = ids.len();
-            tiles.extend((0..tiles_of(of.len(), group)).map(|tile| {
-                let row = tile * TILE;
-                let last = (row + TILE - 1).min(of.len() * group - 1) / group;
-                (first + last, [start, of.len(), row])
-            }));
-        }
-        // Those that see most take longest, and begin.
-        tiles.sort_by_key(|&(last, _)| std::cmp::Reverse(last));
-        layout.tiles = tiles.len();
-        let mut words = ids;
-        words.append(&mut places);
-        words.extend(tiles.iter().flat_map(|(_, tile)| tile.map(|word| word as u32)));
-        words.extend((turns.iter().zip(&last_of)).filter_map(|(turn, &last)| turn.logits.then_some(last as u32)));
+        let (layout, words) = Layout::of(turns, self.attention.heads / self.cache.kv_heads);
         gpu.write(&self.table.slice(..words.len()), &words)?;
         Ok(layout)
     }
@@ -291,24 +315,8 @@ impl DecodeModel {
     }
 
     fn pass(&self, gpu: &Gpu, state: &BatchState, layout: Layout) -> Result<()> {
-        let Layout {
-            tokens,
-            spans,
-            tiles,
-            rows,
-            seen,
-        } = layout;
-        let mut at = 0;
-        let [ids, places, tiles, wanted] = [tokens, 2 * tokens, 3 * tiles, rows].map(|words| {
-            at += words;
-            state.table.slice(at - words..at)
-        });
-        let batch = Places {
-            places,
-            tiles,
-            spans,
-            seen,
-        };
+        let Layout { tokens, rows, .. } = layout;
+        let (ids, batch, wanted) = layout.split(&state.table);
         let (attention, cache, activations) = (&state.attention, &state.cache, &state.activations);
         let opened = activations.opened.as_ref().filter(|_| tokens > MOST_TOKENS);
         let ids = (&ids, &state.output.position);

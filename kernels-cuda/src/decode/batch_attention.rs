@@ -1,6 +1,7 @@
 //! Attention of tokens of many sequences, each over its own cache.
 
-use super::attention::{Attention, CacheLayer, EACH_OF_MANY, KvCache, POSITIONS, SingleGrid};
+use super::attention::{Attention, EACH_OF_MANY, SingleGrid};
+use super::cache::{CacheLayer, KvCache, POSITIONS};
 use super::prefill_attention::{MODULE, MOST_HEAD_DIM, ROWS, THREADS, WARPS, shared_bytes};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Result};
 use crate::ternary_gemv::{PART_MORE, need};

@@ -1,6 +1,7 @@
 //! Attention of many tokens over the cache.
 
-use super::attention::{Attention, CacheLayer, KvCache, KvKind, tokens_of};
+use super::attention::{Attention, tokens_of};
+use super::cache::{CacheLayer, KvCache};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
 pub(super) static MODULE: Module = ptx!("prefill_attention.ptx");
@@ -49,11 +50,8 @@ pub fn attend_many(
         ));
     }
     let CacheLayer { keys, values, scales } = cache.layer(layer);
-    let (place, attend) = match cache.kind {
-        KvKind::F32 => ("place_f32", "attend_many_f32"),
-        KvKind::F16 => ("place_f16", "attend_many_f16"),
-        KvKind::Int8 => ("place_int8", "attend_many_int8"),
-    };
+    let place = (cache.kind).of_three(["place_f32", "place_f16", "place_int8"]);
+    let attend = (cache.kind).of_three(["attend_many_f32", "attend_many_f16", "attend_many_int8"]);
     let start = |name: &'static str, grid: [usize; 2]| {
         let [x, y] = grid.map(|n| n as u32);
         Launch::new(gpu, MODULE.kernel(name), [x, y, 1], THREADS as u32)
