@@ -86,12 +86,10 @@ fn attention_of_many_sequences_has_the_bits_of_each_alone() {
                 let mut turns = Vec::new();
                 for sequence in 0..sequences {
                     // Half of the sequences are far on from the first round on.
-                    let long = if round == 0 && sequence % 2 == 0 {
-                        context - 20
-                    } else {
-                        9
+                    let count = match round == 0 && sequence % 2 == 0 {
+                        true => context - 20,
+                        false => [1, 1, 0, 2 + random.next() as usize % 9][(random.next() % 4) as usize],
                     };
-                    let count = [1, 1, 0, 2 + random.next() as usize % long][(random.next() % 4) as usize];
                     let count = count.min(context - held[sequence]);
                     if count > 0 {
                         turns.push(BatchTurn {
