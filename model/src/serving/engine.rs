@@ -1,4 +1,4 @@
-//! What the scheduler needs of the sequences that it reads side by side: a [`Batch`] on CPUs, a [`CudaBatch`](crate::runtime::cuda::CudaBatch) on a GPU.
+//! What the scheduler needs of the sequences that it reads side by side: a [`Batch`] on CPUs, a `CudaBatch` on a GPU.
 
 use std::ops::Deref;
 
