@@ -102,7 +102,7 @@ impl Streams {
     #[cfg(feature = "cuda")]
     pub fn on_gpu(&self, model: &CudaModel, gpu: &onebit_kernels_cuda::Gpu) -> Result<Timed> {
         let mut batch = CudaBatch::new(model, self.options(), self.sequences)?;
-        let measured = self.time(&mut batch, || Ok(limits::cuda::copy_bandwidth(gpu)?))?;
+        let measured = self.time(&mut batch, || limits::cuda::copy_bandwidth(gpu))?;
         Ok(Timed {
             peak_ops: Some(limits::cuda::product_rate(gpu)?),
             ..self.timed(model.config(), model.bytes_per_prompt(1), measured)
