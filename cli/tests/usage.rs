@@ -91,6 +91,8 @@ fn wrong_usage_ends_with_2() {
     .refused(2, &["--context"]);
     onebit(&["eval", "--model", &model, "--ids", "1,2", "--logits", "--context", "9"]).refused(2, &["--context"]);
     onebit(&["bench", "prefill", "--exact-head"]).refused(2, &["--exact-head", "bench decode"]);
+    onebit(&["bench", "prefill", "--streams", "4"]).refused(2, &["--streams", "bench decode"]);
+    onebit(&["bench", "decode", "--streams", "0"]).refused(2, &["--streams", "at least 1"]);
     onebit(&["bench", "sort"]).refused(2, &["decode, prefill, train or scaling"]);
     onebit(&["bench", "decode", "--gpus", "2"]).refused(2, &["--gpus", "bench train", "bench scaling"]);
     onebit(&["bench", "train", "--shard", "optimizer"]).refused(2, &["--shard", "--gpus"]);

@@ -1,5 +1,6 @@
 //! Attention of a few tokens over the cache.
 
+use super::cache::{CacheLayer, KvCache, POSITIONS};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 use crate::ternary_gemv::{PART_MORE, Parts, need};
 
@@ -7,137 +8,14 @@ static MODULE: Module = ptx!("attention.ptx");
 static OVERLAPPED: Module = ptx!("attention_overlapped.ptx");
 static SINGLE: Module = ptx!("attention_single.ptx");
 static SINGLE_OVERLAPPED: Module = ptx!("attention_single_overlapped.ptx");
+static EACH: Module = ptx!("attention_each.ptx");
+static EACH_OVERLAPPED: Module = ptx!("attention_each_overlapped.ptx");
 
-/// Positions of a block.
-const POSITIONS: usize = 128;
 const THREADS: u32 = 256;
 /// Most query heads of a key head.
 const MOST_GROUP: usize = 32;
 /// Most query heads of a block, where there is one token.
 const MOST_ROWS: usize = 8;
-
-/// How keys and values are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvKind {
-    /// As they are computed.
-    F32,
-    /// Half precision.
-    F16,
-    /// Bytes, with a scale for each position and head.
-    Int8,
-}
-
-impl KvKind {
-    /// Bytes of a value.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvKind::F32 => 4,
-            KvKind::F16 => 2,
-            KvKind::Int8 => 1,
-        }
-    }
-}
-
-/// Keys and values of all layers, each `[layers, kv_heads, context, head_dim]`: of a key head panels of 64 transposed keys, as on the CPU, and rows of
-/// values, here without padding.
-#[derive(Clone, Debug)]
-pub struct KvCache {
-    pub(super) kind: KvKind,
-    layers: usize,
-    pub(super) kv_heads: usize,
-    pub(super) head_dim: usize,
-    pub(super) context: usize,
-    keys: DeviceArray<u8>,
-    values: DeviceArray<u8>,
-    /// `[layers, kv_heads, context]` of keys, then of values; int8 alone.
-    scales: Option<[DeviceArray<f32>; 2]>,
-}
-
-impl KvCache {
-    /// With room for `context` positions, rounded up to 128.
-    ///
-    /// # Errors
-    /// [`CudaError::OutOfMemory`].
-    pub fn new(
-        gpu: &Gpu,
-        kind: KvKind,
-        layers: usize,
-        kv_heads: usize,
-        head_dim: usize,
-        context: usize,
-    ) -> Result<Self> {
-        let context = context.next_multiple_of(POSITIONS);
-        let positions = layers * kv_heads * context;
-        let scales = match kind {
-            KvKind::Int8 => Some([gpu.zeros(positions)?, gpu.zeros(positions)?]),
-            _ => None,
-        };
-        Ok(KvCache {
-            kind,
-            layers,
-            kv_heads,
-            head_dim,
-            context,
-            keys: gpu.zeros(positions * head_dim * kind.bytes())?,
-            values: gpu.zeros(positions * head_dim * kind.bytes())?,
-            scales,
-        })
-    }
-
-    /// The memory of each key head, by layer: keys, values, and the scales of both (empty but for int8). The first positions lie at its beginning, of keys in
-    /// whole panels of 64.
-    pub fn heads(&self) -> impl Iterator<Item = [DeviceArray<u8>; 4]> {
-        let bytes = self.context * self.head_dim * self.kind.bytes();
-        let part = |array: &DeviceArray<u8>, head: usize, bytes: usize| array.slice(head * bytes..(head + 1) * bytes);
-        (0..self.layers * self.kv_heads).map(move |head| {
-            let none = || self.keys.slice(..0);
-            let scales = |i: usize| match &self.scales {
-                Some(scales) => part(&scales[i].cast(), head, 4 * self.context),
-                None => none(),
-            };
-            let (keys, values) = (part(&self.keys, head, bytes), part(&self.values, head, bytes));
-            [keys, values, scales(0), scales(1)]
-        })
-    }
-
-    /// The memory of layer `layer`.
-    pub(super) fn layer(&self, layer: usize) -> CacheLayer {
-        let scales = self.kv_heads * self.context;
-        let values = scales * self.head_dim * self.kind.bytes();
-        let part = |array: &DeviceArray<u8>| array.slice(layer * values..(layer + 1) * values);
-        CacheLayer {
-            keys: part(&self.keys),
-            values: part(&self.values),
-            scales: self.scales.as_ref().map(|both| {
-                both.each_ref()
-                    .map(|array| array.slice(layer * scales..(layer + 1) * scales))
-            }),
-        }
-    }
-
-    /// Layers.
-    pub(super) fn layers(&self) -> usize {
-        self.layers
-    }
-
-    /// Positions that there is room for.
-    pub fn context(&self) -> usize {
-        self.context
-    }
-
-    /// Bytes.
-    pub fn bytes(&self) -> usize {
-        2 * self.keys.bytes() + self.scales.iter().flatten().map(DeviceArray::bytes).sum::<usize>()
-    }
-}
-
-/// Keys and values of a layer.
-pub(super) struct CacheLayer {
-    pub keys: DeviceArray<u8>,
-    pub values: DeviceArray<u8>,
-    /// Of int8.
-    pub scales: Option<[DeviceArray<f32>; 2]>,
-}
 
 /// Cosines and sines, `[context, head_dim / 2]` each.
 #[derive(Clone, Debug)]
@@ -154,8 +32,8 @@ pub struct Attention {
     pub(super) heads: usize,
     pub(super) eps: f32,
     pub(super) rotation: Rotation,
-    parts: DeviceArray<f32>,
-    counters: DeviceArray<u32>,
+    pub(super) parts: DeviceArray<f32>,
+    pub(super) counters: DeviceArray<u32>,
     /// Blocks of positions for which the grids have blocks of threads, which take turns at more.
     grid_blocks: usize,
 }
@@ -204,7 +82,7 @@ impl Attention {
             eps,
             rotation,
             parts: gpu.zeros(cache.context / POSITIONS * tokens * heads * (dim + PART_MORE))?,
-            counters: gpu.zeros(heads)?,
+            counters: gpu.zeros(tokens * heads)?,
             grid_blocks: cache.context / POSITIONS,
         })
     }
@@ -231,10 +109,40 @@ fn shared_bytes(rows: usize, cache: &KvCache) -> usize {
     2 * POSITIONS * cache.head_dim * cache.kind.bytes() + 4 * ((rows + 2) * cache.head_dim + (rows + 2) * POSITIONS)
 }
 
-/// Query heads of a block, and blocks of the grid for each of these, where there is one token: as few heads as leave all blocks of `blocks` blocks of positions on the
+/// The kernels for one token of each of many sequences.
+pub(super) const EACH_OF_MANY: [&Module; 2] = [&EACH, &EACH_OVERLAPPED];
+
+/// How single tokens are shared out.
+pub(super) struct SingleGrid {
+    /// Query heads of a block.
+    pub rows: usize,
+    /// Blocks for each of these.
+    pub shares: usize,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of its shared memory.
+    pub shared: usize,
+}
+
+impl SingleGrid {
+    /// For `heads` query heads of a token, and as many tokens, which see `blocks` blocks of positions.
+    pub fn new(gpu: &Gpu, heads: usize, tokens: usize, cache: &KvCache, blocks: usize) -> Self {
+        let (rows, shares) = single_grid(gpu, (heads, tokens), cache, blocks);
+        let threads = if rows == 1 { POSITIONS } else { rows * POSITIONS / 2 };
+        SingleGrid {
+            rows,
+            shares,
+            threads: threads as u32,
+            shared: shared_bytes(rows, cache),
+        }
+    }
+}
+
+/// Query heads of a block, and blocks of the grid for each of these, where tokens have a block of their own: as few heads as leave all blocks of `blocks` blocks of positions on the
 /// multiprocessors at once.
-fn single_grid(gpu: &Gpu, heads: usize, cache: &KvCache, blocks: usize) -> (usize, usize) {
+fn single_grid(gpu: &Gpu, (heads, tokens): (usize, usize), cache: &KvCache, blocks: usize) -> (usize, usize) {
     let group = heads / cache.kv_heads;
+    let heads = heads * tokens;
     let room = gpu.properties().shared_memory as usize;
     let at_once =
         |rows: usize| gpu.properties().multiprocessors as usize * (room / (shared_bytes(rows, cache) + 1024)).max(1);
@@ -299,9 +207,15 @@ pub(super) fn attend_to(
     const OP: &str = "attend";
     let (heads, kv, dim, context) = (attention.heads, cache.kv_heads, cache.head_dim, cache.context);
     let tokens = tokens_of(OP, attention, cache, qkv, norms, position, out)?;
-    need(OP, "counters", heads, attention.counters.len())?;
+    if attention.counters.len() < heads {
+        return Err(CudaError::shape(
+            OP,
+            format!("{heads} counters"),
+            attention.counters.len(),
+        ));
+    }
     let parts = context / POSITIONS * tokens * heads * (dim + PART_MORE);
-    if layer >= cache.layers || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {
+    if layer >= cache.layers() || attention.parts.len() < parts || attention.rotation.cos.len() < context * dim / 2 {
         return Err(CudaError::shape(
             OP,
             "a layer of the cache, and as many tokens as there is room for",
@@ -309,27 +223,22 @@ pub(super) fn attend_to(
         ));
     }
     let CacheLayer { keys, values, scales } = cache.layer(layer);
-    let names = |[f32, f16, int8]: [&'static str; 3]| match cache.kind {
-        KvKind::F32 => f32,
-        KvKind::F16 => f16,
-        KvKind::Int8 => int8,
-    };
     let launch = if tokens == 1 {
-        let (rows, shares) = single_grid(gpu, heads, cache, attention.grid_blocks);
-        let (name, threads) = match rows {
-            1 => (
-                names(["attend_head_f32", "attend_head_f16", "attend_head_int8"]),
-                POSITIONS,
-            ),
-            _ => (
-                names(["attend_heads_f32", "attend_heads_f16", "attend_heads_int8"]),
-                rows * POSITIONS / 2,
-            ),
-        };
-        let modules = [&SINGLE, &SINGLE_OVERLAPPED];
-        Launch::chained(gpu, modules, name, [heads / rows, shares], threads as u32).shared(shared_bytes(rows, cache))
+        let grid = SingleGrid::new(gpu, heads, 1, cache, attention.grid_blocks);
+        let name = cache.kind.of_three(match grid.rows {
+            1 => ["attend_head_f32", "attend_head_f16", "attend_head_int8"],
+            _ => ["attend_heads_f32", "attend_heads_f16", "attend_heads_int8"],
+        });
+        Launch::chained(
+            gpu,
+            [&SINGLE, &SINGLE_OVERLAPPED],
+            name,
+            [heads / grid.rows, grid.shares],
+            grid.threads,
+        )
+        .shared(grid.shared)
     } else {
-        let name = names(["attend_f32", "attend_f16", "attend_int8"]);
+        let name = cache.kind.of_three(["attend_f32", "attend_f16", "attend_int8"]);
         let shares = (gpu.properties().multiprocessors as usize / kv).clamp(1, attention.grid_blocks);
         let group = shared_bytes(heads / kv, cache);
         Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [kv, shares], THREADS).shared(group)

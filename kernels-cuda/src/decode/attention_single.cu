@@ -280,6 +280,7 @@ __device__ __forceinline__ void attend(Shape s, const float* qkv, const float* q
     if (threadIdx.x == 0) counters[blockIdx.x] = 0;
 }
 
+#ifndef MANY_SEQUENCES
 #define ATTEND(name, kind, width)                                                                                                                   \
     extern "C" __global__ void __launch_bounds__(512, 1)                                                                                            \
         name(unsigned heads, unsigned kv_heads, unsigned group, unsigned head_dim, unsigned context, float eps, float factor, unsigned left,            \
@@ -295,3 +296,25 @@ ATTEND(attend_head_int8, INT8, 1)
 ATTEND(attend_heads_f32, F32, 2)
 ATTEND(attend_heads_f16, F16, 2)
 ATTEND(attend_heads_int8, INT8, 2)
+#else
+// The same of tokens of as many sequences, blockIdx.z being one of them: `places` are its sequence and its position, the caches of sequences lie one behind the other, `apart` positions of a head
+// each, and no parts are left. `parts` and `counters` have room for every token.
+#define ATTEND_EACH(name, kind, width)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512, 1)                                                                                            \
+        name(unsigned heads, unsigned kv_heads, unsigned group, unsigned head_dim, unsigned context, float eps, float factor, const float* qkv,      \
+             const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* places, unsigned apart,            \
+             Element<kind>::type* keys, Element<kind>::type* values, float* key_scales, float* value_scales, float* parts, unsigned* counters,       \
+             float* out) {                                                                                                                          \
+        size_t token = blockIdx.z, before = places[2 * token] * (size_t)apart;                                                                      \
+        attend<kind, width>({heads, kv_heads, group, head_dim, context, eps, factor, 1}, qkv + token * (heads + 2 * kv_heads) * head_dim, q_norm,    \
+                            k_norm, cosines, sines, places + 2 * token + 1, keys + before * head_dim, values + before * head_dim,                    \
+                            key_scales + before, value_scales + before, parts + token * heads * (context / POSITIONS) * part_size(head_dim),         \
+                            counters + token * heads, out + token * heads * head_dim);                                                              \
+    }
+ATTEND_EACH(attend_each_head_f32, F32, 1)
+ATTEND_EACH(attend_each_head_f16, F16, 1)
+ATTEND_EACH(attend_each_head_int8, INT8, 1)
+ATTEND_EACH(attend_each_heads_f32, F32, 2)
+ATTEND_EACH(attend_each_heads_f16, F16, 2)
+ATTEND_EACH(attend_each_heads_int8, INT8, 2)
+#endif

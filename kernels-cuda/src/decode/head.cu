@@ -4,7 +4,7 @@
 //
 // Bytes: the matrix once (128256 x 2560: 328 MB as int8, 110 µs at 3 TB/s). Instructions a weight: 1 multiply-add and, of int8, 2.25 to make a
 // float: 3.3 of int8 at 13 weights a cycle and multiprocessor are 43 of the 128 lanes that issue.
-// One block on each multiprocessor, of 16 warps (of 12 for several tokens), takes neighbouring tiles, a warp one after the other, through a ring of 4 KB of its own in
+// One block on each multiprocessor, of 16 warps (of 12 for several tokens, of 8 for more than four), takes neighbouring tiles, a warp one after the other, through a ring of 4 KB of its own in
 // shared memory (why not registers: weight_ring.cuh), which is filled before the wait for the kernel ahead. Every block norms x for itself. The last block to end compares the
 // blocks' largest.
 #include "softcap.cuh"
@@ -67,6 +67,11 @@ HEAD(head_f32_4, F32, 4, 384, 1)
 HEAD(head_f16_4, F16, 4, 384, 1)
 HEAD(head_bf16_4, BF16, 4, 384, 1)
 HEAD(head_int8_4, INT8, 4, 384, 1)
+// 128 chains a thread; 32 loads of activations and 128 multiply-adds for sixteen weights.
+HEAD(head_f32_8, F32, 8, 256, 1)
+HEAD(head_f16_8, F16, 8, 256, 1)
+HEAD(head_bf16_8, BF16, 8, 256, 1)
+HEAD(head_int8_8, INT8, 8, 256, 1)
 
 // x[t] = row ids[position + t] of the embedding, `[tokens, cols]`: a block a token, a thread sixteen columns.
 template <int TYPE>

@@ -10,8 +10,9 @@ static OVERLAPPED: Module = ptx!("head_overlapped.ptx");
 
 const ROWS: usize = 32;
 const LANES: usize = 16;
-/// Most tokens of [`head`].
-pub(super) const MOST_TOKENS: usize = 4;
+/// Most tokens of a kernel of the head: a few, and many.
+const FEW: usize = 4;
+const MANY: usize = 8;
 /// Bytes of a warp's ring.
 const RING: usize = 4096;
 
@@ -198,7 +199,7 @@ impl HeadOutput {
             best: gpu.zeros(tokens)?,
             ids: gpu.zeros(context)?,
             position: gpu.zeros(1)?,
-            bests: gpu.zeros(2 * MOST_TOKENS * gpu.properties().multiprocessors as usize)?,
+            bests: gpu.zeros(2 * MANY * gpu.properties().multiprocessors as usize)?,
             counter: gpu.zeros(1)?,
         })
     }
@@ -253,8 +254,10 @@ pub fn head(
             matrix.cols,
         ));
     }
-    let at_once = if bytes(384, MOST_TOKENS) <= room {
-        MOST_TOKENS
+    let at_once = if tokens > FEW && bytes(256, MANY) <= room {
+        MANY
+    } else if bytes(384, FEW) <= room {
+        FEW
     } else {
         1
     };
@@ -264,20 +267,24 @@ pub fn head(
         .min(gpu.properties().multiprocessors as usize);
     for first in (0..tokens).step_by(at_once) {
         let some = at_once.min(tokens - first);
-        let (name, threads) = match (matrix.kind, some) {
-            (FloatKind::F32, 1) => ("head_f32_1", 384),
-            (FloatKind::F16, 1) => ("head_f16_1", 512),
-            (FloatKind::Bf16, 1) => ("head_bf16_1", 512),
-            (FloatKind::Int8, 1) => ("head_int8_1", 512),
-            (FloatKind::F32, _) => ("head_f32_4", 384),
-            (FloatKind::F16, _) => ("head_f16_4", 384),
-            (FloatKind::Bf16, _) => ("head_bf16_4", 384),
-            (FloatKind::Int8, _) => ("head_int8_4", 384),
+        let (name, threads, rows_of) = match (matrix.kind, some) {
+            (FloatKind::F32, 1) => ("head_f32_1", 384, 1),
+            (FloatKind::F16, 1) => ("head_f16_1", 512, 1),
+            (FloatKind::Bf16, 1) => ("head_bf16_1", 512, 1),
+            (FloatKind::Int8, 1) => ("head_int8_1", 512, 1),
+            (FloatKind::F32, 2..=FEW) => ("head_f32_4", 384, FEW),
+            (FloatKind::F16, 2..=FEW) => ("head_f16_4", 384, FEW),
+            (FloatKind::Bf16, 2..=FEW) => ("head_bf16_4", 384, FEW),
+            (FloatKind::Int8, 2..=FEW) => ("head_int8_4", 384, FEW),
+            (FloatKind::F32, _) => ("head_f32_8", 256, MANY),
+            (FloatKind::F16, _) => ("head_f16_8", 256, MANY),
+            (FloatKind::Bf16, _) => ("head_bf16_8", 256, MANY),
+            (FloatKind::Int8, _) => ("head_int8_8", 256, MANY),
         };
         let rows = |width: usize| first * width..(first + some) * width;
         let logits = logits.map(|logits| logits.slice(rows(matrix.rows)));
         let launch = Launch::chained(gpu, [&MODULE, &OVERLAPPED], name, [blocks, 1], threads)
-            .shared(bytes(threads, if some == 1 { 1 } else { MOST_TOKENS }))
+            .shared(bytes(threads, rows_of))
             .array(&matrix.weights)
             .optional(matrix.steps.as_ref())
             .u32(matrix.rows)

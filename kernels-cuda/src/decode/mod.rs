@@ -57,8 +57,14 @@
 //! read and 43 MB of outputs, 45 µs, less what stays in the second cache level; `norm_quantize` 37 MB, 12 µs; attention 0.84 G fused multiply-adds, 29 µs if none of the
 //! 128 lanes rests and perhaps 60 in truth; 18 borders between kernels, 25 µs. Together some 240 µs, 7.3 ms for 30 layers: 70,000 tokens a second expected. Steps
 //! of 16 take 30 µs of products a layer each time, 29 ms for 32 of them, and attend to 512 tokens one after the other, at 3 µs and more a layer: 46 ms and more.
+//!
+//! # Many sequences
+//! [`DecodeModel::step_batch`] reads tokens of many sequences as one such chunk, or as one such step where they are few; `batch.rs` says how attention finds each token's cache.
 
 mod attention;
+mod batch;
+mod batch_attention;
+mod cache;
 mod head;
 mod packed;
 mod prefill_attention;
@@ -68,7 +74,9 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Attention, KvCache, KvKind, Rotation, attend};
+pub use attention::{Attention, Rotation, attend};
+pub use batch::{BatchRoom, BatchState, BatchTurn};
+pub use cache::{KvCache, KvKind};
 pub use head::{FloatKind, HeadOutput, VocabularyMatrix, embed, head};
 pub use packed::{Vocabulary, VocabularyKind};
 pub use prefill_attention::attend_many;

@@ -8,7 +8,7 @@
 //!
 //! Behind a product a further kernel caps the logits and finds the largest: some 2 µs for 128,256 of them.
 
-use super::head::{HeadOutput, MOST_TOKENS};
+use super::head::HeadOutput;
 use super::{FloatKind, VocabularyMatrix, embed, head};
 use crate::chain_gemv::{ChainInput, ChainKind, ChainMatrix, chain_gemv, groups, quantize_groups};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
@@ -20,6 +20,8 @@ use crate::ternary_gemv::{
 static MODULE: Module = ptx!("packed.ptx");
 static OVERLAPPED: Module = ptx!("packed_overlapped.ptx");
 const THREADS: u32 = 256;
+/// Tokens whose largest logits are chosen at once.
+const CHOSEN: usize = 4;
 
 /// The type of an embedding or a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,8 +228,8 @@ impl Vocabulary {
         }
         let most = gpu.properties().multiprocessors as usize;
         let blocks = rows.div_ceil(THREADS as usize).clamp(1, most);
-        for first in (0..tokens).step_by(MOST_TOKENS) {
-            let some = MOST_TOKENS.min(tokens - first);
+        for first in (0..tokens).step_by(CHOSEN) {
+            let some = CHOSEN.min(tokens - first);
             let launch = Launch::chained(gpu, [&MODULE, &OVERLAPPED], "choose_largest", [blocks, 1], THREADS)
                 .array(&logits.slice(first * rows..(first + some) * rows))
                 .u32(rows)

@@ -10,6 +10,9 @@
 // 2 elements of sums. Loads from shared memory: 12 and 16 turns of 128 bytes for 64 instructions of a warp, which take 16 cycles.
 // Operations: 4·head_dim a row and position. Bytes: 2 x 128 positions for 32 rows, mostly from the second cache level.
 // Two blocks to a multiprocessor: one loads or weighs while the other multiplies. The longest begin first.
+//
+// `place_each_*`, `attend_spans_*`: the same for tokens of many sequences, whose caches lie one behind the other, `apart` positions of a head each. `places` are the sequence and the position of
+// each token. A span is tokens in a row of one sequence; `tiles` are its first token, its tokens, and the first of the 32 rows of it that a block has.
 #include "memory.cuh"
 #include "reduce.cuh"
 
@@ -24,15 +27,17 @@ struct Shape {
     unsigned heads, kv_heads, head_dim, tokens, context;
 };
 
+// The head of a token that a warp has.
+__device__ __forceinline__ unsigned item_of_warp() { return blockIdx.x * WARPS + threadIdx.x / 32; }
+
+// Head `item` of all tokens, of a token at position `at`.
 template <int TYPE>
-__device__ __forceinline__ void place(Shape s, float eps, float* qkv, const float* q_norm, const float* k_norm, const float* cosines, const float* sines,
-                                      const unsigned* position, typename Element<TYPE>::type* keys, typename Element<TYPE>::type* values,
-                                      float* key_scales, float* value_scales) {
+__device__ __forceinline__ void place(Shape s, float eps, unsigned item, unsigned at, float* qkv, const float* q_norm, const float* k_norm, const float* cosines,
+                                      const float* sines, typename Element<TYPE>::type* keys, typename Element<TYPE>::type* values, float* key_scales,
+                                      float* value_scales) {
     typedef Element<TYPE> E;
     DYNAMIC_SHARED(float, shared);
-    unsigned n = s.head_dim, half = n / 2, all = s.heads + 2 * s.kv_heads, lane = threadIdx.x % 32;
-    unsigned item = blockIdx.x * WARPS + threadIdx.x / 32, token = item / all, head = item % all, first = *position;
-    if (token >= s.tokens || first + s.tokens > s.context) return;
+    unsigned n = s.head_dim, half = n / 2, head = item % (s.heads + 2 * s.kv_heads), lane = threadIdx.x % 32;
     float* row = shared + threadIdx.x / 32 * n;
     float* from = qkv + (size_t)item * n;
     bool query = head < s.heads, value = head >= s.heads + s.kv_heads;
@@ -45,7 +50,6 @@ __device__ __forceinline__ void place(Shape s, float eps, float* qkv, const floa
         for (unsigned i = lane; i < n; i += 32) row[i] = mul_rn(mul_rn(row[i], r), weights[i]);
         __syncwarp();
     }
-    unsigned at = first + token;
     if (!value) {
         for (unsigned i = lane; i < half; i += 32) {
             float c = cosines[(size_t)at * half + i], sine = sines[(size_t)at * half + i];
@@ -142,9 +146,9 @@ __device__ __forceinline__ unsigned seen_of(unsigned at, unsigned block) {
     return at < before ? 0 : at + 1 - before < POSITIONS ? at + 1 - before : POSITIONS;
 }
 
-// `qkv` is what `place` made of it. blockIdx.y is the key head.
+// Rows from `row0` on. `qkv` is what `place` made of it. blockIdx.y is the key head.
 template <int TYPE>
-__device__ __forceinline__ void attend_many(Shape s, float factor, const float* qkv, const unsigned* position, const typename Element<TYPE>::type* keys,
+__device__ __forceinline__ void attend_many(Shape s, unsigned row0, float factor, const float* qkv, const unsigned* position, const typename Element<TYPE>::type* keys,
                                             const typename Element<TYPE>::type* values, const float* key_scales, const float* value_scales, float* out) {
     DYNAMIC_SHARED(float, shared);
     unsigned n = s.head_dim, group = s.heads / s.kv_heads, head = blockIdx.y, all = s.tokens * group, stride = (s.heads + 2 * s.kv_heads) * n;
@@ -157,7 +161,7 @@ __device__ __forceinline__ void attend_many(Shape s, float factor, const float* 
     float* olds = lengths + ROWS;               // [32]: what the sums so far are multiplied by,
     float* news = olds + ROWS;                  // [32]: and those of this block
     unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    unsigned row0 = (gridDim.x - 1 - blockIdx.x) * ROWS, first = *position;
+    unsigned first = *position;
     if (first + s.tokens > s.context) return;
     // The position of a row; rows behind the last have its.
     auto row_of = [&](unsigned r) { return row0 + r < all ? row0 + r : all - 1; };
@@ -322,14 +326,37 @@ __device__ __forceinline__ void attend_many(Shape s, float factor, const float* 
         place_##name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned tokens, unsigned context, float eps, float* qkv,                    \
                      const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* position,                     \
                      Element<kind>::type* keys, Element<kind>::type* values, float* key_scales, float* value_scales) {                                 \
-        place<kind>({heads, kv_heads, head_dim, tokens, context}, eps, qkv, q_norm, k_norm, cosines, sines, position, keys, values, key_scales,         \
-                    value_scales);                                                                                                                     \
+        unsigned item = item_of_warp(), token = item / (heads + 2 * kv_heads), first = *position;                                                      \
+        if (token >= tokens || first + tokens > context) return;                                                                                       \
+        place<kind>({heads, kv_heads, head_dim, tokens, context}, eps, item, first + token, qkv, q_norm, k_norm, cosines, sines, keys, values,          \
+                    key_scales, value_scales);                                                                                                         \
     }                                                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                                                           \
         attend_many_##name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned tokens, unsigned context, float factor, const float* qkv,     \
                            const unsigned* position, const Element<kind>::type* keys, const Element<kind>::type* values, const float* key_scales,       \
                            const float* value_scales, float* out) {                                                                                    \
-        attend_many<kind>({heads, kv_heads, head_dim, tokens, context}, factor, qkv, position, keys, values, key_scales, value_scales, out);            \
+        attend_many<kind>({heads, kv_heads, head_dim, tokens, context}, (gridDim.x - 1 - blockIdx.x) * ROWS, factor, qkv, position, keys, values,       \
+                          key_scales, value_scales, out);                                                                                              \
+    }                                                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                              \
+        place_each_##name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned tokens, unsigned context, float eps, float* qkv,               \
+                          const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* places, unsigned apart,  \
+                          Element<kind>::type* keys, Element<kind>::type* values, float* key_scales, float* value_scales) {                            \
+        unsigned item = item_of_warp(), token = item / (heads + 2 * kv_heads);                                                                         \
+        if (token >= tokens || places[2 * token + 1] >= context) return;                                                                               \
+        size_t before = (size_t)places[2 * token] * apart;                                                                                             \
+        place<kind>({heads, kv_heads, head_dim, tokens, context}, eps, item, places[2 * token + 1], qkv, q_norm, k_norm, cosines, sines,                \
+                    keys + before * head_dim, values + before * head_dim, key_scales + before, value_scales + before);                                 \
+    }                                                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                                                           \
+        attend_spans_##name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned context, float factor, const float* qkv,                     \
+                            const unsigned* places, const unsigned* tiles, unsigned apart, const Element<kind>::type* keys,                            \
+                            const Element<kind>::type* values, const float* key_scales, const float* value_scales, float* out) {                       \
+        unsigned first = tiles[3 * blockIdx.x], tokens = tiles[3 * blockIdx.x + 1], row0 = tiles[3 * blockIdx.x + 2];                                  \
+        size_t before = (size_t)places[2 * first] * apart;                                                                                             \
+        attend_many<kind>({heads, kv_heads, head_dim, tokens, context}, row0, factor, qkv + (size_t)first * (heads + 2 * kv_heads) * head_dim,          \
+                          places + 2 * first + 1, keys + before * head_dim, values + before * head_dim, key_scales + before, value_scales + before,    \
+                          out + (size_t)first * heads * head_dim);                                                                                     \
     }
 KERNELS(f32, F32)
 KERNELS(f16, F16)

@@ -1,20 +1,21 @@
 //! Attention of many tokens over the cache.
 
-use super::attention::{Attention, CacheLayer, KvCache, KvKind, tokens_of};
+use super::attention::{Attention, tokens_of};
+use super::cache::{CacheLayer, KvCache};
 use crate::device::{CudaError, DeviceArray, Gpu, Launch, Module, Result, ptx};
 
-static MODULE: Module = ptx!("prefill_attention.ptx");
+pub(super) static MODULE: Module = ptx!("prefill_attention.ptx");
 
-const THREADS: usize = 256;
-const WARPS: usize = THREADS / 32;
+pub(super) const THREADS: usize = 256;
+pub(super) const WARPS: usize = THREADS / 32;
 /// Query heads of tokens, of one key head, that a block has.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 const POSITIONS: usize = 128;
 /// Most values of a head.
 pub(super) const MOST_HEAD_DIM: usize = 128;
 
 /// Bytes of shared memory.
-fn shared_bytes(dim: usize) -> usize {
+pub(super) fn shared_bytes(dim: usize) -> usize {
     4 * (POSITIONS * dim + ROWS * (dim + 4) + ROWS * (POSITIONS + 4) + 2 * POSITIONS + 4 * ROWS)
 }
 
@@ -49,11 +50,8 @@ pub fn attend_many(
         ));
     }
     let CacheLayer { keys, values, scales } = cache.layer(layer);
-    let (place, attend) = match cache.kind {
-        KvKind::F32 => ("place_f32", "attend_many_f32"),
-        KvKind::F16 => ("place_f16", "attend_many_f16"),
-        KvKind::Int8 => ("place_int8", "attend_many_int8"),
-    };
+    let place = (cache.kind).of_three(["place_f32", "place_f16", "place_int8"]);
+    let attend = (cache.kind).of_three(["attend_many_f32", "attend_many_f16", "attend_many_int8"]);
     let start = |name: &'static str, grid: [usize; 2]| {
         let [x, y] = grid.map(|n| n as u32);
         Launch::new(gpu, MODULE.kernel(name), [x, y, 1], THREADS as u32)

@@ -62,6 +62,69 @@ fn values(shape: &DecodeShape) -> usize {
     hidden + (2 * heads + 2 * kv_heads) * head_dim + inner
 }
 
+/// What belongs to the tokens that are read at once.
+#[derive(Clone, Debug)]
+pub(super) struct Activations {
+    pub x: DeviceArray<f32>,
+    pub qkv: DeviceArray<f32>,
+    pub mixed: DeviceArray<f32>,
+    pub active: DeviceArray<f32>,
+    pub inputs: Inputs,
+    /// Of chunks.
+    pub opened: Option<Opened>,
+}
+
+impl Activations {
+    /// For `rows` tokens, of which a chunk of `chunk` opens packed weights, and `heads` tokens of which there are logits at once.
+    pub fn new(gpu: &Gpu, model: &DecodeModel, rows: usize, chunk: usize, heads: usize) -> Result<Self> {
+        let DecodeShape {
+            hidden,
+            heads: query_heads,
+            kv_heads,
+            head_dim,
+            inner,
+            ..
+        } = model.shape;
+        let extent = model.matrices().fold(model.head().extent(), |extent: Extent, stack| {
+            extent.max(stack.extent())
+        });
+        let opened = match chunk {
+            0 => None,
+            chunk => Some(Opened {
+                weights: gpu.zeros(extent.opened)?,
+                sums: gpu.zeros(chunk * extent.sums)?,
+            }),
+        };
+        Ok(Activations {
+            x: gpu.zeros(rows * hidden)?,
+            qkv: gpu.zeros(rows * (query_heads + 2 * kv_heads) * head_dim)?,
+            mixed: gpu.zeros(rows * query_heads * head_dim)?,
+            active: gpu.zeros(rows * inner)?,
+            inputs: Inputs {
+                floats: gpu.zeros(rows * extent.floats)?,
+                bytes: gpu.zeros(rows * extent.cols)?,
+                scales: gpu.zeros(rows.max(heads * model.head().scales()))?,
+            },
+            opened,
+        })
+    }
+
+    /// Bytes that these take.
+    pub fn bytes_needed(shape: &DecodeShape, rows: usize, chunk: usize, extent: Extent) -> usize {
+        let opened = match chunk {
+            0 => 0,
+            chunk => extent.opened + 4 * chunk * extent.sums,
+        };
+        rows * (4 * (values(shape) + extent.floats) + extent.cols) + opened
+    }
+}
+
+/// Bytes of the keys and values of a position of a network of so many layers.
+pub(super) fn cache_bytes(shape: &DecodeShape, layers: usize, kind: KvKind) -> usize {
+    let scales = if kind == KvKind::Int8 { 4 } else { 0 };
+    2 * layers * shape.kv_heads * (shape.head_dim * kind.bytes() + scales)
+}
+
 /// A sequence that is being read and written, all of it on the GPU.
 #[derive(Clone, Debug)]
 pub struct DecodeState {
@@ -73,15 +136,9 @@ pub struct DecodeState {
     pub cache: KvCache,
     pub(super) room: Room,
     pub(super) attention: Attention,
-    pub(super) x: DeviceArray<f32>,
-    pub(super) qkv: DeviceArray<f32>,
-    pub(super) mixed: DeviceArray<f32>,
-    pub(super) active: DeviceArray<f32>,
-    pub(super) inputs: Inputs,
+    pub(super) activations: Activations,
     /// Of a head with a sketch.
     pub(super) search: Option<SketchBuffers>,
-    /// Of chunks.
-    pub(super) opened: Option<Opened>,
 }
 
 impl DecodeState {
@@ -102,43 +159,23 @@ impl DecodeState {
             heads,
             kv_heads,
             head_dim,
-            inner,
             eps,
             ..
         } = model.shape;
         let cache = KvCache::new(gpu, kind, model.layers.len(), kv_heads, head_dim, room.context)?;
-        let extent = model.matrices().fold(model.head().extent(), |extent: Extent, stack| {
-            extent.max(stack.extent())
-        });
-        let (tokens, rows) = (room.tokens, room.rows());
-        let opened = match room.chunk {
-            0 => None,
-            chunk => Some(Opened {
-                weights: gpu.zeros(extent.opened)?,
-                sums: gpu.zeros(chunk * extent.sums)?,
-            }),
-        };
+        let tokens = room.tokens;
         Ok(DecodeState {
             output: HeadOutput::new(gpu, tokens, cache.context())?,
             logits: gpu.zeros(tokens * model.head().rows())?,
             attention: Attention::new(gpu, heads, eps, tokens, rotation, &cache)?,
             cache,
+            activations: Activations::new(gpu, model, room.rows(), room.chunk, tokens)?,
             room,
-            x: gpu.zeros(rows * hidden)?,
-            qkv: gpu.zeros(rows * (heads + 2 * kv_heads) * head_dim)?,
-            mixed: gpu.zeros(rows * heads * head_dim)?,
-            active: gpu.zeros(rows * inner)?,
-            inputs: Inputs {
-                floats: gpu.zeros(rows * extent.floats)?,
-                bytes: gpu.zeros(rows * extent.cols)?,
-                scales: gpu.zeros(rows.max(tokens * model.head().scales()))?,
-            },
             search: model
                 .sketch
                 .as_ref()
                 .map(|_| SketchBuffers::new(gpu, [model.head().rows(), hidden]))
                 .transpose()?,
-            opened,
         })
     }
 
@@ -164,24 +201,15 @@ impl DecodeState {
         room: Room,
         extent: Extent,
     ) -> [u64; 2] {
-        let DecodeShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = *shape;
-        let scales = if kind == KvKind::Int8 { 4 } else { 0 };
-        let position = 2 * layers * kv_heads * (head_dim * kind.bytes() + scales) + 4 * head_dim + 4;
+        let DecodeShape { heads, head_dim, .. } = *shape;
+        // With the rotation and the ids.
+        let position = cache_bytes(shape, layers, kind) + 4 * head_dim + 4;
         let parts = 4 * room.tokens * heads * (head_dim + PART_MORE);
         let context = room.context.next_multiple_of(128);
-        let rows = room.rows() * (4 * (values(shape) + extent.floats) + extent.cols);
-        let opened = match room.chunk {
-            0 => 0,
-            chunk => extent.opened + 4 * chunk * extent.sums,
-        };
+        let activations = Activations::bytes_needed(shape, room.rows(), room.chunk, extent);
         [
             position as u64 * context as u64 + parts as u64 * (context / 128) as u64,
-            (rows + opened + 4 * (room.tokens + 1) * vocabulary) as u64,
+            (activations + 4 * (room.tokens + 1) * vocabulary) as u64,
         ]
     }
 

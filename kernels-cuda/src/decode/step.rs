@@ -3,11 +3,15 @@
 use std::ops::Range;
 
 use super::attention::attend_to;
+use super::state::Activations;
 use super::{DecodeState, HeadSketch, Vocabulary, attend, attend_many, largest};
 use crate::device::{CudaError, DeviceArray, Gpu, Result};
 use crate::mixed_linear::{LinearStack, mixed_linear};
 use crate::ternary_gemm::Opened;
-use crate::ternary_gemv::{Epilogue, MOST_PARTS, attended_ternary_gemv, takes_parts};
+use crate::ternary_gemv::{Epilogue, MOST_PARTS, Parts, attended_ternary_gemv, takes_parts};
+
+/// The norms of queries and of keys.
+type Norms<'a> = Option<[&'a DeviceArray<f32>; 2]>;
 
 /// The activation function between up and down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +133,7 @@ impl DecodeModel {
     /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than a step of the state has room for.
     pub fn step(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, logits: Logits) -> Result<()> {
         check(tokens, state.room.tokens)?;
-        self.blocks(gpu, state, tokens, None)?;
+        self.sequence(gpu, state, tokens, None)?;
         match logits {
             Logits::None => Ok(()),
             Logits::Last => self.logits(gpu, state, tokens - 1..tokens, 0),
@@ -146,7 +150,7 @@ impl DecodeModel {
     /// [`CudaError::Shape`] for weights that do not fit each other or more tokens than a chunk of the state has room for.
     pub fn prefill(&self, gpu: &Gpu, state: &DecodeState, tokens: usize) -> Result<()> {
         check(tokens, state.room.chunk)?;
-        self.blocks(gpu, state, tokens, state.opened.as_ref())
+        self.sequence(gpu, state, tokens, state.activations.opened.as_ref())
     }
 
     /// Launches the head for tokens `rows` of what was launched last, as many as a step's at most: their logits into the first rows of `state.logits`. The position moves on
@@ -155,11 +159,11 @@ impl DecodeModel {
     /// # Errors
     /// [`CudaError::Shape`] for more tokens than there is room for.
     pub fn logits(&self, gpu: &Gpu, state: &DecodeState, rows: Range<usize>, advance: usize) -> Result<()> {
-        let hidden = self.shape.hidden;
-        if rows.start > rows.end || rows.end * hidden > state.x.len() {
+        let (hidden, x) = (self.shape.hidden, &state.activations.x);
+        if rows.start > rows.end || rows.end * hidden > x.len() {
             return Err(CudaError::shape(
                 "DecodeModel",
-                format!("some of {} tokens", state.x.len() / hidden),
+                format!("some of {} tokens", x.len() / hidden),
                 format!("{rows:?}"),
             ));
         }
@@ -167,11 +171,11 @@ impl DecodeModel {
         let logits = state.logits.slice(..rows.len() * self.head().rows());
         self.head().head(
             gpu,
-            &state.x.slice(rows.start * hidden..rows.end * hidden),
+            &x.slice(rows.start * hidden..rows.end * hidden),
             &self.norm,
             (self.shape.eps, self.shape.softcap),
             &logits,
-            &state.inputs,
+            &state.activations.inputs,
             &state.output,
             advance,
         )
@@ -182,7 +186,8 @@ impl DecodeModel {
         let (Some(sketch), Some(search), Vocabulary::Floats(head)) = (&self.sketch, &state.search, self.head()) else {
             return self.logits(gpu, state, row..row + 1, advance);
         };
-        let x = state.x.slice(row * self.shape.hidden..(row + 1) * self.shape.hidden);
+        let (hidden, x) = (self.shape.hidden, &state.activations.x);
+        let x = x.slice(row * hidden..(row + 1) * hidden);
         let head = (head, sketch);
         largest(
             gpu,
@@ -196,8 +201,42 @@ impl DecodeModel {
         )
     }
 
-    /// From ids to the residual stream behind the last block.
-    fn blocks(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, opened: Option<&Opened>) -> Result<()> {
+    /// The blocks for the next `tokens` tokens of one sequence.
+    fn sequence(&self, gpu: &Gpu, state: &DecodeState, tokens: usize, opened: Option<&Opened>) -> Result<()> {
+        let (attention, cache, position) = (&state.attention, &state.cache, &state.output.position);
+        let ids = (&state.output.ids, position);
+        self.blocks(
+            gpu,
+            &state.activations,
+            tokens,
+            opened,
+            ids,
+            |index, norms, qkv, mixed| {
+                let o = self.layers[index].o.single();
+                if opened.is_some() {
+                    attend_many(gpu, attention, cache, index, qkv, norms, position, mixed)?;
+                } else if tokens == 1 && o.is_some_and(|o| takes_parts(gpu, o, self.shape.head_dim)) {
+                    attend_to(gpu, attention, cache, index, qkv, norms, position, mixed, MOST_PARTS)?;
+                    return Ok(Some(attention.parts(cache, position)));
+                } else {
+                    attend(gpu, attention, cache, index, qkv, norms, position, mixed)?;
+                }
+                Ok(None)
+            },
+        )
+    }
+
+    /// From ids, those from `ids[position]` on, to the residual stream behind the last block. `attend` is told a layer, the norms of its queries and keys, and q, k and v, and writes what the heads
+    /// give, or leaves their parts to the product behind it.
+    pub(super) fn blocks<'a>(
+        &'a self,
+        gpu: &Gpu,
+        activations: &Activations,
+        tokens: usize,
+        opened: Option<&Opened>,
+        (ids, position): (&DeviceArray<u32>, &DeviceArray<u32>),
+        attend: impl Fn(usize, Norms<'a>, &DeviceArray<f32>, &DeviceArray<f32>) -> Result<Option<Parts<'a>>>,
+    ) -> Result<()> {
         let DecodeShape {
             hidden,
             heads,
@@ -210,37 +249,24 @@ impl DecodeModel {
             ..
         } = self.shape;
         let [x, qkv, mixed, active] = [
-            (&state.x, hidden),
-            (&state.qkv, (heads + 2 * kv_heads) * head_dim),
-            (&state.mixed, heads * head_dim),
-            (&state.active, inner),
+            (&activations.x, hidden),
+            (&activations.qkv, (heads + 2 * kv_heads) * head_dim),
+            (&activations.mixed, heads * head_dim),
+            (&activations.active, inner),
         ]
         .map(|(array, width)| array.slice(..tokens * width));
         let project =
             |stack: &LinearStack, x: &DeviceArray<f32>, norm: Option<&DeviceArray<f32>>, epilogue: Epilogue<'_>| {
-                mixed_linear(gpu, stack, x, norm, eps, epilogue, &state.inputs, opened)
+                mixed_linear(gpu, stack, x, norm, eps, epilogue, &activations.inputs, opened)
             };
-        self.embedding
-            .embed(gpu, &state.output.ids, &state.output.position, &x)?;
+        self.embedding.embed(gpu, ids, position, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             project(&layer.qkv, &x, Some(&layer.input_norm), Epilogue::Store(&qkv))?;
             let norms = layer.qk_norms.as_ref().map(|norms| norms.each_ref());
-            let (attention, cache, position) = (&state.attention, &state.cache, &state.output.position);
             let (norm, epilogue) = (layer.attn_sub_norm.as_ref(), Epilogue::Add(&x, residual_scale));
-            if opened.is_some() {
-                attend_many(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
-                project(&layer.o, &mixed, norm, epilogue)?;
-            } else if let Some(o) = layer
-                .o
-                .single()
-                .filter(|o| tokens == 1 && takes_parts(gpu, o, head_dim))
-            {
-                attend_to(gpu, attention, cache, index, &qkv, norms, position, &mixed, MOST_PARTS)?;
-                let parts = attention.parts(cache, position);
-                attended_ternary_gemv(gpu, o, &mixed, norm, eps, epilogue, parts)?;
-            } else {
-                attend(gpu, attention, cache, index, &qkv, norms, position, &mixed)?;
-                project(&layer.o, &mixed, norm, epilogue)?;
+            match (attend(index, norms, &qkv, &mixed)?, layer.o.single()) {
+                (Some(parts), Some(o)) => attended_ternary_gemv(gpu, o, &mixed, norm, eps, epilogue, parts)?,
+                _ => project(&layer.o, &mixed, norm, epilogue)?,
             }
             let epilogue = match feed_forward {
                 FeedForwardKind::Relu2 => Epilogue::Relu2(&active),

@@ -60,6 +60,12 @@ impl<'a> Launch<'a> {
         if overlaps { launch.programmatic() } else { launch }
     }
 
+    /// As many such grids, numbered by the third index of a block.
+    pub fn times(mut self, grids: usize) -> Self {
+        self.grid[2] = grids as u32;
+        self
+    }
+
     /// Bytes of dynamic shared memory.
     pub fn shared(mut self, bytes: usize) -> Self {
         self.shared = bytes as u32;

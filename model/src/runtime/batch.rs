@@ -29,32 +29,9 @@ use super::executor::{Executor, Serial};
 use super::forward::{Pass, Span};
 use super::session::SessionOptions;
 use super::shortlist::{Shortlist, ShortlistBuffers};
-use super::sketch::Top;
 use super::snapshot;
+use super::turns::{Held, Turn, Wanted};
 use super::weights::PackedModel;
-
-/// Which logits of a turn are wanted: those after the last of its tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wanted<'a> {
-    /// None.
-    #[default]
-    Nothing,
-    /// All.
-    All,
-    /// Those that can be among the largest; the others may come as −∞.
-    Top(Top<'a>),
-}
-
-/// Tokens that a sequence reads in a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn<'a> {
-    /// Its number.
-    pub sequence: usize,
-    /// The tokens, at least one.
-    pub ids: &'a [u32],
-    /// Which logits are wanted.
-    pub logits: Wanted<'a>,
-}
 
 /// Sequences that share the model, the threads and the memory of a forward pass. `M` and `E` are as in [`Session`](super::Session).
 ///
@@ -88,14 +65,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         options: SessionOptions,
         sequences: usize,
     ) -> Result<Self, RuntimeError> {
-        if sequences == 0 {
-            return Err(RuntimeError::Option {
-                name: "sequences",
-                found: 0,
-                limit: usize::MAX,
-            });
-        }
-        options.validate(model.config(), sequences)?;
+        options.validate_batch(model.config(), sequences)?;
         let mut buffers = Buffers::new(model.config(), &options, executor.threads(), sequences)?;
         buffers.add_head_input(&model, options.logit_rows)?;
         let bytes_per_token = model.bytes_per_token();
@@ -161,13 +131,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
     /// # Errors
     /// [`RuntimeError::Snapshot`] if `from` holds fewer; [`RuntimeError::Option`] for a sequence that is not there. Nothing changes then.
     pub fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), RuntimeError> {
-        self.check_sequence(from.max(to))?;
-        if positions > self.position(from) {
-            return Err(RuntimeError::Snapshot {
-                expected: positions,
-                found: self.position(from),
-            });
-        }
+        self.held().check_copy(from, to, positions)?;
         if from == to {
             self.truncate(to, positions);
             return Ok(());
@@ -208,7 +172,10 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         items: &mut [T],
         each: impl Fn(&mut T, &mut [f32]) + Sync,
     ) -> Result<(), RuntimeError> {
-        self.plan(turns, items.len())?;
+        let (mut spans, mut ids) = (core::mem::take(&mut self.spans), core::mem::take(&mut self.ids));
+        let planned = self.held().plan(turns, items.len(), &mut spans, &mut ids);
+        (self.spans, self.ids) = (spans, ids);
+        planned?;
         // Rows of the chunk with their items: first those of which all logits are wanted.
         let mut rows: Vec<(usize, &mut T)> = Vec::with_capacity(items.len());
         let mut tops = Vec::with_capacity(items.len());
@@ -278,68 +245,12 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         Ok(())
     }
 
-    /// Checks the turns and lays them out.
-    fn plan(&mut self, turns: &[Turn<'_>], items: usize) -> Result<(), RuntimeError> {
-        self.spans.clear();
-        self.ids.clear();
-        let mut wanted = 0_usize;
-        if turns.is_empty() {
-            return Err(RuntimeError::EmptyInput);
+    /// What the checks of a step compare.
+    fn held(&self) -> Held<'_> {
+        Held {
+            positions: &self.positions,
+            options: &self.options,
+            vocab_size: self.model.config().vocab_size,
         }
-        let vocab_size = self.model.config().vocab_size;
-        let mut before = None;
-        for turn in turns {
-            if before.is_some_and(|before| before >= turn.sequence) {
-                return Err(RuntimeError::Turns {
-                    sequence: turn.sequence,
-                });
-            }
-            before = Some(turn.sequence);
-            self.check_sequence(turn.sequence)?;
-            let (first, limit) = (self.position(turn.sequence), self.options.context);
-            if turn.ids.is_empty() {
-                return Err(RuntimeError::EmptyInput);
-            }
-            if turn.ids.len() > limit.saturating_sub(first) {
-                return Err(RuntimeError::ContextFull {
-                    position: first,
-                    more: turn.ids.len(),
-                    limit,
-                });
-            }
-            if let Some((index, &id)) = (turn.ids.iter().enumerate()).find(|&(_, &id)| id as usize >= vocab_size) {
-                return Err(RuntimeError::UnknownToken { id, index, vocab_size });
-            }
-            self.spans.push(Span {
-                sequence: turn.sequence,
-                at: self.ids.len(),
-                first,
-                tokens: turn.ids.len(),
-            });
-            self.ids.extend_from_slice(turn.ids);
-            wanted = wanted.saturating_add(usize::from(turn.logits != Wanted::Nothing));
-        }
-        let limits = [
-            ("chunk", self.ids.len(), self.options.chunk),
-            ("logit_rows", wanted, self.options.logit_rows),
-            ("items", items, wanted),
-            ("items", wanted, items),
-        ];
-        match limits.into_iter().find(|&(_, found, limit)| found > limit) {
-            Some((name, found, limit)) => Err(RuntimeError::Option { name, found, limit }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_sequence(&self, sequence: usize) -> Result<(), RuntimeError> {
-        let limit = self.positions.len().saturating_sub(1);
-        if sequence > limit {
-            return Err(RuntimeError::Option {
-                name: "sequence",
-                found: sequence,
-                limit,
-            });
-        }
-        Ok(())
     }
 }

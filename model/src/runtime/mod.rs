@@ -50,11 +50,12 @@ mod storage;
     reason = "threads share a borrowed job and disjoint pieces of borrowed slices"
 )]
 mod team;
+mod turns;
 mod values;
 mod weights;
 mod winners;
 
-pub use batch::{Batch, Turn, Wanted};
+pub use batch::Batch;
 pub use build::TensorSource;
 #[cfg(feature = "std")]
 pub(crate) use build::{LinearSite, norm, table};
@@ -77,5 +78,6 @@ pub use session::{Session, SessionOptions};
 pub(crate) use sketch::RowFigures;
 pub use sketch::{HeadSketch, SketchCounts, Top};
 pub use storage::FloatStorage;
+pub use turns::{Turn, Wanted};
 pub use values::{SharedBytes, Values};
 pub use weights::{Block, Linear, PackedModel, WeightBytes};

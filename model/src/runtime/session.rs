@@ -60,6 +60,18 @@ impl SessionOptions {
         Buffers::bytes_needed(config, self, executor.threads())
     }
 
+    /// Checks that there are sequences, and that the sizes make sense for so many.
+    pub(super) fn validate_batch(&self, config: &ModelConfig, sequences: usize) -> Result<(), RuntimeError> {
+        if sequences == 0 {
+            return Err(RuntimeError::Option {
+                name: "sequences",
+                found: 0,
+                limit: usize::MAX,
+            });
+        }
+        self.validate(config, sequences)
+    }
+
     /// Checks that the sizes make sense for so many sequences.
     pub(super) fn validate(&self, config: &ModelConfig, sequences: usize) -> Result<(), RuntimeError> {
         let limits = [

@@ -1,7 +1,7 @@
 //! Many answers at a time: continuous batching over the packed runtime.
 //!
 //! ```text
-//! Job ─ queue ─▶ a sequence that nobody uses,      ┌─▶ step: one pass over the tokens of all answers     (runtime::Batch)
+//! Job ─ queue ─▶ a sequence that nobody uses,      ┌─▶ step: one pass over the tokens of all answers     (runtime::Batch, on a GPU CudaBatch)
 //!                whose text begins like the prompt │     a token of each answer that is being written,
 //!                                                  │     and of prompts as many as the step has room for
 //!                                                  │   draw: each answer's own sampler
@@ -18,12 +18,15 @@
 //! | `job` | what is asked and what is told |
 //! | `answer` | one answer: sampler, stop strings, text |
 //! | `places` | which sequence a prompt goes to |
-//! | `scheduler` | the loop: [`serve`] |
+//! | `engine` | what the loop needs of the sequences |
+//! | `scheduler` | the loop: [`serve`], [`serve_with`] |
 
 mod answer;
+mod engine;
 mod job;
 mod places;
 mod scheduler;
 
+pub use engine::Engine;
 pub use job::{End, Event, Failure, Job, Piece, Sink};
-pub use scheduler::{Load, Options, serve};
+pub use scheduler::{Load, Options, serve, serve_with};

@@ -9,6 +9,7 @@ use std::time::Instant;
 use onebit_kernels_cpu::Isa;
 
 use super::answer::{Answer, Next};
+use super::engine::Engine;
 use super::job::{Event, Failure, Job};
 use super::places::{Choice, Place, choose};
 use crate::generation::Finish;
@@ -33,6 +34,18 @@ pub struct Options {
     pub ends: Vec<u32>,
     /// Tokens that are never drawn, besides ids that stand for no token.
     pub suppress: Vec<u32>,
+}
+
+impl Options {
+    /// The sizes of the batch.
+    pub fn session(&self) -> SessionOptions {
+        SessionOptions {
+            context: self.context,
+            chunk: (self.prefill.max(1)).saturating_add(self.sequences),
+            logit_rows: self.sequences.max(1),
+            kv: self.kv,
+        }
+    }
 }
 
 /// What the scheduler is at, for whoever watches.
@@ -61,8 +74,8 @@ struct Sequence<'t> {
 }
 
 /// The loop's state.
-struct Scheduler<'t, M, E> {
-    batch: Batch<M, E>,
+struct Scheduler<'t, E> {
+    batch: E,
     tokenizer: &'t Tokenizer,
     options: Options,
     unused: Vec<u32>,
@@ -84,15 +97,23 @@ pub fn serve<M: Deref<Target = PackedModel>, E: Executor>(
     jobs: Receiver<Job>,
     load: &Load,
 ) -> Result<(), RuntimeError> {
-    let session = SessionOptions {
-        context: options.context,
-        chunk: (options.prefill.max(1)).saturating_add(options.sequences),
-        logit_rows: options.sequences.max(1),
-        kv: options.kv,
-    };
-    let mut batch = Batch::new(model, executor, options.isa, session, options.sequences)?;
+    let mut batch = Batch::new(model, executor, options.isa, options.session(), options.sequences)?;
     batch.add_shortlist()?;
-    let vocab = batch.model().config().vocab_size as u32;
+    serve_with(batch, tokenizer, options, jobs, load)
+}
+
+/// The same over a batch that is open, of [`Options::session`] and as many sequences.
+///
+/// # Errors
+/// What the batch refuses.
+pub fn serve_with<E: Engine>(
+    batch: E,
+    tokenizer: &Tokenizer,
+    options: Options,
+    jobs: Receiver<Job>,
+    load: &Load,
+) -> Result<(), E::Error> {
+    let vocab = batch.vocab_size() as u32;
     let mut unused: Vec<u32> = (0..vocab).filter(|&id| !tokenizer.has_id(id)).collect();
     unused.extend(options.suppress.iter().filter(|&&id| id < vocab));
     unused.sort_unstable();
@@ -119,7 +140,7 @@ pub fn serve<M: Deref<Target = PackedModel>, E: Executor>(
     Ok(())
 }
 
-impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
+impl<'t, E: Engine> Scheduler<'t, E> {
     /// Takes what has come, and waits for something where there is nothing to do; false at the end.
     fn receive(&mut self, jobs: &Receiver<Job>) -> bool {
         let idle = self.waiting.is_empty() && self.sequences.iter().all(|sequence| sequence.answer.is_none());
@@ -159,7 +180,7 @@ impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
             job.sink.tell(Event::Failed(failure));
             return None;
         }
-        let sampler = match Sampler::new(job.sampling, self.batch.model().config().vocab_size) {
+        let sampler = match Sampler::new(job.sampling, self.batch.vocab_size()) {
             Ok(sampler) => sampler,
             Err(error) => {
                 job.sink.tell(Event::Failed(Failure::Other(error.to_string())));
@@ -217,7 +238,7 @@ impl<'t, M: Deref<Target = PackedModel>, E: Executor> Scheduler<'t, M, E> {
     }
 
     /// One pass, and a token of each answer whose prompt has been read.
-    fn step(&mut self) -> Result<(), RuntimeError> {
+    fn step(&mut self) -> Result<(), E::Error> {
         let now = Instant::now();
         for sequence in &mut self.sequences {
             if let Some(answer) = sequence.answer.as_mut().filter(|answer| answer.is_late(now)) {

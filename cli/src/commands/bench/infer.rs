@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
+pub(super) mod streams;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

@@ -13,6 +13,7 @@ use argh::FromArgs;
 use onebit_model::config::ModelConfig;
 use onebit_model::runtime::Pool;
 
+use self::infer::streams::Streams;
 use self::report::{Machine, Report};
 use crate::model::ModelDirectory;
 use crate::{CliError, Result, args, device, output, random};
@@ -23,10 +24,11 @@ use crate::{CliError, Result, args, device, output, random};
     subcommand,
     name = "bench",
     example = "{command_name} decode --shape 0.7b --json",
+    example = "{command_name} decode --shape 2b4t --streams 64 --device cuda",
     example = "{command_name} train --shape 25m --phase warmup",
     example = "{command_name} train --shape 125m --batch-size 32 --seq-len 1024 --gpus 2",
     example = "{command_name} scaling --shape 8b --gpus 1,8,64 --recompute --optimizer adamw8bit --gradients bf16",
-    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training, whose tokens are those of all ranks. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice.",
+    note = "Without --model the weights are random trits of the given shape. bandwidth_gb_s is what all threads read from memory in the same run; peak_ops is the peak of int8 dot products (decode, prefill) or of f32 fused multiply-adds (train). Both are the median of measurements that take turns with what is timed; the peak of prefill is sustained for as long as what it takes turns with. barrier_ns is what a phase of the forward pass costs beside its work. Decoding is greedy; bytes_per_token counts what was read: of the head with the shortcut, of weights that are not multiplied by 0, and of the cache; with --streams weights and head count once a step. A token counts two operations for each weight of the blocks and of the head (prefill: of the blocks), six in training, whose tokens are those of all ranks. In training gemm_ops is the rate of the f32 matrix product of 1024 cubed, run between the steps; the median of each counts. On a GPU bandwidth_gb_s is what a copy in its memory reads and writes, peak_ops the rate of a large product of bf16, and decoding goes on without the host; a head of floats of 64 MB or more is read as a sketch of bytes, and itself only where that leaves a choice.",
     note = "scaling runs nothing: memory of each GPU is what a run on one would allocate, less what ranks divide; a step is that of one H200, measured or estimated or --rate, with collectives as measured on two of a host and assumed between hosts. docs/scaling.md has the model and what it leaves out."
 )]
 pub struct Bench {
@@ -66,6 +68,9 @@ pub struct Bench {
     /// decode with every logit computed, as on a GPU, and not by the shortcut to the largest
     #[argh(switch)]
     exact_head: bool,
+    /// decode so many sequences side by side, a token of each a step, as a server does
+    #[argh(option)]
+    streams: Option<usize>,
     /// seed of the random weights and ids (default: 0)
     #[argh(option, default = "0")]
     seed: u64,
@@ -152,6 +157,12 @@ impl Bench {
         if what != What::Decode && self.exact_head {
             return Err(CliError::Usage("--exact-head is for bench decode".into()));
         }
+        if what != What::Decode && self.streams.is_some() {
+            return Err(CliError::Usage("--streams is for bench decode".into()));
+        }
+        if self.streams == Some(0) {
+            return Err(CliError::Usage("--streams: expected at least 1, found 0".into()));
+        }
         if self.tokens == Some(0) {
             return Err(CliError::Usage("--tokens: expected at least 1, found 0".into()));
         }
@@ -235,9 +246,19 @@ impl Bench {
             model = make(false)?;
         }
         let machine = Machine::new(place.clone())?;
+        let streams = self.streams.map(|sequences| Streams {
+            sequences,
+            tokens,
+            kv,
+            seed: self.seed,
+            exact: self.exact_head,
+        });
         let timed = match (on_gpu, &place.gpu, what) {
             #[cfg(feature = "cuda")]
-            (Some(model), Some(gpu), What::Decode) => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
+            (Some(model), Some(gpu), What::Decode) => match streams {
+                Some(streams) => streams.on_gpu(&model, gpu)?,
+                None => infer::cuda::decode(gpu, &model, tokens, kv, self.seed)?,
+            },
             #[cfg(feature = "cuda")]
             (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
             (_, _, What::Decode) => {
@@ -245,7 +266,10 @@ impl Bench {
                     let pool = Pool::new(place.threads)?;
                     onebit_model::generation::add_sketch(&mut model, &pool, place.isa);
                 }
-                infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?
+                match streams {
+                    Some(streams) => streams.on_cpu(&model, &machine)?,
+                    None => infer::decode(&model, tokens, kv, &machine, self.seed, !self.exact_head)?,
+                }
             }
             _ => infer::prefill(&model, tokens, kv, &machine, self.seed)?,
         };

@@ -109,7 +109,7 @@ fn embedding_and_head_have_the_bits_of_the_cpu() {
             }
             let (matrix, norm) = (both.upload(&gpu), random.floats(cols));
             let w = gpu.upload(&norm).unwrap();
-            for tokens in [1, 2, 4, 5] {
+            for tokens in [1, 2, 4, 5, 13] {
                 let mut values = random.floats(tokens * cols);
                 if rows > 100 {
                     let row = both.row(70);
@@ -120,7 +120,7 @@ fn embedding_and_head_have_the_bits_of_the_cpu() {
                         .for_each(|((v, row), w)| *v = 4.0 * row * w.signum());
                 }
                 let x = gpu.upload(&values).unwrap();
-                let output = HeadOutput::new(&gpu, tokens, 9).unwrap();
+                let output = HeadOutput::new(&gpu, tokens, 20).unwrap();
                 gpu.write(&output.position, &[3]).unwrap();
                 let logits = gpu.poisoned::<f32>(tokens * rows).unwrap();
                 // Where the cap is small, much is equal behind it.
@@ -144,7 +144,7 @@ fn embedding_and_head_have_the_bits_of_the_cpu() {
                 assert_eq!(gpu.download(&output.position).unwrap(), [3 + tokens as u32]);
                 assert_eq!(gpu.download(&output.ids).unwrap()[3 + tokens], best[tokens - 1]);
 
-                let ids: Vec<u32> = (0..9).map(|_| (random.next() % rows as u64) as u32).collect();
+                let ids: Vec<u32> = (0..20).map(|_| (random.next() % rows as u64) as u32).collect();
                 gpu.write(&output.ids, &ids).unwrap();
                 gpu.write(&output.position, &[2]).unwrap();
                 let x = gpu.poisoned::<f32>(tokens * cols).unwrap();

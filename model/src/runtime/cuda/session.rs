@@ -8,6 +8,7 @@ use onebit_kernels_cuda::{Gpu, Pinned};
 
 use super::recordings::{Recordings, STEPS};
 use super::{CudaModel, CudaRuntimeError};
+use crate::config::ModelConfig;
 use crate::runtime::{KvType, RuntimeError, Sequence, Top};
 
 /// A sequence being read and written on a GPU: [`Session`](crate::runtime::Session) with the same calls and the same logits.
@@ -31,6 +32,18 @@ pub(super) fn kv_kind(kv: KvType) -> KvKind {
     }
 }
 
+/// The rotations of a context.
+pub(super) fn rotation(gpu: &Gpu, config: &ModelConfig, context: usize) -> Result<Rotation, CudaRuntimeError> {
+    // The cache is whole blocks of positions.
+    let rows = context.next_multiple_of(128) * config.head_dim / 2;
+    let (mut cos, mut sin) = (vec![0.0; rows], vec![0.0; rows]);
+    rope_table(config.rope_theta, config.head_dim, 0, &mut cos, &mut sin);
+    Ok(Rotation {
+        cos: gpu.upload(&cos)?,
+        sin: gpu.upload(&sin)?,
+    })
+}
+
 impl CudaSession {
     /// An empty session of `context` tokens, keys and values kept as `kv`.
     ///
@@ -47,14 +60,7 @@ impl CudaSession {
             };
             return Err(error.into());
         }
-        // The cache is whole blocks of positions.
-        let rows = context.next_multiple_of(128) * config.head_dim / 2;
-        let (mut cos, mut sin) = (vec![0.0; rows], vec![0.0; rows]);
-        rope_table(config.rope_theta, config.head_dim, 0, &mut cos, &mut sin);
-        let rotation = Rotation {
-            cos: gpu.upload(&cos)?,
-            sin: gpu.upload(&sin)?,
-        };
+        let rotation = rotation(gpu, config, context)?;
         let room = Room::new(&model.model.shape, context);
         let state = DecodeState::new(gpu, &model.model, kv_kind(kv), room, rotation)?;
         let recordings = Recordings::new(model, &state, context)?;
