@@ -23,8 +23,13 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+#[cfg(feature = "cuda")]
+use onebit_model::generation::GenerationError;
 use onebit_model::runtime::Pool;
+#[cfg(feature = "cuda")]
+use onebit_model::runtime::cuda::CudaBatch;
 use onebit_model::serving::{self, Load};
+use onebit_model::tokenizer::Tokenizer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -103,10 +108,16 @@ pub struct Serve {
     /// how keys and values are kept: f32, f16 or int8; smaller types take less memory and time, and are a little less exact (default: f16)
     #[argh(option)]
     kv_type: Option<String>,
+    /// auto (a GPU that is found and can run the model, else the CPU), cpu, cuda or cuda:N (default: auto)
+    #[argh(option)]
+    device: Option<String>,
     /// threads of the CPU (default: physical cores)
     #[argh(option)]
     threads: Option<usize>,
 }
+
+/// What the scheduler's thread does.
+type Work = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// A number that must not be 0, and need not be astronomical.
 fn count(given: Option<usize>, default: usize, most: usize, name: &str) -> Result<usize> {
@@ -159,7 +170,7 @@ impl Serve {
             self.host.unwrap_or(IpAddr::from([127, 0, 0, 1])),
             self.port.unwrap_or(8080),
         );
-        let place = device::place_on_cpu(self.threads)?;
+        let mut place = device::place(self.device.as_deref(), self.threads)?;
 
         // The socket before the model: a port that is taken is told at once.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -178,7 +189,7 @@ impl Serve {
         let template = directory.chat_template()?;
         let sampling = Given::default().resolve(&directory.generation)?;
         let tokenizer = Arc::new(directory.tokenizer()?);
-        let model = Arc::new(directory.load(head)?);
+        let model = directory.load(head)?;
         let config = model.config().clone();
         let longest = config.max_position_embeddings;
         let context = count(self.context, longest.min(CONTEXT), longest, "--context")?;
@@ -225,13 +236,39 @@ impl Serve {
             ending: AtomicBool::new(false),
             fresh: Fresh::default(),
         });
-        let pool = Pool::new(place.threads)?;
+        let session = options.session();
+        let work = |tokenizer: Arc<Tokenizer>, load: Arc<Load>| -> Result<Work> {
+            Ok(match place.upload_batch(&model, &session, sequences)? {
+                #[cfg(feature = "cuda")]
+                Some(model) => {
+                    let batch = CudaBatch::new(&model, session, sequences).map_err(GenerationError::from)?;
+                    Box::new(move || {
+                        let done = serving::serve_with(batch, &tokenizer, options, coming, &load);
+                        Ok(done.map_err(GenerationError::from)?)
+                    })
+                }
+                None => {
+                    let pool = Pool::new(place.threads)?;
+                    Box::new(move || {
+                        Ok(serving::serve(
+                            Arc::new(model),
+                            pool,
+                            &tokenizer,
+                            options,
+                            coming,
+                            &load,
+                        )?)
+                    })
+                }
+            })
+        };
+        let work = work(Arc::clone(&tokenizer), Arc::clone(&load))?;
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
         let scheduler = std::thread::Builder::new()
             .name("scheduler".into())
             .spawn(move || {
-                let done = serving::serve(model, pool, &tokenizer, options, coming, &load);
+                let done = work();
                 has_failed.store(done.is_err(), Ordering::Relaxed);
                 done
             })
@@ -273,7 +310,7 @@ impl Serve {
             return Ok(());
         }
         match scheduler.join() {
-            Ok(done) => Ok(done?),
+            Ok(done) => done,
             Err(_) => Err(CliError::Failed("the scheduler has broken down; report this".into())),
         }
     }

@@ -1,5 +1,7 @@
 //! A build without CUDA: there is no GPU, and nothing is ever asked of one.
 
+#[cfg(feature = "serve")]
+use onebit_model::runtime::SessionOptions;
 use onebit_model::runtime::{KvType, PackedModel};
 
 use crate::Result;
@@ -35,6 +37,16 @@ pub(crate) fn open(_ordinal: usize) -> Result<Gpu, &'static str> {
 impl Placement {
     /// None: the CPU runs every model.
     pub(crate) fn upload(&mut self, _model: &PackedModel, _context: usize, _kv: KvType) -> Result<Option<CudaModel>> {
+        Ok(None)
+    }
+    /// None, as [`upload`](Self::upload).
+    #[cfg(feature = "serve")]
+    pub(crate) fn upload_batch(
+        &mut self,
+        _model: &PackedModel,
+        _options: &SessionOptions,
+        _sequences: usize,
+    ) -> Result<Option<CudaModel>> {
         Ok(None)
     }
 }

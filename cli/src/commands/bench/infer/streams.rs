@@ -95,6 +95,9 @@ impl Streams {
     pub fn on_cpu(&self, model: &PackedModel, machine: &Machine) -> Result<Timed> {
         let (threads, isa) = (machine.place.threads, machine.place.isa);
         let mut batch = Batch::new(model, Pool::new(threads)?, isa, self.options(), self.sequences)?;
+        if !self.exact {
+            batch.add_shortlist()?;
+        }
         let measured = self.time(&mut batch, || Ok(machine.sweep()))?;
         Ok(self.timed(model.config(), model.bytes_per_token(), measured))
     }
