@@ -56,7 +56,7 @@ impl KvCache {
     /// With room for `context` positions, rounded up to 128.
     ///
     /// # Errors
-    /// [`CudaError::OutOfMemory`].
+    /// [`CudaError::OutOfMemory`](crate::CudaError::OutOfMemory).
     pub fn new(
         gpu: &Gpu,
         kind: KvKind,
@@ -71,7 +71,7 @@ impl KvCache {
     /// The caches of so many sequences, one behind the other.
     ///
     /// # Errors
-    /// [`CudaError::OutOfMemory`].
+    /// [`CudaError::OutOfMemory`](crate::CudaError::OutOfMemory).
     pub fn many(
         gpu: &Gpu,
         kind: KvKind,
