@@ -1,8 +1,6 @@
 //! A build without CUDA: there is no GPU, and nothing is ever asked of one.
 
-#[cfg(feature = "serve")]
-use onebit_model::runtime::SessionOptions;
-use onebit_model::runtime::{KvType, PackedModel};
+use onebit_model::runtime::{KvType, PackedModel, SessionOptions};
 
 use crate::Result;
 use crate::device::Placement;
@@ -40,7 +38,6 @@ impl Placement {
         Ok(None)
     }
     /// None, as [`upload`](Self::upload).
-    #[cfg(feature = "serve")]
     pub(crate) fn upload_batch(
         &mut self,
         _model: &PackedModel,

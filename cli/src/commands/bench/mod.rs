@@ -241,11 +241,6 @@ impl Bench {
         };
         let chosen = place.gpu.is_some();
         let mut model = make(chosen)?;
-        let on_gpu = place.upload(&model, tokens + more, kv)?;
-        if chosen && on_gpu.is_none() {
-            model = make(false)?;
-        }
-        let machine = Machine::new(place.clone())?;
         let streams = self.streams.map(|sequences| Streams {
             sequences,
             tokens,
@@ -253,6 +248,14 @@ impl Bench {
             seed: self.seed,
             exact: self.exact_head,
         });
+        let on_gpu = match &streams {
+            Some(streams) => place.upload_batch(&model, &streams.options(), streams.sequences)?,
+            None => place.upload(&model, tokens + more, kv)?,
+        };
+        if chosen && on_gpu.is_none() {
+            model = make(false)?;
+        }
+        let machine = Machine::new(place.clone())?;
         let timed = match (on_gpu, &place.gpu, what) {
             #[cfg(feature = "cuda")]
             (Some(model), Some(gpu), What::Decode) => match streams {

@@ -29,7 +29,7 @@ pub(in super::super) struct Streams {
 }
 
 impl Streams {
-    fn options(&self) -> SessionOptions {
+    pub fn options(&self) -> SessionOptions {
         SessionOptions {
             context: self.tokens + WARM,
             chunk: self.sequences,
