@@ -196,6 +196,36 @@ fn of_a_large_vocabulary_few_logits_are_computed() {
 }
 
 #[test]
+fn the_smallest_chunks_have_room_for_what_they_need() {
+    let mut config = common::config();
+    config.vocab_size = 1000;
+    let model = random_model(&config, 8, FloatStorage::Int8);
+    let text = random_ids(1000, 9, 4);
+    let expected = alone(&model, Isa::best(), KvType::F32, &text);
+    for chunk in [1, 2, 3, 4] {
+        let options = SessionOptions {
+            chunk,
+            logit_rows: 1,
+            ..options(KvType::F32)
+        };
+        let mut batch = Batch::new(&model, Pool::new(2).unwrap(), Isa::best(), options, 2).unwrap();
+        batch.add_shortlist().unwrap();
+        let mut told = [Vec::new()];
+        for ids in text.chunks(chunk) {
+            let turn = Turn {
+                sequence: 1,
+                ids,
+                logits: Wanted::Top(TOP),
+            };
+            batch
+                .step(&[turn], &mut told, |told, logits| *told = logits.to_vec())
+                .unwrap();
+        }
+        assert_top(&told[0], &expected[8], TOP, &format!("chunks of {chunk}"));
+    }
+}
+
+#[test]
 fn a_copy_goes_on_as_the_text_that_it_is_a_copy_of() {
     let model = random_model(&common::config(), 7, FloatStorage::F32);
     let vocab = model.config().vocab_size;

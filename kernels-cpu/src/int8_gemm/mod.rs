@@ -36,8 +36,8 @@ use crate::isa::Isa;
 const PANEL_ROWS: usize = 64;
 /// Tokens that a panel meets before the next one is laid out: their sums fit on the stack.
 const PASS: usize = 1024;
-/// Up to this many tokens the GEMV is as fast.
-const FEW: usize = 3;
+/// Up to this many tokens the GEMV is as fast, and needs no scratch.
+pub const FEW: usize = 3;
 /// Columns of the longest step of a path.
 const STEP: usize = 8;
 
@@ -65,7 +65,7 @@ pub fn has_tiles(isa: Isa) -> bool {
 /// `[tokens, rows]`. The values of `xq` beyond column `cols` do not count. The sums are those of [`int8_gemv`].
 ///
 /// # Panics
-/// If `cols > int8_gemv::MAX_COLS`, `w.len() != rows * cols`, `xq` is not `[tokens, stride]`, `out.len() != tokens * rows` or
+/// If `cols > int8_gemv::MAX_COLS`, `w.len() != rows * cols`, `xq` is not `[tokens, stride]`, `out.len() != tokens * rows`, or, with more than [`FEW`] tokens,
 /// `scratch.len() < scratch_len(cols)`.
 pub fn int8_gemm(
     isa: Isa,
@@ -86,7 +86,6 @@ pub fn int8_gemm(
         "xq is padded to whole steps"
     );
     assert_eq!(out.len(), tokens * rows, "out is [tokens, rows]");
-    assert!(scratch.len() >= scratch_len(cols), "scratch holds scratch_len(cols)");
     if out.is_empty() || w.is_empty() {
         out.fill(0);
         return;
@@ -95,6 +94,7 @@ pub fn int8_gemm(
     if tokens <= FEW {
         return job.by_gemv(isa, w, xq, out);
     }
+    assert!(scratch.len() >= scratch_len(cols), "scratch holds scratch_len(cols)");
     #[cfg(target_arch = "aarch64")]
     if let Isa::I8mm(_) = isa {
         // SAFETY: the token proves that the CPU has FEAT_I8MM and NEON.
