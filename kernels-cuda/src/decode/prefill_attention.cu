@@ -338,7 +338,7 @@ __device__ __forceinline__ void attend_many(Shape s, unsigned row0, float factor
         attend_many<kind>({heads, kv_heads, head_dim, tokens, context}, (gridDim.x - 1 - blockIdx.x) * ROWS, factor, qkv, position, keys, values,       \
                           key_scales, value_scales, out);                                                                                              \
     }                                                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                                                           \
         place_each_##name(unsigned heads, unsigned kv_heads, unsigned head_dim, unsigned tokens, unsigned context, float eps, float* qkv,               \
                           const float* q_norm, const float* k_norm, const float* cosines, const float* sines, const unsigned* places, unsigned apart,  \
                           Element<kind>::type* keys, Element<kind>::type* values, float* key_scales, float* value_scales) {                            \
