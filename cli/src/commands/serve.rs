@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
@@ -152,7 +153,7 @@ impl Serve {
             args::either(self.model, "--model", self.model_dir, "--model-dir")?,
             "--model",
         )?;
-        // Every conversation that is being written is read from memory for each token: half of it is nearly half the time.
+        // Every conversation that is being written is read from memory for each token.
         let kv = args::kv_type(Some(self.kv_type.as_deref().unwrap_or("f16")))?;
         let head = args::head_type(self.head.as_deref())?;
         let sequences = count(self.parallel, 64, 4096, "--parallel")?;
@@ -263,15 +264,9 @@ impl Serve {
             })
         };
         let work = work(Arc::clone(&tokenizer), Arc::clone(&load))?;
-        let failed = Arc::new(AtomicBool::new(false));
-        let has_failed = Arc::clone(&failed);
         let scheduler = std::thread::Builder::new()
             .name("scheduler".into())
-            .spawn(move || {
-                let done = work();
-                has_failed.store(done.is_err(), Ordering::Relaxed);
-                done
-            })
+            .spawn(work)
             .map_err(|e| CliError::Failed(format!("cannot start the scheduler's thread: {e}")))?;
 
         output::note(&format!(
@@ -299,13 +294,15 @@ impl Serve {
             };
             tokio::select! {
                 finished = listen::serve(listener, router, HEAD, GRACE, stop, ending) => finished,
-                () = until(&failed) => false,
+                () = until_ended(&scheduler) => false,
             }
         });
+        // There is work for it as long as the application is there: it has ended because it failed.
+        let failed = scheduler.is_finished();
         // With the last of these the scheduler ends too.
         drop((app, watched));
         runtime.shutdown_timeout(Duration::from_secs(1));
-        if !finished && !failed.load(Ordering::Relaxed) {
+        if !finished && !failed {
             output::note("note: some answers took too long and were broken off");
             return Ok(());
         }
@@ -316,9 +313,9 @@ impl Serve {
     }
 }
 
-/// Waits until the scheduler has failed.
-async fn until(failed: &AtomicBool) {
-    while !failed.load(Ordering::Relaxed) {
+/// Waits until a thread has ended, in whatever way.
+async fn until_ended<T>(thread: &JoinHandle<T>) {
+    while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -331,4 +328,20 @@ fn name_of(path: &Path) -> String {
         _ => path.file_name(),
     };
     name.map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_breaks_down_has_ended_too() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let thread = std::thread::spawn(|| panic!("as a scheduler might"));
+        runtime.block_on(until_ended(&thread));
+        assert!(thread.join().is_err());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use console::Term;
+use console::{Term, measure_text_width};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Characters beside label, bar and message: the percentage, the time left, spaces.
@@ -20,13 +20,15 @@ pub(super) struct Bar {
 
 /// How a line of so much room is used: characters of the bar (0 for no bar), and of the message as many parts, which two spaces divide, as there is room for.
 fn layout(room: usize, message: &str) -> (usize, &str) {
-    let length = |text: &str| text.chars().count();
-    let cells = room.saturating_sub(length(message) + 3).min(*BAR.end());
+    let cells = room.saturating_sub(measure_text_width(message) + 3).min(*BAR.end());
     if cells >= *BAR.start() {
         return (cells, message);
     }
     let ends = message.rmatch_indices("  ").map(|(at, _)| &message[..at]);
-    let fits = [message].into_iter().chain(ends).find(|part| length(part) <= room);
+    let fits = [message]
+        .into_iter()
+        .chain(ends)
+        .find(|part| measure_text_width(part) <= room);
     (0, fits.unwrap_or_default())
 }
 
@@ -49,7 +51,10 @@ impl Bar {
     pub fn set(&mut self, done: u64, message: &str) {
         // A terminal may change its size. A line that is as long as it is wide goes over two on some.
         let width = usize::from(Term::stderr().size().1).saturating_sub(1);
-        let (cells, message) = layout(width.saturating_sub(self.bar.prefix().len() + REST), message);
+        let (cells, message) = layout(
+            width.saturating_sub(measure_text_width(&self.bar.prefix()) + REST),
+            message,
+        );
         if self.cells != Some(cells) {
             self.cells = Some(cells);
             let template = match (self.is_endless, cells) {

@@ -92,7 +92,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         if !Shortlist::pays(self.isa) {
             return Ok(());
         }
-        if let Some(shortlist) = Shortlist::build(&self.executor, self.isa, self.model.head()) {
+        if let Some(shortlist) = Shortlist::build(&self.executor, self.isa, self.model.head())? {
             let buffers = ShortlistBuffers::new(&shortlist, self.options.logit_rows, self.executor.threads())?;
             self.shortlist = Some((shortlist, buffers));
         }
@@ -187,7 +187,7 @@ impl<M: Deref<Target = PackedModel>, E: Executor> Batch<M, E> {
         for ((turn, span), item) in asked.zip(items) {
             let row = span.at.saturating_add(span.tokens).saturating_sub(1);
             match turn.logits {
-                Wanted::Top(top) => {
+                Wanted::Top(top) if self.shortlist.as_ref().is_some_and(|(list, _)| list.takes(top)) => {
                     tops.push(top);
                     later.push((row, item));
                 }

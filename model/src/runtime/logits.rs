@@ -59,8 +59,7 @@ impl<E: Executor> Pass<'_, E> {
         self.head(input, &mut logits[..count * vocab], tile, scratch);
     }
 
-    /// Logits of the rows in `buffers.branch`, into `buffers.logits`: all of the first `all` rows, and of as many more as there are `tops` those that can be among them, where there
-    /// is a `shortlist` of the head; the others are −∞ then.
+    /// Logits of the rows in `buffers.branch`, into `buffers.logits`: all of the first `all` rows, and of as many more as there are `tops` those that can be among them by the `shortlist` of the head, and −∞ for others; without one there are no `tops`.
     pub fn logits_for(
         &self,
         all: usize,

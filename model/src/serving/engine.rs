@@ -14,9 +14,6 @@ pub trait Engine {
     /// Tokens of the vocabulary.
     fn vocab_size(&self) -> usize;
 
-    /// Tokens that a sequence holds.
-    fn position(&self, sequence: usize) -> usize;
-
     /// Forgets all but the first `position` tokens of a sequence.
     fn truncate(&mut self, sequence: usize, position: usize);
 
@@ -38,61 +35,39 @@ pub trait Engine {
     ) -> Result<(), Self::Error>;
 }
 
+/// What both batches have under the same names.
+macro_rules! own_calls {
+    ($error:ty) => {
+        type Error = $error;
+
+        fn vocab_size(&self) -> usize {
+            self.model().config().vocab_size
+        }
+
+        fn truncate(&mut self, sequence: usize, position: usize) {
+            self.truncate(sequence, position);
+        }
+
+        fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), $error> {
+            self.copy(from, to, positions)
+        }
+
+        fn step<T: Send>(
+            &mut self,
+            turns: &[Turn<'_>],
+            items: &mut [T],
+            each: impl Fn(&mut T, &mut [f32]) + Sync,
+        ) -> Result<(), $error> {
+            self.step(turns, items, each)
+        }
+    };
+}
+
 impl<M: Deref<Target = PackedModel>, E: Executor> Engine for Batch<M, E> {
-    type Error = RuntimeError;
-
-    fn vocab_size(&self) -> usize {
-        self.model().config().vocab_size
-    }
-
-    fn position(&self, sequence: usize) -> usize {
-        self.position(sequence)
-    }
-
-    fn truncate(&mut self, sequence: usize, position: usize) {
-        self.truncate(sequence, position);
-    }
-
-    fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), RuntimeError> {
-        self.copy(from, to, positions)
-    }
-
-    fn step<T: Send>(
-        &mut self,
-        turns: &[Turn<'_>],
-        items: &mut [T],
-        each: impl Fn(&mut T, &mut [f32]) + Sync,
-    ) -> Result<(), RuntimeError> {
-        self.step(turns, items, each)
-    }
+    own_calls!(RuntimeError);
 }
 
 #[cfg(feature = "cuda")]
 impl Engine for CudaBatch {
-    type Error = CudaRuntimeError;
-
-    fn vocab_size(&self) -> usize {
-        self.model().config().vocab_size
-    }
-
-    fn position(&self, sequence: usize) -> usize {
-        self.position(sequence)
-    }
-
-    fn truncate(&mut self, sequence: usize, position: usize) {
-        self.truncate(sequence, position);
-    }
-
-    fn copy(&mut self, from: usize, to: usize, positions: usize) -> Result<(), CudaRuntimeError> {
-        self.copy(from, to, positions)
-    }
-
-    fn step<T: Send>(
-        &mut self,
-        turns: &[Turn<'_>],
-        items: &mut [T],
-        each: impl Fn(&mut T, &mut [f32]) + Sync,
-    ) -> Result<(), CudaRuntimeError> {
-        self.step(turns, items, each)
-    }
+    own_calls!(CudaRuntimeError);
 }

@@ -265,7 +265,8 @@ impl Bench {
             #[cfg(feature = "cuda")]
             (Some(model), Some(gpu), _) => infer::cuda::prefill(gpu, &model, tokens, kv, self.seed)?,
             (_, _, What::Decode) => {
-                if !self.exact_head {
+                // Many streams have a shortcut of their own.
+                if !self.exact_head && streams.is_none() {
                     let pool = Pool::new(place.threads)?;
                     onebit_model::generation::add_sketch(&mut model, &pool, place.isa);
                 }

@@ -432,3 +432,33 @@ fn no_token_is_no_work() {
     assert!(run(Isa::best(), &cache, queries, &[]).is_empty());
     merge_blocks(Isa::best(), queries, &mut [], &mut []);
 }
+
+#[test]
+fn a_cache_of_any_length_can_be_asked_for() {
+    for head_dim in [1, 16, 64, 80] {
+        // More than there is, too: it is a hint.
+        for (positions, have) in [
+            (0, 0),
+            (1, 0),
+            (1, 1),
+            (64, 64),
+            (65, 70),
+            (128, 200),
+            (1000, 200),
+            (1000, 1000),
+        ] {
+            let (keys, values) = (vec![0.0; key_len(have, head_dim)], vec![0.0; value_len(have, head_dim)]);
+            let (keys, values) = (&*keys, &*values);
+            ask_for(&KvHead::F32 { keys, values }, head_dim, positions);
+            let (keys, values) = (vec![0; keys.len()], vec![0; values.len()]);
+            let scales = vec![0.0; scale_len(have)];
+            let kv = KvHead::Int8 {
+                keys: &*keys,
+                values: &*values,
+                key_scales: &*scales,
+                value_scales: &*scales,
+            };
+            ask_for(&kv, head_dim, positions);
+        }
+    }
+}

@@ -30,11 +30,17 @@ use alloc::vec::Vec;
 use onebit_kernels_cpu::math::sqrt_f64;
 use onebit_kernels_cpu::{Isa, estimate, int8_gemm, int8_gemv, quantize};
 
+use super::RuntimeError;
+use super::buffers::zeros;
 use super::executor::{Executor, Shares};
 use super::floats::{FloatMatrix, FloatValues};
+use super::sketch::Top;
+use super::winners::MORE;
 
 pub(super) use search::ShortlistBuffers;
 
+/// The whole head is computed if more than one row in so many can win.
+const FEW: usize = 8;
 /// Rows of a panel.
 const PANEL: usize = 64;
 /// More than rounding takes from a length of up to 2¹⁷ squares that are summed in f64 and rounded once.
@@ -62,16 +68,20 @@ impl Shortlist {
     }
 
     /// That of `head`, or `None` where there is none: trits, which are integers already, and rows that are empty, too long or not finite.
-    pub fn build<E: Executor>(exec: &E, isa: Isa, head: &FloatMatrix) -> Option<Self> {
+    ///
+    /// # Errors
+    /// [`RuntimeError::OutOfMemory`].
+    pub fn build<E: Executor>(exec: &E, isa: Isa, head: &FloatMatrix) -> Result<Option<Self>, RuntimeError> {
+        const WHAT: &str = "the bytes of the head";
         let (rows, cols) = (head.rows, head.cols);
         if rows == 0 || cols == 0 || cols > int8_gemv::MAX_COLS {
-            return None;
+            return Ok(None);
         }
-        let mut figures = vec![[0.0f32; 3]; rows];
+        let mut figures = zeros::<[f32; 3]>(WHAT, rows)?;
         let work = head.values.bytes();
         let chunk = rows.div_ceil(exec.pieces(work));
         let bytes = match &head.values {
-            FloatValues::Trits { .. } => return None,
+            FloatValues::Trits { .. } => return Ok(None),
             FloatValues::Int8 { values, steps } => {
                 exec.enter(work, || {
                     exec.rows(&mut figures, chunk, |first, figures| {
@@ -87,7 +97,7 @@ impl Shortlist {
                 None
             }
             _ => {
-                let mut bytes = vec![0i8; rows * cols];
+                let mut bytes = zeros::<i8>(WHAT, rows * cols)?;
                 exec.enter(work, || {
                     exec.zip(
                         &mut bytes,
@@ -109,23 +119,27 @@ impl Shortlist {
             }
         };
         if !figures.as_flattened().iter().all(|v| v.is_finite()) {
-            return None;
+            return Ok(None);
         }
         let part = |i: usize| figures.iter().map(|figures| figures[i]).collect();
-        Some(Self {
+        Ok(Some(Self {
             rows,
             cols,
             bytes,
             unit: part(0),
             length: part(1),
             off: part(2),
-        })
+        }))
     }
 
-    /// Bytes that it takes beside the head.
-    #[cfg(test)]
-    fn memory_bytes(&self) -> usize {
-        12 * self.rows + self.bytes.as_ref().map_or(0, Vec::len)
+    /// Most rows that are computed for a token.
+    fn few(&self) -> usize {
+        self.rows / FEW
+    }
+
+    /// Whether so many of the largest logits are worth a search.
+    pub fn takes(&self, top: Top<'_>) -> bool {
+        top.count > 0 && top.count.saturating_add(MORE) <= self.few()
     }
 
     /// The rows as bytes.

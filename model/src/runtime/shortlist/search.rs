@@ -14,13 +14,9 @@ use crate::runtime::executor::Executor;
 use crate::runtime::floats::FloatMatrix;
 use crate::runtime::linear::{FEW_TOKENS, Input, Scratch};
 use crate::runtime::sketch::Top;
-use crate::runtime::winners::{some_rows, surely_below};
+use crate::runtime::winners::{self, MORE, some_rows};
 use crate::sampling::filters::{Candidate, Largest};
 
-/// Rows computed exactly for the threshold beside the `count` that are needed at least: a better threshold leaves fewer rows.
-const MORE: usize = 8;
-/// The whole head is computed if more than one row in so many can win.
-const FEW: usize = 8;
 /// What rounding in f32 adds to a logit, as a part of `‖w‖·‖x‖`: of the chain of `cols / 16` multiply-adds that computes it, its folds, and the estimate itself. Twice what each
 /// can be.
 fn rounding(cols: usize) -> f32 {
@@ -59,8 +55,7 @@ impl ShortlistBuffers {
     /// [`RuntimeError::OutOfMemory`].
     pub fn new(shortlist: &Shortlist, tokens: usize, threads: usize) -> Result<Self, RuntimeError> {
         const WHAT: &str = "the search of the head";
-        let (rows, panels) = (shortlist.rows, shortlist.rows.div_ceil(PANEL));
-        let few = rows / FEW;
+        let (rows, panels, few) = (shortlist.rows, shortlist.rows.div_ceil(PANEL), shortlist.few());
         let mut finders = Vec::with_capacity(threads);
         for _ in 0..threads {
             finders.push(Finder {
@@ -208,10 +203,10 @@ impl Shortlist {
         logits: &mut [f32],
     ) -> Option<usize> {
         let Token { number, tokens, top, x } = token;
-        let wanted = top.count + MORE;
-        if top.count == 0 || wanted > finder.chosen.len() {
+        if !self.takes(top) {
             return None;
         }
+        let wanted = top.count + MORE;
         let panels = self.rows.div_ceil(PANEL);
         let in_panel = |panel: usize| {
             let at = (panel * tokens + number) * PANEL;
@@ -249,32 +244,27 @@ impl Shortlist {
         for id in top.except {
             finder.except[*id as usize / 64] = 0;
         }
-        let count = finder.candidates.len();
-        if count < top.count {
+        let Finder {
+            candidates,
+            chosen,
+            exact,
+            ..
+        } = finder;
+        if candidates.len() < top.count {
             return None;
         }
-        let (chosen, exact) = (&mut finder.chosen[..count], &mut finder.exact[..count]);
-        chosen
-            .iter_mut()
-            .zip(&finder.candidates)
-            .for_each(|(row, c)| *row = c.id);
-        some_rows(isa, head, x, chosen, exact);
-        let (_, threshold, _) = exact.select_nth_unstable_by(top.count - 1, |a, b| b.total_cmp(a));
-        if !threshold.is_finite() {
-            return None;
-        }
-        let threshold = cap.map_or(*threshold, |cap| surely_below(isa, cap, *threshold));
+        let threshold = winners::threshold(isa, (head, cap), x, top, candidates, chosen, exact)?;
 
         let mut count = 0;
         for panel in 0..panels {
             if largest(panel) >= threshold {
                 for (id, _) in in_panel(panel).filter(|(_, most)| **most >= threshold) {
-                    *finder.chosen.get_mut(count)? = id;
+                    *chosen.get_mut(count)? = id;
                     count += 1;
                 }
             }
         }
-        let (chosen, exact) = (&finder.chosen[..count], &mut finder.exact[..count]);
+        let (chosen, exact) = (&chosen[..count], &mut exact[..count]);
         some_rows(isa, head, x, chosen, exact);
         if let Some(cap) = cap {
             softcap::softcap(isa, cap, exact);

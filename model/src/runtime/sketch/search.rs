@@ -12,11 +12,9 @@ use crate::runtime::error::RuntimeError;
 use crate::runtime::executor::Executor;
 use crate::runtime::floats::FloatMatrix;
 use crate::runtime::linear::{Input, Scratch};
-use crate::runtime::winners::{some_rows, surely_below};
+use crate::runtime::winners::{self, MORE, some_rows};
 use crate::sampling::filters::{self, Candidate};
 
-/// Rows computed exactly for the threshold beside the `count` that are needed at least: a better threshold leaves fewer rows.
-const MORE: usize = 8;
 /// The whole head is computed if more than one row in so many can win by both planes.
 const FEW: usize = 4;
 /// Rows that the second plane reads together.
@@ -150,16 +148,7 @@ impl HeadSketch {
             return None;
         }
         let best_rows = candidates.len();
-        let best = &mut chosen[..best_rows];
-        best.iter_mut().zip(&*candidates).for_each(|(row, c)| *row = c.id);
-        let values = &mut exact[..best.len()];
-        some_rows(isa, head, x, best, values);
-        let (_, threshold, _) = values.select_nth_unstable_by(top.count - 1, |a, b| b.total_cmp(a));
-        let threshold = *threshold;
-        if !threshold.is_finite() {
-            return None;
-        }
-        let threshold = cap.map_or(threshold, |cap| surely_below(isa, cap, threshold));
+        let threshold = winners::threshold(isa, (head, cap), x, top, candidates, chosen, exact)?;
 
         let second = first_winners(most, threshold, chosen);
         let opened = t2::GROUP_ROWS * chosen[..second].chunk_by(|a, b| a / GROUP == b / GROUP).count();
